@@ -1,0 +1,220 @@
+//! The difference of two snapshots, as it travels on the feed.
+
+use crate::{
+    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, HostName, HostSnapshot, Invalid,
+    Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort, Revision, Router,
+    RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What changed in a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableDelta<K: Ord, V> {
+    /// New or changed entries, whole.
+    #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
+    pub put: BTreeMap<K, V>,
+    /// Entries that are gone.
+    #[serde(default = "BTreeSet::new", skip_serializing_if = "BTreeSet::is_empty")]
+    pub delete: BTreeSet<K>,
+}
+
+impl<K: Ord, V> Default for TableDelta<K, V> {
+    fn default() -> Self {
+        Self { put: BTreeMap::new(), delete: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone, V: PartialEq + Clone> TableDelta<K, V> {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.delete.is_empty()
+    }
+
+    fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
+        let changed = |(key, value): &(&K, &V)| from.get(*key) != Some(*value);
+        Self {
+            put: to.iter().filter(changed).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            delete: from.keys().filter(|k| !to.contains_key(*k)).cloned().collect(),
+        }
+    }
+
+    fn apply(self, table: &mut BTreeMap<K, V>) {
+        for key in &self.delete {
+            table.remove(key);
+        }
+        table.extend(self.put);
+    }
+}
+
+/// What changed in a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetDelta<K: Ord> {
+    /// New elements.
+    #[serde(default = "BTreeSet::new", skip_serializing_if = "BTreeSet::is_empty")]
+    pub add: BTreeSet<K>,
+    /// Elements that are gone.
+    #[serde(default = "BTreeSet::new", skip_serializing_if = "BTreeSet::is_empty")]
+    pub delete: BTreeSet<K>,
+}
+
+impl<K: Ord> Default for SetDelta<K> {
+    fn default() -> Self {
+        Self { add: BTreeSet::new(), delete: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> SetDelta<K> {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.delete.is_empty()
+    }
+
+    fn between(from: &BTreeSet<K>, to: &BTreeSet<K>) -> Self {
+        Self {
+            add: to.difference(from).cloned().collect(),
+            delete: from.difference(to).cloned().collect(),
+        }
+    }
+
+    fn apply(self, set: &mut BTreeSet<K>) {
+        for key in &self.delete {
+            set.remove(key);
+        }
+        set.extend(self.add);
+    }
+}
+
+macro_rules! snapshot_delta {
+    ($($(#[$doc:meta])* $table:ident: $key:ty => $value:ty;)*) => {
+        /// The way from one revision of a host's snapshot to a later one.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct SnapshotDelta {
+            /// The host that it is for.
+            pub host: HostName,
+            /// The database that the revisions belong to.
+            pub epoch: Epoch,
+            /// The revision that it applies to.
+            pub from: Revision,
+            /// The revision that it leads to.
+            pub to: Revision,
+            $($(#[$doc])* #[serde(default, skip_serializing_if = "TableDelta::is_empty")]
+            pub $table: TableDelta<$key, $value>,)*
+            /// Changes of [`HostSnapshot::security_group_members`].
+            #[serde(default, skip_serializing_if = "SetDelta::is_empty")]
+            pub security_group_members: SetDelta<SecurityGroupMember>,
+        }
+
+        impl SnapshotDelta {
+            /// What leads from one snapshot to another of the same host and epoch.
+            #[must_use]
+            pub fn between(from: &HostSnapshot, to: &HostSnapshot) -> Self {
+                Self {
+                    host: to.host.clone(),
+                    epoch: to.epoch,
+                    from: from.revision,
+                    to: to.revision,
+                    $($table: TableDelta::between(&from.$table, &to.$table),)*
+                    security_group_members: SetDelta::between(
+                        &from.security_group_members,
+                        &to.security_group_members,
+                    ),
+                }
+            }
+
+            /// Whether the host has nothing to do for it.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                $(self.$table.is_empty() &&)* self.security_group_members.is_empty()
+            }
+
+            fn apply_tables(self, snapshot: &mut HostSnapshot) {
+                $(self.$table.apply(&mut snapshot.$table);)*
+                self.security_group_members.apply(&mut snapshot.security_group_members);
+            }
+        }
+    };
+}
+
+snapshot_delta! {
+    /// Changes of [`HostSnapshot::networks`].
+    networks: NetworkId => Network;
+    /// Changes of [`HostSnapshot::subnets`].
+    subnets: SubnetId => Subnet;
+    /// Changes of [`HostSnapshot::ports`].
+    ports: PortId => Port;
+    /// Changes of [`HostSnapshot::remote_ports`].
+    remote_ports: PortId => RemotePort;
+    /// Changes of [`HostSnapshot::routers`].
+    routers: RouterId => Router;
+    /// Changes of [`HostSnapshot::floating_ips`].
+    floating_ips: FloatingIpId => FloatingIp;
+    /// Changes of [`HostSnapshot::security_groups`].
+    security_groups: SecurityGroupId => SecurityGroup;
+    /// Changes of [`HostSnapshot::security_group_rules`].
+    security_group_rules: SecurityGroupRuleId => SecurityGroupRule;
+    /// Changes of [`HostSnapshot::address_groups`].
+    address_groups: AddressGroupId => AddressGroup;
+    /// Changes of [`HostSnapshot::qos_policies`].
+    qos_policies: QosPolicyId => QosPolicy;
+    /// Changes of [`HostSnapshot::tunnel_hosts`].
+    tunnel_hosts: HostName => TunnelHost;
+}
+
+/// Why a delta was refused. The snapshot is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeltaError {
+    /// It is for another host or database.
+    #[error("a delta for host {host}, epoch {epoch} does not apply to this snapshot")]
+    Other {
+        /// The delta's host.
+        host: HostName,
+        /// The delta's epoch.
+        epoch: Epoch,
+    },
+    /// It starts at another revision: the receiver lost the thread and needs a snapshot.
+    #[error("a delta from revision {from} does not apply to revision {have}")]
+    Revision {
+        /// Where the delta starts.
+        from: Revision,
+        /// Where the snapshot is.
+        have: Revision,
+    },
+    /// What it leads to is not valid.
+    #[error("the delta to revision {to} leads to an invalid snapshot: {first}")]
+    Invalid {
+        /// Where the delta leads.
+        to: Revision,
+        /// The first mistake.
+        first: Invalid,
+    },
+}
+
+impl HostSnapshot {
+    /// Applies a delta whole, or leaves everything as it was.
+    ///
+    /// # Errors
+    /// See [`DeltaError`].
+    pub fn apply(&self, delta: SnapshotDelta) -> Result<Self, DeltaError> {
+        if delta.host != self.host || delta.epoch != self.epoch {
+            return Err(DeltaError::Other { host: delta.host, epoch: delta.epoch });
+        }
+        if delta.from != self.revision || delta.to < delta.from {
+            return Err(DeltaError::Revision { from: delta.from, have: self.revision });
+        }
+        let to = delta.to;
+        let mut next = self.clone();
+        delta.apply_tables(&mut next);
+        next.revision = to;
+        match next.validate().into_iter().next() {
+            None => Ok(next),
+            Some(first) => Err(DeltaError::Invalid { to, first }),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What control and agents say to each other.
+//!
+//! Control sends [`FeedMessage`]s, one JSON value a line, over one long HTTP response; the agent answers with
+//! [`HostReport`]s by separate requests. docs/adr/0002 says why.
+
+use crate::{Epoch, HostName, HostSnapshot, PortId, Revision, SnapshotDelta};
+use serde::{Deserialize, Serialize};
+
+/// One line of the feed, from control to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum FeedMessage {
+    /// All that the host must do. The first message, unless the agent could resume.
+    Snapshot(Box<HostSnapshot>),
+    /// What changed since the revision that the agent was sent last.
+    Delta(Box<SnapshotDelta>),
+    /// Nothing changed for this host up to this revision; sent at least every
+    /// [`crate::limits::FEED_HEARTBEAT_MS`].
+    Heartbeat {
+        /// The newest revision.
+        revision: Revision,
+    },
+}
+
+/// Whether a port carries traffic under the enforced policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PortStatus {
+    /// Its interface is there and the policy is enforced.
+    Active,
+    /// Its interface is missing, or the port is administratively down.
+    Down,
+    /// The engine could not enforce it; `message` of the report says why.
+    Error,
+}
+
+/// An agent's word on one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortReport {
+    /// The port.
+    pub port_id: PortId,
+    /// Its state.
+    pub status: PortStatus,
+    /// What is wrong, if anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Something in the snapshot that an engine does not enforce.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsupported {
+    /// The path in the snapshot, such as `ports.<id>.qos_policy_id`.
+    pub path: String,
+    /// What holds instead.
+    pub message: String,
+}
+
+/// From an agent to control: what it enforces now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostReport {
+    /// Who says it.
+    pub host: HostName,
+    /// The database that the revision belongs to.
+    pub epoch: Epoch,
+    /// The revision that every engine of the host enforces.
+    pub revision: Revision,
+    /// All ports if `full`, else those whose state changed since the last report.
+    pub ports: Vec<PortReport>,
+    /// Whether `ports` is the whole list.
+    pub full: bool,
+    /// A snapshot or delta that was refused whole: its revision, and why. The previous one stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<(Revision, String)>,
+    /// What the engines do not enforce, at most [`crate::limits::UNSUPPORTED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<Unsupported>,
+}

@@ -1,0 +1,75 @@
+//! Every limit of the system, in one place. Each is tested at N and N+1 where it is enforced.
+
+/// Addresses of one port.
+pub const FIXED_IPS_MAX: usize = 16;
+/// Allowed address pairs of one port (Neutron's `max_allowed_address_pair` is 10 by default).
+pub const ALLOWED_ADDRESS_PAIRS_MAX: usize = 32;
+/// Security groups of one port.
+pub const SECURITY_GROUPS_PER_PORT_MAX: usize = 64;
+/// Extra DHCP options of one port.
+pub const DHCP_OPTIONS_MAX: usize = 32;
+/// Name servers of one subnet (Neutron's `max_dns_nameservers` is 5 by default).
+pub const DNS_NAMESERVERS_MAX: usize = 8;
+/// Host routes of one subnet (Neutron's `max_subnet_host_routes` is 20 by default).
+pub const HOST_ROUTES_MAX: usize = 32;
+/// Interfaces of one router.
+pub const ROUTER_INTERFACES_MAX: usize = 256;
+/// Extra routes of one router (Neutron's `max_routes` is 30 by default).
+pub const ROUTER_ROUTES_MAX: usize = 256;
+/// Rules that hold for one port in one direction and family, after address groups are written out.
+pub const RULES_PER_POLICY_MAX: usize = 16_384;
+/// Different remote groups in the rules of one port.
+pub const REMOTE_GROUPS_PER_POLICY_MAX: usize = 256;
+/// Guest ports of one host.
+pub const PORTS_PER_HOST_MAX: usize = 4_096;
+/// Networks known to one host.
+pub const NETWORKS_PER_HOST_MAX: usize = 16_384;
+/// Routers known to one host.
+pub const ROUTERS_PER_HOST_MAX: usize = 4_096;
+/// Ports elsewhere known to one host.
+pub const REMOTE_PORTS_PER_HOST_MAX: usize = 1_048_576;
+/// Security group memberships known to one host.
+pub const GROUP_MEMBERS_PER_HOST_MAX: usize = 1_048_576;
+/// Counters of one port's drop reasons; a reason's number is below.
+pub const DROP_REASONS_MAX: usize = 64;
+
+/// Bytes of a snapshot file or of one line of the feed.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+/// Entries of [`crate::HostReport::unsupported`].
+pub const UNSUPPORTED_MAX: usize = 64;
+/// Milliseconds between two lines of a feed at most.
+pub const FEED_HEARTBEAT_MS: u64 = 5_000;
+
+/// IPv6 extension headers that are looked through before the upper-layer header.
+pub const IPV6_EXTENSION_HEADERS_MAX: usize = 4;
+/// Ports tried by SNAT for one new session before it gives up.
+pub const NAT_PORT_TRIES_MAX: u32 = 32;
+/// Sessions of the host (each takes two entries, one a direction), unless configured.
+pub const SESSIONS_MAX_DEFAULT: u32 = 131_072;
+/// Sessions that one port may hold, unless configured.
+pub const SESSIONS_PER_PORT_MAX_DEFAULT: u32 = 32_768;
+/// Fragmented packets whose first fragment is remembered, over the whole host.
+pub const FRAGMENTS_MAX: u32 = 8_192;
+/// Packets a second that one port may hand to the host's services (DHCP, RA, ICMP errors) in the long run.
+pub const SERVICE_PACKETS_PER_SECOND: u32 = 64;
+/// The same in a burst.
+pub const SERVICE_PACKETS_BURST: u32 = 128;
+/// Bytes of a frame handed to the host's services; what is longer is cut.
+pub const SERVICE_FRAME_BYTES_MAX: usize = 2_048;
+
+/// Idle seconds after which a session ends, by what was seen of it. TCP: RFC 5382 REQ-5; UDP: RFC 4787 REQ-5;
+/// ICMP: RFC 5508 REQ-1 and REQ-2.
+pub mod session_timeout_s {
+    /// TCP, handshake not finished: nothing has come back with an ACK.
+    pub const TCP_OPENING: u32 = 60;
+    /// TCP, both directions seen.
+    pub const TCP_ESTABLISHED: u32 = 7_440;
+    /// TCP after a FIN or RST in either direction.
+    pub const TCP_CLOSING: u32 = 30;
+    /// UDP and other protocols, one direction seen.
+    pub const UDP_OPENING: u32 = 30;
+    /// UDP and other protocols, both directions seen.
+    pub const UDP_ESTABLISHED: u32 = 300;
+    /// ICMP queries.
+    pub const ICMP: u32 = 60;
+}

@@ -1,0 +1,117 @@
+//! Ports of this host's guests, and what must be known of ports elsewhere.
+
+use crate::{HostName, MacAddress, NetworkId, QosPolicyId, SecurityGroupId, SubnetId};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// One address of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixedIp {
+    /// The subnet it was taken from; must be in the snapshot, on the port's network.
+    pub subnet_id: SubnetId,
+    /// The address, inside the subnet.
+    pub ip_address: IpAddr,
+}
+
+/// Neutron's `allowed_address_pairs`: a further source that the port may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedAddressPair {
+    /// The MAC address (Neutron fills in the port's own where none was given).
+    pub mac_address: MacAddress,
+    /// An address or a range; host bits are zero.
+    pub ip_address: IpNet,
+}
+
+/// Who listens on a vhost-user socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VhostUserMode {
+    /// The guest's side (QEMU) listens, Weft dials.
+    Server,
+    /// Weft listens, the guest's side dials.
+    Client,
+}
+
+/// How the guest is attached; also says which engine serves the port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PortInterface {
+    /// A tap or veth device of this name (at most 15 bytes): the kernel engine.
+    Tap {
+        /// The device's name; `tap` and the first 11 characters of the port's id, unless a file says otherwise.
+        name: String,
+    },
+    /// A vhost-user socket: the user engine.
+    VhostUser {
+        /// The socket's path.
+        socket: String,
+        /// Who listens.
+        mode: VhostUserMode,
+    },
+}
+
+/// Neutron's `extra_dhcp_opts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DhcpOption {
+    /// dnsmasq's name of the option, or its number.
+    pub opt_name: String,
+    /// Its value as text; none withholds the option.
+    pub opt_value: Option<String>,
+    /// 4 or 6.
+    pub ip_version: u8,
+}
+
+/// A guest's port on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its network; must be in the snapshot.
+    pub network_id: NetworkId,
+    /// The guest's MAC address: not zero, not multicast, unique on its network.
+    pub mac_address: MacAddress,
+    /// At most [`crate::limits::FIXED_IPS_MAX`].
+    #[serde(default)]
+    pub fixed_ips: Vec<FixedIp>,
+    /// At most [`crate::limits::ALLOWED_ADDRESS_PAIRS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_address_pairs: Vec<AllowedAddressPair>,
+    /// Anti-spoofing and security groups; without it the port may send anything and gets everything.
+    pub port_security_enabled: bool,
+    /// At most [`crate::limits::SECURITY_GROUPS_PER_PORT_MAX`]; each must be in the snapshot.
+    #[serde(default)]
+    pub security_groups: Vec<SecurityGroupId>,
+    /// A port that is administratively down passes nothing.
+    pub admin_state_up: bool,
+    /// Neutron's `device_owner`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_owner: String,
+    /// The host name told to the guest; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dns_name: String,
+    /// How the guest is attached.
+    pub interface: PortInterface,
+    /// At most [`crate::limits::DHCP_OPTIONS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_dhcp_opts: Vec<DhcpOption>,
+    /// The QoS policy that holds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
+}
+
+/// A port on another host that a guest here may speak to: its place in the forwarding tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemotePort {
+    /// Its network; must be in the snapshot.
+    pub network_id: NetworkId,
+    /// Its MAC address.
+    pub mac_address: MacAddress,
+    /// Its addresses.
+    pub fixed_ips: Vec<FixedIp>,
+    /// Where it lives; a tunnel host of the snapshot.
+    pub host: HostName,
+}

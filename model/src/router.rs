@@ -1,0 +1,86 @@
+//! Routers: interfaces on project networks, a gateway on an external network, extra routes.
+
+use crate::{MacAddress, NetworkId, PortId, SubnetId};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// An address of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterAddress {
+    /// The subnet; must be in the snapshot, on the interface's network.
+    pub subnet_id: SubnetId,
+    /// The address, inside the subnet.
+    pub ip_address: IpAddr,
+}
+
+/// A router's leg in a project network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterInterface {
+    /// The Neutron port that stands for it (device owner `network:router_interface`).
+    pub port_id: PortId,
+    /// The network; must be in the snapshot.
+    pub network_id: NetworkId,
+    /// The MAC address that guests see, the same on every host.
+    pub mac_address: MacAddress,
+    /// One or more addresses.
+    pub addresses: Vec<RouterAddress>,
+}
+
+/// A range of layer-4 ports, both ends included, that this host may use on the gateway's address.
+/// Shared SNAT is distributed by giving every host blocks of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortBlock {
+    /// The first port, at least 1.
+    pub first: u16,
+    /// The last port, at least `first`.
+    pub last: u16,
+}
+
+/// A router's leg in an external network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterGateway {
+    /// The Neutron port that stands for it (device owner `network:router_gateway`).
+    pub port_id: PortId,
+    /// The external network; must be in the snapshot.
+    pub network_id: NetworkId,
+    /// The MAC address seen on the physical network.
+    pub mac_address: MacAddress,
+    /// One or more addresses; the first IPv4 one is SNAT's.
+    pub addresses: Vec<RouterAddress>,
+    /// Whether IPv4 traffic without a floating IP leaves under the gateway's address. If not, it is routed plainly.
+    pub enable_snat: bool,
+    /// The ports that this host may use for SNAT; a reply to any other port is another host's.
+    pub snat_port_block: PortBlock,
+}
+
+/// An extra route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterRoute {
+    /// Where to; host bits are zero.
+    pub destination: IpNet,
+    /// By which neighbour: an address in a subnet that the router has a leg in.
+    pub nexthop: IpAddr,
+}
+
+/// A router with a leg in a network of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Router {
+    /// A router that is administratively down forwards nothing and answers nothing.
+    pub admin_state_up: bool,
+    /// At most [`crate::limits::ROUTER_INTERFACES_MAX`].
+    #[serde(default)]
+    pub interfaces: Vec<RouterInterface>,
+    /// The way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<RouterGateway>,
+    /// At most [`crate::limits::ROUTER_ROUTES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouterRoute>,
+}

@@ -1,0 +1,183 @@
+//! The [`HostSnapshot`]: all that one host must do, at one revision, as a value.
+
+use crate::{
+    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, HostName, Invalid, Network,
+    NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort, Revision, Router, RouterId,
+    SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId,
+    Subnet, SubnetId, limits,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The snapshot's format; another number is refused.
+pub const SNAPSHOT_FORMAT: u32 = 1;
+
+/// Another host that this one has tunnels to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelHost {
+    /// Its address in the underlay.
+    pub tunnel_ip: IpAddr,
+}
+
+/// All that one host must do, at one revision. Every table is keyed by id; references between tables are checked
+/// by [`HostSnapshot::validate`], and an engine may rely on them afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSnapshot {
+    /// [`SNAPSHOT_FORMAT`].
+    pub format: u32,
+    /// The host that it is for.
+    pub host: HostName,
+    /// The database that `revision` belongs to.
+    pub epoch: Epoch,
+    /// The control plane's revision that it was computed at.
+    pub revision: Revision,
+    /// Networks with a port here, and those that such ports reach through routers.
+    #[serde(default)]
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// All subnets of these networks.
+    #[serde(default)]
+    pub subnets: BTreeMap<SubnetId, Subnet>,
+    /// The guests' ports on this host.
+    #[serde(default)]
+    pub ports: BTreeMap<PortId, Port>,
+    /// Ports elsewhere on these networks.
+    #[serde(default)]
+    pub remote_ports: BTreeMap<PortId, RemotePort>,
+    /// Routers with a leg in these networks.
+    #[serde(default)]
+    pub routers: BTreeMap<RouterId, Router>,
+    /// Floating IPs that lead to ports of this host.
+    #[serde(default)]
+    pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
+    /// Security groups of this host's ports, and those that their rules name as remote.
+    #[serde(default)]
+    pub security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
+    /// The rules of the groups that are on ports here.
+    #[serde(default)]
+    pub security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
+    /// Members of the groups that rules here name as remote.
+    #[serde(default)]
+    pub security_group_members: BTreeSet<SecurityGroupMember>,
+    /// Address groups that rules here name.
+    #[serde(default)]
+    pub address_groups: BTreeMap<AddressGroupId, AddressGroup>,
+    /// QoS policies of ports here.
+    #[serde(default)]
+    pub qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
+    /// The hosts of `remote_ports`.
+    #[serde(default)]
+    pub tunnel_hosts: BTreeMap<HostName, TunnelHost>,
+}
+
+/// Why a snapshot file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotFileError {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is larger than [`limits::SNAPSHOT_BYTES_MAX`].
+    #[error("{} is larger than {} bytes", path.display(), limits::SNAPSHOT_BYTES_MAX)]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A field is missing, unknown or of the wrong type.
+    #[error("{}: at {field}", path.display())]
+    Field {
+        /// Which file.
+        path: PathBuf,
+        /// Path to the field, such as `ports.<id>.mac_address`.
+        field: String,
+        /// What was expected.
+        source: serde_json::Error,
+    },
+    /// The fields are well-formed and contradict each other.
+    #[error("{}: {first} ({count} such mistakes)", path.display())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// The first mistake.
+        first: Invalid,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl HostSnapshot {
+    /// A snapshot in which the host has nothing to do.
+    #[must_use]
+    pub fn empty(host: HostName, epoch: Epoch) -> Self {
+        Self {
+            format: SNAPSHOT_FORMAT,
+            host,
+            epoch,
+            revision: Revision(0),
+            networks: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            remote_ports: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            floating_ips: BTreeMap::new(),
+            security_groups: BTreeMap::new(),
+            security_group_rules: BTreeMap::new(),
+            security_group_members: BTreeSet::new(),
+            address_groups: BTreeMap::new(),
+            qos_policies: BTreeMap::new(),
+            tunnel_hosts: BTreeMap::new(),
+        }
+    }
+
+    /// Reads and checks a snapshot file (JSON).
+    ///
+    /// # Errors
+    /// The file is refused whole at the first mistake, named by its path in the file.
+    pub fn from_file(path: &Path) -> Result<Self, SnapshotFileError> {
+        let read = |source| SnapshotFileError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::metadata(path).map_err(read)?.len();
+        if usize::try_from(bytes).map_or(true, |b| b > limits::SNAPSHOT_BYTES_MAX) {
+            return Err(SnapshotFileError::TooLarge { path: path.to_owned() });
+        }
+        let text = std::fs::read(path).map_err(read)?;
+        Self::from_json(&text, path)
+    }
+
+    /// Reads and checks a snapshot from JSON; `path` is only for the message.
+    ///
+    /// # Errors
+    /// As [`HostSnapshot::from_file`].
+    pub fn from_json(text: &[u8], path: &Path) -> Result<Self, SnapshotFileError> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let snapshot: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let field = error.path().to_string();
+            SnapshotFileError::Field { path: path.to_owned(), field, source: error.into_inner() }
+        })?;
+        json.end().map_err(|source| SnapshotFileError::Field {
+            path: path.to_owned(),
+            field: "the end of the file".to_owned(),
+            source,
+        })?;
+        let mistakes = snapshot.validate();
+        match mistakes.first() {
+            None => Ok(snapshot),
+            Some(first) => Err(SnapshotFileError::Invalid {
+                path: path.to_owned(),
+                first: first.clone(),
+                count: mistakes.len(),
+            }),
+        }
+    }
+
+    /// The subnets of a network, in order of id.
+    pub fn subnets_of(&self, network_id: NetworkId) -> impl Iterator<Item = (&SubnetId, &Subnet)> {
+        self.subnets.iter().filter(move |(_, subnet)| subnet.network_id == network_id)
+    }
+}

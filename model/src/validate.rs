@@ -1,0 +1,291 @@
+//! The checks that hold between the fields of a snapshot. What passes here, engines may rely on.
+
+use crate::{
+    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, PortId, PortInterface,
+    Remote, SNAPSHOT_FORMAT, SubnetId, limits,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
+
+/// A mistake in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{path}: expected {expected}")]
+pub struct Invalid {
+    /// Where, such as `ports.<id>.network_id`.
+    pub path: String,
+    /// What should stand there.
+    pub expected: String,
+}
+
+/// Mistakes reported at most; the rest would say nothing new.
+const MISTAKES_MAX: usize = 100;
+
+struct Report(Vec<Invalid>);
+
+impl Report {
+    fn check(&mut self, good: bool, path: impl FnOnce() -> String, expected: impl Display) {
+        if !good && self.0.len() < MISTAKES_MAX {
+            self.0.push(Invalid { path: path(), expected: expected.to_string() });
+        }
+    }
+
+    fn count(&mut self, path: &str, have: usize, max: usize) {
+        self.check(have <= max, || path.to_owned(), format_args!("at most {max} entries, not {have}"));
+    }
+}
+
+impl HostSnapshot {
+    /// All mistakes, up to a hundred; none if the snapshot can be enforced as it stands.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Invalid> {
+        let mut report = Report(Vec::new());
+        let r = &mut report;
+        r.check(self.format == SNAPSHOT_FORMAT, || "format".into(), SNAPSHOT_FORMAT);
+        r.count("networks", self.networks.len(), limits::NETWORKS_PER_HOST_MAX);
+        r.count("ports", self.ports.len(), limits::PORTS_PER_HOST_MAX);
+        r.count("routers", self.routers.len(), limits::ROUTERS_PER_HOST_MAX);
+        r.count("remote_ports", self.remote_ports.len(), limits::REMOTE_PORTS_PER_HOST_MAX);
+        r.count(
+            "security_group_members",
+            self.security_group_members.len(),
+            limits::GROUP_MEMBERS_PER_HOST_MAX,
+        );
+        self.validate_networks(r);
+        self.validate_ports(r);
+        self.validate_routers(r);
+        self.validate_floating_ips(r);
+        self.validate_security_groups(r);
+        report.0
+    }
+
+    fn validate_networks(&self, r: &mut Report) {
+        for (id, network) in &self.networks {
+            let s = &network.segment;
+            let path = |field: &str| format!("networks.{id}.{field}");
+            r.check((68..=65_535).contains(&network.mtu), || path("mtu"), "68 to 65535");
+            let physical = s.physical_network.as_deref().is_some_and(|p| !p.is_empty());
+            r.check(
+                physical == s.network_type.is_physical(),
+                || path("segment.physical_network"),
+                "a name for flat and vlan, nothing for the others",
+            );
+            let (good, expected) = match s.network_type {
+                NetworkType::Local | NetworkType::Flat => (s.segmentation_id.is_none(), "nothing"),
+                NetworkType::Vlan => {
+                    (s.segmentation_id.is_some_and(|i| (1..=4_094).contains(&i)), "1 to 4094")
+                }
+                NetworkType::Vxlan | NetworkType::Geneve => (
+                    s.segmentation_id.is_some_and(|i| (1..=0xff_ffff).contains(&i)),
+                    "1 to 16777215",
+                ),
+                NetworkType::Gre => (s.segmentation_id.is_some_and(|i| i >= 1), "1 to 4294967295"),
+            };
+            r.check(good, || path("segment.segmentation_id"), expected);
+        }
+        for (id, subnet) in &self.subnets {
+            let path = |field: &str| format!("subnets.{id}.{field}");
+            self.network_known(r, subnet.network_id, || path("network_id"));
+            r.check(is_canonical(subnet.cidr), || path("cidr"), "a range with its host bits zero");
+            let v6 = subnet.cidr.addr().is_ipv6();
+            if let Some(gateway) = subnet.gateway_ip {
+                r.check(gateway.is_ipv6() == v6, || path("gateway_ip"), "the family of cidr");
+            }
+            let modes = subnet.ipv6_ra_mode.is_some() || subnet.ipv6_address_mode.is_some();
+            r.check(v6 || !modes, || path("ipv6_ra_mode"), "nothing for an IPv4 subnet");
+            for (n, route) in subnet.host_routes.iter().enumerate() {
+                let good = route.destination.addr().is_ipv6() == v6
+                    && route.nexthop.is_ipv6() == v6
+                    && is_canonical(route.destination);
+                r.check(good, || path(&format!("host_routes[{n}]")), "two of cidr's family");
+            }
+            r.count(&path("dns_nameservers"), subnet.dns_nameservers.len(), limits::DNS_NAMESERVERS_MAX);
+            r.count(&path("host_routes"), subnet.host_routes.len(), limits::HOST_ROUTES_MAX);
+        }
+    }
+
+    fn validate_ports(&self, r: &mut Report) {
+        let mut macs: BTreeMap<(NetworkId, MacAddress), PortId> = BTreeMap::new();
+        let mut names: BTreeMap<&str, PortId> = BTreeMap::new();
+        for (id, port) in &self.ports {
+            let path = |field: &str| format!("ports.{id}.{field}");
+            self.network_known(r, port.network_id, || path("network_id"));
+            check_mac(r, port.mac_address, || path("mac_address"));
+            if let Some(other) = macs.insert((port.network_id, port.mac_address), *id) {
+                r.check(false, || path("mac_address"), format_args!("one that port {other} does not have"));
+            }
+            r.count(&path("fixed_ips"), port.fixed_ips.len(), limits::FIXED_IPS_MAX);
+            for (n, ip) in port.fixed_ips.iter().enumerate() {
+                let at = || path(&format!("fixed_ips[{n}]"));
+                self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
+            }
+            let pairs = &port.allowed_address_pairs;
+            r.count(&path("allowed_address_pairs"), pairs.len(), limits::ALLOWED_ADDRESS_PAIRS_MAX);
+            for (n, pair) in pairs.iter().enumerate() {
+                let at = || path(&format!("allowed_address_pairs[{n}].ip_address"));
+                r.check(is_canonical(pair.ip_address), at, "a range with its host bits zero");
+            }
+            let groups = &port.security_groups;
+            r.count(&path("security_groups"), groups.len(), limits::SECURITY_GROUPS_PER_PORT_MAX);
+            for (n, group) in groups.iter().enumerate() {
+                let at = || path(&format!("security_groups[{n}]"));
+                r.check(self.security_groups.contains_key(group), at, "a group in security_groups");
+            }
+            r.count(&path("extra_dhcp_opts"), port.extra_dhcp_opts.len(), limits::DHCP_OPTIONS_MAX);
+            if let Some(policy) = &port.qos_policy_id {
+                let known = self.qos_policies.contains_key(policy);
+                r.check(known, || path("qos_policy_id"), "a policy in qos_policies");
+            }
+            if let PortInterface::Tap { name } = &port.interface {
+                let good = (1..=15).contains(&name.len())
+                    && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+                r.check(good, || path("interface.name"), "a device name of 1 to 15 bytes");
+                if let Some(other) = names.insert(name, *id) {
+                    r.check(false, || path("interface.name"), format_args!("one that port {other} does not have"));
+                }
+            }
+        }
+        for (id, port) in &self.remote_ports {
+            let path = |field: &str| format!("remote_ports.{id}.{field}");
+            self.network_known(r, port.network_id, || path("network_id"));
+            check_mac(r, port.mac_address, || path("mac_address"));
+            let known = self.tunnel_hosts.contains_key(&port.host);
+            r.check(known, || path("host"), "a host in tunnel_hosts");
+            for (n, ip) in port.fixed_ips.iter().enumerate() {
+                let at = || path(&format!("fixed_ips[{n}]"));
+                self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
+            }
+        }
+    }
+
+    fn validate_routers(&self, r: &mut Report) {
+        for (id, router) in &self.routers {
+            let path = |field: &str| format!("routers.{id}.{field}");
+            r.count(&path("interfaces"), router.interfaces.len(), limits::ROUTER_INTERFACES_MAX);
+            r.count(&path("routes"), router.routes.len(), limits::ROUTER_ROUTES_MAX);
+            for (n, interface) in router.interfaces.iter().enumerate() {
+                let at = |field: &str| path(&format!("interfaces[{n}].{field}"));
+                self.network_known(r, interface.network_id, || at("network_id"));
+                check_mac(r, interface.mac_address, || at("mac_address"));
+                for (m, a) in interface.addresses.iter().enumerate() {
+                    let at = || at(&format!("addresses[{m}]"));
+                    self.address_fits(r, interface.network_id, a.subnet_id, a.ip_address, at);
+                }
+            }
+            for (n, route) in router.routes.iter().enumerate() {
+                let good = is_canonical(route.destination)
+                    && route.destination.addr().is_ipv6() == route.nexthop.is_ipv6();
+                r.check(good, || path(&format!("routes[{n}]")), "a range and a next hop of one family");
+            }
+            let Some(gateway) = &router.gateway else { continue };
+            let at = |field: &str| path(&format!("gateway.{field}"));
+            self.network_known(r, gateway.network_id, || at("network_id"));
+            check_mac(r, gateway.mac_address, || at("mac_address"));
+            for (m, a) in gateway.addresses.iter().enumerate() {
+                let at = || at(&format!("addresses[{m}]"));
+                self.address_fits(r, gateway.network_id, a.subnet_id, a.ip_address, at);
+            }
+            let block = gateway.snat_port_block;
+            let good = block.first >= 1 && block.first <= block.last;
+            r.check(good, || at("snat_port_block"), "1 <= first <= last");
+        }
+    }
+
+    fn validate_floating_ips(&self, r: &mut Report) {
+        for (id, fip) in &self.floating_ips {
+            let path = |field: &str| format!("floating_ips.{id}.{field}");
+            check_mac(r, fip.mac_address, || path("mac_address"));
+            let gateway = self.routers.get(&fip.router_id).and_then(|router| router.gateway.as_ref());
+            let good = gateway.is_some_and(|g| g.network_id == fip.floating_network_id);
+            r.check(good, || path("router_id"), "a router with its gateway in floating_network_id");
+            let port = self.ports.get(&fip.port_id);
+            r.check(port.is_some(), || path("port_id"), "a port in ports");
+            let fixed = IpAddr::V4(fip.fixed_ip_address);
+            let owned = port.is_some_and(|p| p.fixed_ips.iter().any(|f| f.ip_address == fixed));
+            r.check(owned, || path("fixed_ip_address"), "one of the port's addresses");
+        }
+    }
+
+    fn validate_security_groups(&self, r: &mut Report) {
+        let mut rules: BTreeMap<_, usize> = BTreeMap::new();
+        for (id, rule) in &self.security_group_rules {
+            let path = |field: &str| format!("security_group_rules.{id}.{field}");
+            let known = self.security_groups.contains_key(&rule.security_group_id);
+            r.check(known, || path("security_group_id"), "a group in security_groups");
+            let key = (rule.security_group_id, rule.direction == Direction::Ingress, rule.ethertype);
+            let count = rules.entry(key).or_default();
+            *count += 1;
+            r.check(
+                *count <= limits::RULES_PER_POLICY_MAX,
+                || path("security_group_id"),
+                format_args!("a group of at most {} rules a direction", limits::RULES_PER_POLICY_MAX),
+            );
+            if let Some(range) = rule.port_range {
+                let icmp = matches!(rule.protocol, Some(1 | 58));
+                let good = match (icmp, range.last) {
+                    (true, last) => range.first <= 255 && last.is_none_or(|code| code <= 255),
+                    (false, Some(last)) => {
+                        range.first <= last && matches!(rule.protocol, Some(6 | 17 | 33 | 132 | 136))
+                    }
+                    (false, None) => false,
+                };
+                r.check(good, || path("port_range"), "first <= last with a protocol that has ports, or an ICMP type and code up to 255");
+            }
+            match rule.remote {
+                Remote::Any => {}
+                Remote::Prefix(prefix) => {
+                    let good = is_canonical(prefix)
+                        && prefix.addr().is_ipv6() == (rule.ethertype == EtherType::Ipv6);
+                    r.check(good, || path("remote"), "a range of the rule's family with its host bits zero");
+                }
+                Remote::Group(group) => {
+                    let known = self.security_groups.contains_key(&group);
+                    r.check(known, || path("remote"), "a group in security_groups");
+                }
+                Remote::AddressGroup(group) => {
+                    let known = self.address_groups.contains_key(&group);
+                    r.check(known, || path("remote"), "a group in address_groups");
+                }
+            }
+        }
+        for member in &self.security_group_members {
+            let path = || format!("security_group_members[{}]", member.address);
+            r.check(is_canonical(member.address), path, "a range with its host bits zero");
+        }
+        for (id, group) in &self.address_groups {
+            for address in &group.addresses {
+                let path = || format!("address_groups.{id}.addresses[{address}]");
+                r.check(is_canonical(*address), path, "a range with its host bits zero");
+            }
+        }
+    }
+
+    fn network_known(&self, r: &mut Report, id: NetworkId, path: impl FnOnce() -> String) {
+        r.check(self.networks.contains_key(&id), path, "a network in networks");
+    }
+
+    fn address_fits(
+        &self,
+        r: &mut Report,
+        network_id: NetworkId,
+        subnet_id: SubnetId,
+        address: IpAddr,
+        path: impl Fn() -> String,
+    ) {
+        let subnet = self.subnets.get(&subnet_id);
+        let known = subnet.is_some_and(|s| s.network_id == network_id);
+        r.check(known, || path() + ".subnet_id", "a subnet in subnets, of the same network");
+        let inside = subnet.is_none_or(|s| s.cidr.contains(&address));
+        r.check(inside, || path() + ".ip_address", "an address inside the subnet");
+    }
+}
+
+fn is_canonical(range: IpNet) -> bool {
+    range.trunc() == range
+}
+
+fn check_mac(r: &mut Report, mac: MacAddress, path: impl FnOnce() -> String) {
+    r.check(!mac.is_zero() && !mac.is_multicast(), path, "a station's MAC address");
+}
