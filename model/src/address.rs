@@ -12,7 +12,9 @@ pub struct MacAddress(pub [u8; 6]);
 
 /// A text that is not a MAC address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a MAC address: expected six hex pairs joined by colons, such as fa:16:3e:00:00:01")]
+#[error(
+    "{0:?} is not a MAC address: expected six hex pairs joined by colons, such as fa:16:3e:00:00:01"
+)]
 pub struct MacAddressError(String);
 
 impl MacAddress {
@@ -46,7 +48,11 @@ pub fn eui64_link_local(mac: MacAddress) -> Ipv6Addr {
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = self.0;
-        write!(f, "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", m[0], m[1], m[2], m[3], m[4], m[5])
+        write!(
+            f,
+            "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
+            m[0], m[1], m[2], m[3], m[4], m[5]
+        )
     }
 }
 
@@ -69,7 +75,11 @@ impl FromStr for MacAddress {
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_parse| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(mac)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(mac))
+        }
     }
 }
 
@@ -94,7 +104,13 @@ mod tests {
     fn mac_text_round_trip() {
         let mac: MacAddress = "FA:16:3e:00:0a:01".parse().unwrap();
         assert_eq!(mac.to_string(), "fa:16:3e:00:0a:01");
-        for bad in ["", "fa:16:3e:00:0a", "fa:16:3e:00:0a:01:02", "fa-16-3e-00-0a-01", "+a:16:3e:00:0a:01"] {
+        for bad in [
+            "",
+            "fa:16:3e:00:0a",
+            "fa:16:3e:00:0a:01:02",
+            "fa-16-3e-00-0a-01",
+            "+a:16:3e:00:0a:01",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
         }
     }
@@ -102,6 +118,9 @@ mod tests {
     #[test]
     fn eui64_flips_the_universal_bit() {
         let mac: MacAddress = "fa:16:3e:12:34:56".parse().unwrap();
-        assert_eq!(eui64_link_local(mac), "fe80::f816:3eff:fe12:3456".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            eui64_link_local(mac),
+            "fe80::f816:3eff:fe12:3456".parse::<Ipv6Addr>().unwrap()
+        );
     }
 }

@@ -23,7 +23,10 @@ pub struct TableDelta<K: Ord, V> {
 
 impl<K: Ord, V> Default for TableDelta<K, V> {
     fn default() -> Self {
-        Self { put: BTreeMap::new(), delete: BTreeSet::new() }
+        Self {
+            put: BTreeMap::new(),
+            delete: BTreeSet::new(),
+        }
     }
 }
 
@@ -37,8 +40,16 @@ impl<K: Ord + Clone, V: PartialEq + Clone> TableDelta<K, V> {
     fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
         let changed = |(key, value): &(&K, &V)| from.get(*key) != Some(*value);
         Self {
-            put: to.iter().filter(changed).map(|(k, v)| (k.clone(), v.clone())).collect(),
-            delete: from.keys().filter(|k| !to.contains_key(*k)).cloned().collect(),
+            put: to
+                .iter()
+                .filter(changed)
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            delete: from
+                .keys()
+                .filter(|k| !to.contains_key(*k))
+                .cloned()
+                .collect(),
         }
     }
 
@@ -64,7 +75,10 @@ pub struct SetDelta<K: Ord> {
 
 impl<K: Ord> Default for SetDelta<K> {
     fn default() -> Self {
-        Self { add: BTreeSet::new(), delete: BTreeSet::new() }
+        Self {
+            add: BTreeSet::new(),
+            delete: BTreeSet::new(),
+        }
     }
 }
 
@@ -203,10 +217,16 @@ impl HostSnapshot {
     /// See [`DeltaError`].
     pub fn apply(&self, delta: SnapshotDelta) -> Result<Self, DeltaError> {
         if delta.host != self.host || delta.epoch != self.epoch {
-            return Err(DeltaError::Other { host: delta.host, epoch: delta.epoch });
+            return Err(DeltaError::Other {
+                host: delta.host,
+                epoch: delta.epoch,
+            });
         }
         if delta.from != self.revision || delta.to < delta.from {
-            return Err(DeltaError::Revision { from: delta.from, have: self.revision });
+            return Err(DeltaError::Revision {
+                from: delta.from,
+                have: self.revision,
+            });
         }
         let to = delta.to;
         let mut next = self.clone();
@@ -216,5 +236,84 @@ impl HostSnapshot {
             None => Ok(next),
             Some(first) => Err(DeltaError::Invalid { to, first }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NetworkType, Segment};
+
+    fn network(mtu: u32) -> Network {
+        let segment = Segment {
+            network_type: NetworkType::Vxlan,
+            physical_network: None,
+            segmentation_id: Some(5001),
+        };
+        Network {
+            segment,
+            mtu,
+            external: false,
+            dns_domain: String::new(),
+        }
+    }
+
+    fn snapshot() -> HostSnapshot {
+        let mut s =
+            HostSnapshot::empty(HostName::try_from("a".to_owned()).unwrap(), Epoch::random());
+        s.networks.insert(NetworkId::random(), network(1450));
+        s.networks.insert(NetworkId::random(), network(1450));
+        s
+    }
+
+    #[test]
+    fn a_delta_leads_from_one_snapshot_to_the_other() {
+        let from = snapshot();
+        let mut to = from.clone();
+        to.revision = Revision(7);
+        let gone = *to.networks.keys().next().unwrap();
+        to.networks.remove(&gone);
+        to.networks.values_mut().for_each(|n| n.mtu = 1400);
+        to.networks.insert(NetworkId::random(), network(1500));
+        let delta = SnapshotDelta::between(&from, &to);
+        assert_eq!(
+            (delta.networks.put.len(), delta.networks.delete.len()),
+            (2, 1)
+        );
+        let text = serde_json::to_string(&delta).unwrap();
+        assert!(
+            !text.contains("ports"),
+            "what did not change is not sent: {text}"
+        );
+        let read: SnapshotDelta = serde_json::from_str(&text).unwrap();
+        assert_eq!(from.apply(read).unwrap(), to);
+    }
+
+    #[test]
+    fn a_delta_for_another_revision_host_or_database_is_refused() {
+        let from = snapshot();
+        let mut to = from.clone();
+        to.revision = Revision(7);
+        let delta = SnapshotDelta::between(&from, &to);
+        assert!(matches!(
+            to.apply(delta.clone()),
+            Err(DeltaError::Revision { .. })
+        ));
+        let mut other = from.clone();
+        other.epoch = Epoch::random();
+        assert!(matches!(other.apply(delta), Err(DeltaError::Other { .. })));
+    }
+
+    #[test]
+    fn a_delta_that_leads_to_an_invalid_snapshot_is_refused_whole() {
+        let from = snapshot();
+        let mut to = from.clone();
+        to.revision = Revision(7);
+        to.networks.values_mut().for_each(|n| n.mtu = 1);
+        let error = from.apply(SnapshotDelta::between(&from, &to)).unwrap_err();
+        assert!(
+            error.to_string().contains(".mtu: expected 68 to 65535"),
+            "{error}"
+        );
     }
 }

@@ -118,7 +118,11 @@ mod tests {
         let names: BTreeSet<&str> = DropReason::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(numbers.len(), DropReason::ALL.len());
         assert_eq!(names.len(), DropReason::ALL.len());
-        assert!(numbers.iter().all(|n| (1..crate::limits::DROP_REASONS_MAX).contains(&usize::from(*n))));
+        assert!(
+            numbers
+                .iter()
+                .all(|n| (1..crate::limits::DROP_REASONS_MAX).contains(&usize::from(*n)))
+        );
         for reason in DropReason::ALL {
             assert_eq!(DropReason::from_number(reason.number()), Some(*reason));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());

@@ -144,6 +144,9 @@ mod tests {
         for bad in ["", "a b", "a/b", "ü", &"x".repeat(254)] {
             assert!(bad.parse::<HostName>().is_err(), "{bad:?}");
         }
-        assert_eq!("node-1.example".parse::<HostName>().unwrap().as_str(), "node-1.example");
+        assert_eq!(
+            "node-1.example".parse::<HostName>().unwrap().as_str(),
+            "node-1.example"
+        );
     }
 }

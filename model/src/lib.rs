@@ -37,9 +37,7 @@ pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, RemotePort, VhostUserMode,
 };
 pub use qos::{QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy};
-pub use router::{
-    PortBlock, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute,
-};
+pub use router::{PortBlock, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute};
 pub use security_group::{
     AddressGroup, Direction, EtherType, PortRange, Remote, SecurityGroup, SecurityGroupMember,
     SecurityGroupRule,

@@ -111,4 +111,3 @@ pub struct Subnet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6_address_mode: Option<Ipv6Mode>,
 }
-

@@ -141,10 +141,15 @@ impl HostSnapshot {
     /// # Errors
     /// The file is refused whole at the first mistake, named by its path in the file.
     pub fn from_file(path: &Path) -> Result<Self, SnapshotFileError> {
-        let read = |source| SnapshotFileError::Read { path: path.to_owned(), source };
+        let read = |source| SnapshotFileError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = std::fs::metadata(path).map_err(read)?.len();
         if usize::try_from(bytes).map_or(true, |b| b > limits::SNAPSHOT_BYTES_MAX) {
-            return Err(SnapshotFileError::TooLarge { path: path.to_owned() });
+            return Err(SnapshotFileError::TooLarge {
+                path: path.to_owned(),
+            });
         }
         let text = std::fs::read(path).map_err(read)?;
         Self::from_json(&text, path)
@@ -158,7 +163,11 @@ impl HostSnapshot {
         let mut json = serde_json::Deserializer::from_slice(text);
         let snapshot: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = error.path().to_string();
-            SnapshotFileError::Field { path: path.to_owned(), field, source: error.into_inner() }
+            SnapshotFileError::Field {
+                path: path.to_owned(),
+                field,
+                source: error.into_inner(),
+            }
         })?;
         json.end().map_err(|source| SnapshotFileError::Field {
             path: path.to_owned(),
@@ -178,6 +187,63 @@ impl HostSnapshot {
 
     /// The subnets of a network, in order of id.
     pub fn subnets_of(&self, network_id: NetworkId) -> impl Iterator<Item = (&SubnetId, &Subnet)> {
-        self.subnets.iter().filter(move |(_, subnet)| subnet.network_id == network_id)
+        self.subnets
+            .iter()
+            .filter(move |(_, subnet)| subnet.network_id == network_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let error = HostSnapshot::from_json(text.as_bytes(), Path::new("host.json")).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error}: {}", source.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_file_round_trips() {
+        let s = HostSnapshot::empty("a".parse().unwrap(), Epoch::random());
+        let text = serde_json::to_vec(&s).unwrap();
+        assert_eq!(
+            HostSnapshot::from_json(&text, Path::new("host.json")).unwrap(),
+            s
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_file_path_and_what_was_expected() {
+        let head =
+            r#"{"format":1,"host":"a","epoch":"00000000-0000-0000-0000-000000000001","revision":1"#;
+        let id = "00000000-0000-0000-0000-00000000000a";
+        let port = |mac: &str| {
+            format!(
+                r#"{head},"ports":{{"{id}":{{"network_id":"{id}","mac_address":"{mac}","port_security_enabled":true,"admin_state_up":true,"interface":{{"kind":"tap","name":"tap0"}}}}}}}}"#
+            )
+        };
+        let wrong = error(&port("nonsense"));
+        assert!(
+            wrong.starts_with(&format!("host.json: at ports.{id}.mac_address")),
+            "{wrong}"
+        );
+        assert!(wrong.contains("expected six hex pairs"), "{wrong}");
+        let dangling = error(&port("fa:16:3e:00:00:01"));
+        assert!(
+            dangling.contains(&format!(
+                "ports.{id}.network_id: expected a network in networks"
+            )),
+            "{dangling}"
+        );
+        let unknown = error(&format!(r#"{head},"portz":{{}}}}"#));
+        assert!(unknown.contains("unknown field `portz`"), "{unknown}");
+        let trailing = error(&format!("{head}}} x"));
+        assert!(trailing.contains("the end of the file"), "{trailing}");
+        let format = error(&format!(
+            "{}}}",
+            head.replace("\"format\":1", "\"format\":2")
+        ));
+        assert!(format.contains("format: expected 1"), "{format}");
     }
 }

@@ -28,12 +28,19 @@ struct Report(Vec<Invalid>);
 impl Report {
     fn check(&mut self, good: bool, path: impl FnOnce() -> String, expected: impl Display) {
         if !good && self.0.len() < MISTAKES_MAX {
-            self.0.push(Invalid { path: path(), expected: expected.to_string() });
+            self.0.push(Invalid {
+                path: path(),
+                expected: expected.to_string(),
+            });
         }
     }
 
     fn count(&mut self, path: &str, have: usize, max: usize) {
-        self.check(have <= max, || path.to_owned(), format_args!("at most {max} entries, not {have}"));
+        self.check(
+            have <= max,
+            || path.to_owned(),
+            format_args!("at most {max} entries, not {have}"),
+        );
     }
 }
 
@@ -43,11 +50,23 @@ impl HostSnapshot {
     pub fn validate(&self) -> Vec<Invalid> {
         let mut report = Report(Vec::new());
         let r = &mut report;
-        r.check(self.format == SNAPSHOT_FORMAT, || "format".into(), SNAPSHOT_FORMAT);
-        r.count("networks", self.networks.len(), limits::NETWORKS_PER_HOST_MAX);
+        r.check(
+            self.format == SNAPSHOT_FORMAT,
+            || "format".into(),
+            SNAPSHOT_FORMAT,
+        );
+        r.count(
+            "networks",
+            self.networks.len(),
+            limits::NETWORKS_PER_HOST_MAX,
+        );
         r.count("ports", self.ports.len(), limits::PORTS_PER_HOST_MAX);
         r.count("routers", self.routers.len(), limits::ROUTERS_PER_HOST_MAX);
-        r.count("remote_ports", self.remote_ports.len(), limits::REMOTE_PORTS_PER_HOST_MAX);
+        r.count(
+            "remote_ports",
+            self.remote_ports.len(),
+            limits::REMOTE_PORTS_PER_HOST_MAX,
+        );
         r.count(
             "security_group_members",
             self.security_group_members.len(),
@@ -65,7 +84,11 @@ impl HostSnapshot {
         for (id, network) in &self.networks {
             let s = &network.segment;
             let path = |field: &str| format!("networks.{id}.{field}");
-            r.check((68..=65_535).contains(&network.mtu), || path("mtu"), "68 to 65535");
+            r.check(
+                (68..=65_535).contains(&network.mtu),
+                || path("mtu"),
+                "68 to 65535",
+            );
             let physical = s.physical_network.as_deref().is_some_and(|p| !p.is_empty());
             r.check(
                 physical == s.network_type.is_physical(),
@@ -74,11 +97,13 @@ impl HostSnapshot {
             );
             let (good, expected) = match s.network_type {
                 NetworkType::Local | NetworkType::Flat => (s.segmentation_id.is_none(), "nothing"),
-                NetworkType::Vlan => {
-                    (s.segmentation_id.is_some_and(|i| (1..=4_094).contains(&i)), "1 to 4094")
-                }
+                NetworkType::Vlan => (
+                    s.segmentation_id.is_some_and(|i| (1..=4_094).contains(&i)),
+                    "1 to 4094",
+                ),
                 NetworkType::Vxlan | NetworkType::Geneve => (
-                    s.segmentation_id.is_some_and(|i| (1..=0xff_ffff).contains(&i)),
+                    s.segmentation_id
+                        .is_some_and(|i| (1..=0xff_ffff).contains(&i)),
                     "1 to 16777215",
                 ),
                 NetworkType::Gre => (s.segmentation_id.is_some_and(|i| i >= 1), "1 to 4294967295"),
@@ -88,21 +113,45 @@ impl HostSnapshot {
         for (id, subnet) in &self.subnets {
             let path = |field: &str| format!("subnets.{id}.{field}");
             self.network_known(r, subnet.network_id, || path("network_id"));
-            r.check(is_canonical(subnet.cidr), || path("cidr"), "a range with its host bits zero");
+            r.check(
+                is_canonical(subnet.cidr),
+                || path("cidr"),
+                "a range with its host bits zero",
+            );
             let v6 = subnet.cidr.addr().is_ipv6();
             if let Some(gateway) = subnet.gateway_ip {
-                r.check(gateway.is_ipv6() == v6, || path("gateway_ip"), "the family of cidr");
+                r.check(
+                    gateway.is_ipv6() == v6,
+                    || path("gateway_ip"),
+                    "the family of cidr",
+                );
             }
             let modes = subnet.ipv6_ra_mode.is_some() || subnet.ipv6_address_mode.is_some();
-            r.check(v6 || !modes, || path("ipv6_ra_mode"), "nothing for an IPv4 subnet");
+            r.check(
+                v6 || !modes,
+                || path("ipv6_ra_mode"),
+                "nothing for an IPv4 subnet",
+            );
             for (n, route) in subnet.host_routes.iter().enumerate() {
                 let good = route.destination.addr().is_ipv6() == v6
                     && route.nexthop.is_ipv6() == v6
                     && is_canonical(route.destination);
-                r.check(good, || path(&format!("host_routes[{n}]")), "two of cidr's family");
+                r.check(
+                    good,
+                    || path(&format!("host_routes[{n}]")),
+                    "two of cidr's family",
+                );
             }
-            r.count(&path("dns_nameservers"), subnet.dns_nameservers.len(), limits::DNS_NAMESERVERS_MAX);
-            r.count(&path("host_routes"), subnet.host_routes.len(), limits::HOST_ROUTES_MAX);
+            r.count(
+                &path("dns_nameservers"),
+                subnet.dns_nameservers.len(),
+                limits::DNS_NAMESERVERS_MAX,
+            );
+            r.count(
+                &path("host_routes"),
+                subnet.host_routes.len(),
+                limits::HOST_ROUTES_MAX,
+            );
         }
     }
 
@@ -114,26 +163,54 @@ impl HostSnapshot {
             self.network_known(r, port.network_id, || path("network_id"));
             check_mac(r, port.mac_address, || path("mac_address"));
             if let Some(other) = macs.insert((port.network_id, port.mac_address), *id) {
-                r.check(false, || path("mac_address"), format_args!("one that port {other} does not have"));
+                r.check(
+                    false,
+                    || path("mac_address"),
+                    format_args!("one that port {other} does not have"),
+                );
             }
-            r.count(&path("fixed_ips"), port.fixed_ips.len(), limits::FIXED_IPS_MAX);
+            r.count(
+                &path("fixed_ips"),
+                port.fixed_ips.len(),
+                limits::FIXED_IPS_MAX,
+            );
             for (n, ip) in port.fixed_ips.iter().enumerate() {
                 let at = || path(&format!("fixed_ips[{n}]"));
                 self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
             }
             let pairs = &port.allowed_address_pairs;
-            r.count(&path("allowed_address_pairs"), pairs.len(), limits::ALLOWED_ADDRESS_PAIRS_MAX);
+            r.count(
+                &path("allowed_address_pairs"),
+                pairs.len(),
+                limits::ALLOWED_ADDRESS_PAIRS_MAX,
+            );
             for (n, pair) in pairs.iter().enumerate() {
                 let at = || path(&format!("allowed_address_pairs[{n}].ip_address"));
-                r.check(is_canonical(pair.ip_address), at, "a range with its host bits zero");
+                r.check(
+                    is_canonical(pair.ip_address),
+                    at,
+                    "a range with its host bits zero",
+                );
             }
             let groups = &port.security_groups;
-            r.count(&path("security_groups"), groups.len(), limits::SECURITY_GROUPS_PER_PORT_MAX);
+            r.count(
+                &path("security_groups"),
+                groups.len(),
+                limits::SECURITY_GROUPS_PER_PORT_MAX,
+            );
             for (n, group) in groups.iter().enumerate() {
                 let at = || path(&format!("security_groups[{n}]"));
-                r.check(self.security_groups.contains_key(group), at, "a group in security_groups");
+                r.check(
+                    self.security_groups.contains_key(group),
+                    at,
+                    "a group in security_groups",
+                );
             }
-            r.count(&path("extra_dhcp_opts"), port.extra_dhcp_opts.len(), limits::DHCP_OPTIONS_MAX);
+            r.count(
+                &path("extra_dhcp_opts"),
+                port.extra_dhcp_opts.len(),
+                limits::DHCP_OPTIONS_MAX,
+            );
             if let Some(policy) = &port.qos_policy_id {
                 let known = self.qos_policies.contains_key(policy);
                 r.check(known, || path("qos_policy_id"), "a policy in qos_policies");
@@ -141,9 +218,17 @@ impl HostSnapshot {
             if let PortInterface::Tap { name } = &port.interface {
                 let good = (1..=15).contains(&name.len())
                     && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-                r.check(good, || path("interface.name"), "a device name of 1 to 15 bytes");
+                r.check(
+                    good,
+                    || path("interface.name"),
+                    "a device name of 1 to 15 bytes",
+                );
                 if let Some(other) = names.insert(name, *id) {
-                    r.check(false, || path("interface.name"), format_args!("one that port {other} does not have"));
+                    r.check(
+                        false,
+                        || path("interface.name"),
+                        format_args!("one that port {other} does not have"),
+                    );
                 }
             }
         }
@@ -163,8 +248,16 @@ impl HostSnapshot {
     fn validate_routers(&self, r: &mut Report) {
         for (id, router) in &self.routers {
             let path = |field: &str| format!("routers.{id}.{field}");
-            r.count(&path("interfaces"), router.interfaces.len(), limits::ROUTER_INTERFACES_MAX);
-            r.count(&path("routes"), router.routes.len(), limits::ROUTER_ROUTES_MAX);
+            r.count(
+                &path("interfaces"),
+                router.interfaces.len(),
+                limits::ROUTER_INTERFACES_MAX,
+            );
+            r.count(
+                &path("routes"),
+                router.routes.len(),
+                limits::ROUTER_ROUTES_MAX,
+            );
             for (n, interface) in router.interfaces.iter().enumerate() {
                 let at = |field: &str| path(&format!("interfaces[{n}].{field}"));
                 self.network_known(r, interface.network_id, || at("network_id"));
@@ -177,9 +270,15 @@ impl HostSnapshot {
             for (n, route) in router.routes.iter().enumerate() {
                 let good = is_canonical(route.destination)
                     && route.destination.addr().is_ipv6() == route.nexthop.is_ipv6();
-                r.check(good, || path(&format!("routes[{n}]")), "a range and a next hop of one family");
+                r.check(
+                    good,
+                    || path(&format!("routes[{n}]")),
+                    "a range and a next hop of one family",
+                );
             }
-            let Some(gateway) = &router.gateway else { continue };
+            let Some(gateway) = &router.gateway else {
+                continue;
+            };
             let at = |field: &str| path(&format!("gateway.{field}"));
             self.network_known(r, gateway.network_id, || at("network_id"));
             check_mac(r, gateway.mac_address, || at("mac_address"));
@@ -197,14 +296,25 @@ impl HostSnapshot {
         for (id, fip) in &self.floating_ips {
             let path = |field: &str| format!("floating_ips.{id}.{field}");
             check_mac(r, fip.mac_address, || path("mac_address"));
-            let gateway = self.routers.get(&fip.router_id).and_then(|router| router.gateway.as_ref());
+            let gateway = self
+                .routers
+                .get(&fip.router_id)
+                .and_then(|router| router.gateway.as_ref());
             let good = gateway.is_some_and(|g| g.network_id == fip.floating_network_id);
-            r.check(good, || path("router_id"), "a router with its gateway in floating_network_id");
+            r.check(
+                good,
+                || path("router_id"),
+                "a router with its gateway in floating_network_id",
+            );
             let port = self.ports.get(&fip.port_id);
             r.check(port.is_some(), || path("port_id"), "a port in ports");
             let fixed = IpAddr::V4(fip.fixed_ip_address);
             let owned = port.is_some_and(|p| p.fixed_ips.iter().any(|f| f.ip_address == fixed));
-            r.check(owned, || path("fixed_ip_address"), "one of the port's addresses");
+            r.check(
+                owned,
+                || path("fixed_ip_address"),
+                "one of the port's addresses",
+            );
         }
     }
 
@@ -213,21 +323,33 @@ impl HostSnapshot {
         for (id, rule) in &self.security_group_rules {
             let path = |field: &str| format!("security_group_rules.{id}.{field}");
             let known = self.security_groups.contains_key(&rule.security_group_id);
-            r.check(known, || path("security_group_id"), "a group in security_groups");
-            let key = (rule.security_group_id, rule.direction == Direction::Ingress, rule.ethertype);
+            r.check(
+                known,
+                || path("security_group_id"),
+                "a group in security_groups",
+            );
+            let key = (
+                rule.security_group_id,
+                rule.direction == Direction::Ingress,
+                rule.ethertype,
+            );
             let count = rules.entry(key).or_default();
             *count += 1;
             r.check(
                 *count <= limits::RULES_PER_POLICY_MAX,
                 || path("security_group_id"),
-                format_args!("a group of at most {} rules a direction", limits::RULES_PER_POLICY_MAX),
+                format_args!(
+                    "a group of at most {} rules a direction",
+                    limits::RULES_PER_POLICY_MAX
+                ),
             );
             if let Some(range) = rule.port_range {
                 let icmp = matches!(rule.protocol, Some(1 | 58));
                 let good = match (icmp, range.last) {
                     (true, last) => range.first <= 255 && last.is_none_or(|code| code <= 255),
                     (false, Some(last)) => {
-                        range.first <= last && matches!(rule.protocol, Some(6 | 17 | 33 | 132 | 136))
+                        range.first <= last
+                            && matches!(rule.protocol, Some(6 | 17 | 33 | 132 | 136))
                     }
                     (false, None) => false,
                 };
@@ -238,7 +360,11 @@ impl HostSnapshot {
                 Remote::Prefix(prefix) => {
                     let good = is_canonical(prefix)
                         && prefix.addr().is_ipv6() == (rule.ethertype == EtherType::Ipv6);
-                    r.check(good, || path("remote"), "a range of the rule's family with its host bits zero");
+                    r.check(
+                        good,
+                        || path("remote"),
+                        "a range of the rule's family with its host bits zero",
+                    );
                 }
                 Remote::Group(group) => {
                     let known = self.security_groups.contains_key(&group);
@@ -252,18 +378,30 @@ impl HostSnapshot {
         }
         for member in &self.security_group_members {
             let path = || format!("security_group_members[{}]", member.address);
-            r.check(is_canonical(member.address), path, "a range with its host bits zero");
+            r.check(
+                is_canonical(member.address),
+                path,
+                "a range with its host bits zero",
+            );
         }
         for (id, group) in &self.address_groups {
             for address in &group.addresses {
                 let path = || format!("address_groups.{id}.addresses[{address}]");
-                r.check(is_canonical(*address), path, "a range with its host bits zero");
+                r.check(
+                    is_canonical(*address),
+                    path,
+                    "a range with its host bits zero",
+                );
             }
         }
     }
 
     fn network_known(&self, r: &mut Report, id: NetworkId, path: impl FnOnce() -> String) {
-        r.check(self.networks.contains_key(&id), path, "a network in networks");
+        r.check(
+            self.networks.contains_key(&id),
+            path,
+            "a network in networks",
+        );
     }
 
     fn address_fits(
@@ -276,9 +414,17 @@ impl HostSnapshot {
     ) {
         let subnet = self.subnets.get(&subnet_id);
         let known = subnet.is_some_and(|s| s.network_id == network_id);
-        r.check(known, || path() + ".subnet_id", "a subnet in subnets, of the same network");
+        r.check(
+            known,
+            || path() + ".subnet_id",
+            "a subnet in subnets, of the same network",
+        );
         let inside = subnet.is_none_or(|s| s.cidr.contains(&address));
-        r.check(inside, || path() + ".ip_address", "an address inside the subnet");
+        r.check(
+            inside,
+            || path() + ".ip_address",
+            "an address inside the subnet",
+        );
     }
 }
 
@@ -287,5 +433,9 @@ fn is_canonical(range: IpNet) -> bool {
 }
 
 fn check_mac(r: &mut Report, mac: MacAddress, path: impl FnOnce() -> String) {
-    r.check(!mac.is_zero() && !mac.is_multicast(), path, "a station's MAC address");
+    r.check(
+        !mac.is_zero() && !mac.is_multicast(),
+        path,
+        "a station's MAC address",
+    );
 }

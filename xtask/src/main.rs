@@ -1,2 +1,46 @@
-//! (placeholder) 
-fn main() {}
+//! Weft's own chores, one subcommand a file. `cargo xtask --help` lists them.
+//!
+//! Guarantees: exit status 0 only if all that was asked for holds. Writes nothing but to standard output and, where a
+//! subcommand says so, to the tree.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a command for people, whose output is its purpose"
+)]
+
+mod bars;
+mod tidy;
+mod tree;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(about = "Weft's own chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check the house rules that a machine can check.
+    Tidy,
+    /// Measure the bars of an issue and print a line each; run as root on a quiet machine.
+    Bars(bars::Arguments),
+}
+
+fn main() -> ExitCode {
+    let holds = match Arguments::parse().chore {
+        Chore::Tidy => tidy::run(),
+        Chore::Bars(arguments) => bars::run(&arguments),
+    };
+    match holds {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
