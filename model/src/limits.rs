@@ -39,6 +39,16 @@ pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 pub const UNSUPPORTED_MAX: usize = 64;
 /// Milliseconds between two lines of a feed at most.
 pub const FEED_HEARTBEAT_MS: u64 = 5_000;
+/// Hosts that one feed server knows.
+pub const FEED_HOSTS_MAX: usize = 4_096;
+/// Snapshots of one host that the feed's server remembers, so that an agent can resume with a delta.
+pub const FEED_HISTORY_MAX: usize = 8;
+/// Streams open for one host; one more ends the oldest.
+pub const FEED_STREAMS_PER_HOST_MAX: u64 = 4;
+/// Bytes of one [`crate::HostReport`].
+pub const FEED_REPORT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a refusal's text and of other words that an agent sends along.
+pub const FEED_MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// IPv6 extension headers that are looked through before the upper-layer header.
 pub const IPV6_EXTENSION_HEADERS_MAX: usize = 4;
