@@ -1,1 +1,3 @@
-//! (placeholder while the skeleton is laid)
+//! Weft's control plane: the Networking API, its store, realize and the feed.
+
+pub mod feed;

@@ -1,0 +1,401 @@
+//! The feed over real connections.
+
+use super::*;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use weft_model::{
+    Epoch, FeedMessage, HostName, HostSnapshot, Network, NetworkId, NetworkType, PortReport,
+    Revision, Segment, limits,
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What was written, in order.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<(HostName, Vec<PortReport>, bool)>>>);
+
+impl PortStatuses for Written {
+    async fn port_statuses_set(
+        &self,
+        host: &HostName,
+        ports: &[PortReport],
+        full: bool,
+    ) -> Result<(), PortStatusesError> {
+        self.0
+            .lock()
+            .unwrap()
+            .push((host.clone(), ports.to_vec(), full));
+        Ok(())
+    }
+}
+
+struct Server {
+    hub: Arc<Hub>,
+    written: Written,
+    url: String,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let hub = Arc::new(Hub::new(Epoch::random()));
+        let (written, shutdown) = (Written::default(), CancellationToken::new());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/feed/v1/hosts", listener.local_addr().unwrap());
+        let app = router(hub.clone(), written.clone(), shutdown.clone());
+        let task = tokio::spawn(serve(listener, app, shutdown.clone()));
+        Self {
+            hub,
+            written,
+            url,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn watch(&self, host: &str, have: Option<Revision>) -> Lines {
+        let mut url = format!("{}/{host}/watch", self.url);
+        if let Some(revision) = have {
+            url += &format!("?epoch={}&revision={revision}", self.hub.epoch());
+        }
+        let response = reqwest::get(url).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Lines {
+            response,
+            buffer: Vec::new(),
+        }
+    }
+
+    async fn report(&self, host: &str, body: &Value) -> (u16, String) {
+        let url = format!("{}/{host}/report", self.url);
+        let response = reqwest::Client::new()
+            .post(url)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// A report that would be believed.
+    fn said(&self, host: &str, revision: u64) -> Value {
+        json!({
+            "host": host, "epoch": self.hub.epoch(), "revision": revision, "ports": [], "full": false
+        })
+    }
+
+    /// Publishes a duty of `networks` for `host`.
+    fn publish(&self, host: &str, revision: u64, networks: &[NetworkId]) {
+        let mut snapshot = HostSnapshot::empty(host.parse().unwrap(), self.hub.epoch());
+        let segment = Segment {
+            network_type: NetworkType::Local,
+            physical_network: None,
+            segmentation_id: None,
+        };
+        for id in networks {
+            let network = Network {
+                segment: segment.clone(),
+                mtu: 1500,
+                external: false,
+                dns_domain: String::new(),
+            };
+            snapshot.networks.insert(*id, network);
+        }
+        self.hub
+            .publish(Revision(revision), vec![snapshot], Instant::now());
+    }
+}
+
+struct Lines {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line, or none at the end.
+    async fn next(&mut self) -> Option<FeedMessage> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let chunk = timeout(DEADLINE, self.response.chunk())
+                .await
+                .expect("a line in time");
+            self.buffer.extend(chunk.unwrap()?);
+        }
+    }
+
+    async fn snapshot(&mut self) -> HostSnapshot {
+        match self.next().await {
+            Some(FeedMessage::Snapshot(snapshot)) => *snapshot,
+            other => panic!("expected a snapshot, not {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_gets_a_snapshot_then_what_changes() {
+    let server = Server::start().await;
+    let (a, b) = (NetworkId::random(), NetworkId::random());
+    let mut lines = server.watch("h1", None).await;
+    server.hub.wanted().await;
+    server.publish("h1", 3, &[a]);
+    let first = lines.snapshot().await;
+    assert_eq!((first.revision, first.networks.len()), (Revision(3), 1));
+
+    server.publish("h1", 4, &[a]);
+    server.publish("h1", 5, &[a, b]);
+    let Some(FeedMessage::Delta(delta)) = lines.next().await else {
+        panic!("a delta")
+    };
+    assert_eq!((delta.from, delta.to), (Revision(3), Revision(5)));
+    assert_eq!(delta.networks.put.keys().collect::<Vec<_>>(), [&b]);
+    let next = first.apply(*delta).unwrap();
+    assert_eq!(next.networks.len(), 2);
+
+    server.shutdown.cancel();
+    assert_eq!(lines.next().await, None);
+    timeout(DEADLINE, server.task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_connection_resumes_where_it_was() {
+    let server = Server::start().await;
+    let networks: Vec<_> = (0..limits::FEED_HISTORY_MAX)
+        .map(|_| NetworkId::random())
+        .collect();
+    let mut lines = server.watch("h1", None).await;
+    server.publish("h1", 1, &networks[..1]);
+    lines.snapshot().await;
+    drop(lines);
+
+    let mut lines = server.watch("h1", Some(Revision(1))).await;
+    assert_eq!(
+        lines.next().await,
+        Some(FeedMessage::Heartbeat {
+            revision: Revision(1)
+        })
+    );
+    drop(lines);
+
+    // The oldest revision that is remembered, and one older.
+    for revision in 2..=limits::FEED_HISTORY_MAX {
+        server.publish("h1", revision as u64, &networks[..revision]);
+    }
+    let mut lines = server.watch("h1", Some(Revision(1))).await;
+    let Some(FeedMessage::Delta(delta)) = lines.next().await else {
+        panic!("a delta")
+    };
+    assert_eq!(delta.networks.put.len(), limits::FEED_HISTORY_MAX - 1);
+    server.publish("h1", 100, &[]);
+    let Some(FeedMessage::Delta(delta)) = lines.next().await else {
+        panic!("a delta")
+    };
+    assert_eq!(delta.networks.delete.len(), limits::FEED_HISTORY_MAX);
+    let mut lines = server.watch("h1", Some(Revision(1))).await;
+    assert_eq!(lines.snapshot().await.revision, Revision(100));
+    // A revision that never was one of this host's.
+    let mut lines = server.watch("h1", Some(Revision(50))).await;
+    assert_eq!(lines.snapshot().await.revision, Revision(100));
+}
+
+#[tokio::test]
+async fn a_reader_that_sleeps_gets_one_delta() {
+    let server = Server::start().await;
+    let networks: Vec<_> = (0..2_000).map(|_| NetworkId::random()).collect();
+    let mut lines = server.watch("h1", None).await;
+    server.publish("h1", 1, &networks);
+    let mut snapshot = lines.snapshot().await;
+    // Nothing is read while far more than a connection's buffers is published.
+    let mut published = 1;
+    for round in 0..400 {
+        published += 1;
+        server.publish(
+            "h1",
+            published,
+            if round % 2 == 0 { &[] } else { &networks },
+        );
+        tokio::task::yield_now().await;
+    }
+    let mut deltas = 0;
+    while snapshot.revision < Revision(published) {
+        let Some(FeedMessage::Delta(delta)) = lines.next().await else {
+            panic!("a delta")
+        };
+        snapshot = snapshot.apply(*delta).unwrap();
+        deltas += 1;
+    }
+    assert!(deltas < 400, "{deltas} deltas");
+    assert_eq!(snapshot.networks.len(), 2_000);
+}
+
+#[tokio::test]
+async fn too_many_streams_of_a_host_end_the_oldest() {
+    let server = Server::start().await;
+    server.publish("h1", 1, &[]);
+    let mut lines = Vec::new();
+    for _ in 0..=limits::FEED_STREAMS_PER_HOST_MAX {
+        lines.push(server.watch("h1", None).await);
+        server.publish("h1", 1, &[]);
+    }
+    let mut oldest = lines.remove(0);
+    while oldest.next().await.is_some() {}
+    for line in &mut lines {
+        line.snapshot().await;
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_stored_noted_and_waited_for() {
+    let server = Server::start().await;
+    let h1: HostName = "h1".parse().unwrap();
+    let mut lines = server.watch("h1", None).await;
+    server.publish("h1", 7, &[NetworkId::random()]);
+    lines.snapshot().await;
+    let enforced = server.hub.enforced(&h1, Revision(9)).unwrap();
+    tokio::pin!(enforced);
+    // Nothing of this host's changed in 8 and 9: its word on 7 will do, once 9 is computed.
+    let mut said = server.said("h1", 7);
+    let port = weft_model::PortId::random();
+    said["ports"] = json!([{"port_id": port, "status": "ACTIVE"}]);
+    said["refused"] = json!([8, "no room"]);
+    assert_eq!(server.report("h1", &said).await, (204, String::new()));
+    assert!(timeout(Duration::ZERO, &mut enforced).await.is_err());
+    server.hub.publish(Revision(9), Vec::new(), Instant::now());
+    timeout(DEADLINE, enforced).await.unwrap();
+
+    let written = server.written.0.lock().unwrap().clone();
+    assert_eq!(
+        (written.len(), &written[0].0, written[0].1[0].port_id),
+        (1, &h1, port)
+    );
+    let view: Value = reqwest::get(&server.url)
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(
+        (&view["revision"], &view["hosts"][0]["enforced"]),
+        (&json!(9), &json!(7))
+    );
+    assert_eq!(view["hosts"][0]["refused"], json!([8, "no room"]));
+
+    // A change that is enforced shows in the histogram and clears the refusal.
+    server.publish("h1", 10, &[]);
+    let enforced = server.hub.enforced(&h1, Revision(10)).unwrap();
+    assert_eq!(server.report("h1", &server.said("h1", 10)).await.0, 204);
+    timeout(DEADLINE, enforced).await.unwrap();
+    assert_eq!(server.hub.latency().count(), 1);
+    assert_eq!(server.hub.hosts(Instant::now())[0].refused, None);
+}
+
+#[tokio::test]
+async fn reports_that_cannot_be_believed_are_refused() {
+    let server = Server::start().await;
+    server.hub.publish(Revision(5), Vec::new(), Instant::now());
+    let good = server.said("h1", 5);
+    let with = |field: &str, value: Value| {
+        let mut said = good.clone();
+        said[field] = value;
+        said
+    };
+    let entry = json!({"path": "x", "message": "y"});
+    let port = || json!({"port_id": weft_model::PortId::random(), "status": "DOWN"});
+    let ports = |n: usize| Value::Array((0..n).map(|_| port()).collect());
+    let cases = [
+        (with("host", json!("h2")), 400, "host h2"),
+        (with("epoch", json!(Epoch::random())), 409, "epoch"),
+        (with("revision", json!(6)), 409, "newer than the newest, 5"),
+        (
+            with(
+                "unsupported",
+                json!(vec![&entry; limits::UNSUPPORTED_MAX + 1]),
+            ),
+            400,
+            "unsupported",
+        ),
+        (
+            with("unsupported", json!(vec![&entry; limits::UNSUPPORTED_MAX])),
+            204,
+            "",
+        ),
+        (
+            with(
+                "refused",
+                json!([5, "x".repeat(limits::FEED_MESSAGE_BYTES_MAX + 1)]),
+            ),
+            400,
+            "refused",
+        ),
+        (
+            with(
+                "refused",
+                json!([5, "x".repeat(limits::FEED_MESSAGE_BYTES_MAX)]),
+            ),
+            204,
+            "",
+        ),
+        (
+            with("ports", ports(limits::PORTS_PER_HOST_MAX + 1)),
+            400,
+            "ports: expected at most 4096",
+        ),
+        (with("ports", ports(limits::PORTS_PER_HOST_MAX)), 204, ""),
+        (
+            with("ports", json!([{"port_id": "no", "status": "DOWN"}])),
+            400,
+            "UUID",
+        ),
+        (with("surprise", json!(1)), 400, "unknown field `surprise`"),
+        (
+            json!("x".repeat(limits::FEED_REPORT_BYTES_MAX)),
+            413,
+            "limit",
+        ),
+    ];
+    for (body, status, text) in cases {
+        let (have, answer) = server.report("h1", &body).await;
+        assert_eq!(have, status, "{answer}");
+        assert!(answer.contains(text), "{answer:?} should speak of {text:?}");
+    }
+    assert_eq!(server.report("h%20x", &good).await.0, 400);
+    for bad in [
+        "h1/watch?epoch=7&revision=1",
+        "h1/watch?revision=-1",
+        "h1/watch?surprise=1",
+    ] {
+        assert_eq!(
+            reqwest::get(format!("{}/{bad}", server.url))
+                .await
+                .unwrap()
+                .status(),
+            400,
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn the_hub_knows_so_many_hosts_and_no_more() {
+    let hub = Hub::new(Epoch::random());
+    for number in 0..limits::FEED_HOSTS_MAX {
+        hub.subscribe(&format!("h{number}").parse().unwrap(), None)
+            .unwrap();
+    }
+    let one_more = "one-more".parse().unwrap();
+    let refused = hub.subscribe(&one_more, None).map(|_| ()).unwrap_err();
+    assert_eq!(refused, HubError::HostsMax { host: one_more });
+    hub.subscribe(&"h0".parse().unwrap(), None).unwrap();
+}
