@@ -1,1 +1,4 @@
-//! (placeholder while the skeleton is laid)
+//! Weft's kernel engine.
+
+pub mod policy;
+pub mod sys;
