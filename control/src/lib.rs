@@ -1,3 +1,8 @@
-//! Weft's control plane: the Networking API, its store, realize and the feed.
+//! Weft's control plane: the OpenStack Networking API v2.0 with a small built-in identity, its store, and what
+//! turns rows into every host's duty.
+//!
+//! A request goes `http` (decode, encode) → `app` (the rules of each resource) → `store` (SQL); a commit bumps the
+//! revision and nudges whoever turns rows into snapshots. This crate never names a packet or an engine.
 
 pub mod feed;
+pub mod store;

@@ -1,0 +1,164 @@
+//! Addresses of ports, and reading what hangs on many rows at once.
+
+use super::{Conn, Db, Result, WriteTx};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, FromRow};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// Parents of one SELECT: keeps below the databases' limits on parameters.
+const PARENTS_MAX: usize = 500;
+
+/// An address of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct FixedIpRow {
+    /// The subnet it was taken from.
+    pub subnet_id: String,
+    /// [`ip_key`] of the address.
+    pub ip_key: String,
+    /// The address.
+    pub ip_address: String,
+    /// Whose it is.
+    pub port_id: String,
+    /// Its place among the port's addresses, from 0.
+    pub position: i64,
+}
+
+/// An address as 32 hex digits (IPv4 behind `::ffff:`): text order is numeric order.
+#[must_use]
+pub fn ip_key(address: IpAddr) -> String {
+    let v6 = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    format!("{:032x}", v6.to_bits())
+}
+
+/// The address of a key; none if it is no key.
+#[must_use]
+pub fn ip_of_key(key: &str) -> Option<IpAddr> {
+    let bits = u128::from_str_radix(key, 16).ok()?;
+    Some(IpAddr::V6(bits.into()).to_canonical())
+}
+
+/// Reads children of many parents, in chunks: `select` ends in `IN`.
+pub(super) async fn by_parents<T>(
+    conn: &mut Conn,
+    select: &str,
+    order: &str,
+    parents: &[&str],
+) -> Result<Vec<T>>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+{
+    let mut children = Vec::new();
+    for chunk in parents.chunks(PARENTS_MAX) {
+        let mut sql = format!("{select} (");
+        for n in 1..=chunk.len() {
+            let comma = if n == 1 { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(sql, "{comma}${n}");
+        }
+        let _ = write!(sql, ") {order}");
+        let mut query = sqlx::query_as::<Db, T>(AssertSqlSafe(sql));
+        for parent in chunk {
+            query = query.bind((*parent).to_owned());
+        }
+        children.extend(query.fetch_all(&mut *conn).await?);
+    }
+    Ok(children)
+}
+
+/// Gives a port an address.
+///
+/// # Errors
+/// [`super::StoreError::Conflict`] if another port has it.
+pub async fn fixed_ip_insert(tx: &mut WriteTx, row: &FixedIpRow) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO port_fixed_ips (subnet_id, ip_key, ip_address, port_id, position) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(&row.subnet_id)
+    .bind(&row.ip_key)
+    .bind(&row.ip_address)
+    .bind(&row.port_id)
+    .bind(row.position)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes all addresses from a port.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn fixed_ip_delete_port(tx: &mut WriteTx, port: &str) -> Result<()> {
+    sqlx::query("DELETE FROM port_fixed_ips WHERE port_id = $1")
+        .bind(port)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The addresses of some ports, by port and place.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn fixed_ip_list(conn: &mut Conn, ports: &[&str]) -> Result<Vec<FixedIpRow>> {
+    by_parents(
+        conn,
+        "SELECT subnet_id, ip_key, ip_address, port_id, position FROM port_fixed_ips WHERE port_id IN",
+        "ORDER BY port_id, position",
+        ports,
+    )
+    .await
+}
+
+/// Keys in use in a subnet, from one on, in order, at most `limit`.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn ip_keys_used(
+    conn: &mut Conn,
+    subnet: &str,
+    from: &str,
+    limit: u32,
+) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT ip_key FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key >= $2 ORDER BY ip_key LIMIT $3",
+    )
+    .bind(subnet)
+    .bind(from)
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Who has an address of a subnet.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn fixed_ip_owner(conn: &mut Conn, subnet: &str, ip_key: &str) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT port_id FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key = $2",
+    )
+    .bind(subnet)
+    .bind(ip_key)
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// The ports with an address of a subnet whose device owner is none of `network:dhcp` and the like, at most
+/// `limit`.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn ports_of_subnet(conn: &mut Conn, subnet: &str, limit: u32) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT port_id FROM port_fixed_ips WHERE subnet_id = $1 LIMIT $2",
+    )
+    .bind(subnet)
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?)
+}

@@ -1,0 +1,210 @@
+//! Lists: filters, visibility, order and pages, turned into one SELECT for any resource.
+//!
+//! Pages are found by key and not by offset: a page costs the same wherever it is. Everything that comes from a
+//! request is bound, never written into the SQL.
+
+use super::{Conn, Result, Row};
+use sqlx::Arguments as _;
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteArguments;
+use std::fmt::Write as _;
+
+/// What a resource may be filtered and sorted by.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// The API's name for it.
+    pub attribute: &'static str,
+    /// A condition with `{}` in the place of a list of values.
+    pub condition: &'static str,
+    /// What it sorts by, if it does.
+    pub sort: Option<&'static str>,
+}
+
+impl Column {
+    /// An attribute that is a column of the same name.
+    pub const fn sorted(
+        attribute: &'static str,
+        condition: &'static str,
+        sort: &'static str,
+    ) -> Self {
+        Self {
+            attribute,
+            condition,
+            sort: Some(sort),
+        }
+    }
+
+    /// An attribute that can be filtered by only.
+    pub const fn filter(attribute: &'static str, condition: &'static str) -> Self {
+        Self {
+            attribute,
+            condition,
+            sort: None,
+        }
+    }
+}
+
+/// A value to compare with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A text.
+    Text(String),
+    /// A number.
+    Int(i64),
+    /// A truth value.
+    Bool(bool),
+}
+
+/// One attribute is one of some values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// [`Column::attribute`].
+    pub attribute: String,
+    /// At least one.
+    pub values: Vec<Value>,
+}
+
+/// One key of the order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// [`Column::attribute`].
+    pub attribute: String,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// Whose rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's.
+    #[default]
+    All,
+    /// A project's, and what is visible to it ([`Row::VISIBLE`]).
+    Project(String),
+}
+
+/// What is asked for. Unknown attributes match nothing (the API refuses them before).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Whose rows.
+    pub scope: Scope,
+    /// All must hold.
+    pub filters: Vec<Filter>,
+    /// The order; the id always comes last.
+    pub sort: Vec<Sort>,
+    /// The id behind which the page begins.
+    pub marker: Option<String>,
+    /// Rows at most.
+    pub limit: Option<u32>,
+    /// The page that ends before the marker, and not the one that begins behind it.
+    pub page_reverse: bool,
+}
+
+struct Build {
+    sql: String,
+    arguments: SqliteArguments,
+    count: usize,
+}
+
+impl Build {
+    fn bind(&mut self, value: &Value) -> String {
+        self.count += 1;
+        // Encoding a text, a number or a truth value cannot fail: they have no invalid forms.
+        let _ = match value {
+            Value::Text(text) => self.arguments.add(text.clone()),
+            Value::Int(number) => self.arguments.add(*number),
+            Value::Bool(truth) => self.arguments.add(*truth),
+        };
+        format!("${}", self.count)
+    }
+}
+
+pub(super) async fn rows<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<R>> {
+    let build = build::<R>(query);
+    let mut rows: Vec<R> = sqlx::query_as_with(AssertSqlSafe(build.sql), build.arguments)
+        .fetch_all(conn)
+        .await?;
+    if query.page_reverse {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+fn column<R: Row>(attribute: &str) -> Option<&'static Column> {
+    R::FILTERS
+        .iter()
+        .find(|column| column.attribute == attribute)
+}
+
+fn build<R: Row>(query: &ListQuery) -> Build {
+    let mut b = Build {
+        sql: R::sql().select.to_string(),
+        arguments: SqliteArguments::default(),
+        count: 0,
+    };
+    match &query.scope {
+        Scope::All => b.sql.push_str("TRUE"),
+        Scope::Project(project) => {
+            // $1, which R::VISIBLE may use too.
+            let p = b.bind(&Value::Text(project.clone()));
+            let _ = write!(b.sql, "(project_id = {p}");
+            if let Some(visible) = R::VISIBLE {
+                let _ = write!(b.sql, " OR {visible}");
+            }
+            b.sql.push(')');
+        }
+    }
+    for filter in &query.filters {
+        let Some(column) = column::<R>(&filter.attribute) else {
+            b.sql.push_str(" AND FALSE");
+            continue;
+        };
+        let values: Vec<String> = filter.values.iter().map(|value| b.bind(value)).collect();
+        let condition = column.condition.replace("{}", &values.join(", "));
+        let _ = write!(b.sql, " AND ({condition})");
+    }
+    order::<R>(&mut b, query);
+    if let Some(limit) = query.limit {
+        let _ = write!(b.sql, " LIMIT {limit}");
+    }
+    b
+}
+
+/// The ORDER BY, and with a marker the condition that the row comes behind it: for keys a, b it is
+/// `a > A OR (a = A AND b > B) OR (a = A AND b = B AND id > ID)`.
+fn order<R: Row>(b: &mut Build, query: &ListQuery) {
+    let mut keys: Vec<(&'static str, bool)> = query
+        .sort
+        .iter()
+        .filter_map(|sort| Some((column::<R>(&sort.attribute)?.sort?, sort.descending)))
+        .collect();
+    if !keys.iter().any(|(key, _)| *key == "id") {
+        keys.push(("id", false));
+    }
+    for key in &mut keys {
+        key.1 ^= query.page_reverse;
+    }
+    if let Some(marker) = &query.marker {
+        let m = b.bind(&Value::Text(marker.clone()));
+        let at = |key: &str| match key {
+            "id" => m.clone(),
+            _ => format!("(SELECT {key} FROM {} WHERE id = {m})", R::TABLE),
+        };
+        let mut equal = String::new();
+        b.sql.push_str(" AND (");
+        for (n, (key, descending)) in keys.iter().enumerate() {
+            let or = if n == 0 { "" } else { " OR " };
+            let than = if *descending { "<" } else { ">" };
+            let value = at(key);
+            let _ = write!(b.sql, "{or}({equal}{key} {than} {value})");
+            let _ = write!(equal, "{key} = {value} AND ");
+        }
+        b.sql.push(')');
+    }
+    b.sql.push_str(" ORDER BY ");
+    for (n, (key, descending)) in keys.iter().enumerate() {
+        let comma = if n == 0 { "" } else { ", " };
+        let direction = if *descending { " DESC" } else { "" };
+        let _ = write!(b.sql, "{comma}{key}{direction}");
+    }
+}

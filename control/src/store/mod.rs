@@ -1,0 +1,281 @@
+//! All SQL of the control plane: one file per resource, and what every resource shares.
+//!
+//! Guarantees:
+//! - every change goes through a [`WriteTx`]; a transaction is seen whole or not at all, and when
+//!   [`WriteTx::commit`] has returned it survives the death of the process (and, with
+//!   [`Durability::Full`], of the machine);
+//! - writers are served one after the other, in the order they came, from a bounded queue;
+//! - a transaction that changes what hosts must do takes the next revision, stamps its rows with it, names them
+//!   in `changes`, and wakes whoever [`Store::subscribe`]d after it was committed.
+//!
+//! It does not know any rule of the API: that is `app`.
+
+mod control_state;
+mod fixed_ip;
+pub mod floating_ip;
+pub mod identity;
+mod json_text;
+pub mod list;
+pub mod network;
+pub mod port;
+pub mod quota;
+pub mod router;
+pub mod row;
+pub mod security_group;
+pub mod subnet;
+
+pub use control_state::{Change, changes_prune, changes_since, revision};
+pub use json_text::JsonText;
+pub use list::{Filter, ListQuery, Scope, Sort, Value};
+pub use row::{Resource, Row, delete, get, insert, list, update};
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use weft_model::{Epoch, Revision};
+
+/// The database in use.
+pub type Db = Sqlite;
+/// A connection: what every read function takes, so that several reads can share one view of the data.
+pub type Conn = SqliteConnection;
+
+/// Microseconds since 1970 (UTC), from whoever owns the clock.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Writers that wait at most; the next one is told to come back.
+const WRITERS_WAITING_MAX: usize = 1_024;
+/// How long a writer or reader waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that read at the same time.
+const READERS_MAX: u32 = 4;
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The death of the process and of the machine: every commit reaches the disk.
+    #[default]
+    Full,
+    /// The death of the process; a power cut may take the last moments (never the database's consistency).
+    Process,
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique key is taken. The text names the table and columns.
+    #[error("already there: {0}")]
+    Conflict(String),
+    /// Something refers to what was to be deleted, or what was referred to is gone.
+    #[error("in use, or gone: {0}")]
+    Reference(String),
+    /// Too many writers wait, or the database did not answer in time. Asking again later may help.
+    #[error("the database is busy")]
+    Busy,
+    /// Anything else: a defect, a full disk, a damaged file.
+    #[error("the database failed")]
+    Database(#[source] sqlx::Error),
+    /// The migrations could not be applied.
+    #[error("cannot bring the database to this version's schema")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::error::ErrorKind;
+        match &error {
+            sqlx::Error::Database(db) => match db.kind() {
+                ErrorKind::UniqueViolation => Self::Conflict(db.message().to_owned()),
+                ErrorKind::ForeignKeyViolation => Self::Reference(db.message().to_owned()),
+                _ if db.code().is_some_and(|code| code == "5") => Self::Busy,
+                _ => Self::Database(error),
+            },
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// What every store function answers.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// The database.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    readers: SqlitePool,
+    writer: SqlitePool,
+    queue: Arc<Semaphore>,
+    epoch: Epoch,
+    nudge: watch::Sender<Revision>,
+    clock: Clock,
+}
+
+impl Store {
+    /// Opens the database file (made if it is missing, in its folder) and brings it to this version's schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if the file cannot be opened, [`StoreError::Migrate`] if it is of another make.
+    pub async fn open(file: &Path, durability: Durability, clock: Clock) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(match durability {
+                Durability::Full => SqliteSynchronous::Full,
+                Durability::Process => SqliteSynchronous::Normal,
+            })
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .busy_timeout(TURN_TIMEOUT);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(TURN_TIMEOUT)
+            .connect_with(options.clone())
+            .await?;
+        sqlx::migrate!("./migrations").run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .acquire_timeout(TURN_TIMEOUT)
+            .connect_with(options)
+            .await?;
+        let mut conn = writer.acquire().await?;
+        let (epoch, revision) = control_state::ensure(&mut conn).await?;
+        drop(conn);
+        Ok(Self(Arc::new(Inner {
+            readers,
+            writer,
+            queue: Arc::new(Semaphore::new(WRITERS_WAITING_MAX)),
+            epoch,
+            nudge: watch::Sender::new(revision),
+            clock,
+        })))
+    }
+
+    /// The identity of this database; revisions of different epochs cannot be compared.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
+
+    /// Wakes after every committed transaction that took a revision; holds the newest one.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.0.nudge.subscribe()
+    }
+
+    /// Now, as microseconds since 1970 (UTC).
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        (self.0.clock)()
+    }
+
+    /// A view of the data as it is now; all reads on it see the same state.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if no connection gets free in time.
+    pub async fn read(&self) -> Result<ReadTx> {
+        Ok(ReadTx(self.0.readers.begin().await?))
+    }
+
+    /// Waits for this writer's turn and begins its transaction. Dropping it undoes everything.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if too many wait.
+    pub async fn write(&self) -> Result<WriteTx> {
+        let permit = self
+            .0
+            .queue
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_full| StoreError::Busy)?;
+        let tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(WriteTx {
+            tx,
+            now: (self.0.clock)(),
+            revision: None,
+            touched: Vec::new(),
+            store: self.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// Closes all connections; what was committed is in the file.
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        self.0.writer.close().await;
+    }
+}
+
+/// One view of the data, for reading.
+pub struct ReadTx(Transaction<'static, Db>);
+
+impl ReadTx {
+    /// The connection, for the read functions.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}
+
+/// A transaction that writes.
+pub struct WriteTx {
+    tx: Transaction<'static, Db>,
+    now: i64,
+    revision: Option<i64>,
+    touched: Vec<(Resource, String)>,
+    store: Store,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl WriteTx {
+    /// The connection, for the read functions and for statements that take no revision.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.tx
+    }
+
+    /// When the transaction began: all its rows get the same time.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Names a row as changed (or deleted) and answers the transaction's revision, taking it on the first call.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn touch(&mut self, resource: Resource, id: &str) -> Result<i64> {
+        let revision = match self.revision {
+            Some(revision) => revision,
+            None => control_state::revision_take(&mut self.tx).await?,
+        };
+        self.revision = Some(revision);
+        self.touched.push((resource, id.to_owned()));
+        Ok(revision)
+    }
+
+    /// Makes it all true, and wakes whoever waits for changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; then nothing was written.
+    pub async fn commit(mut self) -> Result<()> {
+        if let Some(revision) = self.revision {
+            control_state::changes_insert(&mut self.tx, revision, &self.touched).await?;
+        }
+        self.tx.commit().await?;
+        if let Some(revision) = self.revision {
+            let revision = Revision(revision.unsigned_abs());
+            self.store.0.nudge.send_if_modified(|newest| {
+                let newer = *newest < revision;
+                *newest = (*newest).max(revision);
+                newer
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! Ports, with their addresses and security groups.
+
+use super::fixed_ip::by_parents;
+use super::list::Column;
+use super::row::{self, row};
+use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use std::collections::HashMap;
+
+pub use super::fixed_ip::{
+    FixedIpRow, fixed_ip_delete_port, fixed_ip_insert, fixed_ip_list, fixed_ip_owner, ip_key,
+    ip_keys_used, ip_of_key, ports_of_subnet,
+};
+
+/// Neutron's `allowed_address_pairs`, one entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPair {
+    /// A MAC address.
+    pub mac_address: String,
+    /// An address or a range, as it was given.
+    pub ip_address: String,
+}
+
+/// Neutron's `extra_dhcp_opts`, one entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpOpt {
+    /// dnsmasq's name of the option, or its number.
+    pub opt_name: String,
+    /// Its value.
+    pub opt_value: String,
+    /// 4 or 6.
+    pub ip_version: u8,
+}
+
+row! {
+    /// A port, without its addresses and security groups.
+    PortRow: Port in "ports" {
+        /// Its network.
+        network_id: String,
+        /// For people.
+        name: String,
+        /// For people.
+        description: String,
+        /// Whether it may carry traffic.
+        admin_state_up: bool,
+        /// In lower case.
+        mac_address: String,
+        /// The guest's or router's id.
+        device_id: String,
+        /// `compute:…`, `network:router_interface`, …
+        device_owner: String,
+        /// ACTIVE, DOWN, ERROR: as its host says.
+        status: String,
+        /// Anti-spoofing and security groups.
+        port_security_enabled: bool,
+        /// Further addresses that it may use.
+        allowed_address_pairs: JsonText<Vec<AddressPair>>,
+        /// Extra DHCP options.
+        extra_dhcp_opts: JsonText<Vec<DhcpOpt>>,
+        /// The host name told to the guest.
+        dns_name: String,
+        /// Its domain.
+        dns_domain: String,
+        /// The host it is bound to; empty for none.
+        binding_host_id: String,
+        /// normal, direct, …
+        binding_vnic_type: String,
+        /// As Nova gave it.
+        binding_profile: JsonText<Map<String, Json>>,
+    }
+    filters &[
+        Column::sorted("id", "id IN ({})", "id"),
+        Column::sorted("name", "name IN ({})", "name"),
+        Column::sorted("project_id", "project_id IN ({})", "project_id"),
+        Column::sorted("network_id", "network_id IN ({})", "network_id"),
+        Column::filter("description", "description IN ({})"),
+        Column::sorted("admin_state_up", "admin_state_up IN ({})", "admin_state_up"),
+        Column::sorted("mac_address", "mac_address IN ({})", "mac_address"),
+        Column::sorted("device_id", "device_id IN ({})", "device_id"),
+        Column::sorted("device_owner", "device_owner IN ({})", "device_owner"),
+        Column::sorted("status", "status IN ({})", "status"),
+        Column::filter("binding:host_id", "binding_host_id IN ({})"),
+        Column::filter("revision_number", "revision_number IN ({})"),
+        Column::filter("fixed_ips:ip_address",
+            "id IN (SELECT port_id FROM port_fixed_ips WHERE ip_address IN ({}))"),
+        Column::filter("fixed_ips:subnet_id",
+            "id IN (SELECT port_id FROM port_fixed_ips WHERE subnet_id IN ({}))"),
+        Column::filter("fixed_ips:ip_address_substr",
+            "id IN (SELECT port_id FROM port_fixed_ips WHERE ip_address LIKE '%' || {} || '%')"),
+        Column::filter("security_groups",
+            "id IN (SELECT port_id FROM port_security_groups WHERE security_group_id IN ({}))"),
+        Column::sorted("ip_allocation", "'immediate' IN ({})", "id"),
+        Column::filter("changed_since", "updated_at >= {}"),
+    ];
+    visible Some("network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1)");
+}
+
+/// A port with what hangs on it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Port {
+    /// The row.
+    pub row: PortRow,
+    /// In their order.
+    pub fixed_ips: Vec<FixedIpRow>,
+    /// Ids, in ascending order.
+    pub security_groups: Vec<String>,
+}
+
+/// Reads what hangs on some ports.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn complete(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let mut fixed_ips: HashMap<String, Vec<FixedIpRow>> = HashMap::new();
+    for ip in fixed_ip_list(&mut *conn, &ids).await? {
+        fixed_ips.entry(ip.port_id.clone()).or_default().push(ip);
+    }
+    let bindings: Vec<(String, String)> = by_parents(
+        conn,
+        "SELECT port_id, security_group_id FROM port_security_groups WHERE port_id IN",
+        "ORDER BY port_id, security_group_id",
+        &ids,
+    )
+    .await?;
+    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    for (port, group) in bindings {
+        groups.entry(port).or_default().push(group);
+    }
+    Ok(rows
+        .into_iter()
+        .map(|row| Port {
+            fixed_ips: fixed_ips.remove(&row.id).unwrap_or_default(),
+            security_groups: groups.remove(&row.id).unwrap_or_default(),
+            row,
+        })
+        .collect())
+}
+
+/// Reads a port.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_get(conn: &mut Conn, id: &str) -> Result<Option<Port>> {
+    let rows = row::fetch(&mut *conn, "id = $1", &[id]).await?;
+    Ok(complete(conn, rows).await?.into_iter().next())
+}
+
+/// Reads the ports that a query asks for.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list(conn: &mut Conn, query: &ListQuery) -> Result<Vec<Port>> {
+    let rows = row::list(&mut *conn, query).await?;
+    complete(conn, rows).await
+}
+
+/// The ports bound to a host.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_host(conn: &mut Conn, host: &str) -> Result<Vec<Port>> {
+    // The second condition lets the partial index serve.
+    let rows = row::fetch(
+        &mut *conn,
+        "binding_host_id = $1 AND binding_host_id <> '' ORDER BY id",
+        &[host],
+    )
+    .await?;
+    complete(conn, rows).await
+}
+
+/// The ports of a network.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_network(conn: &mut Conn, network: &str) -> Result<Vec<Port>> {
+    let rows = row::fetch(&mut *conn, "network_id = $1 ORDER BY id", &[network]).await?;
+    complete(conn, rows).await
+}
+
+/// The ports with a device id.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_device(conn: &mut Conn, device: &str) -> Result<Vec<Port>> {
+    let rows = row::fetch(
+        &mut *conn,
+        "device_id = $1 AND device_id <> '' ORDER BY id",
+        &[device],
+    )
+    .await?;
+    complete(conn, rows).await
+}
+
+/// The ports in a security group.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_security_group(conn: &mut Conn, group: &str) -> Result<Vec<Port>> {
+    let condition =
+        "id IN (SELECT port_id FROM port_security_groups WHERE security_group_id = $1) ORDER BY id";
+    let rows = row::fetch(&mut *conn, condition, &[group]).await?;
+    complete(conn, rows).await
+}
+
+/// All ports.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_all(conn: &mut Conn) -> Result<Vec<Port>> {
+    let rows = row::fetch(&mut *conn, "TRUE", &[]).await?;
+    complete(conn, rows).await
+}
+
+/// The hosts that ports are bound to.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn host_list(conn: &mut Conn) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT binding_host_id FROM ports WHERE binding_host_id <> '' ORDER BY binding_host_id",
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Replaces a port's security groups.
+///
+/// # Errors
+/// [`super::StoreError::Reference`] if a group does not exist.
+pub async fn security_groups_set(tx: &mut WriteTx, port: &str, groups: &[String]) -> Result<()> {
+    tx.touch(Resource::Port, port).await?;
+    sqlx::query("DELETE FROM port_security_groups WHERE port_id = $1")
+        .bind(port)
+        .execute(tx.conn())
+        .await?;
+    for group in groups {
+        sqlx::query(
+            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES ($1, $2)",
+        )
+        .bind(port)
+        .bind(group)
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
+/// Sets a port's status as its host reports it; whether it was another before. Takes no revision: hosts do not
+/// act on a status.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_status_set(
+    tx: &mut WriteTx,
+    port: &str,
+    host: &str,
+    status: &str,
+) -> Result<bool> {
+    let now = tx.now();
+    let done = sqlx::query(
+        "UPDATE ports SET status = $3, updated_at = $4, revision_number = revision_number + 1 \
+         WHERE id = $1 AND binding_host_id = $2 AND status <> $3",
+    )
+    .bind(port)
+    .bind(host)
+    .bind(status)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Whether a port of the network has this MAC address.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn mac_taken(conn: &mut Conn, network: &str, mac: &str) -> Result<bool> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM ports WHERE network_id = $1 AND mac_address = $2")
+            .bind(network)
+            .bind(mac)
+            .fetch_optional(conn)
+            .await?;
+    Ok(found.is_some())
+}

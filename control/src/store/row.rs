@@ -1,0 +1,239 @@
+//! What the rows of all resources share: their standard columns, and insert, update, delete, get and list.
+
+use super::{Conn, Db, ListQuery, Result, WriteTx, list as list_sql};
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Database, FromRow};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The kinds of rows that have a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// `networks` and their segments
+    Network,
+    /// `subnets`
+    Subnet,
+    /// `ports`, with addresses and security group bindings
+    Port,
+    /// `routers`, with interfaces
+    Router,
+    /// `floating_ips`
+    FloatingIp,
+    /// `security_groups`
+    SecurityGroup,
+    /// `security_group_rules`
+    SecurityGroupRule,
+}
+
+impl Resource {
+    /// Its name in `changes`, and Neutron's in the singular.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Subnet => "subnet",
+            Self::Port => "port",
+            Self::Router => "router",
+            Self::FloatingIp => "floatingip",
+            Self::SecurityGroup => "security_group",
+            Self::SecurityGroupRule => "security_group_rule",
+        }
+    }
+}
+
+/// The SQL of one kind of row, made once.
+pub struct RowSql {
+    pub(super) select: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) update: Arc<str>,
+    pub(super) delete: Arc<str>,
+}
+
+impl RowSql {
+    pub(super) fn new(table: &str, columns: &[&str]) -> Self {
+        let list = columns.join(", ");
+        let mut values = String::new();
+        let mut sets = String::new();
+        for (n, column) in columns.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(values, "{comma}${}", n + 1);
+            let _ = write!(sets, "{comma}{column} = ${}", n + 1);
+        }
+        Self {
+            select: format!("SELECT {list} FROM {table} WHERE ").into(),
+            insert: format!("INSERT INTO {table} ({list}) VALUES ({values})").into(),
+            // The id is the first column.
+            update: format!("UPDATE {table} SET {sets} WHERE id = $1").into(),
+            delete: format!("DELETE FROM {table} WHERE id = $1").into(),
+        }
+    }
+}
+
+/// A statement of this database.
+pub type Statement<'q> = Query<'q, Db, <Db as Database>::Arguments>;
+
+/// A resource's own row, without what hangs on it in other tables.
+pub trait Row: for<'r> FromRow<'r, SqliteRow> + Clone + Send + Sync + Unpin + 'static {
+    /// Its kind.
+    const RESOURCE: Resource;
+    /// Its table.
+    const TABLE: &'static str;
+    /// What it may be filtered and sorted by.
+    const FILTERS: &'static [list_sql::Column];
+    /// Which rows of other projects a project's members see; `$1` is the project.
+    const VISIBLE: Option<&'static str>;
+
+    /// Its statements.
+    fn sql() -> &'static RowSql;
+    /// Its id.
+    fn id(&self) -> &str;
+    /// Sets the standard columns of a row that is about to be written.
+    fn stamp(&mut self, now: i64, revision: i64, new: bool);
+    /// Binds all columns, in order.
+    fn bind<'q>(&'q self, statement: Statement<'q>) -> Statement<'q>;
+}
+
+/// Declares a row: a struct with the standard columns and its own, and its [`Row`].
+macro_rules! row {
+    (
+        $(#[$doc:meta])*
+        $name:ident: $resource:ident in $table:literal
+        { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }
+        filters $filters:expr;
+        visible $visible:expr;
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, sqlx::FromRow)]
+        pub struct $name {
+            /// Its UUID.
+            pub id: String,
+            /// The project that owns it; empty for what belongs to none.
+            pub project_id: String,
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// Microseconds since 1970 (UTC).
+            pub created_at: i64,
+            /// Microseconds since 1970 (UTC).
+            pub updated_at: i64,
+            /// Neutron's `revision_number`: grows with every change of this resource.
+            pub revision_number: i64,
+            /// The control plane's revision of the last change.
+            pub revision: i64,
+        }
+
+        impl crate::store::Row for $name {
+            const RESOURCE: crate::store::Resource = crate::store::Resource::$resource;
+            const TABLE: &'static str = $table;
+            const FILTERS: &'static [crate::store::list::Column] = $filters;
+            const VISIBLE: Option<&'static str> = $visible;
+
+            fn sql() -> &'static crate::store::row::RowSql {
+                static SQL: std::sync::LazyLock<crate::store::row::RowSql> =
+                    std::sync::LazyLock::new(|| crate::store::row::RowSql::new($table, &[
+                        "id", "project_id", $(stringify!($field),)*
+                        "created_at", "updated_at", "revision_number", "revision",
+                    ]));
+                &SQL
+            }
+
+            fn id(&self) -> &str {
+                &self.id
+            }
+
+            fn stamp(&mut self, now: i64, revision: i64, new: bool) {
+                if new {
+                    self.created_at = now;
+                    self.revision_number = 0;
+                }
+                self.updated_at = now;
+                self.revision_number += 1;
+                self.revision = revision;
+            }
+
+            fn bind<'q>(
+                &'q self,
+                statement: crate::store::row::Statement<'q>,
+            ) -> crate::store::row::Statement<'q> {
+                statement
+                    .bind(&self.id)
+                    .bind(&self.project_id)
+                    $(.bind(&self.$field))*
+                    .bind(self.created_at)
+                    .bind(self.updated_at)
+                    .bind(self.revision_number)
+                    .bind(self.revision)
+            }
+        }
+    };
+}
+pub(super) use row;
+
+/// Writes a new row, stamped.
+///
+/// # Errors
+/// [`super::StoreError::Conflict`] if a unique key is taken.
+pub async fn insert<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
+    let revision = tx.touch(R::RESOURCE, row.id()).await?;
+    row.stamp(tx.now(), revision, true);
+    row.bind(sqlx::query(AssertSqlSafe(R::sql().insert.clone())))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes a changed row, stamped.
+///
+/// # Errors
+/// [`super::StoreError::Conflict`] if a unique key is taken.
+pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
+    let revision = tx.touch(R::RESOURCE, row.id()).await?;
+    row.stamp(tx.now(), revision, false);
+    row.bind(sqlx::query(AssertSqlSafe(R::sql().update.clone())))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Deletes a row.
+///
+/// # Errors
+/// [`super::StoreError::Reference`] if something still refers to it.
+pub async fn delete<R: Row>(tx: &mut WriteTx, id: &str) -> Result<()> {
+    tx.touch(R::RESOURCE, id).await?;
+    sqlx::query(AssertSqlSafe(R::sql().delete.clone()))
+        .bind(id)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Reads a row.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn get<R: Row>(conn: &mut Conn, id: &str) -> Result<Option<R>> {
+    Ok(fetch::<R>(conn, "id = $1", &[id]).await?.into_iter().next())
+}
+
+/// Reads the rows that a query asks for, in its order.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn list<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<R>> {
+    list_sql::rows(conn, query).await
+}
+
+/// Reads the rows for which a condition (SQL, with the texts as `$1`, `$2`, …) holds.
+pub(super) async fn fetch<R: Row>(
+    conn: &mut Conn,
+    condition: &'static str,
+    texts: &[&str],
+) -> Result<Vec<R>> {
+    let sql = format!("{}{condition}", R::sql().select);
+    let mut query = sqlx::query_as(AssertSqlSafe(sql));
+    for text in texts {
+        query = query.bind((*text).to_owned());
+    }
+    Ok(query.fetch_all(conn).await?)
+}

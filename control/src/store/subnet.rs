@@ -1,0 +1,128 @@
+//! Subnets, and where the search for their next free address starts.
+
+use super::list::Column;
+use super::row::{self, row};
+use super::{Conn, JsonText, Result, WriteTx};
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+use std::net::IpAddr;
+
+/// Addresses that may be given out, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationPool {
+    /// The first address.
+    pub start: IpAddr,
+    /// The last address.
+    pub end: IpAddr,
+}
+
+/// A route: `host_routes` of a subnet, `routes` of a router.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub destination: ipnet::IpNet,
+    /// By which neighbour.
+    pub nexthop: IpAddr,
+}
+
+row! {
+    /// A subnet.
+    SubnetRow: Subnet in "subnets" {
+        /// Its network.
+        network_id: String,
+        /// For people.
+        name: String,
+        /// For people.
+        description: String,
+        /// 4 or 6.
+        ip_version: i64,
+        /// The range, host bits zero.
+        cidr: String,
+        /// The gateway told to guests.
+        gateway_ip: Option<String>,
+        /// Whether the host answers DHCP.
+        enable_dhcp: bool,
+        /// slaac, dhcpv6-stateful, dhcpv6-stateless
+        ipv6_ra_mode: Option<String>,
+        /// slaac, dhcpv6-stateful, dhcpv6-stateless
+        ipv6_address_mode: Option<String>,
+        /// In ascending order, disjoint.
+        allocation_pools: JsonText<Vec<AllocationPool>>,
+        /// In the order given.
+        dns_nameservers: JsonText<Vec<IpAddr>>,
+        /// Routes told to guests.
+        host_routes: JsonText<Vec<Route>>,
+        /// Device owners that may take addresses here; empty for all.
+        service_types: JsonText<Vec<String>>,
+        /// Whether fixed addresses are published in DNS.
+        dns_publish_fixed_ip: bool,
+    }
+    filters &[
+        Column::sorted("id", "id IN ({})", "id"),
+        Column::sorted("name", "name IN ({})", "name"),
+        Column::sorted("project_id", "project_id IN ({})", "project_id"),
+        Column::sorted("network_id", "network_id IN ({})", "network_id"),
+        Column::filter("description", "description IN ({})"),
+        Column::sorted("ip_version", "ip_version IN ({})", "ip_version"),
+        Column::sorted("cidr", "cidr IN ({})", "cidr"),
+        Column::sorted("gateway_ip", "gateway_ip IN ({})", "gateway_ip"),
+        Column::sorted("enable_dhcp", "enable_dhcp IN ({})", "enable_dhcp"),
+        Column::sorted("ipv6_ra_mode", "ipv6_ra_mode IN ({})", "ipv6_ra_mode"),
+        Column::sorted("ipv6_address_mode", "ipv6_address_mode IN ({})", "ipv6_address_mode"),
+        Column::filter("revision_number", "revision_number IN ({})"),
+        Column::filter("shared", "(SELECT n.shared FROM networks n WHERE n.id = network_id) IN ({})"),
+        Column::filter("router:external",
+            "(SELECT n.external FROM networks n WHERE n.id = network_id) IN ({})"),
+        // No subnet comes from a pool yet, and none is on a segment of its own.
+        Column::sorted("subnetpool_id", "'' IN ({})", "id"),
+        Column::sorted("segment_id", "'' IN ({})", "id"),
+        Column::filter("changed_since", "updated_at >= {}"),
+    ];
+    visible Some(
+        "network_id IN (SELECT n.id FROM networks n WHERE n.shared OR n.external OR n.project_id = $1)"
+    );
+}
+
+/// The subnets of a network.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn subnet_list_network(conn: &mut Conn, network: &str) -> Result<Vec<SubnetRow>> {
+    row::fetch(conn, "network_id = $1 ORDER BY id", &[network]).await
+}
+
+/// All subnets.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn subnet_list_all(conn: &mut Conn) -> Result<Vec<SubnetRow>> {
+    row::fetch(conn, "TRUE", &[]).await
+}
+
+/// The key behind which the search for a free address starts; none before the first allocation.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn cursor_get(conn: &mut Conn, subnet: &str) -> Result<Option<String>> {
+    let row = sqlx::query("SELECT ip_key FROM subnet_cursors WHERE subnet_id = $1")
+        .bind(subnet)
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Remembers where the next search starts.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn cursor_set(tx: &mut WriteTx, subnet: &str, ip_key: &str) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO subnet_cursors (subnet_id, ip_key) VALUES ($1, $2) \
+         ON CONFLICT (subnet_id) DO UPDATE SET ip_key = excluded.ip_key",
+    )
+    .bind(subnet)
+    .bind(ip_key)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
