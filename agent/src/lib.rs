@@ -1,1 +1,3 @@
-//! (placeholder while the skeleton is laid)
+//! Weft's host daemon: snapshot in, engines, report out.
+
+pub mod feed;

@@ -13,9 +13,11 @@ use weft_model::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+type Entry = (HostName, Vec<PortReport>, bool);
+
 /// What was written, in order.
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<(HostName, Vec<PortReport>, bool)>>>);
+struct Written(Arc<Mutex<Vec<Entry>>>);
 
 impl PortStatuses for Written {
     async fn port_statuses_set(

@@ -1,0 +1,163 @@
+//! The feed's client: keeps the host's snapshot as control wants it, and takes the agent's reports back.
+//!
+//! Guarantees: a snapshot that it hands on has passed `HostSnapshot::validate` and is this host's; what the server
+//! says is checked, bounded and refused with a reason; when the connection is lost it comes back by itself, resumes
+//! by revision, and says again what the host enforces. A report that could not be delivered is merged with later
+//! ones, so that nothing queues up.
+//!
+//! It enforces nothing and keeps nothing on disk. Losing control changes no snapshot: the last one stays.
+
+mod lines;
+mod reports;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch as state};
+use tokio_util::sync::CancellationToken;
+use weft_model::{HostName, HostReport, HostSnapshot, limits};
+
+/// Between a connection's start and its being there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a report's whole way there and back.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream without a line for so long is dead: three heartbeats.
+const SILENCE_MAX: Duration = Duration::from_millis(3 * limits::FEED_HEARTBEAT_MS);
+/// Bytes of a server's words that an error repeats.
+const EXCERPT_BYTES: usize = 512;
+
+/// Where the feed is and how patient the client is.
+#[derive(Clone, Debug)]
+pub struct FeedConfig {
+    /// The server, such as `http://127.0.0.1:9697`.
+    pub url: String,
+    /// This host, as in `binding:host_id`.
+    pub host: HostName,
+    /// The wait after a first failure; doubles with every further one.
+    pub backoff_min: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+    /// Bytes of one line; [`limits::SNAPSHOT_BYTES_MAX`] unless a test wants less.
+    pub line_bytes_max: usize,
+    /// How the connection is; whoever wants to know subscribes.
+    pub status: state::Sender<FeedStatus>,
+}
+
+impl FeedConfig {
+    /// The usual patience: 100 ms to 5 s.
+    #[must_use]
+    pub fn new(url: String, host: HostName) -> Self {
+        Self {
+            url,
+            host,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            line_bytes_max: limits::SNAPSHOT_BYTES_MAX,
+            status: state::Sender::new(FeedStatus::default()),
+        }
+    }
+
+    fn address(&self, what: &str) -> String {
+        format!(
+            "{}/feed/v1/hosts/{}/{what}",
+            self.url.trim_end_matches('/'),
+            self.host
+        )
+    }
+}
+
+/// How the connection to control is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedStatus {
+    /// Whether the stream is open and has spoken.
+    pub connected: bool,
+    /// How often it was.
+    pub connections: u64,
+    /// Why it is not, in words.
+    pub error: Option<String>,
+}
+
+/// Why the client could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the feed's client")]
+pub struct FeedStartError(#[from] reqwest::Error);
+
+/// Follows the feed until `shutdown` is cancelled: puts every snapshot into `snapshots` and delivers `reports`. A
+/// snapshot that is in `snapshots` at the start is resumed from.
+///
+/// # Errors
+/// The HTTP client could not be set up; everything later is retried.
+pub async fn run(
+    config: FeedConfig,
+    snapshots: state::Sender<Option<Arc<HostSnapshot>>>,
+    reports: mpsc::Receiver<HostReport>,
+    shutdown: CancellationToken,
+) -> Result<(), FeedStartError> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    let (refusals, refused) = mpsc::channel(1);
+    let following = watch::follow(&config, &http, &snapshots, &refusals);
+    let delivering = reports::deliver(&config, &http, &snapshots, reports, refused);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = following => {}
+        () = delivering => {}
+    }
+    Ok(())
+}
+
+/// The waits between tries: doubling, bounded, and each shortened at random by up to half, so that agents that lost
+/// the same server do not return as one.
+struct Backoff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    fn new(config: &FeedConfig) -> Self {
+        Self {
+            min: config.backoff_min,
+            max: config.backoff_max,
+            next: config.backoff_min,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    /// The wait that is due; `chance` lies in 0..1.
+    fn due(&mut self, chance: f64) -> Duration {
+        let wait = self.next.min(self.max);
+        self.next = wait.saturating_mul(2);
+        wait.mul_f64(1.0 - chance / 2.0)
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.due(fastrand::f64())).await;
+    }
+}
+
+/// An error and its sources, one after the other.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// What a server wrote, cut and made printable.
+fn excerpt(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(EXCERPT_BYTES)];
+    String::from_utf8_lossy(bytes).escape_debug().to_string()
+}
