@@ -1,1 +1,21 @@
-//! (placeholder while the skeleton is laid)
+//! Weft's test kit: a lab of network namespaces, guests with stock clients, the weft process, and an API client.
+//!
+//! Guarantees: everything that it makes carries the name of its run and is removed when the [`Lab`] goes, also at
+//! SIGINT, SIGTERM and SIGHUP; what a killed run left is removed by the next one. It touches nothing else, and nothing
+//! here is a mock: packets pass the kernel, requests pass HTTP.
+
+pub mod capture;
+pub mod clock;
+pub mod command;
+pub mod frame;
+pub mod guest;
+pub mod lab;
+pub mod namespace;
+pub mod openstack;
+pub mod ping;
+pub mod tcp;
+
+pub use guest::{Guest, PortFacts};
+pub use lab::Lab;
+pub use namespace::Namespace;
+pub use openstack::{Client, Cloud, Operator, Stock};

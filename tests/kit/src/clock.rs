@@ -1,0 +1,53 @@
+//! The kit's clock, and the only place where it waits: for what is needed, with a deadline, never for a while.
+
+use anyhow::{Result, bail};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Now, for measuring.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "the kit's one clock")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Now, in seconds since 1970, for comparing with what other programs print.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "the kit's one clock")]
+pub fn wall_s() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |past| past.as_secs_f64())
+}
+
+/// The pause between two looks at a condition.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the kit's one pause, between two looks at a condition"
+)]
+pub fn pause() {
+    std::thread::sleep(POLL);
+}
+
+/// Waits until `look` gives something.
+///
+/// # Errors
+/// `what` did not come in time, or `look` failed.
+pub fn until<T>(
+    what: &str,
+    timeout: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if start.elapsed() > timeout {
+            bail!("waited {timeout:?} in vain for {what}");
+        }
+        pause();
+    }
+}
