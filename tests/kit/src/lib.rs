@@ -14,8 +14,10 @@ pub mod namespace;
 pub mod openstack;
 pub mod ping;
 pub mod tcp;
+pub mod weft;
 
 pub use guest::{Guest, PortFacts};
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use openstack::{Client, Cloud, Operator, Stock};
+pub use weft::{Site, Weft, WeftOptions};

@@ -1,1 +1,7 @@
-//! (placeholder while the skeleton is laid)
+//! The system seen from outside: the story that the demo tells, and the scene that it and the system tests play on.
+//!
+//! Nothing here knows how Weft works inside. It speaks the API, plugs guests, sends packets and looks at what arrives.
+
+pub mod report;
+pub mod scene;
+pub mod story;

@@ -454,6 +454,10 @@ impl Client {
 }
 
 impl Operator for Client {
+    fn is_quick(&self) -> bool {
+        true
+    }
+
     fn openstack(&mut self, cloud: &Cloud, line: &str) -> Result<Value> {
         let line = &Line::parse(line)?;
         if let Some(unknown) = line

@@ -65,7 +65,7 @@ impl Cloud {
 }
 
 /// Somebody who can carry out `openstack` lines.
-pub trait Operator {
+pub trait Operator: std::fmt::Debug {
     /// Carries out a line (without the word `openstack`) and gives what the API said of the resource; null for commands
     /// that print nothing.
     ///
@@ -83,4 +83,7 @@ pub trait Operator {
             .map(|line| self.openstack(cloud, line))
             .collect()
     }
+
+    /// Whether it starts quickly enough that what follows a request can be measured from the request on.
+    fn is_quick(&self) -> bool;
 }

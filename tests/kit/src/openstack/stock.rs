@@ -95,6 +95,10 @@ fn prints_a_resource(line: &str) -> bool {
 }
 
 impl Operator for Stock {
+    fn is_quick(&self) -> bool {
+        false
+    }
+
     fn openstack(&mut self, cloud: &Cloud, line: &str) -> Result<Value> {
         let lines = [line.to_owned()];
         self.openstack_all(cloud, &lines)

@@ -1,0 +1,341 @@
+//! The scene: a host that runs Weft, the outside behind its uplink, guests, and somebody who types `openstack`.
+//!
+//! ```text
+//!   outside                     host                          guest
+//!   eth0 203.0.113.1/24 ─────── uplink0   weft   tap<port> ── eth0
+//!   lo   198.18.0.1/32 ("the Internet")
+//! ```
+
+use crate::report::Report;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use weft_kit::clock::{now, until};
+use weft_kit::guest::{Guest, PortFacts};
+use weft_kit::ping::{Pinged, ping};
+use weft_kit::tcp::{Probed, probe};
+use weft_kit::{Client, Cloud, Lab, Namespace, Operator, Site, Weft, WeftOptions};
+
+/// The physical router's address on the provider network.
+pub const PHYSICAL_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The same in IPv6.
+pub const PHYSICAL_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x203, 0, 0x113, 0, 0, 0, 1);
+/// A machine far away, behind the physical router.
+pub const INTERNET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// Every address of both families, to listen on.
+pub const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// How long a port may take to turn ACTIVE.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a change may take to be seen in packets, where the change itself is not what is measured.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A host with Weft and an outside. Fields are dropped in order: the process before the namespaces.
+#[derive(Debug)]
+pub struct Scene {
+    /// The running Weft.
+    pub weft: Weft,
+    /// Where its things are.
+    pub site: Site,
+    /// Somebody who types `openstack`.
+    pub operator: Box<dyn Operator>,
+    /// What was done and seen.
+    pub report: Report,
+    /// The host's namespace.
+    pub host: Namespace,
+    /// The outside's namespace.
+    pub outside: Namespace,
+    /// The administrator.
+    pub admin: Cloud,
+    /// The lab that all of it lives in.
+    pub lab: Lab,
+}
+
+impl Scene {
+    /// A lab with host and outside joined, in which `weft all-in-one` is ready.
+    ///
+    /// # Errors
+    /// Not root, no binary, or it does not start.
+    pub fn open(name: &str, options: &WeftOptions) -> Result<Self> {
+        let lab = Lab::new(name)?;
+        let (host, outside) = stage(&lab)?;
+        let site = Site::new(&lab, &host, options)?;
+        let weft = site.start(&lab, "all-in-one")?;
+        let operator = Box::new(Client::new(&host)?);
+        let (admin, report) = (site.admin(), Report::new());
+        Ok(Self {
+            weft,
+            site,
+            operator,
+            report,
+            host,
+            outside,
+            admin,
+            lab,
+        })
+    }
+
+    /// Types one line and shows it.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn openstack(&mut self, cloud: &Cloud, line: &str) -> Result<Value> {
+        let start = now();
+        let answer = self.operator.openstack(cloud, line);
+        self.report.command(
+            &cloud.username,
+            &format!("openstack {line}"),
+            start.elapsed(),
+        );
+        answer.with_context(|| format!("openstack {line}"))
+    }
+
+    /// Types lines that do not depend on each other, and shows them.
+    ///
+    /// # Errors
+    /// The API refuses one of them.
+    pub fn openstack_all(&mut self, cloud: &Cloud, lines: &[&str]) -> Result<Vec<Value>> {
+        if self.operator.is_quick() {
+            return lines
+                .iter()
+                .map(|line| self.openstack(cloud, line))
+                .collect();
+        }
+        let start = now();
+        let owned: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        let answers = self.operator.openstack_all(cloud, &owned);
+        for line in lines {
+            self.report.command(
+                &cloud.username,
+                &format!("openstack {line}"),
+                start.elapsed(),
+            );
+        }
+        answers
+    }
+
+    /// Types a line, and gives when it took effect at the latest for the API: for a client that answers within the bar
+    /// the moment of the request, else the moment of its end.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn openstack_timed(&mut self, cloud: &Cloud, line: &str) -> Result<Instant> {
+        let start = now();
+        self.openstack(cloud, line)?;
+        Ok(if self.operator.is_quick() {
+            start
+        } else {
+            now()
+        })
+    }
+
+    /// Makes a project with one user of the same name who is member of it.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn project(&mut self, name: &str) -> Result<Cloud> {
+        let admin = self.admin.clone();
+        let password = format!("{name}-password");
+        self.openstack(&admin, &format!("project create {name}"))?;
+        let user = format!("user create --project {name} --password {password} {name}");
+        self.openstack(&admin, &user)?;
+        self.openstack(
+            &admin,
+            &format!("role add --project {name} --user {name} member"),
+        )?;
+        Ok(admin.with(name, &password, name))
+    }
+
+    /// Binds ports to this host, as Nova does when it starts machines, and plugs a guest into each.
+    ///
+    /// # Errors
+    /// The API refuses, or a port does not turn ACTIVE.
+    pub fn plug(&mut self, ports: &[(&str, Value)]) -> Result<Vec<Guest>> {
+        let admin = self.admin.clone();
+        let mut lines = Vec::new();
+        for (_, port) in ports {
+            let id = port["id"].as_str().context("a port without id")?;
+            lines.push(format!("port set --host {} {id}", self.site.name));
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        self.openstack_all(&admin, &lines)?;
+        let mut guests = Vec::new();
+        for (name, port) in ports {
+            let facts = PortFacts::from_json(port)?;
+            let guest = Guest::plug(&self.lab, &self.host, name, facts)?;
+            guests.push(guest);
+        }
+        for guest in &guests {
+            self.wait_active(guest)?;
+            guest.start()?;
+        }
+        Ok(guests)
+    }
+
+    /// Waits until the host has said that it enforces a guest's port.
+    ///
+    /// # Errors
+    /// It does not turn ACTIVE in time: says what it is instead.
+    pub fn wait_active(&mut self, guest: &Guest) -> Result<()> {
+        let (admin, line) = (self.admin.clone(), format!("port show {}", guest.port.id));
+        let mut status = String::new();
+        let active = until("the port to turn ACTIVE", ACTIVE_TIMEOUT, || {
+            let port = self.operator.openstack(&admin, &line)?;
+            status = port["status"].as_str().unwrap_or_default().to_owned();
+            Ok((status == "ACTIVE").then_some(()))
+        });
+        let log = self.site.log_end();
+        active.with_context(|| format!("{} is {status:?}; the log ends:\n{log}", guest.name))
+    }
+
+    /// Waits until echo requests from `from` reach `to`: for changes whose delay is not what is looked at.
+    ///
+    /// # Errors
+    /// They never do.
+    pub fn settle(&self, from: &Namespace, to: IpAddr) -> Result<()> {
+        let reached = || Ok((ping(from, to, 1)?.received == 1).then_some(()));
+        until(
+            &format!("{} to reach {to}", from.name()),
+            SETTLE_TIMEOUT,
+            reached,
+        )
+    }
+
+    /// Three echo requests, all of which should come back with this TTL.
+    ///
+    /// # Errors
+    /// `ping` cannot be run.
+    pub fn ping_passes(&mut self, who: &str, from: &Namespace, to: IpAddr, ttl: u8) -> Result<()> {
+        let pinged = self.ping_shown(who, from, to, 3)?;
+        let words = |received: u32, ttl: Option<u8>| match ttl {
+            Some(ttl) => format!("{received} of 3, TTL {ttl}"),
+            None => format!("{received} of 3"),
+        };
+        let happened = words(pinged.received, pinged.ttl);
+        self.report
+            .equal(&format!("{who} pings {to}"), words(3, Some(ttl)), happened);
+        Ok(())
+    }
+
+    /// Two echo requests, none of which should come back.
+    ///
+    /// # Errors
+    /// `ping` cannot be run.
+    pub fn ping_fails(&mut self, who: &str, from: &Namespace, to: IpAddr) -> Result<()> {
+        let pinged = self.ping_shown(who, from, to, 2)?;
+        let happened = format!("{} of 2", pinged.received);
+        self.report
+            .equal(&format!("{who} pings {to}"), "0 of 2", happened);
+        Ok(())
+    }
+
+    fn ping_shown(&self, who: &str, from: &Namespace, to: IpAddr, count: u32) -> Result<Pinged> {
+        let start = now();
+        let pinged = ping(from, to, count)?;
+        self.report
+            .command(who, &format!("ping -c {count} {to}"), start.elapsed());
+        Ok(pinged)
+    }
+
+    /// A TCP connection that should be answered by the server of this name.
+    ///
+    /// # Errors
+    /// The system refuses to try.
+    pub fn tcp_passes(
+        &mut self,
+        who: &str,
+        from: &Namespace,
+        to: SocketAddr,
+        server: &str,
+    ) -> Result<Probed> {
+        let probed = self.probe_shown(who, from, to)?;
+        let holds = probed.is_from(server);
+        let happened = if holds {
+            format!("{server} answers")
+        } else {
+            probed.to_string()
+        };
+        let what = format!("{who} connects to {to}");
+        self.report
+            .check(&what, format!("{server} answers"), happened, holds);
+        Ok(probed)
+    }
+
+    /// A TCP connection that nobody should answer, not even with a refusal.
+    ///
+    /// # Errors
+    /// The system refuses to try.
+    pub fn tcp_fails(&mut self, who: &str, from: &Namespace, to: SocketAddr) -> Result<()> {
+        let probed = self.probe_shown(who, from, to)?;
+        self.report
+            .equal(&format!("{who} connects to {to}"), Probed::Silent, &probed);
+        Ok(())
+    }
+
+    fn probe_shown(&self, who: &str, from: &Namespace, to: SocketAddr) -> Result<Probed> {
+        let start = now();
+        let probed = probe(from, to)?;
+        let command = format!("nc {} {}", to.ip(), to.port());
+        self.report.command(who, &command, start.elapsed());
+        Ok(probed)
+    }
+
+    /// Stops Weft, checks that it left nothing, and removes the lab. The report is what remains.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn close(self) -> Result<Report> {
+        let Self {
+            weft,
+            site,
+            operator,
+            mut report,
+            lab,
+            ..
+        } = self;
+        drop(operator);
+        let memory = weft.memory_kib()?;
+        let objects = weft.kernel_objects()?;
+        report.remark(&format!(
+            "weft holds {} programs, {} maps, {} links and {} MiB",
+            objects.count("prog"),
+            objects.count("map"),
+            objects.count("link"),
+            memory / 1024,
+        ));
+        ensure!(
+            objects.count("prog") > 0,
+            "no programs of weft were found: the check would be empty"
+        );
+        let stopped = weft.stop();
+        let happened =
+            stopped.map_or_else(|error| format!("{error:#}"), |()| "status 0".to_owned());
+        report.equal("weft stops", "status 0", happened);
+        let gone = objects.wait_until_gone();
+        let happened = gone.map_or_else(|error| format!("{error:#}"), |()| "none left".to_owned());
+        report.equal("its programs, maps and links", "none left", happened);
+        let pins = if site.pins().exists() {
+            "left"
+        } else {
+            "none left"
+        };
+        report.equal("its pins", "none left", pins);
+        let closed = lab.close();
+        let happened =
+            closed.map_or_else(|error| format!("{error:#}"), |()| "none left".to_owned());
+        report.equal("processes and namespaces", "none left", happened);
+        Ok(report)
+    }
+}
+
+/// The host and the outside, joined.
+fn stage(lab: &Lab) -> Result<(Namespace, Namespace)> {
+    let (host, outside) = (lab.namespace("host")?, lab.namespace("outside")?);
+    lab.veth((&host, "uplink0"), (&outside, "eth0"))?;
+    outside.run(&format!("ip address add {PHYSICAL_ROUTER}/24 dev eth0"))?;
+    outside.run(&format!(
+        "ip address add {PHYSICAL_ROUTER_V6}/64 dev eth0 nodad"
+    ))?;
+    outside.run(&format!("ip address add {INTERNET}/32 dev lo"))?;
+    Ok((host, outside))
+}
