@@ -5,4 +5,5 @@
 //! revision and nudges whoever turns rows into snapshots. This crate never names a packet or an engine.
 
 pub mod feed;
+pub mod realize;
 pub mod store;

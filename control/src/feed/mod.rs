@@ -15,5 +15,4 @@ mod tests;
 
 pub use hub::{HostState, Hub, HubError};
 pub use latency::Latency;
-pub use report::{PortStatuses, PortStatusesError};
-pub use server::{HostsView, router, serve};
+pub use server::{HostsView, LatencyView, router, serve};

@@ -2,26 +2,10 @@
 //! a host finds its ports ACTIVE.
 
 use super::hub::{Hub, HubError};
-use std::future::Future;
+use crate::store::{Store, StoreError, port};
+use std::collections::BTreeMap;
 use tokio::time::Instant;
-use weft_model::{HostName, HostReport, PortReport, limits};
-
-/// The store did not take the ports' states.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write the ports' states")]
-pub struct PortStatusesError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-/// Where the ports' states are kept: the store.
-pub trait PortStatuses: Clone + Send + Sync + 'static {
-    /// Sets the `status` of ports of `host`; ports that are not bound to it are left alone. If `full`, the host's
-    /// other ports are DOWN.
-    fn port_statuses_set(
-        &self,
-        host: &HostName,
-        ports: &[PortReport],
-        full: bool,
-    ) -> impl Future<Output = Result<(), PortStatusesError>> + Send;
-}
+use weft_model::{HostName, HostReport, PortStatus, limits};
 
 /// Why a report was refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +31,15 @@ pub(super) enum ReportError {
     /// See [`HubError`].
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// See [`PortStatusesError`].
-    #[error(transparent)]
-    Store(#[from] PortStatusesError),
+    /// The ports' states could not be written.
+    #[error("cannot write the ports' states")]
+    Store(#[from] StoreError),
 }
 
 /// Takes a report in.
 pub(super) async fn report(
     hub: &Hub,
-    store: &impl PortStatuses,
+    store: &Store,
     path: &HostName,
     report: &HostReport,
 ) -> Result<(), ReportError> {
@@ -63,12 +47,52 @@ pub(super) async fn report(
     check(path, report)?;
     hub.report_check(report)?;
     if report.full || !report.ports.is_empty() {
-        store
-            .port_statuses_set(&report.host, &report.ports, report.full)
-            .await?;
+        port_statuses_set(store, report).await?;
     }
     hub.report(report, now)?;
     Ok(())
+}
+
+/// Sets the `status` of the host's ports; those of other hosts are left alone. If the report is full, ports of the
+/// host that it does not name are DOWN.
+async fn port_statuses_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    let host = report.host.as_str();
+    let said = report
+        .ports
+        .iter()
+        .map(|port| (port.port_id.to_string(), name(port.status)));
+    let mut statuses: BTreeMap<String, &str> = said.collect();
+    if report.full {
+        let bound = port::port_list_host(store.read().await?.conn(), host).await?;
+        for port in &bound {
+            statuses
+                .entry(port.row.id.clone())
+                .or_insert(name(PortStatus::Down));
+        }
+        // Most full reports say what is known: they need not wait for the writers' queue.
+        let known: BTreeMap<&str, &str> = bound
+            .iter()
+            .map(|port| (port.row.id.as_str(), port.row.status.as_str()))
+            .collect();
+        statuses.retain(|id, status| known.get(id.as_str()).is_some_and(|known| known != status));
+    }
+    if statuses.is_empty() {
+        return Ok(());
+    }
+    let mut tx = store.write().await?;
+    for (id, status) in statuses {
+        port::port_status_set(&mut tx, &id, host, status).await?;
+    }
+    tx.commit().await
+}
+
+/// Neutron's word.
+fn name(status: PortStatus) -> &'static str {
+    match status {
+        PortStatus::Active => "ACTIVE",
+        PortStatus::Down => "DOWN",
+        PortStatus::Error => "ERROR",
+    }
 }
 
 fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {

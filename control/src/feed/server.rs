@@ -8,8 +8,9 @@
 
 use super::hub::{HostState, Hub, HubError};
 use super::latency::Latency;
-use super::report::{self, PortStatuses, ReportError};
+use super::report::{self, ReportError};
 use super::stream::FeedStream;
+use crate::store::Store;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -67,18 +68,18 @@ impl From<Latency> for LatencyView {
 }
 
 #[derive(Clone)]
-struct Feed<S> {
+struct Feed {
     hub: Arc<Hub>,
-    store: S,
+    store: Store,
     shutdown: CancellationToken,
 }
 
 /// The feed's routes. Streams end when `shutdown` is cancelled.
-pub fn router<S: PortStatuses>(hub: Arc<Hub>, store: S, shutdown: CancellationToken) -> Router {
+pub fn router(hub: Arc<Hub>, store: Store, shutdown: CancellationToken) -> Router {
     Router::new()
-        .route("/feed/v1/hosts", get(hosts::<S>))
-        .route("/feed/v1/hosts/{host}/watch", get(watch::<S>))
-        .route("/feed/v1/hosts/{host}/report", post(report::<S>))
+        .route("/feed/v1/hosts", get(hosts))
+        .route("/feed/v1/hosts/{host}/watch", get(watch))
+        .route("/feed/v1/hosts/{host}/report", post(report))
         .layer(DefaultBodyLimit::max(limits::FEED_REPORT_BYTES_MAX))
         .with_state(Feed {
             hub,
@@ -107,7 +108,7 @@ pub async fn serve(
         .await
 }
 
-async fn hosts<S: PortStatuses>(State(feed): State<Feed<S>>) -> Json<HostsView> {
+async fn hosts(State(feed): State<Feed>) -> Json<HostsView> {
     Json(HostsView {
         epoch: feed.hub.epoch(),
         revision: feed.hub.revision(),
@@ -123,8 +124,8 @@ struct WatchQuery {
     revision: Option<u64>,
 }
 
-async fn watch<S: PortStatuses>(
-    State(feed): State<Feed<S>>,
+async fn watch(
+    State(feed): State<Feed>,
     host: Result<Path<HostName>, PathRejection>,
     query: Result<Query<WatchQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
@@ -140,8 +141,8 @@ async fn watch<S: PortStatuses>(
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn report<S: PortStatuses>(
-    State(feed): State<Feed<S>>,
+async fn report(
+    State(feed): State<Feed>,
     host: Result<Path<HostName>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {

@@ -1,42 +1,25 @@
 //! The feed over real connections.
 
 use super::*;
+use crate::store::network::NetworkRow;
+use crate::store::port::PortRow;
+use crate::store::{self, Durability, Store};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_model::{
-    Epoch, FeedMessage, HostName, HostSnapshot, Network, NetworkId, NetworkType, PortReport,
-    Revision, Segment, limits,
+    Epoch, FeedMessage, HostName, HostSnapshot, Network, NetworkId, NetworkType, PortId, Revision,
+    Segment, limits,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-type Entry = (HostName, Vec<PortReport>, bool);
-
-/// What was written, in order.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<Entry>>>);
-
-impl PortStatuses for Written {
-    async fn port_statuses_set(
-        &self,
-        host: &HostName,
-        ports: &[PortReport],
-        full: bool,
-    ) -> Result<(), PortStatusesError> {
-        self.0
-            .lock()
-            .unwrap()
-            .push((host.clone(), ports.to_vec(), full));
-        Ok(())
-    }
-}
-
 struct Server {
     hub: Arc<Hub>,
-    written: Written,
+    store: Store,
+    _folder: tempfile::TempDir,
     url: String,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -44,19 +27,55 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        let hub = Arc::new(Hub::new(Epoch::random()));
-        let (written, shutdown) = (Written::default(), CancellationToken::new());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
+            .await
+            .unwrap();
+        let hub = Arc::new(Hub::new(store.epoch()));
+        let shutdown = CancellationToken::new();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/feed/v1/hosts", listener.local_addr().unwrap());
-        let app = router(hub.clone(), written.clone(), shutdown.clone());
+        let app = router(hub.clone(), store.clone(), shutdown.clone());
         let task = tokio::spawn(serve(listener, app, shutdown.clone()));
         Self {
             hub,
-            written,
+            store,
+            _folder: folder,
             url,
             shutdown,
             task,
         }
+    }
+
+    /// Writes ports bound to hosts, on a network of their own.
+    async fn ports(&self, ports: &[(PortId, &str)]) {
+        let mut tx = self.store.write().await.unwrap();
+        let mut network = NetworkRow {
+            id: NetworkId::random().to_string(),
+            ..NetworkRow::default()
+        };
+        store::insert(&mut tx, &mut network).await.unwrap();
+        for (id, host) in ports {
+            let mut port = PortRow {
+                id: id.to_string(),
+                network_id: network.id.clone(),
+                mac_address: id.to_string(),
+                binding_host_id: (*host).to_owned(),
+                status: "DOWN".to_owned(),
+                ..PortRow::default()
+            };
+            store::insert(&mut tx, &mut port).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn status(&self, id: PortId) -> String {
+        let mut view = self.store.read().await.unwrap();
+        let port = store::get::<PortRow>(view.conn(), &id.to_string())
+            .await
+            .unwrap();
+        port.unwrap().status
     }
 
     async fn watch(&self, host: &str, have: Option<Revision>) -> Lines {
@@ -267,18 +286,22 @@ async fn a_report_is_stored_noted_and_waited_for() {
     tokio::pin!(enforced);
     // Nothing of this host's changed in 8 and 9: its word on 7 will do, once 9 is computed.
     let mut said = server.said("h1", 7);
-    let port = weft_model::PortId::random();
-    said["ports"] = json!([{"port_id": port, "status": "ACTIVE"}]);
+    let (ours, theirs, gone) = (PortId::random(), PortId::random(), PortId::random());
+    server.ports(&[(ours, "h1"), (theirs, "h2")]).await;
+    let active = |id: PortId| json!({"port_id": id, "status": "ACTIVE"});
+    said["ports"] = json!([active(ours), active(theirs), active(gone)]);
     said["refused"] = json!([8, "no room"]);
     assert_eq!(server.report("h1", &said).await, (204, String::new()));
     assert!(timeout(Duration::ZERO, &mut enforced).await.is_err());
     server.hub.publish(Revision(9), Vec::new(), Instant::now());
     timeout(DEADLINE, enforced).await.unwrap();
 
-    let written = server.written.0.lock().unwrap().clone();
     assert_eq!(
-        (written.len(), &written[0].0, written[0].1[0].port_id),
-        (1, &h1, port)
+        (
+            server.status(ours).await.as_str(),
+            &*server.status(theirs).await
+        ),
+        ("ACTIVE", "DOWN")
     );
     let view: Value = reqwest::get(&server.url)
         .await
@@ -299,6 +322,12 @@ async fn a_report_is_stored_noted_and_waited_for() {
     let enforced = server.hub.enforced(&h1, Revision(10)).unwrap();
     assert_eq!(server.report("h1", &server.said("h1", 10)).await.0, 204);
     timeout(DEADLINE, enforced).await.unwrap();
+    assert_eq!(server.status(ours).await, "ACTIVE");
+    // What a full report does not name is down.
+    let mut said = server.said("h1", 10);
+    said["full"] = json!(true);
+    assert_eq!(server.report("h1", &said).await.0, 204);
+    assert_eq!(server.status(ours).await, "DOWN");
     assert_eq!(server.hub.latency().count(), 1);
     assert_eq!(server.hub.hosts(Instant::now())[0].refused, None);
 }
@@ -314,7 +343,7 @@ async fn reports_that_cannot_be_believed_are_refused() {
         said
     };
     let entry = json!({"path": "x", "message": "y"});
-    let port = || json!({"port_id": weft_model::PortId::random(), "status": "DOWN"});
+    let port = || json!({"port_id": PortId::random(), "status": "DOWN"});
     let ports = |n: usize| Value::Array((0..n).map(|_| port()).collect());
     let cases = [
         (with("host", json!("h2")), 400, "host h2"),

@@ -1,0 +1,86 @@
+//! Rows to every host's duty, kept up to date.
+//!
+//! Guarantees: woken by a commit, never by a poll; what was written while it worked is one round more, however much
+//! it was; every snapshot that it publishes passes `HostSnapshot::validate`, and one that would not is kept back, so
+//! that the host goes on under its last one.
+//!
+//! It writes nothing to the store, and knows nothing of how hosts are reached (`feed`).
+
+mod decode;
+mod rows;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use decode::RowError;
+
+use crate::feed::Hub;
+use crate::store::{Store, StoreError};
+use rows::Rows;
+use snapshot::Index;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Between two tries while the store does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Publishes to `hub` what its hosts must do, until `shutdown` is cancelled.
+pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
+    let mut nudges = store.subscribe();
+    let mut rows: Option<Rows> = None;
+    while !shutdown.is_cancelled() {
+        // Marked as seen before anything is read: what is committed from here on is another round.
+        nudges.borrow_and_update();
+        if let Err(error) = round(&store, hub, &mut rows, Instant::now()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the hosts' duties cannot be read; trying again");
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => continue,
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = hub.wanted() => {}
+            nudge = nudges.changed() => {
+                if nudge.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Brings the rows up to date and publishes every wanted host's duty.
+async fn round(
+    store: &Store,
+    hub: &Hub,
+    rows: &mut Option<Rows>,
+    committed: Instant,
+) -> Result<(), StoreError> {
+    // Rows that an error left half-updated are not used again.
+    let rows = match rows.take() {
+        None => rows.insert(Rows::load(store).await?),
+        Some(mut have) => {
+            have.update(store).await?;
+            rows.insert(have)
+        }
+    };
+    let hosts = hub.hosts_wanted();
+    let index = Index::new(rows);
+    let mut snapshots = Vec::with_capacity(hosts.len());
+    for host in &hosts {
+        // No host has told its tunnel address yet: that comes with issue "Many hosts".
+        let snapshot = index.snapshot(host, &hosts, &BTreeMap::new(), store.epoch());
+        match snapshot.validate().first() {
+            None => snapshots.push(snapshot),
+            Some(mistake) => {
+                tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
+            }
+        }
+    }
+    hub.publish(rows.revision, snapshots, committed);
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The rows that hosts' duties are made of, in memory and typed.
+//!
+//! Guarantees: after [`Rows::update`] they are what [`Rows::load`] would read at the same revision (the tests hold it
+//! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
+
+use super::decode::{self, At, RowError};
+use crate::store::network::{self, NetworkRow, SegmentRow};
+use crate::store::port::{self, Port as PortParts};
+use crate::store::router::{self, RouterInterfaceRow, RouterRow};
+use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
+use crate::store::subnet::{self, SubnetRow};
+use crate::store::{self, Change, Conn, Resource, Store, StoreError, floating_ip};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::str::FromStr;
+use weft_model::{
+    FloatingIpId, Network, NetworkId, PortId, Remote, Revision, RouterId, SecurityGroup,
+    SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
+};
+
+/// Changes that are read one by one; above that, everything is read.
+const CHANGES_MAX: u32 = 1_000;
+
+/// All rows at one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rows {
+    pub(super) revision: Revision,
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    pub(super) subnets: BTreeMap<SubnetId, Subnet>,
+    pub(super) ports: BTreeMap<PortId, decode::Port>,
+    pub(super) routers: BTreeMap<RouterId, decode::Router>,
+    pub(super) floating_ips: BTreeMap<FloatingIpId, decode::FloatingIp>,
+    pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
+    pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
+}
+
+impl Rows {
+    /// Reads everything.
+    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+        let mut view = store.read().await?;
+        Self::load_view(view.conn()).await
+    }
+
+    async fn load_view(conn: &mut Conn) -> Result<Self, StoreError> {
+        let mut rows = Self {
+            revision: store::revision(&mut *conn).await?,
+            ..Self::default()
+        };
+        let mut segments: HashMap<String, Vec<SegmentRow>> = HashMap::new();
+        for segment in network::segment_list_all(&mut *conn).await? {
+            segments
+                .entry(segment.network_id.clone())
+                .or_default()
+                .push(segment);
+        }
+        for row in network::network_list_all(&mut *conn).await? {
+            let segments = segments.remove(&row.id).unwrap_or_default();
+            put(
+                &mut rows.networks,
+                At(Resource::Network, &row.id),
+                decode::network(&row, &segments),
+            );
+        }
+        for row in subnet::subnet_list_all(&mut *conn).await? {
+            rows.subnet_put(row);
+        }
+        for port in port::port_list_all(&mut *conn).await? {
+            rows.port_put(port);
+        }
+        let mut interfaces: HashMap<String, Vec<RouterInterfaceRow>> = HashMap::new();
+        for interface in router::interface_list_all(&mut *conn).await? {
+            interfaces
+                .entry(interface.router_id.clone())
+                .or_default()
+                .push(interface);
+        }
+        for row in router::router_list_all(&mut *conn).await? {
+            let interfaces = interfaces.remove(&row.id).unwrap_or_default();
+            rows.router_put(row, &interfaces);
+        }
+        for row in floating_ip::floating_ip_list_all(&mut *conn).await? {
+            rows.floating_ip_put(&row);
+        }
+        for row in security_group::security_group_list_all(&mut *conn).await? {
+            rows.security_group_put(&row);
+        }
+        for row in security_group::rule_list_all(conn).await? {
+            rows.security_group_rule_put(&row);
+        }
+        Ok(rows)
+    }
+
+    /// Reads what changed since, or everything if that is too much or not known any more.
+    pub(super) async fn update(&mut self, store: &Store) -> Result<(), StoreError> {
+        let mut view = store.read().await?;
+        let conn = view.conn();
+        let revision = store::revision(&mut *conn).await?;
+        match store::changes_since(&mut *conn, self.revision, CHANGES_MAX).await? {
+            Some(changes) => {
+                let mut next = std::mem::take(self);
+                for change in changes {
+                    next.change(&mut *conn, &change).await?;
+                }
+                next.revision = revision;
+                *self = next;
+            }
+            None => *self = Self::load_view(conn).await?,
+        }
+        Ok(())
+    }
+
+    /// Reads one changed row as it is now. What hangs on a deleted row by a foreign key goes with it, as it does in
+    /// the database.
+    async fn change(&mut self, conn: &mut Conn, change: &Change) -> Result<(), StoreError> {
+        let id = change.resource_id.as_str();
+        match change.resource.as_str() {
+            "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
+                Some(row) => {
+                    let segments = network::segment_list(conn, &[id]).await?;
+                    let network = decode::network(&row, &segments);
+                    put(&mut self.networks, At(Resource::Network, id), network);
+                }
+                None => remove(&mut self.networks, id),
+            },
+            "subnet" => match store::get::<SubnetRow>(conn, id).await? {
+                Some(row) => self.subnet_put(row),
+                None => remove(&mut self.subnets, id),
+            },
+            "port" => match port::port_get(conn, id).await? {
+                Some(port) => self.port_put(port),
+                None => self.port_remove(id),
+            },
+            "router" => match store::get::<RouterRow>(&mut *conn, id).await? {
+                Some(row) => {
+                    let interfaces = router::interface_list(conn, &[id]).await?;
+                    self.router_put(row, &interfaces);
+                }
+                None => remove(&mut self.routers, id),
+            },
+            "floatingip" => match store::get::<floating_ip::FloatingIpRow>(conn, id).await? {
+                Some(row) => self.floating_ip_put(&row),
+                None => remove(&mut self.floating_ips, id),
+            },
+            "security_group" => match store::get::<SecurityGroupRow>(conn, id).await? {
+                Some(row) => self.security_group_put(&row),
+                None => self.security_group_remove(id),
+            },
+            "security_group_rule" => match store::get::<SecurityGroupRuleRow>(conn, id).await? {
+                Some(row) => self.security_group_rule_put(&row),
+                None => remove(&mut self.security_group_rules, id),
+            },
+            // Not a host's business.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn subnet_put(&mut self, row: SubnetRow) {
+        let id = row.id.clone();
+        put(
+            &mut self.subnets,
+            At(Resource::Subnet, &id),
+            decode::subnet(row),
+        );
+    }
+
+    fn port_put(&mut self, port: PortParts) {
+        let id = port.row.id.clone();
+        put(&mut self.ports, At(Resource::Port, &id), decode::port(port));
+    }
+
+    fn port_remove(&mut self, id: &str) {
+        remove(&mut self.ports, id);
+        if let Ok(id) = id.parse() {
+            for router in self.routers.values_mut() {
+                router.interfaces.retain(|interface| *interface != id);
+            }
+        }
+    }
+
+    fn router_put(&mut self, row: RouterRow, interfaces: &[RouterInterfaceRow]) {
+        let id = row.id.clone();
+        let at = At(Resource::Router, &id);
+        let ports = interfaces
+            .iter()
+            .map(|leg| at.parse("interfaces", &leg.port_id));
+        let router = ports
+            .collect::<Result<_, _>>()
+            .and_then(|ports| decode::router(row, ports));
+        put(&mut self.routers, at, router);
+    }
+
+    fn floating_ip_put(&mut self, row: &floating_ip::FloatingIpRow) {
+        let at = At(Resource::FloatingIp, &row.id);
+        match decode::floating_ip(row).transpose() {
+            Some(floating_ip) => put(&mut self.floating_ips, at, floating_ip),
+            None => remove(&mut self.floating_ips, &row.id),
+        }
+    }
+
+    fn security_group_put(&mut self, row: &SecurityGroupRow) {
+        let at = At(Resource::SecurityGroup, &row.id);
+        put(
+            &mut self.security_groups,
+            at,
+            Ok(decode::security_group(row)),
+        );
+    }
+
+    fn security_group_remove(&mut self, id: &str) {
+        remove(&mut self.security_groups, id);
+        if let Ok(id) = id.parse() {
+            self.security_group_rules
+                .retain(|_, rule| rule.security_group_id != id && rule.remote != Remote::Group(id));
+        }
+    }
+
+    fn security_group_rule_put(&mut self, row: &SecurityGroupRuleRow) {
+        let at = At(Resource::SecurityGroupRule, &row.id);
+        put(
+            &mut self.security_group_rules,
+            at,
+            decode::security_group_rule(row),
+        );
+    }
+}
+
+/// Puts a value in, or takes out what cannot be decoded any more.
+fn put<K: Ord + FromStr<Err: Display>, V>(
+    table: &mut BTreeMap<K, V>,
+    at: At<'_>,
+    value: Result<V, RowError>,
+) {
+    match (at.parse("id", at.1), value) {
+        (Ok(id), Ok(value)) => {
+            table.insert(id, value);
+        }
+        (Ok(id), Err(error)) => {
+            tracing::error!(%error, "a row cannot be realized; it is treated as missing");
+            table.remove(&id);
+        }
+        (Err(error), _) => tracing::error!(%error, "a row cannot be realized"),
+    }
+}
+
+fn remove<K: Ord + FromStr, V>(table: &mut BTreeMap<K, V>, id: &str) {
+    if let Ok(id) = id.parse() {
+        table.remove(&id);
+    }
+}

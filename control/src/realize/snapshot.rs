@@ -1,0 +1,400 @@
+//! Rows to one host's duty: a pure function, and the oracle of everything incremental.
+//!
+//! A host is told of
+//! 1. its guests' ports, and their networks;
+//! 2. routers with a leg in those networks, all networks that they lead to, and their gateways;
+//!    routers with a gateway and no guest anywhere near belong to the cloud's first host, so that somebody answers
+//!    for the gateway's address;
+//! 3. all subnets of these networks;
+//! 4. floating IPs that lead to its ports;
+//! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
+//! 6. the guests of other hosts on these networks where frames travel in tunnels.
+
+use super::decode::{FloatingIp, Port, Router};
+use super::rows::Rows;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use weft_model::{
+    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortBlock,
+    PortId, PortInterface, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
+    RouterInterface, SecurityGroupId, SecurityGroupMember, SecurityGroupRuleId, SubnetId,
+    TunnelHost, limits,
+};
+
+/// The ports of a gateway's address that one host may use for SNAT. One host has them all until hosts share a
+/// gateway.
+const SNAT_PORT_BLOCK: PortBlock = PortBlock {
+    first: 1_024,
+    last: 65_535,
+};
+
+/// The rows by what they hang on.
+pub(super) struct Index<'a> {
+    rows: &'a Rows,
+    subnets: BTreeMap<NetworkId, Vec<SubnetId>>,
+    guests_by_host: BTreeMap<&'a HostName, Vec<PortId>>,
+    guests_by_network: BTreeMap<NetworkId, Vec<PortId>>,
+    members: BTreeMap<SecurityGroupId, Vec<PortId>>,
+    routers: BTreeMap<NetworkId, Vec<RouterId>>,
+    floating_ips: BTreeMap<PortId, Vec<FloatingIpId>>,
+    rules: BTreeMap<SecurityGroupId, Vec<SecurityGroupRuleId>>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(rows: &'a Rows) -> Self {
+        let mut index = Self {
+            rows,
+            subnets: BTreeMap::new(),
+            guests_by_host: BTreeMap::new(),
+            guests_by_network: BTreeMap::new(),
+            members: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            floating_ips: BTreeMap::new(),
+            rules: BTreeMap::new(),
+        };
+        for (id, subnet) in &rows.subnets {
+            index
+                .subnets
+                .entry(subnet.network_id)
+                .or_default()
+                .push(*id);
+        }
+        for (id, port) in &rows.ports {
+            for group in &port.security_groups {
+                index.members.entry(*group).or_default().push(*id);
+            }
+            if let Some(host) = port.host.as_ref().filter(|_| port.is_guest()) {
+                index.guests_by_host.entry(host).or_default().push(*id);
+                index
+                    .guests_by_network
+                    .entry(port.network_id)
+                    .or_default()
+                    .push(*id);
+            }
+        }
+        for (id, router) in &rows.routers {
+            let legs = router
+                .interfaces
+                .iter()
+                .filter_map(|port| rows.ports.get(port));
+            for network in legs.map(|port| port.network_id).collect::<BTreeSet<_>>() {
+                index.routers.entry(network).or_default().push(*id);
+            }
+        }
+        for (id, floating_ip) in &rows.floating_ips {
+            index
+                .floating_ips
+                .entry(floating_ip.port_id)
+                .or_default()
+                .push(*id);
+        }
+        for (id, rule) in &rows.security_group_rules {
+            index
+                .rules
+                .entry(rule.security_group_id)
+                .or_default()
+                .push(*id);
+        }
+        index
+    }
+
+    /// The duty of `host` in a cloud of `hosts`. `tunnel_hosts` are those whose tunnel address is known.
+    pub(super) fn snapshot(
+        &self,
+        host: &HostName,
+        hosts: &BTreeSet<HostName>,
+        tunnel_hosts: &BTreeMap<HostName, TunnelHost>,
+        epoch: Epoch,
+    ) -> HostSnapshot {
+        let mut snapshot = HostSnapshot::empty(host.clone(), epoch);
+        snapshot.revision = self.rows.revision;
+        self.ports(&mut snapshot);
+        let routers = self.routers(&snapshot, hosts.first() == Some(host));
+        self.networks(&mut snapshot, &routers);
+        for id in routers {
+            if let Some(router) = self.rows.routers.get(&id) {
+                let router = self.router(&snapshot, router);
+                snapshot.routers.insert(id, router);
+            }
+        }
+        self.floating_ips(&mut snapshot);
+        self.security_groups(&mut snapshot);
+        self.remote_ports(&mut snapshot, tunnel_hosts);
+        snapshot
+    }
+
+    fn ports(&self, snapshot: &mut HostSnapshot) {
+        let local = self
+            .guests_by_host
+            .get(&snapshot.host)
+            .map_or(&[][..], Vec::as_slice);
+        if local.len() > limits::PORTS_PER_HOST_MAX {
+            let (ports, max) = (local.len(), limits::PORTS_PER_HOST_MAX);
+            tracing::error!(host = %snapshot.host, ports, max, "too many ports: the last ones get nothing");
+        }
+        for id in local.iter().take(limits::PORTS_PER_HOST_MAX) {
+            if let Some(port) = self.rows.ports.get(id) {
+                snapshot.ports.insert(*id, self.port(*id, port));
+            }
+        }
+    }
+
+    fn port(&self, id: PortId, port: &Port) -> model::Port {
+        let groups = port.security_groups.iter();
+        let known = |group: &&SecurityGroupId| self.rows.security_groups.contains_key(*group);
+        model::Port {
+            network_id: port.network_id,
+            mac_address: port.mac_address,
+            fixed_ips: port.fixed_ips.clone(),
+            allowed_address_pairs: port.allowed_address_pairs.clone(),
+            port_security_enabled: port.port_security_enabled,
+            security_groups: groups.filter(known).copied().collect(),
+            admin_state_up: port.admin_state_up,
+            device_owner: port.device_owner.clone(),
+            dns_name: port.dns_name.clone(),
+            interface: PortInterface::Tap { name: tap_name(id) },
+            extra_dhcp_opts: port.extra_dhcp_opts.clone(),
+            qos_policy_id: None,
+        }
+    }
+
+    /// Which routers the host needs: in order, and not more than it may have.
+    fn routers(&self, snapshot: &HostSnapshot, first_host: bool) -> Vec<RouterId> {
+        let networks: BTreeSet<_> = snapshot
+            .ports
+            .values()
+            .map(|port| port.network_id)
+            .collect();
+        let near = networks
+            .iter()
+            .filter_map(|id| self.routers.get(id))
+            .flatten()
+            .copied();
+        let near: BTreeSet<RouterId> = near.collect();
+        let lonely = self
+            .rows
+            .routers
+            .iter()
+            .filter(|(id, router)| first_host && !near.contains(id) && self.is_lonely(router));
+        let lonely = lonely.map(|(id, _)| *id);
+        near.iter()
+            .copied()
+            .chain(lonely)
+            .take(limits::ROUTERS_PER_HOST_MAX)
+            .collect()
+    }
+
+    /// Whether a router has a gateway, and no host has a guest on any network it leads to.
+    fn is_lonely(&self, router: &Router) -> bool {
+        let legs = router
+            .interfaces
+            .iter()
+            .filter_map(|port| self.rows.ports.get(port));
+        router.gateway_port_id.is_some()
+            && legs
+                .into_iter()
+                .all(|leg| !self.guests_by_network.contains_key(&leg.network_id))
+    }
+
+    /// The networks of the host's ports and of its routers' legs, with all their subnets.
+    fn networks(&self, snapshot: &mut HostSnapshot, routers: &[RouterId]) {
+        let mut ids: BTreeSet<_> = snapshot
+            .ports
+            .values()
+            .map(|port| port.network_id)
+            .collect();
+        for router in routers.iter().filter_map(|id| self.rows.routers.get(id)) {
+            let legs = router.interfaces.iter().chain(&router.gateway_port_id);
+            ids.extend(
+                legs.filter_map(|id| self.rows.ports.get(id))
+                    .map(|port| port.network_id),
+            );
+        }
+        for id in ids {
+            let Some(network) = self.rows.networks.get(&id) else {
+                continue;
+            };
+            snapshot.networks.insert(id, network.clone());
+            for subnet_id in self.subnets.get(&id).into_iter().flatten() {
+                if let Some(subnet) = self.rows.subnets.get(subnet_id) {
+                    snapshot.subnets.insert(*subnet_id, subnet.clone());
+                }
+            }
+        }
+        // A port whose network cannot be realized cannot be either; the log has said so.
+        snapshot
+            .ports
+            .retain(|_, port| snapshot.networks.contains_key(&port.network_id));
+        for port in snapshot.ports.values_mut() {
+            port.fixed_ips
+                .retain(|ip| snapshot.subnets.contains_key(&ip.subnet_id));
+        }
+    }
+
+    fn router(&self, snapshot: &HostSnapshot, router: &Router) -> model::Router {
+        let leg = |id: &PortId| {
+            let port = self.rows.ports.get(id)?;
+            snapshot
+                .networks
+                .contains_key(&port.network_id)
+                .then_some(port)
+        };
+        let interface = |id: &PortId| {
+            let port = leg(id)?;
+            Some(RouterInterface {
+                port_id: *id,
+                network_id: port.network_id,
+                mac_address: port.mac_address,
+                addresses: addresses(snapshot, &port.fixed_ips),
+            })
+        };
+        let gateway = |id: PortId| {
+            let port = leg(&id)?;
+            Some(RouterGateway {
+                port_id: id,
+                network_id: port.network_id,
+                mac_address: port.mac_address,
+                addresses: addresses(snapshot, &port.fixed_ips),
+                enable_snat: router.enable_snat,
+                snat_port_block: SNAT_PORT_BLOCK,
+            })
+        };
+        model::Router {
+            admin_state_up: router.admin_state_up,
+            interfaces: router.interfaces.iter().filter_map(interface).collect(),
+            gateway: router.gateway_port_id.and_then(gateway),
+            routes: router.routes.clone(),
+        }
+    }
+
+    fn floating_ips(&self, snapshot: &mut HostSnapshot) {
+        let ids = snapshot
+            .ports
+            .keys()
+            .filter_map(|port| self.floating_ips.get(port))
+            .flatten();
+        let realized = |id: &FloatingIpId| {
+            Some((
+                *id,
+                self.floating_ip(snapshot, self.rows.floating_ips.get(id)?)?,
+            ))
+        };
+        snapshot.floating_ips = ids.filter_map(realized).collect();
+    }
+
+    /// None while router, gateway or address are not (or not any more) what the floating IP needs.
+    fn floating_ip(&self, snapshot: &HostSnapshot, ip: &FloatingIp) -> Option<model::FloatingIp> {
+        let gateway = snapshot.routers.get(&ip.router_id)?.gateway.as_ref()?;
+        let port = snapshot.ports.get(&ip.port_id)?;
+        let fixed = IpAddr::V4(ip.fixed_ip_address);
+        let fits = gateway.network_id == ip.floating_network_id
+            && port.fixed_ips.iter().any(|have| have.ip_address == fixed);
+        fits.then_some(model::FloatingIp {
+            floating_network_id: ip.floating_network_id,
+            floating_ip_address: ip.floating_ip_address,
+            mac_address: self.rows.ports.get(&ip.floating_port_id)?.mac_address,
+            router_id: ip.router_id,
+            port_id: ip.port_id,
+            fixed_ip_address: ip.fixed_ip_address,
+            port_forwardings: Vec::new(),
+        })
+    }
+
+    fn security_groups(&self, snapshot: &mut HostSnapshot) {
+        let local: BTreeSet<SecurityGroupId> = snapshot
+            .ports
+            .values()
+            .flat_map(|port| port.security_groups.iter().copied())
+            .collect();
+        let mut remote = BTreeSet::new();
+        for id in local
+            .iter()
+            .filter_map(|group| self.rules.get(group))
+            .flatten()
+        {
+            let Some(rule) = self.rows.security_group_rules.get(id) else {
+                continue;
+            };
+            if let Remote::Group(group) = rule.remote {
+                if !self.rows.security_groups.contains_key(&group) {
+                    continue;
+                }
+                remote.insert(group);
+            }
+            snapshot.security_group_rules.insert(*id, rule.clone());
+        }
+        for id in local.union(&remote) {
+            if let Some(group) = self.rows.security_groups.get(id) {
+                snapshot.security_groups.insert(*id, group.clone());
+            }
+        }
+        for group in remote {
+            let ports = self.members.get(&group).into_iter().flatten();
+            for port in ports.filter_map(|id| self.rows.ports.get(id)) {
+                let fixed = port.fixed_ips.iter().map(|ip| ip.ip_address.into());
+                let pairs = port
+                    .allowed_address_pairs
+                    .iter()
+                    .map(|pair| pair.ip_address);
+                let member = |address| SecurityGroupMember {
+                    security_group_id: group,
+                    address,
+                };
+                snapshot
+                    .security_group_members
+                    .extend(fixed.chain(pairs).map(member));
+            }
+        }
+    }
+
+    fn remote_ports(
+        &self,
+        snapshot: &mut HostSnapshot,
+        tunnel_hosts: &BTreeMap<HostName, TunnelHost>,
+    ) {
+        let tunnelled = snapshot
+            .networks
+            .iter()
+            .filter(|(_, n)| !n.segment.network_type.is_physical());
+        let ports = tunnelled
+            .filter_map(|(id, _)| self.guests_by_network.get(id))
+            .flatten();
+        for id in ports {
+            let Some(port) = self.rows.ports.get(id) else {
+                continue;
+            };
+            let Some(host) = port.host.as_ref().filter(|host| **host != snapshot.host) else {
+                continue;
+            };
+            let Some(tunnel) = tunnel_hosts.get(host) else {
+                continue;
+            };
+            snapshot.tunnel_hosts.insert(host.clone(), tunnel.clone());
+            let known = |ip: &&FixedIp| snapshot.subnets.contains_key(&ip.subnet_id);
+            let remote = RemotePort {
+                network_id: port.network_id,
+                mac_address: port.mac_address,
+                fixed_ips: port.fixed_ips.iter().filter(known).copied().collect(),
+                host: host.clone(),
+            };
+            snapshot.remote_ports.insert(*id, remote);
+        }
+    }
+}
+
+fn addresses(snapshot: &HostSnapshot, fixed_ips: &[FixedIp]) -> Vec<RouterAddress> {
+    let known = fixed_ips
+        .iter()
+        .filter(|ip| snapshot.subnets.contains_key(&ip.subnet_id));
+    known
+        .map(|ip| RouterAddress {
+            subnet_id: ip.subnet_id,
+            ip_address: ip.ip_address,
+        })
+        .collect()
+}
+
+/// Neutron's name of a guest's device: `tap` and the first 11 characters of the port's id.
+fn tap_name(id: PortId) -> String {
+    format!("tap{:.11}", id.to_string())
+}
