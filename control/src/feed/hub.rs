@@ -120,9 +120,9 @@ impl Host {
 
 /// What a stream needs of its host.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     /// The newest snapshot.
-    pub(super) snapshot: watch::Receiver<Option<Arc<HostSnapshot>>>,
+    pub(crate) snapshot: watch::Receiver<Option<Arc<HostSnapshot>>>,
     /// The revision up to which snapshots are computed.
     pub(super) realized: watch::Receiver<Revision>,
     /// What the agent has, if it can resume.
@@ -206,7 +206,7 @@ impl Hub {
     }
 
     /// Opens a stream; `have` is what the agent says it has.
-    pub(super) fn subscribe(
+    pub(crate) fn subscribe(
         &self,
         name: &HostName,
         have: Option<(Epoch, Revision)>,

@@ -5,7 +5,7 @@
 //!
 //! It does not authenticate anybody yet: it listens on loopback until hosts have certificates.
 
-mod hub;
+pub(crate) mod hub;
 mod latency;
 mod report;
 mod server;

@@ -34,8 +34,10 @@ pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
         // Marked as seen before anything is read: what is committed from here on is another round.
         nudges.borrow_and_update();
         if let Err(error) = round(&store, hub, &mut rows, Instant::now()).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "the hosts' duties cannot be read; trying again");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the hosts' duties cannot be read; trying again"
+            );
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(RETRY) => continue,

@@ -132,9 +132,16 @@ impl<'a> Index<'a> {
             let (ports, max) = (local.len(), limits::PORTS_PER_HOST_MAX);
             tracing::error!(host = %snapshot.host, ports, max, "too many ports: the last ones get nothing");
         }
+        let mut names = BTreeSet::new();
         for id in local.iter().take(limits::PORTS_PER_HOST_MAX) {
-            if let Some(port) = self.rows.ports.get(id) {
+            let Some(port) = self.rows.ports.get(id) else {
+                continue;
+            };
+            // Two random ids in 2^40 share their first 11 characters; the later one must not stop the host.
+            if names.insert(tap_name(*id)) {
                 snapshot.ports.insert(*id, self.port(*id, port));
+            } else {
+                tracing::error!(port = %id, "another port of the host has the same device name: make a new port");
             }
         }
     }

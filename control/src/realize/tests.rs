@@ -1,1 +1,771 @@
+//! Realize over a real store: what each resource does to a host's snapshot, and that incremental and full agree.
 
+use super::*;
+use crate::store::floating_ip::FloatingIpRow;
+use crate::store::network::{NetworkRow, SegmentRow, segment_insert};
+use crate::store::port::{
+    self, AddressPair, DhcpOpt, FixedIpRow, PortRow, fixed_ip_insert, ip_key, security_groups_set,
+};
+use crate::store::router::{RouterRow, interface_insert};
+use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
+use crate::store::subnet::{Route, SubnetRow};
+use crate::store::{self, Durability, JsonText, WriteTx};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use uuid::Uuid;
+use weft_model::{
+    EtherType, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange, Remote,
+    Revision, TunnelHost,
+};
+
+/// A cloud's database, written below the API.
+struct Cloud {
+    store: Store,
+    _folder: tempfile::TempDir,
+    rows: Rows,
+    hosts: BTreeSet<HostName>,
+}
+
+/// Different numbers make different device names: those are made of an id's first digits.
+fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(number << 96)
+}
+
+fn id(number: u128) -> String {
+    uuid(number).to_string()
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+impl Cloud {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
+            .await
+            .unwrap();
+        let rows = Rows::load(&store).await.unwrap();
+        Self {
+            store,
+            _folder: folder,
+            rows,
+            hosts: [host("h1"), host("h2")].into(),
+        }
+    }
+
+    /// What `name` must do now, computed from incremental rows, checked against the oracle.
+    async fn duty(&mut self, name: &str) -> HostSnapshot {
+        self.rows.update(&self.store).await.unwrap();
+        let all = Rows::load(&self.store).await.unwrap();
+        assert_eq!(self.rows, all, "incremental and full differ");
+        let tunnels = [(
+            host("h2"),
+            TunnelHost {
+                tunnel_ip: "10.0.0.2".parse().unwrap(),
+            },
+        )];
+        let snapshot = Index::new(&self.rows).snapshot(
+            &host(name),
+            &self.hosts,
+            &tunnels.into(),
+            self.store.epoch(),
+        );
+        assert_eq!(snapshot.validate(), []);
+        snapshot
+    }
+
+    async fn write(&self) -> WriteTx {
+        self.store.write().await.unwrap()
+    }
+
+    /// Network `n`: VXLAN, or flat on physical network `physnet`n.
+    async fn network(&self, n: u128, flat: bool) {
+        let mut tx = self.write().await;
+        let mut row = NetworkRow {
+            id: id(n),
+            mtu: 1450,
+            external: flat,
+            dns_domain: "example.org".to_owned(),
+            ..NetworkRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        let segment = SegmentRow {
+            id: id(n),
+            network_id: id(n),
+            segment_index: 0,
+            network_type: if flat { "flat" } else { "vxlan" }.to_owned(),
+            physical_network: flat.then(|| format!("physnet{n}")),
+            segmentation_id: (!flat).then(|| i64::try_from(n).unwrap()),
+        };
+        segment_insert(&mut tx, &segment).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn subnet(&self, n: u128, network: u128, cidr: &str, gateway: &str) {
+        let mut tx = self.write().await;
+        let v6 = cidr.contains(':');
+        let mut row = SubnetRow {
+            id: id(n),
+            network_id: id(network),
+            ip_version: if v6 { 6 } else { 4 },
+            cidr: cidr.to_owned(),
+            gateway_ip: Some(gateway.to_owned()),
+            enable_dhcp: true,
+            ipv6_ra_mode: v6.then(|| "dhcpv6-stateless".to_owned()),
+            ipv6_address_mode: v6.then(|| "slaac".to_owned()),
+            dns_nameservers: JsonText(vec!["192.0.2.53".parse().unwrap()]),
+            ..SubnetRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Port `n` of a device owner on a host, with addresses (subnet, address) and groups.
+    async fn port(
+        &self,
+        n: u128,
+        network: u128,
+        who: (&str, &str),
+        ips: &[(u128, &str)],
+        groups: &[u128],
+    ) {
+        let mut tx = self.write().await;
+        let mut row = PortRow {
+            id: id(n),
+            network_id: id(network),
+            admin_state_up: true,
+            mac_address: format!("fa:16:3e:00:{:02x}:{:02x}", n >> 8 & 0xff, n & 0xff),
+            device_owner: who.0.to_owned(),
+            binding_host_id: who.1.to_owned(),
+            port_security_enabled: true,
+            status: "DOWN".to_owned(),
+            ..PortRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        for (position, (subnet, address)) in ips.iter().enumerate() {
+            let ip = FixedIpRow {
+                subnet_id: id(*subnet),
+                ip_key: ip_key(address.parse().unwrap()),
+                ip_address: (*address).to_owned(),
+                port_id: id(n),
+                position: i64::try_from(position).unwrap(),
+            };
+            fixed_ip_insert(&mut tx, &ip).await.unwrap();
+        }
+        let groups: Vec<String> = groups.iter().map(|group| id(*group)).collect();
+        security_groups_set(&mut tx, &id(n), &groups).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn guest(&self, n: u128, network: u128, at: &str, ips: &[(u128, &str)], groups: &[u128]) {
+        self.port(n, network, ("compute:nova", at), ips, groups)
+            .await;
+    }
+
+    async fn router(&self, n: u128, gateway: Option<u128>, interfaces: &[u128]) {
+        let mut tx = self.write().await;
+        let mut row = RouterRow {
+            id: id(n),
+            admin_state_up: true,
+            enable_snat: true,
+            gateway_port_id: gateway.map(id),
+            routes: JsonText(vec![Route {
+                destination: "198.51.100.0/24".parse().unwrap(),
+                nexthop: "192.0.2.9".parse().unwrap(),
+            }]),
+            ..RouterRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        for port in interfaces {
+            interface_insert(&mut tx, &id(n), &id(*port)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn floating_ip(
+        &self,
+        n: u128,
+        address: &str,
+        ports: (u128, u128),
+        router: u128,
+        fixed: &str,
+    ) {
+        let mut tx = self.write().await;
+        let mut row = FloatingIpRow {
+            id: id(n),
+            floating_network_id: id(EXTERNAL),
+            floating_ip_address: address.to_owned(),
+            floating_port_id: id(ports.0),
+            router_id: Some(id(router)),
+            port_id: Some(id(ports.1)),
+            fixed_ip_address: Some(fixed.to_owned()),
+            ..FloatingIpRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn group(&self, n: u128) {
+        let mut tx = self.write().await;
+        let mut row = SecurityGroupRow {
+            id: id(n),
+            stateful: true,
+            ..SecurityGroupRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn rule(&self, row: SecurityGroupRuleRow) {
+        let mut tx = self.write().await;
+        let match_key = row.id.clone();
+        let mut row = SecurityGroupRuleRow { match_key, ..row };
+        store::insert(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Changes a row.
+    async fn change<R: store::Row>(&self, n: u128, how: impl FnOnce(&mut R)) {
+        let mut tx = self.write().await;
+        let mut row: R = store::get(tx.conn(), &id(n)).await.unwrap().unwrap();
+        how(&mut row);
+        store::update(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn delete<R: store::Row>(&self, n: u128) {
+        let mut tx = self.write().await;
+        store::delete::<R>(&mut tx, &id(n)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+fn rule(n: u128, group: u128) -> SecurityGroupRuleRow {
+    SecurityGroupRuleRow {
+        id: id(n),
+        security_group_id: id(group),
+        direction: "ingress".to_owned(),
+        ethertype: "IPv4".to_owned(),
+        ..SecurityGroupRuleRow::default()
+    }
+}
+
+const NET_A: u128 = 1;
+const NET_B: u128 = 2;
+const EXTERNAL: u128 = 9;
+const SUBNET_A: u128 = 11;
+const SUBNET_A6: u128 = 12;
+const SUBNET_B: u128 = 13;
+const SUBNET_X: u128 = 19;
+const GUEST: u128 = 0x101;
+const LEG_A: u128 = 0x201;
+const LEG_B: u128 = 0x202;
+const GATEWAY: u128 = 0x203;
+const FIP_PORT: u128 = 0x204;
+const ROUTER: u128 = 0x301;
+const GROUP: u128 = 0x401;
+
+/// Two networks, a router with a gateway, and one guest on `h1`.
+async fn small_cloud() -> Cloud {
+    let cloud = Cloud::new().await;
+    cloud.network(NET_A, false).await;
+    cloud.network(NET_B, false).await;
+    cloud.network(EXTERNAL, true).await;
+    cloud
+        .subnet(SUBNET_A, NET_A, "192.0.2.0/24", "192.0.2.1")
+        .await;
+    cloud
+        .subnet(SUBNET_A6, NET_A, "fd00:192:0:2::/64", "fd00:192:0:2::1")
+        .await;
+    cloud
+        .subnet(SUBNET_B, NET_B, "10.1.0.0/16", "10.1.0.1")
+        .await;
+    cloud
+        .subnet(SUBNET_X, EXTERNAL, "203.0.113.0/24", "203.0.113.1")
+        .await;
+    cloud.group(GROUP).await;
+    let leg = ("network:router_interface", "");
+    cloud
+        .port(LEG_A, NET_A, leg, &[(SUBNET_A, "192.0.2.1")], &[])
+        .await;
+    cloud
+        .port(LEG_B, NET_B, leg, &[(SUBNET_B, "10.1.0.1")], &[])
+        .await;
+    let gateway = ("network:router_gateway", "");
+    cloud
+        .port(
+            GATEWAY,
+            EXTERNAL,
+            gateway,
+            &[(SUBNET_X, "203.0.113.7")],
+            &[],
+        )
+        .await;
+    cloud.router(ROUTER, Some(GATEWAY), &[LEG_A, LEG_B]).await;
+    let ips = [(SUBNET_A, "192.0.2.10"), (SUBNET_A6, "fd00:192:0:2::a")];
+    cloud.guest(GUEST, NET_A, "h1", &ips, &[GROUP]).await;
+    cloud
+}
+
+#[tokio::test]
+async fn a_guest_brings_its_network_router_and_gateway() {
+    let mut cloud = small_cloud().await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(
+        (duty.networks.len(), duty.subnets.len(), duty.ports.len()),
+        (3, 4, 1)
+    );
+    let port = &duty.ports[&uuid(GUEST).into()];
+    assert_eq!(
+        port.interface,
+        PortInterface::Tap {
+            name: "tap00000101-00".to_owned()
+        }
+    );
+    assert_eq!((port.fixed_ips.len(), port.security_groups.len()), (2, 1));
+    let network = &duty.networks[&uuid(NET_A).into()];
+    assert_eq!(
+        (
+            network.mtu,
+            network.segment.segmentation_id,
+            network.external
+        ),
+        (1450, Some(1), false)
+    );
+    let external = &duty.networks[&uuid(EXTERNAL).into()];
+    assert_eq!(
+        (
+            external.segment.physical_network.as_deref(),
+            external.external
+        ),
+        (Some("physnet9"), true)
+    );
+    let subnet = &duty.subnets[&uuid(SUBNET_A6).into()];
+    assert_eq!(subnet.ipv6_ra_mode, Some(Ipv6Mode::Dhcpv6Stateless));
+    assert_eq!(subnet.ipv6_address_mode, Some(Ipv6Mode::Slaac));
+    let router = &duty.routers[&uuid(ROUTER).into()];
+    assert_eq!(
+        (
+            router.interfaces.len(),
+            router.routes.len(),
+            router.admin_state_up
+        ),
+        (2, 1, true)
+    );
+    let gateway = router.gateway.as_ref().unwrap();
+    assert_eq!(
+        gateway.snat_port_block,
+        PortBlock {
+            first: 1_024,
+            last: 65_535
+        }
+    );
+    assert_eq!(
+        gateway.addresses[0].ip_address,
+        "203.0.113.7".parse::<IpAddr>().unwrap()
+    );
+    assert_eq!(duty.revision, cloud.rows.revision);
+}
+
+#[tokio::test]
+async fn a_host_without_guests_has_no_duty_and_a_lonely_gateway_is_the_first_hosts() {
+    let mut cloud = small_cloud().await;
+    assert_eq!(cloud.duty("h2").await.networks.len(), 0);
+    cloud
+        .change::<PortRow>(GUEST, |port| port.binding_host_id = String::new())
+        .await;
+    let first = cloud.duty("h1").await;
+    assert_eq!(
+        (first.ports.len(), first.routers.len(), first.networks.len()),
+        (0, 1, 3)
+    );
+    assert_eq!(cloud.duty("h2").await.routers.len(), 0);
+    // As soon as somebody lives there, it is that host's.
+    cloud
+        .change::<PortRow>(GUEST, |port| port.binding_host_id = "h2".to_owned())
+        .await;
+    assert_eq!(cloud.duty("h1").await.routers.len(), 0);
+    assert_eq!(cloud.duty("h2").await.routers.len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_api_changes_changes_in_the_snapshot() {
+    let mut cloud = small_cloud().await;
+    let guest = uuid(GUEST).into();
+    cloud
+        .change::<PortRow>(GUEST, |port| {
+            port.admin_state_up = false;
+            port.dns_name = "vm".to_owned();
+            port.allowed_address_pairs.0.push(AddressPair {
+                mac_address: "fa:16:3e:00:00:99".to_owned(),
+                ip_address: "192.0.2.77/28".to_owned(),
+            });
+            port.extra_dhcp_opts.0.push(DhcpOpt {
+                opt_name: "mtu".to_owned(),
+                opt_value: "1400".to_owned(),
+                ip_version: 4,
+            });
+        })
+        .await;
+    let port = cloud.duty("h1").await.ports[&guest].clone();
+    assert_eq!((port.admin_state_up, port.dns_name.as_str()), (false, "vm"));
+    assert_eq!(
+        port.allowed_address_pairs[0].ip_address,
+        "192.0.2.64/28".parse().unwrap()
+    );
+    assert_eq!(port.extra_dhcp_opts[0].opt_value.as_deref(), Some("1400"));
+
+    cloud
+        .change::<NetworkRow>(NET_A, |network| network.mtu = 1300)
+        .await;
+    cloud
+        .change::<SubnetRow>(SUBNET_A, |subnet| subnet.enable_dhcp = false)
+        .await;
+    cloud
+        .change::<RouterRow>(ROUTER, |router| {
+            router.admin_state_up = false;
+            router.enable_snat = false;
+            router.routes.0.clear();
+        })
+        .await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(duty.networks[&uuid(NET_A).into()].mtu, 1300);
+    assert!(!duty.subnets[&uuid(SUBNET_A).into()].enable_dhcp);
+    let router = &duty.routers[&uuid(ROUTER).into()];
+    assert_eq!((router.admin_state_up, router.routes.len()), (false, 0));
+    assert!(!router.gateway.as_ref().unwrap().enable_snat);
+
+    // A leg goes with its port; the network behind it with the leg.
+    cloud.delete::<PortRow>(LEG_B).await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(
+        (duty.routers.len(), duty.networks.len(), duty.subnets.len()),
+        (1, 2, 3)
+    );
+    cloud.delete::<PortRow>(GUEST).await;
+    assert_eq!(cloud.duty("h1").await.ports.len(), 0);
+}
+
+#[tokio::test]
+async fn a_floating_ip_is_where_its_port_is_and_needs_the_gateway() {
+    let mut cloud = small_cloud().await;
+    let holder = ("network:floatingip", "");
+    cloud
+        .port(
+            FIP_PORT,
+            EXTERNAL,
+            holder,
+            &[(SUBNET_X, "203.0.113.20")],
+            &[],
+        )
+        .await;
+    cloud
+        .floating_ip(
+            0x501,
+            "203.0.113.20",
+            (FIP_PORT, GUEST),
+            ROUTER,
+            "192.0.2.10",
+        )
+        .await;
+    let duty = cloud.duty("h1").await;
+    let ip = &duty.floating_ips[&uuid(0x501).into()];
+    assert_eq!(ip.mac_address, "fa:16:3e:00:02:04".parse().unwrap());
+    assert_eq!(
+        ip.floating_ip_address,
+        "203.0.113.20".parse::<std::net::Ipv4Addr>().unwrap()
+    );
+    assert_eq!(cloud.duty("h2").await.floating_ips.len(), 0);
+
+    cloud
+        .change::<FloatingIpRow>(0x501, |ip| ip.fixed_ip_address = Some("192.0.2.11".into()))
+        .await;
+    assert_eq!(
+        cloud.duty("h1").await.floating_ips.len(),
+        0,
+        "not one of the port's addresses"
+    );
+    cloud
+        .change::<FloatingIpRow>(0x501, |ip| ip.fixed_ip_address = Some("192.0.2.10".into()))
+        .await;
+    cloud
+        .change::<RouterRow>(ROUTER, |router| router.gateway_port_id = None)
+        .await;
+    assert_eq!(cloud.duty("h1").await.floating_ips.len(), 0, "no gateway");
+    cloud
+        .change::<RouterRow>(ROUTER, |router| router.gateway_port_id = Some(id(GATEWAY)))
+        .await;
+    assert_eq!(cloud.duty("h1").await.floating_ips.len(), 1);
+    cloud
+        .change::<FloatingIpRow>(0x501, |ip| ip.port_id = None)
+        .await;
+    assert_eq!(
+        cloud.duty("h1").await.floating_ips.len(),
+        0,
+        "leads nowhere"
+    );
+}
+
+#[tokio::test]
+async fn rules_come_with_the_members_of_the_groups_that_they_name() {
+    let (other, far) = (0x402, 0x403);
+    let mut cloud = small_cloud().await;
+    cloud.group(other).await;
+    cloud.group(far).await;
+    cloud
+        .guest(0x102, NET_B, "h2", &[(SUBNET_B, "10.1.0.5")], &[other])
+        .await;
+    cloud
+        .change::<PortRow>(0x102, |port| {
+            let pair = AddressPair {
+                mac_address: "fa:16:3e:00:00:01".to_owned(),
+                ip_address: "10.1.2.0/24".to_owned(),
+            };
+            port.allowed_address_pairs.0.push(pair);
+        })
+        .await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            protocol: Some("tcp".to_owned()),
+            port_range_min: Some(22),
+            port_range_max: Some(23),
+            remote_group_id: Some(id(other)),
+            ..rule(0x601, GROUP)
+        })
+        .await;
+    // A rule of a group that no port here has.
+    cloud.rule(rule(0x602, far)).await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(
+        (duty.security_groups.len(), duty.security_group_rules.len()),
+        (2, 1)
+    );
+    let ssh = &duty.security_group_rules[&uuid(0x601).into()];
+    assert_eq!(ssh.protocol, Some(6));
+    assert_eq!(
+        ssh.port_range,
+        Some(PortRange {
+            first: 22,
+            last: Some(23)
+        })
+    );
+    assert_eq!(ssh.remote, Remote::Group(uuid(other).into()));
+    let members: Vec<_> = duty
+        .security_group_members
+        .iter()
+        .map(|m| m.address.to_string())
+        .collect();
+    assert_eq!(members, ["10.1.0.5/32", "10.1.2.0/24"]);
+
+    cloud.delete::<SecurityGroupRuleRow>(0x601).await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(
+        (
+            duty.security_groups.len(),
+            duty.security_group_members.len()
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn rules_keep_their_meaning() {
+    let mut cloud = small_cloud().await;
+    let base = |n| rule(n, GROUP);
+    let v6 = |n| SecurityGroupRuleRow {
+        ethertype: "IPv6".to_owned(),
+        ..rule(n, GROUP)
+    };
+    let named = |row, protocol: &str| SecurityGroupRuleRow {
+        protocol: Some(protocol.to_owned()),
+        ..row
+    };
+    let icmp = |row: SecurityGroupRuleRow| SecurityGroupRuleRow {
+        port_range_min: Some(8),
+        port_range_max: Some(0),
+        ..row
+    };
+    let prefix = |row, prefix: &str| SecurityGroupRuleRow {
+        remote_ip_prefix: Some(prefix.to_owned()),
+        ..row
+    };
+    cloud.rule(base(1)).await;
+    cloud.rule(icmp(named(base(2), "icmp"))).await;
+    cloud.rule(named(v6(3), "icmp")).await;
+    cloud.rule(named(v6(4), "ipv6-icmp")).await;
+    cloud.rule(named(base(5), "any")).await;
+    cloud.rule(named(base(6), "132")).await;
+    cloud.rule(prefix(base(7), "10.9.8.7/16")).await;
+    cloud.rule(prefix(v6(8), "2001:db8::1")).await;
+    let duty = cloud.duty("h1").await;
+    let rule = |n: u128| duty.security_group_rules[&uuid(n).into()].clone();
+    assert_eq!(
+        (rule(1).protocol, rule(1).remote, rule(1).ethertype),
+        (None, Remote::Any, EtherType::Ipv4)
+    );
+    assert_eq!(
+        rule(2).port_range,
+        Some(PortRange {
+            first: 8,
+            last: Some(0)
+        })
+    );
+    assert_eq!(
+        (rule(2).protocol, rule(3).protocol, rule(4).protocol),
+        (Some(1), Some(58), Some(58))
+    );
+    assert_eq!((rule(5).protocol, rule(6).protocol), (None, Some(132)));
+    assert_eq!(
+        rule(7).remote,
+        Remote::Prefix("10.9.0.0/16".parse().unwrap())
+    );
+    assert_eq!(
+        rule(8).remote,
+        Remote::Prefix("2001:db8::1/128".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_realized_takes_nothing_else_with_it() {
+    let mut cloud = small_cloud().await;
+    let wrong = |n, protocol: &str| SecurityGroupRuleRow {
+        protocol: Some(protocol.to_owned()),
+        ..rule(n, GROUP)
+    };
+    cloud.rule(wrong(1, "quic")).await;
+    cloud.rule(wrong(2, "256")).await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            port_range_max: Some(7),
+            ..wrong(3, "tcp")
+        })
+        .await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            port_range_min: Some(-1),
+            ..wrong(4, "tcp")
+        })
+        .await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            remote_address_group_id: Some(id(5)),
+            ..wrong(5, "tcp")
+        })
+        .await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            direction: "up".to_owned(),
+            ..wrong(6, "tcp")
+        })
+        .await;
+    cloud.rule(wrong(7, "tcp")).await;
+    cloud.guest(0x102, NET_A, "h1", &[], &[]).await;
+    cloud
+        .change::<PortRow>(0x102, |port| port.mac_address = "fa:16".to_owned())
+        .await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!((duty.security_group_rules.len(), duty.ports.len()), (1, 1));
+    // A network that cannot be realized takes its ports with it, and no more.
+    cloud
+        .guest(0x103, NET_B, "h1", &[(SUBNET_B, "10.1.0.9")], &[])
+        .await;
+    assert_eq!(cloud.duty("h1").await.ports.len(), 2);
+    cloud
+        .change::<NetworkRow>(NET_B, |network| network.mtu = -1)
+        .await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!((duty.ports.len(), duty.networks.len()), (1, 2));
+    assert_eq!(duty.routers[&uuid(ROUTER).into()].interfaces.len(), 1);
+    cloud
+        .change::<NetworkRow>(NET_B, |network| network.mtu = 1400)
+        .await;
+    assert_eq!(cloud.duty("h1").await.ports.len(), 2);
+}
+
+#[tokio::test]
+async fn two_ports_never_share_a_device_name() {
+    let mut cloud = small_cloud().await;
+    let same = uuid(GUEST).as_u128() + 1;
+    let mut tx = cloud.write().await;
+    let mut twin: PortRow = store::get(tx.conn(), &id(GUEST)).await.unwrap().unwrap();
+    twin.id = Uuid::from_u128(same).to_string();
+    twin.mac_address = "fa:16:3e:00:77:77".to_owned();
+    store::insert(&mut tx, &mut twin).await.unwrap();
+    tx.commit().await.unwrap();
+    let ports = cloud.duty("h1").await.ports;
+    assert_eq!(
+        ports.keys().map(|port| port.0).collect::<Vec<_>>(),
+        [uuid(GUEST)]
+    );
+}
+
+#[tokio::test]
+async fn guests_elsewhere_are_known_where_frames_travel_in_tunnels() {
+    let mut cloud = small_cloud().await;
+    cloud
+        .guest(0x102, NET_B, "h2", &[(SUBNET_B, "10.1.0.5")], &[])
+        .await;
+    cloud
+        .guest(0x103, EXTERNAL, "h2", &[(SUBNET_X, "203.0.113.50")], &[])
+        .await;
+    cloud
+        .guest(0x104, NET_B, "h3", &[(SUBNET_B, "10.1.0.6")], &[])
+        .await;
+    let duty = cloud.duty("h1").await;
+    let remote: Vec<_> = duty
+        .remote_ports
+        .iter()
+        .map(|(id, port)| (id.0, port.host.as_str()))
+        .collect();
+    assert_eq!(remote, [(uuid(0x102), "h2")]);
+    assert_eq!(duty.tunnel_hosts.len(), 1);
+}
+
+#[tokio::test]
+async fn a_commit_reaches_the_hub_by_a_nudge() {
+    let cloud = small_cloud().await;
+    let hub = Arc::new(Hub::new(cloud.store.epoch()));
+    let shutdown = CancellationToken::new();
+    let (task_hub, store, stop) = (hub.clone(), cloud.store.clone(), shutdown.clone());
+    let task = tokio::spawn(async move { run(store, &task_hub, stop).await });
+    let newest = || async {
+        store::revision(cloud.store.read().await.unwrap().conn())
+            .await
+            .unwrap()
+    };
+    let mut duty = hub.subscribe(&host("h1"), None).unwrap().snapshot;
+    let at = async |duty: &mut tokio::sync::watch::Receiver<Option<Arc<HostSnapshot>>>,
+                    revision: Revision| {
+        let good = |have: &Option<Arc<HostSnapshot>>| {
+            have.as_ref().is_some_and(|h| h.revision >= revision)
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), duty.wait_for(good)).await;
+        found.expect("a snapshot in time").unwrap().clone().unwrap()
+    };
+    let first = at(&mut duty, newest().await).await;
+    assert_eq!(first.ports.len(), 1);
+    cloud
+        .guest(0x102, NET_A, "h1", &[(SUBNET_A, "192.0.2.11")], &[])
+        .await;
+    let second = at(&mut duty, newest().await).await;
+    assert_eq!(second.ports.len(), 2);
+    // What does not concern the host moves the revision that is realized, and not the host's.
+    cloud.group(0x409).await;
+    let mut tx = cloud.write().await;
+    port::port_status_set(&mut tx, &id(GUEST), "h1", "ACTIVE")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let last = newest().await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while hub.revision() < last {
+        assert!(Instant::now() < deadline, "realized in time");
+        tokio::task::yield_now().await;
+    }
+    assert!(Arc::ptr_eq(&second, duty.borrow().as_ref().unwrap()));
+    shutdown.cancel();
+    task.await.unwrap();
+}
