@@ -1,0 +1,39 @@
+# Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
+
+.PHONY: demo up down test format lint tidy test-unprivileged test-root
+
+# The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
+demo:
+	@scripts/install.sh build
+	@cargo build --quiet --release --package weft
+	@cargo run --quiet --release --package weft-tests-system --bin weft-demo
+
+# The same all-in-one on loopback, left running for the stock client; `make down` ends it.
+up:
+	@scripts/install.sh build
+	@cargo build --quiet --release --package weft
+	@scripts/up.sh
+
+down:
+	@scripts/down.sh
+
+# Everything that CI runs, in this order: the quick to fail first.
+test: format lint tidy test-unprivileged test-root
+
+format:
+	@scripts/install.sh test
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+tidy:
+	cargo xtask tidy
+
+test-unprivileged:
+	cargo nextest run --workspace
+
+# The binary is what the system tests start.
+test-root:
+	cargo build --quiet --package weft
+	cargo nextest run --workspace --profile root
