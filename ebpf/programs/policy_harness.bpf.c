@@ -21,8 +21,8 @@ static long (*bpf_loop)(__u32 nr, void *callback, void *context, __u64 flags) = 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__uint(value_size, 64);
+	__uint(key_size, 4);
+	__uint(value_size, 64); /* a struct policy_walk, which policy.h declares */
 } walks SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);

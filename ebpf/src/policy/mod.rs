@@ -14,8 +14,16 @@
 //!    [`PolicyTable::slot`] of each port, direction and family into the ports' values, then [`PolicyTable::settle`];
 //! 3. every now and then: [`PolicyTable::poll`], which installs what has been compiled and says what was refused.
 
+mod background;
+mod compile;
+mod emit;
+mod encode;
 mod lower;
+mod members;
+mod rules;
 mod table;
+mod tree;
 
+pub use compile::CompileError;
 pub use lower::{LowerError, Policy, PolicyKey, Remote, Rule, address_words, lower};
-pub use table::{CompileReport, PolicyError, PolicyMaps, PolicyTable};
+pub use table::{CompileReport, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable};

@@ -1,8 +1,28 @@
-//! Policies in the kernel: slots, their rule tables, memberships, and the swap to compiled programs.
+//! Policies in the kernel: slots, their rule tables, and the swap to compiled programs.
+//!
+//! Guarantees: what [`PolicyTable::apply`] was given is enforced when it returns; a compiled program is installed only
+//! if the policy it was made from is still the one in its slot; a slot that ports may still name is never given to
+//! another policy before [`PolicyTable::settle`]. What the interpreter does for good (few rules, or a refused
+//! program) costs time, never rightness.
+//!
+//! It keeps no clock and starts one thread, that of [`super::background`].
 
+use super::background::{Background, Done, Job};
+use super::compile::{CompileError, PartPlaces, TakenPlaces};
+use super::lower::Lowering;
+use super::members::Members;
+use super::rules::table_create;
 use super::{LowerError, Policy, PolicyKey};
 use crate::sys::{Map, Prog, SysError};
-use weft_model::{HostSnapshot, SecurityGroupRuleId};
+use std::collections::btree_map::Entry::Vacant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use weft_ebpf_common::policy::{PROGRAM_INTERPRETER, SLOTS_MAX};
+use weft_model::{Direction, EtherType, HostSnapshot, SecurityGroupMember, SecurityGroupRuleId};
+
+/// Policies of up to so many rules are left to the interpreter: a program would cost memory and win nothing.
+pub const INTERPRETED_RULES_MAX: usize = 16;
 
 /// The objects of the stages' programs that policies live in.
 #[derive(Debug)]
@@ -31,8 +51,11 @@ pub enum PolicyError {
     #[error("the kernel refused a policy's table")]
     Sys(#[from] SysError),
     /// More distinct policies than slots.
-    #[error("more than {0} distinct sets of security groups")]
+    #[error("more than {0} distinct sets of security groups: give ports the same sets")]
     Slots(u32),
+    /// No thread for the compiler.
+    #[error("cannot start the policy compiler's thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// What became of one background compile.
@@ -40,38 +63,220 @@ pub enum PolicyError {
 pub struct CompileReport {
     /// Which policy.
     pub slot: u32,
-    /// Instructions of its program; none if it was refused, and the interpreter serves it for good.
-    pub result: Result<usize, SysError>,
+    /// Instructions of its programs; or why the interpreter serves it for good.
+    pub result: Result<usize, CompileError>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slot: u32,
+    policy: Arc<Policy>,
+    domain: u32,
+    generation: u64,
+    /// Further parts of the installed program.
+    parts: Option<TakenPlaces>,
+    /// A write failed half-way: the kernel may have something else.
+    unsure: bool,
+    /// A port of the last snapshot uses it.
+    used: bool,
 }
 
 /// All policies of one engine.
 #[derive(Debug)]
 pub struct PolicyTable {
-    maps: PolicyMaps,
+    maps: Arc<PolicyMaps>,
+    entries: BTreeMap<PolicyKey, Entry>,
+    slots_free: BTreeSet<u32>,
+    /// Slots that an earlier process left; ports may still name them.
+    inherited: BTreeSet<u32>,
+    inherited_parts: Option<TakenPlaces>,
+    /// Parts of programs that are gone; a packet may still be on its way to them.
+    retired: Vec<TakenPlaces>,
+    members: Members,
+    generation: u64,
+    background: Background,
+}
+
+/// A policy whose table is ready to be swapped in.
+struct Prepared {
+    key: PolicyKey,
+    slot: u32,
+    policy: Policy,
+    domain: u32,
+    table: Map,
 }
 
 impl PolicyTable {
     /// Takes over the maps; what an earlier process left in them stays in force until [`PolicyTable::settle`].
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses, or there is no thread to be had.
     pub fn open(maps: PolicyMaps) -> Result<Self, PolicyError> {
-        Ok(Self { maps })
+        let maps = Arc::new(maps);
+        maps.programs
+            .set_fd(PROGRAM_INTERPRETER, maps.interpreter.as_fd())?;
+        let (tables, _end) = maps.rules.lookup_batch(None, SLOTS_MAX)?;
+        let slot_of = |key: &[u8]| key.try_into().map_or(0, u32::from_ne_bytes);
+        let inherited: BTreeSet<u32> = tables.iter().map(|(key, _)| slot_of(key)).collect();
+        let slots_free = (0..SLOTS_MAX)
+            .filter(|slot| !inherited.contains(slot))
+            .collect();
+        let places = PartPlaces::all();
+        let inherited_parts = places.take_used(&maps.programs)?;
+        let members = Members::open(&maps.members)?;
+        let background = Background::start(maps.clone(), places).map_err(PolicyError::Thread)?;
+        Ok(Self {
+            maps,
+            entries: BTreeMap::new(),
+            slots_free,
+            inherited,
+            inherited_parts: Some(inherited_parts),
+            retired: Vec::new(),
+            members,
+            generation: 0,
+            background,
+        })
     }
 
     /// Enforces the security groups of all ports of the snapshot that have port security, in both directions and
-    /// families. All rules and members are in force when it returns; on error none of the change is.
+    /// families. All rules and members are in force when it returns. Gives the slots whose rules or members changed:
+    /// sessions that were allowed by them must be looked at again.
     ///
     /// # Errors
-    /// A limit, or what the kernel refuses.
-    pub fn apply(&mut self, _snapshot: &HostSnapshot) -> Result<(), PolicyError> {
+    /// A limit (nothing has changed then), or what the kernel refuses (a part may have; the next call mends it).
+    pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<BTreeSet<u32>, PolicyError> {
+        let lowering = Lowering::of(snapshot);
+        let mut policies = BTreeMap::new();
+        for port in snapshot
+            .ports
+            .values()
+            .filter(|port| port.port_security_enabled)
+        {
+            let groups: BTreeSet<_> = port.security_groups.iter().copied().collect();
+            for direction in [Direction::Egress, Direction::Ingress] {
+                for ethertype in [EtherType::Ipv4, EtherType::Ipv6] {
+                    let key = PolicyKey {
+                        groups: groups.clone(),
+                        direction,
+                        ethertype,
+                    };
+                    if let Vacant(place) = policies.entry(key) {
+                        let policy = lowering.policy(place.key())?;
+                        place.insert(policy);
+                    }
+                }
+            }
+        }
+        self.enforce(policies, &snapshot.security_group_members)
+    }
+
+    /// As [`PolicyTable::apply`], of policies that are already lowered.
+    ///
+    /// # Errors
+    /// As [`PolicyTable::apply`].
+    pub fn enforce(
+        &mut self,
+        policies: BTreeMap<PolicyKey, Policy>,
+        members: &BTreeSet<SecurityGroupMember>,
+    ) -> Result<BTreeSet<u32>, PolicyError> {
+        let before: BTreeSet<u32> = self.entries.values().map(|entry| entry.domain).collect();
+        let used: BTreeSet<PolicyKey> = policies.keys().cloned().collect();
+        let prepared = self.prepare(policies)?;
+        self.members.write(&self.maps.members, members, |domain| {
+            !before.contains(&domain)
+        })?;
+        let mut changed: BTreeSet<u32> = prepared.iter().map(|new| new.slot).collect();
+        self.commit(prepared)?;
+        let domains = self.members.write(&self.maps.members, members, |domain| {
+            before.contains(&domain)
+        })?;
+        for (key, entry) in &mut self.entries {
+            entry.used = used.contains(key);
+            if domains.contains(&entry.domain) {
+                changed.insert(entry.slot);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Makes the tables of what differs, without anybody seeing them.
+    fn prepare(
+        &mut self,
+        policies: BTreeMap<PolicyKey, Policy>,
+    ) -> Result<Vec<Prepared>, PolicyError> {
+        let mut prepared: Vec<Prepared> = Vec::new();
+        let mut fresh = self.slots_free.iter().copied();
+        for (key, policy) in policies {
+            let entry = self.entries.get(&key);
+            if entry.is_some_and(|entry| *entry.policy == policy && !entry.unsure) {
+                continue;
+            }
+            let slot = entry.map(|entry| entry.slot).or_else(|| fresh.next());
+            let slot = slot.ok_or(PolicyError::Slots(SLOTS_MAX))?;
+            let domain = self.members.domain(policy.ethertype, &policy.remote_groups);
+            let table = table_create(&policy, domain)?;
+            prepared.push(Prepared {
+                key,
+                slot,
+                policy,
+                domain,
+                table,
+            });
+        }
+        Ok(prepared)
+    }
+
+    /// Swaps the tables in, all with one call, and takes the programs of the old policies out.
+    fn commit(&mut self, prepared: Vec<Prepared>) -> Result<(), PolicyError> {
+        for new in &prepared {
+            if let Some(entry) = self.entries.get_mut(&new.key) {
+                entry.unsure = true;
+            }
+        }
+        let keys: Vec<u8> = prepared
+            .iter()
+            .flat_map(|new| new.slot.to_ne_bytes())
+            .collect();
+        let tables = prepared.iter().map(|new| new.table.as_fd().as_raw_fd());
+        let values: Vec<u8> = tables.flat_map(i32::to_ne_bytes).collect();
+        self.maps.rules.update_batch(&keys, &values)?;
+        for new in prepared {
+            self.maps.programs.delete(&new.slot.to_ne_bytes())?;
+            self.slots_free.remove(&new.slot);
+            self.generation += 1;
+            let entry = Entry {
+                slot: new.slot,
+                policy: Arc::new(new.policy),
+                domain: new.domain,
+                generation: self.generation,
+                parts: None,
+                unsure: false,
+                used: true,
+            };
+            self.schedule(&entry);
+            let old = self.entries.insert(new.key, entry);
+            self.retired.extend(old.and_then(|old| old.parts));
+        }
         Ok(())
+    }
+
+    fn schedule(&self, entry: &Entry) {
+        if entry.policy.rules.len() <= INTERPRETED_RULES_MAX {
+            self.background.forget(entry.slot);
+            return;
+        }
+        self.background.add(Job {
+            slot: entry.slot,
+            generation: entry.generation,
+            policy: entry.policy.clone(),
+            domain: entry.domain,
+        });
     }
 
     /// The slot of a policy that was applied: what goes into `policy_walk.slot`.
     #[must_use]
-    pub fn slot(&self, _key: &PolicyKey) -> Option<u32> {
-        None
+    pub fn slot(&self, key: &PolicyKey) -> Option<u32> {
+        self.entries.get(key).map(|entry| entry.slot)
     }
 
     /// Releases the slots that no port of the last snapshot uses; call it when the ports' values name the new ones.
@@ -79,27 +284,91 @@ impl PolicyTable {
     /// # Errors
     /// The kernel refuses.
     pub fn settle(&mut self) -> Result<(), PolicyError> {
-        Ok(())
+        self.retire()?;
+        let unused = self.entries.extract_if(.., |_, entry| !entry.used);
+        let unused: Vec<Entry> = unused.map(|(_, entry)| entry).collect();
+        let mut slots: Vec<u32> = std::mem::take(&mut self.inherited).into_iter().collect();
+        self.retired.extend(self.inherited_parts.take());
+        slots.extend(unused.iter().map(|entry| entry.slot));
+        for slot in &slots {
+            self.background.forget(*slot);
+            self.maps.programs.delete(&slot.to_ne_bytes())?;
+        }
+        self.retired
+            .extend(unused.into_iter().filter_map(|entry| entry.parts));
+        for slot in &slots {
+            self.maps.rules.delete(&slot.to_ne_bytes())?;
+        }
+        self.slots_free.extend(slots);
+        let domains = self.entries.values().map(|entry| entry.domain).collect();
+        self.members.settle(&self.maps.members, &domains)
     }
 
-    /// Installs what the background has compiled, and reports each.
+    /// Installs what the background has compiled, and reports each; what has become stale meanwhile is dropped.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn poll(&mut self) -> Result<Vec<CompileReport>, PolicyError> {
-        Ok(Vec::new())
+        self.retire()?;
+        let mut reports = Vec::new();
+        for done in self.background.done() {
+            reports.extend(self.install(done)?);
+        }
+        Ok(reports)
     }
 
-    /// The UUID of a rule that a packet matched.
+    /// Nothing is being compiled or waits for [`PolicyTable::poll`].
     #[must_use]
-    pub fn rule_id(&self, _slot: u32, _rule_index: u32) -> Option<SecurityGroupRuleId> {
-        None
+    pub fn is_settled(&self) -> bool {
+        self.background.is_idle()
+    }
+
+    fn install(&mut self, done: Done) -> Result<Option<CompileReport>, PolicyError> {
+        let current =
+            |entry: &&mut Entry| (entry.slot, entry.generation) == (done.slot, done.generation);
+        let Some(entry) = self.entries.values_mut().find(current) else {
+            return Ok(None);
+        };
+        let result = match done.result {
+            Err(error) => Err(error),
+            Ok(compiled) => {
+                for (place, prog) in compiled.parts.places.iter().zip(&compiled.rest) {
+                    self.maps.programs.set_fd(*place, prog.as_fd())?;
+                }
+                self.maps
+                    .programs
+                    .set_fd(done.slot, compiled.head.as_fd())?;
+                entry.parts = Some(compiled.parts);
+                Ok(compiled.insns)
+            }
+        };
+        Ok(Some(CompileReport {
+            slot: done.slot,
+            result,
+        }))
+    }
+
+    /// Empties the places of parts that no program leads to any more.
+    fn retire(&mut self) -> Result<(), PolicyError> {
+        for parts in std::mem::take(&mut self.retired) {
+            for place in &parts.places {
+                self.maps.programs.delete(&place.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// The policy in a slot.
     #[must_use]
-    pub fn policy(&self, _slot: u32) -> Option<&Policy> {
-        let _ = &self.maps;
-        None
+    pub fn policy(&self, slot: u32) -> Option<&Policy> {
+        let found = self.entries.values().find(|entry| entry.slot == slot);
+        found.map(|entry| entry.policy.as_ref())
+    }
+
+    /// The UUID of a rule that a packet matched.
+    #[must_use]
+    pub fn rule_id(&self, slot: u32, rule_index: u32) -> Option<SecurityGroupRuleId> {
+        let index = usize::try_from(rule_index).ok()?;
+        self.policy(slot)?.rule_ids.get(index).copied()
     }
 }
