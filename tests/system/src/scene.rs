@@ -33,8 +33,10 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A host with Weft and an outside. Fields are dropped in order: the process before the namespaces.
 #[derive(Debug)]
 pub struct Scene {
-    /// The running Weft.
-    pub weft: Weft,
+    /// The running Weft: all in one, or the agent alone.
+    pub weft: Option<Weft>,
+    /// The control plane, where it runs apart.
+    pub server: Option<Weft>,
     /// Where its things are.
     pub site: Site,
     /// Somebody who types `openstack`.
@@ -57,14 +59,35 @@ impl Scene {
     /// # Errors
     /// Not root, no binary, or it does not start.
     pub fn open(name: &str, options: &WeftOptions) -> Result<Self> {
-        let lab = Lab::new(name)?;
-        let (host, outside) = stage(&lab)?;
-        let site = Site::new(&lab, &host, options)?;
-        let weft = site.start(&lab, "all-in-one")?;
+        let (lab, host, outside, site) = stage(name, options)?;
+        let weft = Some(site.start(&lab, "all-in-one")?);
+        Self::with(lab, host, outside, site, weft, None)
+    }
+
+    /// The same with `weft server` and `weft agent` as two processes.
+    ///
+    /// # Errors
+    /// As [`Scene::open`].
+    pub fn open_apart(name: &str, options: &WeftOptions) -> Result<Self> {
+        let (lab, host, outside, site) = stage(name, options)?;
+        let server = Some(site.start(&lab, "server")?);
+        let weft = Some(site.start(&lab, "agent")?);
+        Self::with(lab, host, outside, site, weft, server)
+    }
+
+    fn with(
+        lab: Lab,
+        host: Namespace,
+        outside: Namespace,
+        site: Site,
+        weft: Option<Weft>,
+        server: Option<Weft>,
+    ) -> Result<Self> {
         let operator = Box::new(Client::new(&host)?);
         let (admin, report) = (site.admin(), Report::new());
         Ok(Self {
             weft,
+            server,
             site,
             operator,
             report,
@@ -73,6 +96,36 @@ impl Scene {
             admin,
             lab,
         })
+    }
+
+    /// Kills what runs as `weft`, does `meanwhile` without it, and starts it again.
+    ///
+    /// # Errors
+    /// It does not come back, or `meanwhile` failed.
+    pub fn crash_weft(
+        &mut self,
+        role: &str,
+        meanwhile: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        self.weft.take().context("weft does not run")?.kill()?;
+        meanwhile(self)?;
+        self.weft = Some(self.site.start(&self.lab, role)?);
+        self.operator = Box::new(Client::new(&self.host)?);
+        Ok(())
+    }
+
+    /// Kills the control plane and starts it again.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn crash_server(&mut self) -> Result<()> {
+        self.server
+            .take()
+            .context("the control plane does not run apart")?
+            .kill()?;
+        self.server = Some(self.site.start(&self.lab, "server")?);
+        self.operator = Box::new(Client::new(&self.host)?);
+        Ok(())
     }
 
     /// Types one line and shows it.
@@ -170,6 +223,64 @@ impl Scene {
             guest.start()?;
         }
         Ok(guests)
+    }
+
+    /// A guest on a network, with more options of `port create`, plugged and up but without addresses.
+    ///
+    /// # Errors
+    /// As [`Scene::plug`].
+    pub fn guest(
+        &mut self,
+        cloud: &Cloud,
+        network: &str,
+        name: &str,
+        options: &str,
+    ) -> Result<Guest> {
+        let line = format!("port create --network {network} {options} {name}");
+        let port = self.openstack(cloud, &line)?;
+        let mut guests = self.plug(&[(name, port)])?;
+        guests.pop().context("no guest was plugged")
+    }
+
+    /// A guest as [`Scene::guest`], with its addresses by DHCP and, if its port has one, by SLAAC.
+    ///
+    /// # Errors
+    /// No address comes.
+    pub fn booted_guest(&mut self, cloud: &Cloud, network: &str, name: &str) -> Result<Guest> {
+        let guest = self.guest(cloud, network, name, "")?;
+        guest.dhcp(&self.lab)?;
+        if guest.port.v6().is_ok() {
+            guest.slaac()?;
+        }
+        Ok(guest)
+    }
+
+    /// The external network `provider1` with its subnet, made by the administrator.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn external_network(&mut self) -> Result<()> {
+        let admin = self.admin.clone();
+        self.openstack(
+            &admin,
+            "network create --external --provider-physical-network provider --provider-network-type flat provider1",
+        )?;
+        self.openstack(
+            &admin,
+            "subnet create --network provider1 --subnet-range 203.0.113.0/24 --gateway 203.0.113.1 \
+             --allocation-pool start=203.0.113.11,end=203.0.113.250 --no-dhcp provider1-v4",
+        )
+        .map(drop)
+    }
+
+    /// A project's network with an IPv4 subnet.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn network(&mut self, cloud: &Cloud, name: &str, range: &str, options: &str) -> Result<()> {
+        self.openstack(cloud, &format!("network create {options} {name}"))?;
+        let subnet = format!("subnet create --network {name} --subnet-range {range} {name}-v4");
+        self.openstack(cloud, &subnet).map(drop)
     }
 
     /// Waits until the host has said that it enforces a guest's port.
@@ -287,6 +398,7 @@ impl Scene {
     pub fn close(self) -> Result<Report> {
         let Self {
             weft,
+            server,
             site,
             operator,
             mut report,
@@ -294,6 +406,7 @@ impl Scene {
             ..
         } = self;
         drop(operator);
+        let weft = weft.context("weft does not run")?;
         let memory = weft.memory_kib()?;
         let objects = weft.kernel_objects()?;
         report.remark(&format!(
@@ -311,6 +424,9 @@ impl Scene {
         let happened =
             stopped.map_or_else(|error| format!("{error:#}"), |()| "status 0".to_owned());
         report.equal("weft stops", "status 0", happened);
+        if let Some(server) = server {
+            server.stop()?;
+        }
         let gone = objects.wait_until_gone();
         let happened = gone.map_or_else(|error| format!("{error:#}"), |()| "none left".to_owned());
         report.equal("its programs, maps and links", "none left", happened);
@@ -328,14 +444,18 @@ impl Scene {
     }
 }
 
-/// The host and the outside, joined.
-fn stage(lab: &Lab) -> Result<(Namespace, Namespace)> {
+/// The host and the outside, joined once for each physical network: by `eth0`, `eth1`, … on the outside.
+fn stage(name: &str, options: &WeftOptions) -> Result<(Lab, Namespace, Namespace, Site)> {
+    let lab = Lab::new(name)?;
     let (host, outside) = (lab.namespace("host")?, lab.namespace("outside")?);
-    lab.veth((&host, "uplink0"), (&outside, "eth0"))?;
+    for (number, (_, interface)) in options.physical_networks.iter().enumerate() {
+        lab.veth((&host, interface), (&outside, &format!("eth{number}")))?;
+    }
     outside.run(&format!("ip address add {PHYSICAL_ROUTER}/24 dev eth0"))?;
     outside.run(&format!(
         "ip address add {PHYSICAL_ROUTER_V6}/64 dev eth0 nodad"
     ))?;
     outside.run(&format!("ip address add {INTERNET}/32 dev lo"))?;
-    Ok((host, outside))
+    let site = Site::new(&lab, &host, options)?;
+    Ok((lab, host, outside, site))
 }

@@ -25,7 +25,7 @@ impl std::fmt::Display for StockError {
 impl std::error::Error for StockError {}
 
 /// The client, installed, working inside one namespace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stock {
     namespace: Namespace,
     program: PathBuf,

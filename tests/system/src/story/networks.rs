@@ -7,15 +7,7 @@ use anyhow::{Context, Result};
 pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
     let admin = scene.admin.clone();
     let user = scene.project("demo")?;
-    scene.openstack(
-        &admin,
-        "network create --external --provider-physical-network provider --provider-network-type flat provider1",
-    )?;
-    scene.openstack(
-        &admin,
-        "subnet create --network provider1 --subnet-range 203.0.113.0/24 --gateway 203.0.113.1 \
-         --allocation-pool start=203.0.113.11,end=203.0.113.250 --no-dhcp provider1-v4",
-    )?;
+    scene.external_network()?;
     let networks = scene.openstack_all(
         &user,
         &[
