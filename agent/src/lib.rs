@@ -1,3 +1,5 @@
 //! Weft's host daemon: snapshot in, engines, report out.
 
 pub mod feed;
+pub mod service;
+pub mod socket;

@@ -1,0 +1,221 @@
+//! All services of a host behind one door: snapshot, event or tick in, actions out.
+
+use super::announce::Announcer;
+use super::dhcp::DhcpServer;
+use super::icmp_error::{self, Cause};
+use super::neighbour::Neighbours;
+use super::ra::RaServer;
+use super::{Action, Millis, Place, ServiceCounters};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+
+/// What an engine hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A DHCPv4 client's message.
+    Dhcp,
+    /// A DHCPv6 client's message.
+    Dhcpv6,
+    /// A router solicitation.
+    Ra,
+    /// ARP or ND from the wire that tells a neighbour's MAC address.
+    Neighbour,
+    /// A finished frame without a destination MAC address.
+    NeighbourNeeded,
+    /// A packet that died of its TTL.
+    TtlExceeded,
+    /// A packet that died of its size.
+    MtuExceeded,
+}
+
+/// One event of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEvent {
+    /// What it is about.
+    pub kind: EventKind,
+    /// Where the frame came from.
+    pub ingress: Place,
+    /// The neighbour that is needed.
+    pub next_hop: Option<IpAddr>,
+    /// The frame, at most [`limits::SERVICE_FRAME_BYTES_MAX`] of it.
+    pub frame: Vec<u8>,
+}
+
+/// A token bucket: so many events a second may cost the agent work.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: u32,
+    filled: Millis,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Millis) -> bool {
+        let seconds = now.saturating_sub(self.filled) / 1_000;
+        if seconds > 0 {
+            let gained = u32::try_from(seconds)
+                .unwrap_or(u32::MAX)
+                .saturating_mul(limits::SERVICE_PACKETS_PER_SECOND);
+            self.tokens = self
+                .tokens
+                .saturating_add(gained)
+                .min(limits::SERVICE_PACKETS_BURST);
+            self.filled += seconds * 1_000;
+        }
+        let paid = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        paid
+    }
+}
+
+/// The services' state under one snapshot.
+#[derive(Debug)]
+pub struct Services {
+    snapshot: Arc<HostSnapshot>,
+    lease_s: u32,
+    dhcp: DhcpServer,
+    ra: RaServer,
+    neighbours: Neighbours,
+    announcer: Announcer,
+    /// One for every place that asked since it is in the snapshot.
+    buckets: BTreeMap<Place, Bucket>,
+    counters: ServiceCounters,
+}
+
+impl Services {
+    /// Services that have nothing to answer yet.
+    #[must_use]
+    pub fn new(empty: Arc<HostSnapshot>, lease_s: u32) -> Self {
+        Self {
+            snapshot: empty,
+            lease_s,
+            dhcp: DhcpServer::default(),
+            ra: RaServer::default(),
+            neighbours: Neighbours::default(),
+            announcer: Announcer::default(),
+            buckets: BTreeMap::new(),
+            counters: ServiceCounters::default(),
+        }
+    }
+
+    /// Takes over a snapshot that the engines enforce.
+    pub fn apply(
+        &mut self,
+        snapshot: Arc<HostSnapshot>,
+        attached: &BTreeSet<PortId>,
+        now: Millis,
+    ) -> Vec<Action> {
+        self.dhcp = DhcpServer::new(&snapshot, self.lease_s);
+        let counters = &mut self.counters;
+        let mut actions = self.ra.apply(&snapshot, attached, now, counters);
+        actions.extend(self.neighbours.apply(&snapshot, now));
+        self.announcer.apply(&snapshot, now);
+        self.buckets.retain(|place, _| match place {
+            Place::Port(id) => snapshot.ports.contains_key(id),
+            Place::Network(id) => snapshot.networks.contains_key(id),
+        });
+        self.snapshot = snapshot;
+        actions
+    }
+
+    /// The attached guests changed.
+    pub fn guests_changed(&mut self, attached: &BTreeSet<PortId>, now: Millis) -> Vec<Action> {
+        let counters = &mut self.counters;
+        self.ra.apply(&self.snapshot, attached, now, counters)
+    }
+
+    /// A physical network's interface appeared.
+    pub fn network_attached(&mut self, network_id: NetworkId, now: Millis) {
+        self.neighbours.attached(network_id, now);
+        self.announcer.attached(network_id, now);
+    }
+
+    /// Answers one event.
+    pub fn event(&mut self, event: &ServiceEvent, now: Millis) -> Vec<Action> {
+        if !self.admitted(event.ingress, now) {
+            self.counters.rate_limited += 1;
+            return Vec::new();
+        }
+        let counters = &mut self.counters;
+        let frame = event.frame.as_slice();
+        match (event.kind, event.ingress, event.next_hop) {
+            (EventKind::Dhcp, Place::Port(port_id), _) => self
+                .dhcp
+                .answer(port_id, frame, counters)
+                .into_iter()
+                .collect(),
+            (EventKind::Ra, Place::Port(port_id), _) => {
+                self.ra.solicited(&self.snapshot, port_id, frame, counters)
+            }
+            (EventKind::Neighbour, Place::Network(network_id), _) => {
+                self.neighbours.heard(network_id, frame, now, counters)
+            }
+            (EventKind::NeighbourNeeded, _, Some(next_hop)) => {
+                self.neighbours.needed(next_hop, frame, now, counters)
+            }
+            (EventKind::TtlExceeded, place, _) => self.icmp_error(place, frame, Cause::TtlExceeded),
+            (EventKind::MtuExceeded, place, _) => self.icmp_error(place, frame, Cause::MtuExceeded),
+            _ => {
+                counters.unanswered += 1;
+                Vec::new()
+            }
+        }
+    }
+
+    fn icmp_error(&mut self, place: Place, frame: &[u8], cause: Cause) -> Vec<Action> {
+        icmp_error::answer(&self.snapshot, place, frame, cause, &mut self.counters)
+            .into_iter()
+            .collect()
+    }
+
+    /// Only places of the snapshot have a bucket, so that their number is bounded.
+    fn admitted(&mut self, place: Place, now: Millis) -> bool {
+        let known = match place {
+            Place::Port(id) => self.snapshot.ports.contains_key(&id),
+            Place::Network(id) => self.snapshot.networks.contains_key(&id),
+        };
+        let full = Bucket {
+            tokens: limits::SERVICE_PACKETS_BURST,
+            filled: now,
+        };
+        known && self.buckets.entry(place).or_insert(full).take(now)
+    }
+
+    /// What is due by the clock. `chance` gives numbers in 0..1.
+    pub fn tick(&mut self, now: Millis, chance: &mut dyn FnMut() -> f64) -> Vec<Action> {
+        let counters = &mut self.counters;
+        let mut actions = self.ra.tick(now, chance, counters);
+        actions.extend(self.neighbours.tick(now, counters));
+        actions.extend(self.announcer.tick(now, counters));
+        actions
+    }
+
+    /// When the next tick has something to do.
+    #[must_use]
+    pub fn due(&self) -> Option<Millis> {
+        let each = [self.ra.due(), self.neighbours.due(), self.announcer.due()];
+        each.into_iter().flatten().min()
+    }
+
+    /// What the services did so far.
+    #[must_use]
+    pub fn counters(&self) -> ServiceCounters {
+        self.counters
+    }
+
+    /// The neighbours on physical networks that are known.
+    pub fn neighbours(&self) -> impl Iterator<Item = (NetworkId, IpAddr, MacAddress)> {
+        self.neighbours.known()
+    }
+
+    /// What the snapshot asks of the services and they do not do.
+    #[must_use]
+    pub fn unsupported(&self) -> &[Unsupported] {
+        self.dhcp.unsupported()
+    }
+}
+
+#[cfg(test)]
+#[path = "services_tests.rs"]
+mod tests;
