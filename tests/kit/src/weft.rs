@@ -267,7 +267,11 @@ pub struct KernelObjects {
 }
 
 impl KernelObjects {
-    fn of(process: u32, pins: &Path) -> Result<Self> {
+    /// What a process holds by its open files, what is pinned below `pins`, and what hangs on these.
+    ///
+    /// # Errors
+    /// The process is gone, or bpftool fails.
+    pub fn of(process: u32, pins: &Path) -> Result<Self> {
         let mut objects = Self::default();
         for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
             // A file may be closed while the list is read.
