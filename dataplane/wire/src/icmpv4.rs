@@ -108,3 +108,13 @@ impl Repr {
         b
     }
 }
+
+/// Writes a message's type (ICMP or ICMPv6), and updates its checksum. What is cut stays.
+pub fn set_kind(message: &mut [u8], kind: u8) {
+    if message.len() >= HEADER_BYTES {
+        let old = [message[0], message[1]];
+        message[0] = kind;
+        let sum = checksum::update(u16_at(message, 2), &old, &[kind, old[1]]);
+        put(message, 2, sum.to_be_bytes());
+    }
+}

@@ -132,14 +132,14 @@ pub enum WalkError {
     /// More headers than allowed, or a routing header of type 0 (RFC 5095).
     #[error("more extension headers than allowed, or a routing header of type 0")]
     Refused,
-    /// A header runs over the end, or there are two fragment headers.
-    #[error("an extension header runs over the end of the packet, or a second fragment header")]
+    /// A header runs over the end.
+    #[error("an extension header runs over the end of the packet")]
     Malformed,
 }
 
 /// Walks the extension headers 0, 43, 44 and 60 from `next_header` on. For each, in this order: more than `headers_max`
-/// and type 0 routing are refused; it must have 8 bytes; its length must lie within the payload; a second fragment
-/// header is malformed. The walk ends at the first other header, and behind the header of a later fragment.
+/// are refused; it must have 8 bytes; its length must lie within the payload; type 0 routing is refused. The walk ends
+/// at the first other header, and behind the header of a later fragment. Of several fragment headers the last one holds.
 ///
 /// # Errors
 /// See [`WalkError`].
@@ -149,30 +149,29 @@ pub fn walk(next_header: u8, payload: &[u8], headers_max: usize) -> Result<Upper
         offset: 0,
         fragment: None,
     };
-    let mut headers = 0;
-    while matches!(
-        at.protocol,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::DESTINATION_OPTIONS
-    ) {
-        headers += 1;
-        if headers > headers_max {
+    for headers in 0.. {
+        if !is_extension(at.protocol) {
+            break;
+        }
+        if headers >= headers_max {
             return Err(WalkError::Refused);
         }
         let header = payload
             .get(at.offset..at.offset + 8)
             .ok_or(WalkError::Malformed)?;
+        let fragment = at.protocol == protocol::FRAGMENT;
+        let length = if fragment {
+            8
+        } else {
+            (usize::from(header[1]) + 1) * 8
+        };
+        if at.offset + length > payload.len() {
+            return Err(WalkError::Malformed);
+        }
         if at.protocol == protocol::ROUTING && header[2] == 0 {
             return Err(WalkError::Refused);
         }
-        let mut length = (usize::from(header[1]) + 1) * 8;
-        if at.protocol == protocol::FRAGMENT {
-            if at.fragment.is_some() {
-                return Err(WalkError::Malformed);
-            }
-            length = 8;
+        if fragment {
             let word = u16_at(header, 2);
             at.fragment = Some(Fragment {
                 offset: word >> 3,
@@ -182,14 +181,21 @@ pub fn walk(next_header: u8, payload: &[u8], headers_max: usize) -> Result<Upper
         }
         at.protocol = header[0];
         at.offset += length;
-        if at.offset > payload.len() {
-            return Err(WalkError::Malformed);
-        }
         if at.fragment.is_some_and(|f| f.offset != 0) {
             break;
         }
     }
     Ok(at)
+}
+
+fn is_extension(header: u8) -> bool {
+    matches!(
+        header,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::DESTINATION_OPTIONS
+    )
 }
 
 /// A fixed header as a value. Traffic class and flow label are skipped in parsing and emitted as 0.

@@ -17,6 +17,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndisc;
 pub mod tcp;
+pub mod translate;
 pub mod udp;
 
 /// An IEEE 802 MAC-48 address as it stands in a frame.

@@ -1,0 +1,229 @@
+//! One session: what the walk found, and the two transformations that follow from it.
+//!
+//! The reply transformation is not computed but mirrored: docs/pipeline.md, section 4.
+
+use super::key::{Ingress, SessionKey, Tuple};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use weft_model::limits::session_timeout_s as timeout;
+use weft_model::{MacAddress, NetworkId, PortBlock, PortId, Revision, SecurityGroupRuleId};
+use weft_wire::{protocol, tcp};
+
+/// Which of the two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// As the opener sent it.
+    Forward,
+    /// Back to the opener.
+    Reply,
+}
+
+/// State, for timeouts only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The reply direction was not seen yet.
+    Opening,
+    /// Both directions were seen.
+    Established,
+    /// TCP after FIN or RST.
+    Closing,
+}
+
+/// Who opened a session: what the walk needs besides the tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    /// Source MAC of the first packet.
+    pub source_mac: MacAddress,
+    /// Destination MAC of the first packet.
+    pub destination_mac: MacAddress,
+    /// ICMP type and code of the first packet.
+    pub icmp: Option<(u8, u8)>,
+}
+
+/// How a routed packet's link header changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Subtracted from TTL or hop limit: 1 or 2.
+    pub ttl_decrement: u8,
+    /// The leg's MAC.
+    pub source_mac: MacAddress,
+    /// The neighbour's MAC; zero while it is unknown.
+    pub destination_mac: MacAddress,
+    /// Who has that MAC, if the neighbour table was asked.
+    pub next_hop: Option<IpAddr>,
+    /// MTU of the network that it leaves by, bytes of IP packet.
+    pub mtu: u32,
+    /// MTU of the opener's network, for the other direction.
+    pub reply_mtu: u32,
+}
+
+/// Where a walk leads: the forward transformation, the port of SNAT still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Out there.
+    pub output: Ingress,
+    /// Routed so; none if bridged.
+    pub hop: Option<Hop>,
+    /// New source address.
+    pub source: IpAddr,
+    /// New destination address.
+    pub destination: IpAddr,
+    /// The new source port is to be taken from here.
+    pub snat: Option<PortBlock>,
+}
+
+impl Path {
+    /// A bridged path.
+    #[must_use]
+    pub fn bridged(output: Ingress, tuple: Tuple) -> Self {
+        Self {
+            output,
+            hop: None,
+            source: tuple.source,
+            destination: tuple.destination,
+            snat: None,
+        }
+    }
+
+    /// The tuple behind the translation, with this source port.
+    #[must_use]
+    pub fn translated(&self, tuple: Tuple, source_port: u16) -> Tuple {
+        Tuple {
+            source: self.source,
+            destination: self.destination,
+            source_port,
+            ..tuple
+        }
+    }
+}
+
+/// What is done to the packets of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transformation {
+    /// The tuple before.
+    pub from: Tuple,
+    /// The tuple behind.
+    pub to: Tuple,
+    /// Out there.
+    pub output: Ingress,
+    /// Link header and MTU; none if bridged: then the frame's MACs stay.
+    pub hop: Option<Hop>,
+}
+
+/// A tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Key of the forward entry.
+    pub forward: SessionKey,
+    /// Key of the reply entry.
+    pub reply: SessionKey,
+    /// The network that the opener was on.
+    pub network_id: NetworkId,
+    /// The first packet.
+    pub opener: Opener,
+    /// Where the walk led.
+    pub path: Path,
+    /// The guest port that it counts for.
+    pub owner: Option<PortId>,
+    /// What it was computed under; another generation makes it stale.
+    pub generation: u64,
+    /// The snapshot's revision at that time.
+    pub revision: Revision,
+    /// The rules that allowed it: the opener's egress, the destination's ingress.
+    pub rules: [Option<SecurityGroupRuleId>; 2],
+    /// For its timeout.
+    pub state: State,
+    /// Seconds of the newest packet of either direction.
+    pub seen_s: u32,
+}
+
+impl Session {
+    /// The destination MAC that packets of a direction must have.
+    #[must_use]
+    pub fn match_mac(&self, way: Way) -> MacAddress {
+        match (way, self.path.hop) {
+            (Way::Forward, _) => self.opener.destination_mac,
+            (Way::Reply, Some(hop)) => hop.source_mac,
+            (Way::Reply, None) => self.opener.source_mac,
+        }
+    }
+
+    /// The transformation of a direction.
+    #[must_use]
+    pub fn transformation(&self, way: Way) -> Transformation {
+        match way {
+            Way::Forward => Transformation {
+                from: self.forward.tuple,
+                to: self.reply.tuple.reversed(),
+                output: self.reply.ingress,
+                hop: self.path.hop,
+            },
+            Way::Reply => Transformation {
+                from: self.reply.tuple,
+                to: self.forward.tuple.reversed(),
+                output: self.forward.ingress,
+                hop: self.path.hop.map(|hop| Hop {
+                    source_mac: self.opener.destination_mac,
+                    destination_mac: self.opener.source_mac,
+                    next_hop: None,
+                    mtu: hop.reply_mtu,
+                    reply_mtu: hop.mtu,
+                    ..hop
+                }),
+            },
+        }
+    }
+
+    /// Seconds that it may be idle.
+    #[must_use]
+    pub fn timeout_s(&self) -> u32 {
+        match (self.forward.tuple.protocol, self.state) {
+            (protocol::TCP, State::Opening) => timeout::TCP_OPENING,
+            (protocol::TCP, State::Established) => timeout::TCP_ESTABLISHED,
+            (protocol::TCP, State::Closing) => timeout::TCP_CLOSING,
+            (protocol::ICMP | protocol::ICMPV6, _) => timeout::ICMP,
+            (_, State::Opening) => timeout::UDP_OPENING,
+            (_, _) => timeout::UDP_ESTABLISHED,
+        }
+    }
+
+    /// Whether it is as good as absent.
+    #[must_use]
+    pub fn is_expired(&self, now_s: u32) -> bool {
+        now_s.saturating_sub(self.seen_s) > self.timeout_s()
+    }
+
+    /// Counts a packet: idle time and state. `tcp_flags` are none for other protocols, and for later fragments, which
+    /// change no state.
+    pub fn see(&mut self, way: Way, seen: Seen, now_s: u32) {
+        self.seen_s = now_s;
+        let flags = match seen {
+            Seen::LaterFragment => return,
+            Seen::Tcp(flags) => flags,
+            Seen::Other => 0,
+        };
+        if flags & (tcp::FIN | tcp::RST) != 0 {
+            self.state = State::Closing;
+        } else if self.state == State::Closing
+            && way == Way::Forward
+            && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+        {
+            self.state = State::Opening;
+        } else if self.state == State::Opening && way == Way::Reply {
+            self.state = State::Established;
+        }
+    }
+}
+
+/// What of a packet moves a session's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A TCP segment with these flags.
+    Tcp(u8),
+    /// A later fragment.
+    LaterFragment,
+    /// Any other packet.
+    Other,
+}

@@ -1,0 +1,67 @@
+//! Mistakes that can be planted in the reference engine, so that the tests of engines can be tested: machinery that does
+//! not find these would not find a real one. Never set but by tests.
+
+/// A planted mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mutant {
+    /// A rule's port range has no end.
+    PortRangeEnd,
+    /// A rule for an ICMP type holds for all codes.
+    IcmpCode,
+    /// A rule's remote group is everybody.
+    RemoteGroup,
+    /// Ingress rules see the source before its translation.
+    IngressSource,
+    /// A routed packet keeps its TTL.
+    Ttl,
+    /// The first route that matches is taken, not the longest.
+    LongestPrefix,
+    /// A session outlives a change of policy.
+    StaleSession,
+    /// A session serves packets to any MAC address.
+    SessionMac,
+    /// A TCP session may be opened by any segment.
+    OpenerTest,
+    /// SNAT takes a port without asking whether it is free.
+    SnatPortTaken,
+    /// SNAT's first candidate may lie outside of the block.
+    SnatBlock,
+    /// A translated UDP datagram without a checksum gets one.
+    UdpZeroChecksum,
+    /// The packet inside of an ICMP error is not translated.
+    IcmpErrorInside,
+    /// Later fragments pass port security without a look at their source.
+    FragmentSource,
+    /// An ARP packet may speak for any address.
+    ArpSender,
+    /// ND from beyond a router is answered.
+    NdHopLimit,
+    /// Replies are not measured against the MTU.
+    ReplyMtu,
+    /// A packet through a floating IP on another router loses only one of its TTL.
+    HairpinTtl,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::PortRangeEnd,
+        Self::IcmpCode,
+        Self::RemoteGroup,
+        Self::IngressSource,
+        Self::Ttl,
+        Self::LongestPrefix,
+        Self::StaleSession,
+        Self::SessionMac,
+        Self::OpenerTest,
+        Self::SnatPortTaken,
+        Self::SnatBlock,
+        Self::UdpZeroChecksum,
+        Self::IcmpErrorInside,
+        Self::FragmentSource,
+        Self::ArpSender,
+        Self::NdHopLimit,
+        Self::ReplyMtu,
+        Self::HairpinTtl,
+    ];
+}

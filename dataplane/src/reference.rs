@@ -1,0 +1,424 @@
+//! The reference engine: docs/pipeline.md in Rust, over the snapshot itself.
+//!
+//! Guarantees: it reads the configuration, never anything lowered from it, so that it cannot share a compiler's mistakes;
+//! it accepts any bytes as a frame. A snapshot must have been validated. It is slow: every question is a search.
+
+use crate::flow::bucket::Bucket;
+use crate::flow::fragment::FragmentTable;
+use crate::flow::key::Ingress;
+use crate::flow::session::{Hop, Session, Transformation, Way};
+use crate::flow::table::{SessionTable, TableLimits};
+use crate::mutant::Mutant;
+use crate::pipeline;
+use crate::stage::arp_nd::{self, Answer};
+use crate::stage::decode::{self, Body, IpPacket, Packet};
+use crate::stage::session::{Desk, Found};
+use crate::stage::{Sight, deliver, dhcp, icmp_error, mtu, port_security, session};
+use crate::topology;
+use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
+use crate::walk::{End, Neighbours};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_model::limits::{SESSIONS_MAX_DEFAULT, SESSIONS_PER_PORT_MAX_DEFAULT};
+use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId, Stage};
+
+/// How a reference engine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceConfig {
+    /// Sessions of the host.
+    pub sessions_max: u32,
+    /// Sessions that one port may hold.
+    pub sessions_per_port_max: u32,
+    /// A planted mistake, for tests of the tests.
+    pub mutant: Option<Mutant>,
+}
+
+impl Default for ReferenceConfig {
+    fn default() -> Self {
+        Self {
+            sessions_max: SESSIONS_MAX_DEFAULT,
+            sessions_per_port_max: SESSIONS_PER_PORT_MAX_DEFAULT,
+            mutant: None,
+        }
+    }
+}
+
+/// The reference engine and all its state.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    config: ReferenceConfig,
+    snapshot: Option<Arc<HostSnapshot>>,
+    generation: u64,
+    sessions: SessionTable,
+    fragments: FragmentTable,
+    neighbours: Neighbours,
+    buckets: BTreeMap<Ingress, Bucket>,
+}
+
+/// What the stages told beside the verdict.
+#[derive(Default)]
+struct Notes {
+    trace: Trace,
+    session: Option<SessionNote>,
+    copy: Option<Copy>,
+    tuple: Option<crate::Tuple>,
+}
+
+/// A packet on its way.
+struct Packets<'a> {
+    sight: Sight<'a>,
+    frame: &'a [u8],
+    now_s: u32,
+}
+
+impl Reference {
+    /// An engine without a snapshot: it drops and passes everything.
+    #[must_use]
+    pub fn new(config: ReferenceConfig) -> Self {
+        Self {
+            config,
+            snapshot: None,
+            generation: 0,
+            sessions: SessionTable::new(TableLimits {
+                sessions_max: config.sessions_max,
+                sessions_per_port_max: config.sessions_per_port_max,
+            }),
+            fragments: FragmentTable::default(),
+            neighbours: Neighbours::new(),
+            buckets: BTreeMap::new(),
+        }
+    }
+
+    /// Enforces another snapshot, which must be valid; all sessions become stale.
+    pub fn apply(&mut self, snapshot: Arc<HostSnapshot>) {
+        self.snapshot = Some(snapshot);
+        self.generation += 1;
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<HostSnapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// A neighbour on a physical network has this MAC address.
+    pub fn neighbour_put(&mut self, network: NetworkId, address: IpAddr, mac: MacAddress) {
+        if self.neighbours.insert((network, address), mac) != Some(mac) {
+            self.generation += 1;
+        }
+    }
+
+    /// A neighbour is not known any more.
+    pub fn neighbour_delete(&mut self, network: NetworkId, address: IpAddr) {
+        if self.neighbours.remove(&(network, address)).is_some() {
+            self.generation += 1;
+        }
+    }
+
+    /// The sessions, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter()
+    }
+
+    /// Deletes idle sessions, and says how many.
+    pub fn expire(&mut self, now_s: u32) -> usize {
+        self.sessions.expire(now_s)
+    }
+
+    /// What becomes of a frame. `now_s` are whole seconds of any clock that does not run backwards. A frame from a port
+    /// or network that is not in the snapshot is dropped as `port_down`, or passes.
+    pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
+        let mut notes = Notes::default();
+        let snapshot = self.snapshot.clone();
+        let sight = snapshot
+            .as_deref()
+            .and_then(|s| Sight::new(s, ingress, self.config.mutant));
+        let verdict = match (sight, ingress) {
+            (Some(sight), _) => {
+                let packet = Packets {
+                    sight,
+                    frame,
+                    now_s,
+                };
+                self.judge(&packet, &mut notes).unwrap_or_else(|reason| {
+                    notes
+                        .trace
+                        .say(reason.stage(), format!("{reason}: {}", reason.sentence()));
+                    Verdict::Drop(reason)
+                })
+            }
+            (None, Ingress::Port(_)) => Verdict::Drop(DropReason::PortDown),
+            (None, Ingress::Network(_)) => Verdict::Pass,
+        };
+        Outcome {
+            verdict,
+            steps: notes.trace.steps,
+            tuple: notes.tuple,
+            session: notes.session,
+            copy: notes.copy,
+            revision: snapshot.map(|s| s.revision).unwrap_or_default(),
+        }
+    }
+
+    fn judge(&mut self, on: &Packets<'_>, notes: &mut Notes) -> Result<Verdict, DropReason> {
+        if on.sight.port.is_some_and(|(_, port)| !port.admin_state_up) {
+            return Err(DropReason::PortDown);
+        }
+        let mut packet = match decode::process(on.frame) {
+            Err(reason) if on.sight.port.is_none() => {
+                notes
+                    .trace
+                    .say(Stage::Decode, format!("not ours: {reason}"));
+                return Ok(Verdict::Pass);
+            }
+            decoded => decoded?,
+        };
+        for stage in pipeline::PACKET {
+            let verdict = match stage {
+                Stage::PortSecurity => port_secure(on, &packet, notes)?,
+                Stage::ArpNd => self.arp_nd(on, &packet, notes)?,
+                Stage::Dhcp => self.dhcp(on, &packet, notes)?,
+                Stage::Session => Some(self.forward(on, &mut packet, notes)?),
+                // Decode came first.
+                _ => None,
+            };
+            if let Some(verdict) = verdict {
+                return Ok(verdict);
+            }
+        }
+        Err(DropReason::EngineError)
+    }
+
+    /// Whether the agent gets one more frame of this input now.
+    fn take_token(&mut self, on: &Packets<'_>) -> bool {
+        self.buckets
+            .entry(on.sight.ingress)
+            .or_default()
+            .take(on.now_s)
+    }
+
+    fn serve(&mut self, on: &Packets<'_>, service: Service) -> Result<Verdict, DropReason> {
+        let taken = self.take_token(on);
+        taken
+            .then_some(Verdict::Service(service))
+            .ok_or(DropReason::ServiceRateLimit)
+    }
+
+    fn copy(&mut self, on: &Packets<'_>, notes: &mut Notes, copy: Copy) {
+        if self.take_token(on) {
+            notes.copy = Some(copy);
+        }
+    }
+
+    fn arp_nd(
+        &mut self,
+        on: &Packets<'_>,
+        packet: &Packet,
+        notes: &mut Notes,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let answer = match &packet.body {
+            Body::Arp(arp) => arp_nd::process_arp(&on.sight, packet, arp, on.frame),
+            Body::Ip(ip) => match arp_nd::process_nd(&on.sight, packet, ip, on.frame) {
+                Some(answer) => answer,
+                None => return Ok(None),
+            },
+        };
+        let frame = on.frame.to_vec();
+        notes.trace.say(Stage::ArpNd, answer.sentence());
+        Ok(Some(match answer {
+            Answer::Drop(reason) => return Err(reason),
+            Answer::Reply(frame) => {
+                if on.sight.port.is_none() {
+                    self.copy(on, notes, Copy::Neighbour);
+                }
+                Verdict::Reply { frame }
+            }
+            Answer::Uplink => Verdict::Uplink {
+                network: on.sight.network_id,
+                frame,
+            },
+            Answer::Deliver(port) => Verdict::Deliver { port, frame },
+            Answer::Neighbour => self.serve(on, Service::Neighbour)?,
+            Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
+            Answer::Pass => Verdict::Pass,
+        }))
+    }
+
+    fn dhcp(
+        &mut self,
+        on: &Packets<'_>,
+        packet: &Packet,
+        notes: &mut Notes,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let (Body::Ip(ip), Some((_, port))) = (&packet.body, on.sight.port) else {
+            return Ok(None);
+        };
+        let Some(asked) = dhcp::process(on.sight.snapshot, port, ip) else {
+            return Ok(None);
+        };
+        let service = match asked {
+            dhcp::Asked::Dhcp => Service::Dhcp,
+            dhcp::Asked::Dhcpv6 => Service::Dhcpv6,
+        };
+        notes
+            .trace
+            .say(Stage::Dhcp, format!("for the agent: {}", service.name()));
+        self.serve(on, service).map(Some)
+    }
+
+    /// Session, walk and everything behind.
+    fn forward(
+        &mut self,
+        on: &Packets<'_>,
+        packet: &mut Packet,
+        notes: &mut Notes,
+    ) -> Result<Verdict, DropReason> {
+        let destination_mac = packet.destination_mac;
+        let found = self.find(on, packet, notes);
+        let Body::Ip(ip) = &packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        notes.tuple = Some(ip.tuple);
+        let strange = on.sight.port.is_none()
+            && !topology::is_let_in(on.sight.snapshot, on.sight.network_id, destination_mac);
+        let is_error = ip.icmp_kind() == Some(decode::IcmpKind::Error);
+        match found {
+            Err(DropReason::FragmentUnknown) if strange => Ok(Verdict::Pass),
+            Err(DropReason::IcmpNoSession) if strange && is_error => Ok(Verdict::Pass),
+            Err(reason) => Err(reason),
+            Ok(Found::End(End::EchoReply)) => {
+                notes.trace.say(Stage::Router, "answers the echo request");
+                Ok(Verdict::Reply {
+                    frame: deliver::echo_reply(on.frame, ip),
+                })
+            }
+            Ok(Found::End(End::Multicast)) => {
+                notes.trace.say(
+                    Stage::Bridge,
+                    "multicast on a physical network: to the uplink",
+                );
+                let network = on.sight.network_id;
+                Ok(Verdict::Uplink {
+                    network,
+                    frame: on.frame.to_vec(),
+                })
+            }
+            Ok(Found::End(_)) => {
+                notes.trace.say(Stage::Bridge, "not ours: the host's own");
+                Ok(Verdict::Pass)
+            }
+            Ok(Found::Opened(new)) => {
+                self.measure(on, ip, new.path.hop.as_ref(), Way::Forward, notes)?;
+                let (mut desk, network_id) = (self.desk(on, notes), on.sight.network_id);
+                let (transformation, note) = session::record(&mut desk, &new, network_id)?;
+                notes.session = Some(note);
+                let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
+                Ok(self.send(on, notes, &transformation, frame))
+            }
+            Ok(Found::Hit(transformation, note)) => {
+                notes.session = Some(note);
+                self.measure(on, ip, transformation.hop.as_ref(), note.way, notes)?;
+                let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
+                Ok(self.send(on, notes, &transformation, frame))
+            }
+            Ok(Found::Error(transformation, note, inside)) => {
+                notes.session = Some(note);
+                self.measure(on, ip, transformation.hop.as_ref(), note.way, notes)?;
+                let mutant = on.sight.mutant;
+                let frame = icmp_error::process(on.frame, ip, &inside, &transformation, mutant);
+                Ok(self.send(on, notes, &transformation, frame))
+            }
+        }
+    }
+
+    fn find(
+        &mut self,
+        on: &Packets<'_>,
+        packet: &mut Packet,
+        notes: &mut Notes,
+    ) -> Result<Found, DropReason> {
+        let Body::Ip(ip) = &mut packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        session::fragment_follow(&on.sight, &mut self.fragments, ip)?;
+        let ip = ip.clone();
+        session::process(&mut self.desk(on, notes), packet, &ip, on.frame)
+    }
+
+    fn desk<'a>(&'a mut self, on: &Packets<'a>, notes: &'a mut Notes) -> Desk<'a> {
+        Desk {
+            sight: on.sight,
+            sessions: &mut self.sessions,
+            neighbours: &self.neighbours,
+            generation: self.generation,
+            now_s: on.now_s,
+            trace: &mut notes.trace,
+        }
+    }
+
+    fn measure(
+        &mut self,
+        on: &Packets<'_>,
+        ip: &IpPacket,
+        hop: Option<&Hop>,
+        way: Way,
+        notes: &mut Notes,
+    ) -> Result<(), DropReason> {
+        let Some(hop) = hop else { return Ok(()) };
+        let measured = mtu::process(ip.ttl, ip.ip_bytes, hop, way, on.sight.mutant);
+        match measured {
+            Err(DropReason::TtlExceeded) => self.copy(on, notes, Copy::TtlExceeded),
+            Err(DropReason::MtuExceeded) => self.copy(on, notes, Copy::MtuExceeded(hop.mtu)),
+            _ => {}
+        }
+        measured
+    }
+
+    fn send(
+        &mut self,
+        on: &Packets<'_>,
+        notes: &mut Notes,
+        transformation: &Transformation,
+        frame: Vec<u8>,
+    ) -> Verdict {
+        notes
+            .trace
+            .say(Stage::Deliver, format!("to {}", transformation.output));
+        if let Some(Hop {
+            next_hop: Some(address),
+            destination_mac,
+            ..
+        }) = transformation.hop
+            && destination_mac.is_zero()
+        {
+            self.copy(on, notes, Copy::NeighbourNeeded(address));
+        }
+        match transformation.output {
+            Ingress::Port(port) => Verdict::Deliver { port, frame },
+            Ingress::Network(network) => Verdict::Uplink { network, frame },
+        }
+    }
+}
+
+fn port_secure(
+    on: &Packets<'_>,
+    packet: &Packet,
+    notes: &mut Notes,
+) -> Result<Option<Verdict>, DropReason> {
+    let Some((_, port)) = on.sight.port else {
+        return Ok(None);
+    };
+    if port.port_security_enabled {
+        port_security::process(&on.sight, port, packet, on.frame)?;
+        notes.trace.say(
+            Stage::PortSecurity,
+            format!("{} may send this", packet.source_mac),
+        );
+    } else {
+        notes
+            .trace
+            .say(Stage::PortSecurity, "the port has no port security");
+    }
+    Ok(None)
+}

@@ -1,0 +1,71 @@
+//! The stages. Each file says what it guarantees, what it assumes of the stages before it, and holds pure functions over
+//! the snapshot and the packet; what they all need to know of the packet is [`Sight`].
+
+pub mod arp_nd;
+pub mod bridge;
+pub mod decode;
+pub mod deliver;
+pub mod dhcp;
+pub mod icmp_error;
+pub mod mtu;
+pub mod nat;
+pub mod port_security;
+pub mod router;
+pub mod security_group;
+pub mod session;
+
+use crate::flow::key::Ingress;
+use crate::mutant::Mutant;
+use weft_model::{HostSnapshot, NetworkId, Port, PortId};
+
+/// Where a packet is seen, and under what.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// The configuration.
+    pub snapshot: &'a HostSnapshot,
+    /// Where the packet came in.
+    pub ingress: Ingress,
+    /// Which network that is.
+    pub network_id: NetworkId,
+    /// The guest's port; none for the uplink.
+    pub port: Option<(PortId, &'a Port)>,
+    /// A planted mistake, in tests of the tests.
+    pub mutant: Option<Mutant>,
+}
+
+impl<'a> Sight<'a> {
+    /// The view from an ingress; none if the port or network is not in the snapshot.
+    #[must_use]
+    pub fn new(
+        snapshot: &'a HostSnapshot,
+        ingress: Ingress,
+        mutant: Option<Mutant>,
+    ) -> Option<Self> {
+        let (network_id, port) = match ingress {
+            Ingress::Port(id) => {
+                let port = snapshot.ports.get(&id)?;
+                (port.network_id, Some((id, port)))
+            }
+            Ingress::Network(id) => snapshot.networks.contains_key(&id).then_some((id, None))?,
+        };
+        Some(Self {
+            snapshot,
+            ingress,
+            network_id,
+            port,
+            mutant,
+        })
+    }
+
+    /// Whether this mistake is planted.
+    #[must_use]
+    pub fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// Whether frames of the packet's network leave through an interface of the host.
+    #[must_use]
+    pub fn is_physical(&self) -> bool {
+        crate::topology::is_physical(self.snapshot, self.network_id)
+    }
+}

@@ -1,0 +1,379 @@
+//! Router: routes, next hops, hairpins, and what comes from outside. docs/pipeline.md, section 5.
+//!
+//! Guarantees: what leaves a router goes to a neighbour that the snapshot or the neighbour table knows, or to the uplink
+//! unresolved. Assumes the bridge stage's choice of a router. Cost: all routes of the router.
+
+use super::nat;
+use crate::flow::key::{Ingress, Tuple};
+use crate::flow::session::{Hop, Path};
+use crate::mutant::Mutant;
+use crate::topology;
+use crate::walk::{End, Walk};
+use std::net::IpAddr;
+use weft_model::{
+    DropReason, FloatingIp, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage,
+};
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug)]
+enum Target<'a> {
+    /// By an interface to this neighbour.
+    Inside(&'a RouterInterface, IpAddr),
+    /// By the gateway to this neighbour.
+    Outside(IpAddr),
+    /// Its next hop is in no connected subnet.
+    Unreachable,
+}
+
+/// From a guest through a router.
+///
+/// # Errors
+/// The reason to drop it.
+pub fn route(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, DropReason> {
+    let (sight, tuple) = (walk.sight, walk.opening.tuple);
+    if topology::is_never_routed(tuple.source) || topology::is_never_routed(tuple.destination) {
+        return Err(DropReason::LinkLocalNotRouted);
+    }
+    let own = topology::is_interface_address(router, tuple.destination)
+        || topology::is_gateway_address(router, tuple.destination);
+    if own {
+        return echo(walk, DropReason::RouterLocalUnsupported);
+    }
+    let gateway_network = router.gateway.as_ref().map(|g| g.network_id);
+    let anothers = sight.snapshot.routers.values().any(|other| {
+        other.gateway.as_ref().map(|g| g.network_id) == gateway_network
+            && topology::is_gateway_address(other, tuple.destination)
+    });
+    if anothers {
+        return Err(DropReason::RouterLocalUnsupported);
+    }
+    let floating = gateway_network
+        .and_then(|network| topology::floating_ip(sight.snapshot, network, tuple.destination));
+    if let Some(floating) = floating {
+        return hairpin(walk, id, router, floating);
+    }
+    match longest_prefix(walk, router, true).ok_or(DropReason::NoRoute)? {
+        Target::Inside(interface, next_hop) => inside(walk, interface, next_hop),
+        Target::Outside(next_hop) => outside(walk, id, router, next_hop),
+        Target::Unreachable => Err(DropReason::NoRoute),
+    }
+}
+
+/// From outside, to a router's gateway or floating IP.
+///
+/// # Errors
+/// The reason to drop it.
+pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropReason> {
+    let (sight, tuple) = (walk.sight, walk.opening.tuple);
+    if !router.admin_state_up {
+        return Err(DropReason::RouterDown);
+    }
+    if topology::is_never_routed(tuple.source) || topology::is_never_routed(tuple.destination) {
+        return Err(DropReason::LinkLocalNotRouted);
+    }
+    if let Some(f) = topology::floating_ip(sight.snapshot, sight.network_id, tuple.destination) {
+        walk.opener_test()?;
+        let (router, source_mac) = floating_leg(walk, f)?;
+        if !router.admin_state_up {
+            return Err(DropReason::RouterDown);
+        }
+        walk.say(
+            Stage::Nat,
+            format!(
+                "floating IP {} is {}",
+                f.floating_ip_address, f.fixed_ip_address
+            ),
+        );
+        return to_floating(
+            walk,
+            f,
+            tuple.source,
+            Leg {
+                source_mac,
+                ttl_decrement: 1,
+            },
+        );
+    }
+    if !tuple.is_ipv6() {
+        if topology::is_gateway_address(router, tuple.destination) {
+            return echo(walk, DropReason::NatNoSession);
+        }
+        if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
+            return Err(DropReason::NatPrivateDestination);
+        }
+    }
+    let own = topology::is_interface_address(router, tuple.destination)
+        || topology::is_gateway_address(router, tuple.destination);
+    if own {
+        return echo(walk, DropReason::RouterLocalUnsupported);
+    }
+    match longest_prefix(walk, router, false) {
+        Some(Target::Inside(interface, next_hop)) => inside(walk, interface, next_hop),
+        _ => Err(DropReason::NoRoute),
+    }
+}
+
+fn echo(walk: &mut Walk<'_>, otherwise: DropReason) -> Result<End, DropReason> {
+    if walk.opening.echo_request {
+        Ok(End::EchoReply)
+    } else {
+        Err(otherwise)
+    }
+}
+
+/// The leg that a packet leaves a router by.
+#[derive(Clone, Copy)]
+struct Leg {
+    source_mac: MacAddress,
+    ttl_decrement: u8,
+}
+
+fn hairpin(
+    walk: &mut Walk<'_>,
+    id: RouterId,
+    router: &Router,
+    floating: &FloatingIp,
+) -> Result<End, DropReason> {
+    let snapshot = walk.sight.snapshot;
+    if !snapshot
+        .routers
+        .get(&floating.router_id)
+        .is_some_and(|r| r.admin_state_up)
+    {
+        return Err(DropReason::RouterDown);
+    }
+    let seen = nat::source(&walk.sight, id, router, walk.opening.tuple)?;
+    let (_, source_mac) = floating_leg(walk, floating)?;
+    walk.opener_test()?;
+    let same = floating.router_id == id || walk.sight.has(Mutant::HairpinTtl);
+    walk.say(
+        Stage::Nat,
+        format!(
+            "hairpin: {} is {}, the source is seen as {}",
+            floating.floating_ip_address, floating.fixed_ip_address, seen.source
+        ),
+    );
+    let leg = Leg {
+        source_mac,
+        ttl_decrement: if same { 1 } else { 2 },
+    };
+    let end = to_floating(walk, floating, seen.source, leg)?;
+    Ok(match end {
+        End::Path(path) => End::Path(Path {
+            snat: seen.snat,
+            ..path
+        }),
+        other => other,
+    })
+}
+
+/// The floating IP's router, and the MAC of its interface towards the fixed address.
+fn floating_leg<'a>(
+    walk: &Walk<'a>,
+    floating: &FloatingIp,
+) -> Result<(&'a Router, MacAddress), DropReason> {
+    let snapshot = walk.sight.snapshot;
+    let router = snapshot
+        .routers
+        .get(&floating.router_id)
+        .ok_or(DropReason::NoRoute)?;
+    let fixed = IpAddr::V4(floating.fixed_ip_address);
+    let interface =
+        topology::interface_towards(snapshot, router, fixed).ok_or(DropReason::NoRoute)?;
+    Ok((router, interface.mac_address))
+}
+
+fn to_floating(
+    walk: &Walk<'_>,
+    floating: &FloatingIp,
+    source: IpAddr,
+    leg: Leg,
+) -> Result<End, DropReason> {
+    let snapshot = walk.sight.snapshot;
+    let port = snapshot
+        .ports
+        .get(&floating.port_id)
+        .ok_or(DropReason::NoRoute)?;
+    let hop = Hop {
+        ttl_decrement: leg.ttl_decrement,
+        source_mac: leg.source_mac,
+        destination_mac: port.mac_address,
+        next_hop: None,
+        mtu: topology::mtu(snapshot, port.network_id),
+        reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
+    };
+    Ok(End::Path(Path {
+        output: Ingress::Port(floating.port_id),
+        hop: Some(hop),
+        source,
+        destination: floating.fixed_ip_address.into(),
+        snat: None,
+    }))
+}
+
+fn inside(
+    walk: &mut Walk<'_>,
+    interface: &RouterInterface,
+    next_hop: IpAddr,
+) -> Result<End, DropReason> {
+    walk.say(
+        Stage::Router,
+        format!(
+            "inside by the interface of port {} to {next_hop}",
+            interface.port_id
+        ),
+    );
+    let Tuple {
+        source,
+        destination,
+        ..
+    } = walk.opening.tuple;
+    let leg = Leg {
+        source_mac: interface.mac_address,
+        ttl_decrement: 1,
+    };
+    let (output, hop) = neighbour(walk, interface.network_id, next_hop, &leg)?;
+    Ok(End::Path(Path {
+        output,
+        hop: Some(hop),
+        source,
+        destination,
+        snat: None,
+    }))
+}
+
+fn outside(
+    walk: &mut Walk<'_>,
+    id: RouterId,
+    router: &Router,
+    next_hop: IpAddr,
+) -> Result<End, DropReason> {
+    let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
+    walk.say(
+        Stage::Router,
+        format!("outside by the gateway to {next_hop}"),
+    );
+    let seen = nat::source(&walk.sight, id, router, walk.opening.tuple)?;
+    if seen.translated {
+        walk.opener_test()?;
+        let how = if seen.snat.is_some() {
+            "SNAT"
+        } else {
+            "floating IP"
+        };
+        walk.say(
+            Stage::Nat,
+            format!("{how}: the source is seen as {}", seen.source),
+        );
+    }
+    let leg = Leg {
+        source_mac: seen.source_mac,
+        ttl_decrement: 1,
+    };
+    let (output, hop) = neighbour(walk, gateway.network_id, next_hop, &leg)?;
+    Ok(End::Path(Path {
+        output,
+        hop: Some(hop),
+        source: seen.source,
+        destination: walk.opening.tuple.destination,
+        snat: seen.snat,
+    }))
+}
+
+fn neighbour(
+    walk: &Walk<'_>,
+    network_id: NetworkId,
+    address: IpAddr,
+    leg: &Leg,
+) -> Result<(Ingress, Hop), DropReason> {
+    let snapshot = walk.sight.snapshot;
+    let hop = |destination_mac, next_hop| Hop {
+        ttl_decrement: leg.ttl_decrement,
+        source_mac: leg.source_mac,
+        destination_mac,
+        next_hop,
+        mtu: topology::mtu(snapshot, network_id),
+        reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
+    };
+    if let Some((id, port)) = topology::port_by_address(snapshot, network_id, address) {
+        return Ok((Ingress::Port(id), hop(port.mac_address, None)));
+    }
+    let has = |p: &weft_model::RemotePort| p.fixed_ips.iter().any(|f| f.ip_address == address);
+    if topology::remote_port(snapshot, network_id, has) {
+        return Err(DropReason::TunnelUnsupported);
+    }
+    if topology::is_physical(snapshot, network_id) {
+        let mac = walk
+            .neighbours
+            .get(&(network_id, address))
+            .copied()
+            .unwrap_or_default();
+        return Ok((Ingress::Network(network_id), hop(mac, Some(address))));
+    }
+    Err(DropReason::NeighbourUnknown)
+}
+
+/// The route with the longest prefix; the first named of equals. With `all`, the gateway's routes take part.
+fn longest_prefix<'a>(walk: &Walk<'_>, router: &'a Router, all: bool) -> Option<Target<'a>> {
+    let snapshot = walk.sight.snapshot;
+    let destination = walk.opening.tuple.destination;
+    let cidr = |subnet_id| snapshot.subnets.get(subnet_id).map(|s| s.cidr);
+    let mut best: Option<(u8, Target<'a>)> = None;
+    let mut consider = |length: u8, target: Target<'a>| {
+        let longer =
+            best.is_none_or(|(have, _)| have < length && !walk.sight.has(Mutant::LongestPrefix));
+        if longer {
+            best = Some((length, target));
+        }
+    };
+    let connected = |address: IpAddr| {
+        router
+            .interfaces
+            .iter()
+            .flat_map(|i| i.addresses.iter().map(move |a| (i, a)))
+            .filter_map(|(i, a)| cidr(&a.subnet_id).map(|cidr| (i, cidr)))
+            .filter(move |(_, cidr)| cidr.contains(&address))
+    };
+    for (interface, cidr) in connected(destination) {
+        consider(cidr.prefix_len(), Target::Inside(interface, destination));
+    }
+    let gateway = router.gateway.as_ref().filter(|_| all);
+    let gateway_subnets = || {
+        gateway
+            .iter()
+            .flat_map(|g| &g.addresses)
+            .filter_map(|a| snapshot.subnets.get(&a.subnet_id))
+            .collect::<Vec<_>>()
+    };
+    for subnet in gateway_subnets()
+        .iter()
+        .filter(|s| s.cidr.contains(&destination))
+    {
+        consider(subnet.cidr.prefix_len(), Target::Outside(destination));
+    }
+    for route in router
+        .routes
+        .iter()
+        .filter(|r| r.destination.contains(&destination))
+    {
+        let inside = connected(route.nexthop).next();
+        let outside = gateway_subnets()
+            .iter()
+            .any(|s| s.cidr.contains(&route.nexthop));
+        let target = match inside {
+            Some((interface, _)) => Target::Inside(interface, route.nexthop),
+            None if outside => Target::Outside(route.nexthop),
+            None if !all => continue,
+            None => Target::Unreachable,
+        };
+        consider(route.destination.prefix_len(), target);
+    }
+    let default = gateway_subnets()
+        .iter()
+        .filter(|s| s.cidr.addr().is_ipv6() == destination.is_ipv6())
+        .find_map(|s| s.gateway_ip);
+    if let Some(next_hop) = default {
+        consider(0, Target::Outside(next_hop));
+    }
+    best.map(|(_, target)| target)
+}

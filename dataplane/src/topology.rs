@@ -1,0 +1,293 @@
+//! Questions to a snapshot that several stages ask. Answers are found by looking at everything: slow and plain.
+//!
+//! Where several resources fit, the one with the smallest id is meant; the tables are ordered by id.
+
+use std::net::{IpAddr, Ipv4Addr};
+use weft_model::{
+    FloatingIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemotePort, Router, RouterId,
+    RouterInterface, eui64_link_local,
+};
+
+/// Whether frames of this network leave through an interface of the host.
+#[must_use]
+pub fn is_physical(snapshot: &HostSnapshot, network_id: NetworkId) -> bool {
+    snapshot
+        .networks
+        .get(&network_id)
+        .is_some_and(|n| n.segment.network_type.is_physical())
+}
+
+/// The MTU of a network of the snapshot, in bytes of IP packet.
+#[must_use]
+pub fn mtu(snapshot: &HostSnapshot, network_id: NetworkId) -> u32 {
+    snapshot
+        .networks
+        .get(&network_id)
+        .map_or(u32::MAX, |n| n.mtu)
+}
+
+/// Floating IPs that are translated one to one.
+pub fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &FloatingIp> {
+    snapshot
+        .floating_ips
+        .values()
+        .filter(|f| f.port_forwardings.is_empty())
+}
+
+/// The floating IP with this address.
+#[must_use]
+pub fn floating_ip(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<&FloatingIp> {
+    floating_ips(snapshot).find(|f| {
+        f.floating_network_id == network_id && IpAddr::V4(f.floating_ip_address) == address
+    })
+}
+
+/// Who answers for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// With this MAC address.
+    pub mac: MacAddress,
+    /// Whether it is a router.
+    pub router: bool,
+}
+
+fn leg_owns<'a>(
+    mac: MacAddress,
+    mut addresses: impl Iterator<Item = &'a weft_model::RouterAddress>,
+    address: IpAddr,
+) -> bool {
+    addresses.any(|a| a.ip_address == address) || IpAddr::V6(eui64_link_local(mac)) == address
+}
+
+fn port_owns(mac: MacAddress, fixed_ips: &[weft_model::FixedIp], address: IpAddr) -> bool {
+    fixed_ips.iter().any(|f| f.ip_address == address)
+        || IpAddr::V6(eui64_link_local(mac)) == address
+}
+
+/// The owner of an address on a network, as ARP and ND answer for it: routers, floating IPs, local ports but for `asker`.
+#[must_use]
+pub fn local_owner(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+    asker: Option<PortId>,
+) -> Option<Owner> {
+    let up = || snapshot.routers.values().filter(|r| r.admin_state_up);
+    let interface = up().flat_map(|r| &r.interfaces).find(|i| {
+        i.network_id == network_id && leg_owns(i.mac_address, i.addresses.iter(), address)
+    });
+    if let Some(interface) = interface {
+        return Some(Owner {
+            mac: interface.mac_address,
+            router: true,
+        });
+    }
+    let gateway = up().filter_map(|r| r.gateway.as_ref()).find(|g| {
+        g.network_id == network_id && leg_owns(g.mac_address, g.addresses.iter(), address)
+    });
+    if let Some(gateway) = gateway {
+        return Some(Owner {
+            mac: gateway.mac_address,
+            router: true,
+        });
+    }
+    if let Some(floating) = floating_ip(snapshot, network_id, address) {
+        return Some(Owner {
+            mac: floating.mac_address,
+            router: false,
+        });
+    }
+    snapshot
+        .ports
+        .iter()
+        .find(|(id, port)| {
+            Some(**id) != asker
+                && port.network_id == network_id
+                && port_owns(port.mac_address, &port.fixed_ips, address)
+        })
+        .map(|(_, port)| Owner {
+            mac: port.mac_address,
+            router: false,
+        })
+}
+
+/// The remote port that owns an address on a network.
+#[must_use]
+pub fn remote_owner(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<Owner> {
+    snapshot
+        .remote_ports
+        .values()
+        .find(|p| p.network_id == network_id && port_owns(p.mac_address, &p.fixed_ips, address))
+        .map(|p| Owner {
+            mac: p.mac_address,
+            router: false,
+        })
+}
+
+/// The local port with this fixed IP.
+#[must_use]
+pub fn port_by_address(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<(PortId, &Port)> {
+    snapshot
+        .ports
+        .iter()
+        .find(|(_, p)| {
+            p.network_id == network_id && p.fixed_ips.iter().any(|f| f.ip_address == address)
+        })
+        .map(|(id, port)| (*id, port))
+}
+
+/// The local port with this MAC address.
+#[must_use]
+pub fn port_by_mac(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    mac: MacAddress,
+) -> Option<PortId> {
+    snapshot
+        .ports
+        .iter()
+        .find(|(_, p)| p.network_id == network_id && p.mac_address == mac)
+        .map(|(id, _)| *id)
+}
+
+/// The remote port that fits a test, on a network.
+#[must_use]
+pub fn remote_port(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    fits: impl Fn(&RemotePort) -> bool,
+) -> bool {
+    snapshot
+        .remote_ports
+        .values()
+        .any(|p| p.network_id == network_id && fits(p))
+}
+
+/// The router with an interface of this MAC address on the network.
+#[must_use]
+pub fn router_by_interface(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    mac: MacAddress,
+) -> Option<(RouterId, &Router)> {
+    let has = |i: &RouterInterface| i.network_id == network_id && i.mac_address == mac;
+    snapshot
+        .routers
+        .iter()
+        .find(|(_, router)| router.interfaces.iter().any(has))
+        .map(|(id, router)| (*id, router))
+}
+
+/// The router whose gateway, or one of whose floating IPs, has this MAC address on the network.
+#[must_use]
+pub fn router_by_outside(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    mac: MacAddress,
+) -> Option<(RouterId, &Router)> {
+    let gateway = snapshot.routers.iter().find(|(_, router)| {
+        router
+            .gateway
+            .as_ref()
+            .is_some_and(|g| g.network_id == network_id && g.mac_address == mac)
+    });
+    if let Some((id, router)) = gateway {
+        return Some((*id, router));
+    }
+    let floating = floating_ips(snapshot)
+        .find(|f| f.floating_network_id == network_id && f.mac_address == mac)?;
+    snapshot
+        .routers
+        .get(&floating.router_id)
+        .map(|router| (floating.router_id, router))
+}
+
+/// Whether frames from the uplink of this network to this MAC address are for a router's outside or a local port.
+#[must_use]
+pub fn is_let_in(snapshot: &HostSnapshot, network_id: NetworkId, mac: MacAddress) -> bool {
+    router_by_outside(snapshot, network_id, mac).is_some()
+        || port_by_mac(snapshot, network_id, mac).is_some()
+}
+
+/// Whether a MAC address is a router leg's or a floating IP's on the network.
+#[must_use]
+pub fn is_router_mac(snapshot: &HostSnapshot, network_id: NetworkId, mac: MacAddress) -> bool {
+    router_by_interface(snapshot, network_id, mac).is_some()
+        || router_by_outside(snapshot, network_id, mac).is_some()
+}
+
+/// The router's interface whose subnet holds this address.
+#[must_use]
+pub fn interface_towards<'a>(
+    snapshot: &HostSnapshot,
+    router: &'a Router,
+    address: IpAddr,
+) -> Option<&'a RouterInterface> {
+    router.interfaces.iter().find(|i| {
+        i.addresses
+            .iter()
+            .filter_map(|a| snapshot.subnets.get(&a.subnet_id))
+            .any(|s| s.cidr.contains(&address))
+    })
+}
+
+/// Whether an address is one of the gateway's.
+#[must_use]
+pub fn is_gateway_address(router: &Router, address: IpAddr) -> bool {
+    router
+        .gateway
+        .as_ref()
+        .is_some_and(|g| g.addresses.iter().any(|a| a.ip_address == address))
+}
+
+/// Whether an address is one of the router's interfaces'.
+#[must_use]
+pub fn is_interface_address(router: &Router, address: IpAddr) -> bool {
+    router
+        .interfaces
+        .iter()
+        .flat_map(|i| &i.addresses)
+        .any(|a| a.ip_address == address)
+}
+
+/// The first IPv4 address of the router's gateway: SNAT's.
+#[must_use]
+pub fn snat_address(router: &Router) -> Option<Ipv4Addr> {
+    router
+        .gateway
+        .as_ref()?
+        .addresses
+        .iter()
+        .find_map(|a| match a.ip_address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+}
+
+/// Loopback, multicast or unspecified: nobody's source address.
+#[must_use]
+pub fn is_no_source(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_multicast() || address.is_unspecified()
+}
+
+/// Link-local, multicast, loopback, unspecified or limited broadcast: passes no router.
+#[must_use]
+pub fn is_never_routed(address: IpAddr) -> bool {
+    let local = match address {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    local || is_no_source(address)
+}

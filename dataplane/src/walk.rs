@@ -1,0 +1,252 @@
+//! The walk: what becomes of the first packet of a session, and of a stale session. docs/pipeline.md, section 5.
+//!
+//! Guarantees: works on the forward tuple and the opener, never on the frame, so that a stale session is judged as its
+//! opener was. Changes nothing. Cost: the rules of two ports, the routes of one router.
+
+use crate::flow::key::{Ingress, Tuple};
+use crate::flow::session::{Opener, Path};
+use crate::mutant::Mutant;
+use crate::pipeline;
+use crate::stage::Sight;
+use crate::stage::bridge::{self, Next};
+use crate::stage::decode::{IcmpKind, icmp_kind, is_icmp};
+use crate::stage::router;
+use crate::stage::security_group::{self, Question};
+use crate::trace::Trace;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use weft_model::{Direction, DropReason, MacAddress, NetworkId, Port, SecurityGroupRuleId, Stage};
+use weft_wire::{protocol, tcp};
+
+/// MAC addresses on physical networks, as the agent learned them.
+pub type Neighbours = BTreeMap<(NetworkId, IpAddr), MacAddress>;
+
+/// What is walked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// The forward tuple.
+    pub tuple: Tuple,
+    /// The first packet.
+    pub opener: Opener,
+    /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
+    pub test: Option<u8>,
+    /// Whether the packet at hand is an echo request.
+    pub echo_request: bool,
+}
+
+/// Where a walk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Forwarded so.
+    Path(Path),
+    /// Answered by a router.
+    EchoReply,
+    /// Out by the uplink as it is, without a session.
+    Multicast,
+    /// The host's own.
+    Pass,
+}
+
+/// A walk under way.
+pub struct Walk<'a> {
+    /// Where the opener was seen.
+    pub sight: Sight<'a>,
+    /// What is walked for.
+    pub opening: Opening,
+    /// Known neighbours.
+    pub neighbours: &'a Neighbours,
+    /// The rules that allowed it: egress, ingress.
+    pub rules: [Option<SecurityGroupRuleId>; 2],
+    trace: &'a mut Trace,
+    next: Option<Next<'a>>,
+    end: Option<End>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk that has not begun.
+    pub fn new(
+        sight: Sight<'a>,
+        opening: Opening,
+        neighbours: &'a Neighbours,
+        trace: &'a mut Trace,
+    ) -> Self {
+        Self {
+            sight,
+            opening,
+            neighbours,
+            rules: [None, None],
+            trace,
+            next: None,
+            end: None,
+        }
+    }
+
+    /// Walks through the stages in their order.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    pub fn run(&mut self) -> Result<End, DropReason> {
+        for stage in pipeline::WALK {
+            match stage {
+                Stage::SecurityGroupEgress => self.security_group_egress()?,
+                Stage::Bridge => self.bridge()?,
+                Stage::Router => self.router()?,
+                Stage::SecurityGroupIngress => self.security_group_ingress()?,
+                // NAT is a router's: it acts within the router stage.
+                _ => {}
+            }
+        }
+        self.end.ok_or(DropReason::EngineError)
+    }
+
+    /// Adds a sentence to the trace.
+    pub fn say(&mut self, stage: Stage, decision: String) {
+        self.trace.say(stage, decision);
+    }
+
+    /// Whether the packet may open a session.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn opener_test(&self) -> Result<(), DropReason> {
+        let Some(flags) = self.opening.test else {
+            return Ok(());
+        };
+        let Tuple {
+            protocol: number, ..
+        } = self.opening.tuple;
+        let v6 = self.opening.tuple.is_ipv6();
+        let watched = flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN);
+        if number == protocol::TCP && watched != tcp::SYN && !self.sight.has(Mutant::OpenerTest) {
+            return Err(DropReason::TcpNoSession);
+        }
+        let query = self
+            .opening
+            .opener
+            .icmp
+            .is_some_and(|(kind, _)| icmp_kind(v6, kind) == IcmpKind::Query);
+        if is_icmp(v6, number) && !query {
+            return Err(DropReason::IcmpNoSession);
+        }
+        Ok(())
+    }
+
+    fn rules_ask(
+        &mut self,
+        port: &Port,
+        tuple: Tuple,
+        direction: Direction,
+    ) -> Option<SecurityGroupRuleId> {
+        let asked = Question {
+            tuple,
+            icmp: self.opening.opener.icmp,
+            direction,
+        };
+        let rule = security_group::process(&self.sight, port, &asked)?;
+        let stage = match direction {
+            Direction::Egress => Stage::SecurityGroupEgress,
+            Direction::Ingress => Stage::SecurityGroupIngress,
+        };
+        self.trace
+            .say_rule(stage, format!("allowed: {tuple}"), rule);
+        Some(rule)
+    }
+
+    fn security_group_egress(&mut self) -> Result<(), DropReason> {
+        let Some((_, port)) = self.sight.port else {
+            return Ok(());
+        };
+        if !port.port_security_enabled {
+            self.say(
+                Stage::SecurityGroupEgress,
+                "the port has no port security".to_owned(),
+            );
+            return Ok(());
+        }
+        self.opener_test()?;
+        let rule = self.rules_ask(port, self.opening.tuple, Direction::Egress);
+        self.rules[0] = Some(rule.ok_or(DropReason::SecurityGroupEgressDenied)?);
+        Ok(())
+    }
+
+    fn bridge(&mut self) -> Result<(), DropReason> {
+        let Opening { tuple, opener, .. } = self.opening;
+        let next = bridge::process(&self.sight, opener.destination_mac, tuple.source)?;
+        match next {
+            Next::Bridge(output) => {
+                self.say(
+                    Stage::Bridge,
+                    format!("{} is at {output}", opener.destination_mac),
+                );
+                self.end = Some(End::Path(Path::bridged(output, tuple)));
+            }
+            Next::Route(id, _) => {
+                self.say(
+                    Stage::Bridge,
+                    format!("{} is router {id}", opener.destination_mac),
+                );
+            }
+            Next::Outside(id, _) => {
+                let mac = opener.destination_mac;
+                self.say(
+                    Stage::Bridge,
+                    format!("{mac} is the outside of router {id}"),
+                );
+            }
+            Next::Multicast => self.end = Some(End::Multicast),
+            Next::Pass => self.end = Some(End::Pass),
+        }
+        self.next = Some(next);
+        Ok(())
+    }
+
+    fn router(&mut self) -> Result<(), DropReason> {
+        match self.next {
+            Some(Next::Route(id, router)) => self.end = Some(router::route(self, id, router)?),
+            Some(Next::Outside(_, router)) => self.end = Some(router::from_outside(self, router)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn security_group_ingress(&mut self) -> Result<(), DropReason> {
+        let Some(End::Path(Path {
+            output: Ingress::Port(id),
+            source,
+            destination,
+            ..
+        })) = self.end
+        else {
+            return Ok(());
+        };
+        let port = self
+            .sight
+            .snapshot
+            .ports
+            .get(&id)
+            .ok_or(DropReason::EngineError)?;
+        if !port.admin_state_up {
+            return Err(DropReason::DestinationPortDown);
+        }
+        if !port.port_security_enabled {
+            let decision = format!("port {id} has no port security");
+            self.say(Stage::SecurityGroupIngress, decision);
+            return Ok(());
+        }
+        self.opener_test()?;
+        let before = self.opening.tuple;
+        let source = if self.sight.has(Mutant::IngressSource) {
+            before.source
+        } else {
+            source
+        };
+        let tuple = Tuple {
+            source,
+            destination,
+            ..before
+        };
+        let rule = self.rules_ask(port, tuple, Direction::Ingress);
+        self.rules[1] = Some(rule.ok_or(DropReason::SecurityGroupIngressDenied)?);
+        Ok(())
+    }
+}
