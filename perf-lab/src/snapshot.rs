@@ -1,0 +1,140 @@
+//! Snapshots that the lab loads: guests on one network under policies of a given size.
+
+use std::net::{IpAddr, Ipv4Addr};
+use uuid::Uuid;
+use weft_model::{
+    Direction, Epoch, EtherType, FixedIp, HostName, HostNameError, HostSnapshot, MacAddress,
+    Network, NetworkId, NetworkType, Port, PortId, PortInterface, PortRange, Remote, Revision,
+    SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Segment, Subnet,
+    SubnetId,
+};
+
+/// UDP's and TCP's numbers.
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+
+/// A guest of a snapshot.
+pub(crate) struct Guest {
+    pub(crate) tap: String,
+    pub(crate) mac: MacAddress,
+    pub(crate) address: Ipv4Addr,
+}
+
+/// Guests on one network. `groups` says how many security groups they are spread over; each has `rules` ingress rules: the
+/// last allows UDP to `service_port`, the others TCP from scattered ranges of both kinds that classifiers dislike
+/// (wide port ranges, overlapping prefixes). Egress is open.
+pub(crate) fn guests(
+    guests: &[Guest],
+    groups: usize,
+    rules: usize,
+    service_port: u16,
+) -> Result<HostSnapshot, HostNameError> {
+    let host: HostName = "lab".parse()?;
+    let mut snapshot = HostSnapshot::empty(host, Epoch(id(1, 0)));
+    snapshot.revision = Revision(1);
+    let (network_id, subnet_id) = (NetworkId(id(2, 0)), SubnetId(id(3, 0)));
+    let segment = Segment {
+        network_type: NetworkType::Vxlan,
+        physical_network: None,
+        segmentation_id: Some(5_001),
+    };
+    let network = Network { segment, mtu: 1_450, external: false, dns_domain: String::new() };
+    snapshot.networks.insert(network_id, network);
+    let subnet = Subnet {
+        network_id,
+        cidr: net(Ipv4Addr::new(10, 0, 0, 0), 8),
+        gateway_ip: None,
+        enable_dhcp: false,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+        ipv6_ra_mode: None,
+        ipv6_address_mode: None,
+    };
+    snapshot.subnets.insert(subnet_id, subnet);
+    for n in 0..groups {
+        group_add(&mut snapshot, n, rules, service_port);
+    }
+    for (n, guest) in guests.iter().enumerate() {
+        let port = Port {
+            network_id,
+            mac_address: guest.mac,
+            fixed_ips: vec![FixedIp { subnet_id, ip_address: guest.address.into() }],
+            allowed_address_pairs: Vec::new(),
+            port_security_enabled: true,
+            security_groups: vec![SecurityGroupId(id(4, n % groups.max(1)))],
+            admin_state_up: true,
+            device_owner: "compute:lab".to_owned(),
+            dns_name: String::new(),
+            interface: PortInterface::Tap { name: guest.tap.clone() },
+            extra_dhcp_opts: Vec::new(),
+            qos_policy_id: None,
+        };
+        snapshot.ports.insert(PortId(id(5, n)), port);
+    }
+    Ok(snapshot)
+}
+
+fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_port: u16) {
+    let security_group_id = SecurityGroupId(id(4, group));
+    snapshot.security_groups.insert(security_group_id, SecurityGroup { stateful: true });
+    let mut put = |n: usize, direction, ethertype, protocol, port_range, remote| {
+        let rule = SecurityGroupRule {
+            security_group_id,
+            direction,
+            ethertype,
+            protocol,
+            port_range,
+            remote,
+        };
+        snapshot.security_group_rules.insert(SecurityGroupRuleId(id(6 + group, n)), rule);
+    };
+    let service = PortRange { first: service_port, last: Some(service_port) };
+    let (inward, v4) = (Direction::Ingress, EtherType::Ipv4);
+    for n in 1..rules {
+        let (range, remote) = scattered(n);
+        put(n, inward, v4, Some(TCP), Some(range), remote);
+    }
+    put(rules, inward, v4, Some(UDP), Some(service), Remote::Any);
+    put(rules + 1, Direction::Egress, v4, None, None, Remote::Any);
+    put(rules + 2, Direction::Egress, EtherType::Ipv6, None, None, Remote::Any);
+}
+
+/// The `n`th of a fixed sequence of rules: three of four narrow, the fourth with a wide range of ports or addresses.
+pub(crate) fn scattered(n: usize) -> (PortRange, Remote) {
+    let bits = u32::try_from(n % 1_000_003).unwrap_or(0).wrapping_mul(0x9e37_79b1);
+    let [a, b, c, d] = bits.to_be_bytes();
+    let first = u16::from_be_bytes([a, b]).clamp(1_024, 60_000);
+    let (last, prefix) = match n % 8 {
+        3 => (first.saturating_add(5_000), 8 + c % 9),
+        7 => (first, c % 9),
+        _ => (first, 24 + c % 9),
+    };
+    let address = Ipv4Addr::new(11 + c % 100, b, a, d);
+    (PortRange { first, last: Some(last) }, Remote::Prefix(net(address, prefix)))
+}
+
+fn net(address: Ipv4Addr, prefix: u8) -> ipnet::IpNet {
+    ipnet::IpNet::new_assert(IpAddr::V4(address), prefix.min(32)).trunc()
+}
+
+/// The same ids in every run: what differs between runs must not be the order of rules.
+fn id(kind: usize, n: usize) -> Uuid {
+    Uuid::from_u64_pair(kind as u64, n as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_snapshots_are_valid() {
+        let guest = |n: u8| Guest {
+            tap: format!("tap-{n}"),
+            mac: MacAddress([0xfa, 0x16, 0x3e, 0, 0, n]),
+            address: Ipv4Addr::new(10, 0, 0, n),
+        };
+        let snapshot = guests(&[guest(1), guest(2), guest(3)], 2, 1_000, 7).unwrap();
+        assert_eq!(snapshot.validate(), Vec::new());
+        assert_eq!(snapshot.security_group_rules.len(), 2 * 1_002);
+    }
+}
