@@ -67,7 +67,11 @@ impl Stream {
             ("--flows", self.flows.to_string()),
             ("--milliseconds", self.milliseconds.to_string()),
         ];
-        words.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        words.extend(
+            options
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_owned(), value]),
+        );
         words.extend(self.reply.then(|| "--reply".to_owned()));
         words
     }
@@ -96,18 +100,36 @@ const SENT_AT: usize = TEMPLATE_BYTES - 8;
 const FLOW_FIRST: u32 = 1_024;
 
 fn template(stream: &Stream, ifindex: u32) -> Result<[u8; TEMPLATE_BYTES]> {
-    let link = Link { source: stream.source_mac.0, destination: stream.destination_mac.0 };
-    let ports = udp::Repr { source_port: 0, destination_port: 0 };
+    let link = Link {
+        source: stream.source_mac.0,
+        destination: stream.destination_mac.0,
+    };
+    let ports = udp::Repr {
+        source_port: 0,
+        destination_port: 0,
+    };
     let payload = [0u8; FRAME_BYTES - 42];
-    let mut frame = frame::udp(link, Ip::new(stream.source, stream.destination), ports, &payload);
-    ensure!(frame.len() == FRAME_BYTES, "the frame has {} bytes", frame.len());
+    let mut frame = frame::udp(
+        link,
+        Ip::new(stream.source, stream.destination),
+        ports,
+        &payload,
+    );
+    ensure!(
+        frame.len() == FRAME_BYTES,
+        "the frame has {} bytes",
+        frame.len()
+    );
     // The source port changes: no checksum (RFC 768), or conntrack would call the packets invalid.
     frame[40..42].fill(0);
     let (service_at, flow_at) = if stream.reply { (34, 36u32) } else { (36, 34) };
     frame[service_at..service_at + 2].copy_from_slice(&stream.service_port.to_be_bytes());
     let mut t = [0u8; TEMPLATE_BYTES];
     t[..FRAME_BYTES].copy_from_slice(&frame);
-    for (word, value) in [ifindex, stream.flows, FLOW_FIRST, flow_at].into_iter().enumerate() {
+    for (word, value) in [ifindex, stream.flows, FLOW_FIRST, flow_at]
+        .into_iter()
+        .enumerate()
+    {
         let at = FRAME_BYTES + 4 * word;
         t[at..at + 4].copy_from_slice(&value.to_ne_bytes());
     }
