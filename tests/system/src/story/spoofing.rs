@@ -63,7 +63,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
         let traced = scene
             .site
             .ask(&format!("trace --port {} --frame {hex}", liar.port.id))?;
-        let named = verdict_reason(&traced);
+        let named = reason_of(&traced);
         scene
             .report
             .equal(&format!("weft trace: {what}"), reason, named);
@@ -148,20 +148,18 @@ fn eui64_link_local(mac: Mac) -> Ipv6Addr {
 }
 
 /// How many frames of a port died for a reason, by `weft stats`.
-fn dropped(scene: &Scene, port: &str, reason: &str) -> Result<u64> {
+fn dropped(scene: &Scene, port_id: &str, reason: &str) -> Result<u64> {
     let stats = scene.site.ask("stats")?;
-    let ports = &stats["ports"][port];
-    let drops = ports["drops"]
-        .as_object()
-        .with_context(|| format!("no counters of {port}: {stats}"))?;
-    Ok(drops.get(reason).and_then(Value::as_u64).unwrap_or(0))
+    let mut ports = stats["ports"].as_array().into_iter().flatten();
+    let port = ports.find(|port| port["port_id"] == port_id);
+    let port = port.with_context(|| format!("no counters of {port_id}: {stats}"))?;
+    let mut drops = port["drops"].as_array().into_iter().flatten();
+    let drop = drops.find(|drop| drop["reason"] == reason);
+    Ok(drop.and_then(|drop| drop["packets"].as_u64()).unwrap_or(0))
 }
 
-/// The reason that a trace ends with.
-fn verdict_reason(trace: &Value) -> String {
-    let verdict = &trace["verdict"];
-    let reason = verdict["drop"]
-        .as_str()
-        .or_else(|| verdict["reason"].as_str());
-    reason.map_or_else(|| verdict.to_string(), str::to_owned)
+/// The reason that a trace ends with, else its verdict.
+fn reason_of(trace: &Value) -> &str {
+    let verdict = trace["verdict"].as_str().unwrap_or("no verdict");
+    trace["drop_reason"].as_str().unwrap_or(verdict)
 }
