@@ -8,9 +8,14 @@
     reason = "a command for people, whose output is its purpose"
 )]
 
+mod bars;
+mod figures;
+mod forward;
+mod snapshot;
 mod traffic;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Weft's figures against peers")]
@@ -21,6 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the bars of an issue, a line each.
+    Bars(bars::Arguments),
     /// Send a stream from this namespace (used by the lab itself).
     #[command(hide = true)]
     Send(traffic::Stream),
@@ -32,9 +39,11 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Send(stream) => traffic::send(&stream),
-        Command::Hold { device, arrival } => traffic::hold(&device, arrival),
+        Command::Bars(arguments) => return bars::run(&arguments),
+        Command::Send(stream) => traffic::send(&stream)?,
+        Command::Hold { device, arrival } => traffic::hold(&device, arrival)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

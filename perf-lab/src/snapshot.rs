@@ -38,7 +38,12 @@ pub(crate) fn guests(
         physical_network: None,
         segmentation_id: Some(5_001),
     };
-    let network = Network { segment, mtu: 1_450, external: false, dns_domain: String::new() };
+    let network = Network {
+        segment,
+        mtu: 1_450,
+        external: false,
+        dns_domain: String::new(),
+    };
     snapshot.networks.insert(network_id, network);
     let subnet = Subnet {
         network_id,
@@ -58,14 +63,19 @@ pub(crate) fn guests(
         let port = Port {
             network_id,
             mac_address: guest.mac,
-            fixed_ips: vec![FixedIp { subnet_id, ip_address: guest.address.into() }],
+            fixed_ips: vec![FixedIp {
+                subnet_id,
+                ip_address: guest.address.into(),
+            }],
             allowed_address_pairs: Vec::new(),
             port_security_enabled: true,
             security_groups: vec![SecurityGroupId(id(4, n % groups.max(1)))],
             admin_state_up: true,
             device_owner: "compute:lab".to_owned(),
             dns_name: String::new(),
-            interface: PortInterface::Tap { name: guest.tap.clone() },
+            interface: PortInterface::Tap {
+                name: guest.tap.clone(),
+            },
             extra_dhcp_opts: Vec::new(),
             qos_policy_id: None,
         };
@@ -76,7 +86,9 @@ pub(crate) fn guests(
 
 fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_port: u16) {
     let security_group_id = SecurityGroupId(id(4, group));
-    snapshot.security_groups.insert(security_group_id, SecurityGroup { stateful: true });
+    snapshot
+        .security_groups
+        .insert(security_group_id, SecurityGroup { stateful: true });
     let mut put = |n: usize, direction, ethertype, protocol, port_range, remote| {
         let rule = SecurityGroupRule {
             security_group_id,
@@ -86,9 +98,14 @@ fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_po
             port_range,
             remote,
         };
-        snapshot.security_group_rules.insert(SecurityGroupRuleId(id(6 + group, n)), rule);
+        snapshot
+            .security_group_rules
+            .insert(SecurityGroupRuleId(id(6 + group, n)), rule);
     };
-    let service = PortRange { first: service_port, last: Some(service_port) };
+    let service = PortRange {
+        first: service_port,
+        last: Some(service_port),
+    };
     let (inward, v4) = (Direction::Ingress, EtherType::Ipv4);
     for n in 1..rules {
         let (range, remote) = scattered(n);
@@ -96,12 +113,21 @@ fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_po
     }
     put(rules, inward, v4, Some(UDP), Some(service), Remote::Any);
     put(rules + 1, Direction::Egress, v4, None, None, Remote::Any);
-    put(rules + 2, Direction::Egress, EtherType::Ipv6, None, None, Remote::Any);
+    put(
+        rules + 2,
+        Direction::Egress,
+        EtherType::Ipv6,
+        None,
+        None,
+        Remote::Any,
+    );
 }
 
 /// The `n`th of a fixed sequence of rules: three of four narrow, the fourth with a wide range of ports or addresses.
 pub(crate) fn scattered(n: usize) -> (PortRange, Remote) {
-    let bits = u32::try_from(n % 1_000_003).unwrap_or(0).wrapping_mul(0x9e37_79b1);
+    let bits = u32::try_from(n % 1_000_003)
+        .unwrap_or(0)
+        .wrapping_mul(0x9e37_79b1);
     let [a, b, c, d] = bits.to_be_bytes();
     let first = u16::from_be_bytes([a, b]).clamp(1_024, 60_000);
     let (last, prefix) = match n % 8 {
@@ -110,7 +136,13 @@ pub(crate) fn scattered(n: usize) -> (PortRange, Remote) {
         _ => (first, 24 + c % 9),
     };
     let address = Ipv4Addr::new(11 + c % 100, b, a, d);
-    (PortRange { first, last: Some(last) }, Remote::Prefix(net(address, prefix)))
+    (
+        PortRange {
+            first,
+            last: Some(last),
+        },
+        Remote::Prefix(net(address, prefix)),
+    )
 }
 
 fn net(address: Ipv4Addr, prefix: u8) -> ipnet::IpNet {

@@ -1,0 +1,78 @@
+//! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
+
+use crate::figures::Bar;
+use crate::forward;
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Whose bars.
+    word: Word,
+    /// Only groups whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Interleaved rounds where figures are medians of rounds.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// One JSON array instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Word {
+    /// Issue "The main job, on real packets, in one command".
+    Main,
+}
+
+/// A group of bars that one measurement gives.
+struct Group {
+    name: &'static str,
+    measure: fn(usize) -> Result<Vec<Bar>>,
+}
+
+const MAIN: &[Group] = &[Group {
+    name: "forward",
+    measure: forward::bars,
+}];
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let Word::Main = arguments.word;
+    let mut all = Vec::new();
+    for group in MAIN
+        .iter()
+        .filter(|group| group.name.contains(&arguments.only))
+    {
+        let bars = (group.measure)(arguments.rounds).unwrap_or_else(|error| {
+            vec![Bar {
+                name: group.name.to_owned(),
+                bar: "measured".to_owned(),
+                figure: format!("failed: {error:#}"),
+                holds: false,
+                rounds: Vec::new(),
+            }]
+        });
+        for bar in &bars {
+            if !arguments.json {
+                let word = if bar.holds {
+                    "holds      "
+                } else {
+                    "FALLS SHORT"
+                };
+                println!("{word}  {}: {}  (bar: {})", bar.name, bar.figure, bar.bar);
+            }
+        }
+        all.extend(bars);
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    let holds = !all.is_empty() && all.iter().all(|bar| bar.holds);
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
