@@ -382,7 +382,7 @@ impl Client {
     }
 
     fn floating_ip(&mut self, cloud: &Cloud, line: &Line) -> Result<Value> {
-        let port_id = match line.get("port") {
+        let port_id = match line.get("port").filter(|port| !port.is_empty()) {
             Some(port) => json!(self.find(cloud, "ports", port)?),
             None => Value::Null,
         };

@@ -21,6 +21,11 @@ const FLAGS: &[&str] = &[
     "share",
 ];
 
+/// Whether an option has no value: `--port` has one, but not for `unset`.
+fn is_flag(words: &[&str], option: &str) -> bool {
+    FLAGS.contains(&option) || (option == "port" && words.contains(&"unset"))
+}
+
 /// A line taken apart.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
@@ -36,7 +41,7 @@ impl<'a> Line<'a> {
         while let Some(part) = parts.next() {
             match part.strip_prefix("--") {
                 None => words.push(part),
-                Some(flag) if FLAGS.contains(&flag) => options.push((flag, "")),
+                Some(flag) if is_flag(&words, flag) => options.push((flag, "")),
                 Some(option) => match option.split_once('=') {
                     Some(pair) => options.push(pair),
                     None => {
@@ -110,6 +115,8 @@ mod tests {
         assert_eq!(line.get("mtu"), Some("1400"));
         assert_eq!(line.get("name"), Some("x"));
         assert!(Line::parse("network create --mtu").is_err());
+        let line = Line::parse("floating ip unset --port 203.0.113.5").unwrap();
+        assert_eq!(line.name(3).unwrap(), "203.0.113.5");
     }
 
     #[test]
