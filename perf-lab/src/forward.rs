@@ -14,10 +14,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use weft_kit::lab::Process;
+use weft_kit::snapshot::{self, SnapshotGuest};
 use weft_kit::weft::{Site, WeftOptions};
 use weft_kit::{Lab, Namespace, clock};
-
-use crate::snapshot::{self, Guest};
 
 /// The port that both policies allow.
 const SERVICE_PORT: u16 = 7;
@@ -236,11 +235,11 @@ impl Bench {
     }
 }
 
-fn guests() -> Result<Vec<Guest>> {
+fn guests() -> Result<Vec<SnapshotGuest>> {
     (0..2)
         .map(|n| {
             let (mac, address) = (MACS[n].parse()?, ADDRESSES[n].parse()?);
-            Ok(Guest {
+            Ok(SnapshotGuest {
                 tap: TAPS[n].to_owned(),
                 mac,
                 address,

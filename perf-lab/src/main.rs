@@ -11,7 +11,6 @@
 mod bars;
 mod figures;
 mod forward;
-mod snapshot;
 mod traffic;
 
 use clap::{Parser, Subcommand};

@@ -13,6 +13,7 @@ pub mod lab;
 pub mod namespace;
 pub mod openstack;
 pub mod ping;
+pub mod snapshot;
 pub mod tcp;
 pub mod weft;
 

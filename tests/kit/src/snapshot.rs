@@ -1,12 +1,12 @@
-//! Snapshots that the lab loads: guests on one network under policies of a given size.
+//! Snapshots of a given size, for benches and the lab: guests on one network under policies of a given size.
 
+use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
 use weft_model::{
-    Direction, Epoch, EtherType, FixedIp, HostName, HostNameError, HostSnapshot, MacAddress,
-    Network, NetworkId, NetworkType, Port, PortId, PortInterface, PortRange, Remote, Revision,
-    SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Segment, Subnet,
-    SubnetId,
+    Direction, Epoch, EtherType, FixedIp, HostName, HostSnapshot, MacAddress, Network, NetworkId,
+    NetworkType, Port, PortId, PortInterface, PortRange, Remote, Revision, SecurityGroup,
+    SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Segment, Subnet, SubnetId,
 };
 
 /// UDP's and TCP's numbers.
@@ -14,21 +14,28 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 
 /// A guest of a snapshot.
-pub(crate) struct Guest {
-    pub(crate) tap: String,
-    pub(crate) mac: MacAddress,
-    pub(crate) address: Ipv4Addr,
+#[derive(Clone, Debug)]
+pub struct SnapshotGuest {
+    /// Its tap's name.
+    pub tap: String,
+    /// Its MAC address.
+    pub mac: MacAddress,
+    /// Its address, in 10.0.0.0/8.
+    pub address: Ipv4Addr,
 }
 
 /// Guests on one network. `groups` says how many security groups they are spread over; each has `rules` ingress rules: the
 /// last allows UDP to `service_port`, the others TCP from scattered ranges of both kinds that classifiers dislike
 /// (wide port ranges, overlapping prefixes). Egress is open.
-pub(crate) fn guests(
-    guests: &[Guest],
+///
+/// # Errors
+/// There is none in practice: the host's name is fixed.
+pub fn guests(
+    guests: &[SnapshotGuest],
     groups: usize,
     rules: usize,
     service_port: u16,
-) -> Result<HostSnapshot, HostNameError> {
+) -> Result<HostSnapshot> {
     let host: HostName = "lab".parse()?;
     let mut snapshot = HostSnapshot::empty(host, Epoch(id(1, 0)));
     snapshot.revision = Revision(1);
@@ -124,7 +131,8 @@ fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_po
 }
 
 /// The `n`th of a fixed sequence of rules: three of four narrow, the fourth with a wide range of ports or addresses.
-pub(crate) fn scattered(n: usize) -> (PortRange, Remote) {
+#[must_use]
+pub fn scattered(n: usize) -> (PortRange, Remote) {
     let bits = u32::try_from(n % 1_000_003)
         .unwrap_or(0)
         .wrapping_mul(0x9e37_79b1);
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_labs_snapshots_are_valid() {
-        let guest = |n: u8| Guest {
+        let guest = |n: u8| SnapshotGuest {
             tap: format!("tap-{n}"),
             mac: MacAddress([0xfa, 0x16, 0x3e, 0, 0, n]),
             address: Ipv4Addr::new(10, 0, 0, n),
