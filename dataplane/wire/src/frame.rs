@@ -296,16 +296,15 @@ pub fn icmp_error(link: Link, source: IpAddr, error: IcmpError, about: &[u8]) ->
 }
 
 fn icmpv4_error(link: Link, source: Ipv4Addr, error: IcmpError, about: &[u8]) -> Option<Vec<u8>> {
-    let packet = ipv4::Packet::new_checked(about).ok()?;
+    let packet = ipv4::Packet::new_header_checked(about).ok()?;
     let (from, to) = (packet.source(), packet.destination());
     let no_host =
         |a: Ipv4Addr| a.is_unspecified() || a.is_multicast() || a.is_broadcast() || a.is_loopback();
     if no_host(from) || no_host(to) || packet.fragment_offset() != 0 {
         return None;
     }
-    let query = packet
-        .payload()
-        .first()
+    let query = about
+        .get(packet.header_bytes())
         .is_some_and(|kind| matches!(kind, 0 | 8 | 13..=18));
     if packet.protocol() == protocol::ICMP && !query {
         return None;
@@ -318,7 +317,7 @@ fn icmpv4_error(link: Link, source: Ipv4Addr, error: IcmpError, about: &[u8]) ->
         }
     };
     let room = ICMPV4_ERROR_BYTES_MAX - ipv4::HEADER_BYTES_MIN - icmpv4::HEADER_BYTES;
-    let quoted = &about[..packet.total_length().min(room)];
+    let quoted = &about[..packet.total_length().min(room).min(about.len())];
     let message = icmpv4::Repr {
         kind,
         code,
@@ -330,7 +329,7 @@ fn icmpv4_error(link: Link, source: Ipv4Addr, error: IcmpError, about: &[u8]) ->
 }
 
 fn icmpv6_error(link: Link, source: Ipv6Addr, error: IcmpError, about: &[u8]) -> Option<Vec<u8>> {
-    let packet = ipv6::Packet::new_checked(about).ok()?;
+    let packet = ipv6::Packet::new_header_checked(about).ok()?;
     let (from, to) = (packet.source(), packet.destination());
     if from.is_unspecified() || from.is_multicast() || to.is_multicast() {
         return None;
@@ -355,6 +354,6 @@ fn icmpv6_error(link: Link, source: Ipv6Addr, error: IcmpError, about: &[u8]) ->
         code: 0,
         rest,
     }
-    .emit(source, from, &about[..length.min(room)]);
+    .emit(source, from, &about[..length.min(room).min(about.len())]);
     Some(ip(link, Ip::new(source, from), protocol::ICMPV6, &message))
 }

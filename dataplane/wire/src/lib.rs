@@ -9,6 +9,7 @@
 pub mod arp;
 mod bytes;
 pub mod checksum;
+pub mod dhcp;
 pub mod ethernet;
 pub mod frame;
 pub mod icmpv4;
