@@ -8,8 +8,6 @@
 
 use super::dhcp_option::{self, SERVER_ADDRESS};
 use super::{Action, Place, ServiceCounters};
-use dhcproto::v4::{DhcpOption as O, Flags, HType, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Decodable, Decoder, Encodable};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,6 +15,7 @@ use weft_model::{
     DhcpOption, FixedIp, HostSnapshot, MacAddress, Network, Port, PortId, Subnet, Unsupported,
     limits,
 };
+use weft_wire::dhcp::{self as wire, Message, message_type, option};
 use weft_wire::{ethernet, frame, ipv4, protocol, udp};
 
 /// Seconds of a lease unless configured (Neutron's `dhcp_lease_duration`).
@@ -26,18 +25,12 @@ pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
 /// The server's MAC address on subnets whose gateway is not one of Weft's routers; locally administered.
 pub const SERVICE_MAC: MacAddress = MacAddress([0x02, 0x57, 0x45, 0x46, 0x54, 0x01]);
 
-const CLIENT_PORT: u16 = 68;
-const SERVER_PORT: u16 = 67;
-/// Bytes of a message up to and with the magic cookie.
-const FIXED_BYTES: usize = 240;
 /// Bytes of IP and UDP headers, which option 57 counts in.
 const HEADER_BYTES: usize = 28;
 /// The IP packet that every client takes (RFC 2131 2).
 const PACKET_BYTES_MIN: usize = 576;
 /// The longest answer whatever the client says: fits any link that Weft serves guests on.
 const PACKET_BYTES_MAX: usize = 1_400;
-/// A BOOTP client's smallest message (RFC 951); shorter ones are padded.
-const MESSAGE_BYTES_MIN: usize = 300;
 
 /// One address of a port with everything that is told with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +69,8 @@ enum Answer {
 }
 
 /// What a client asked.
-struct Ask {
-    message: Message,
-    client_mac: MacAddress,
+struct Ask<'a> {
+    message: Message<&'a [u8]>,
 }
 
 impl DhcpServer {
@@ -143,41 +135,41 @@ impl DhcpServer {
 
 impl PortLeases {
     fn answer(&self, frame: &[u8], counters: &mut ServiceCounters) -> Option<Answer> {
-        let ask = Ask::parse(frame)?;
-        if ask.client_mac != self.mac {
+        let ethernet = ethernet::Frame::new_checked(frame).ok()?;
+        let packet = ipv4::Packet::new_checked(ethernet.payload()).ok()?;
+        let ask = Ask::parse(packet.payload(), packet.protocol())?;
+        let message = &ask.message;
+        if MacAddress(message.client_mac()) != self.mac {
             return None;
         }
-        let message = &ask.message;
-        match message.opts().msg_type()? {
-            MessageType::Discover => {
+        match message.message_type()? {
+            message_type::DISCOVER => {
                 let lease = self.wanted(requested(message)).or(self.leases.first())?;
                 counters.dhcp_offers += 1;
-                Some(Answer::Frame(ask.reply(lease, MessageType::Offer)))
+                Some(Answer::Frame(ask.reply(lease, message_type::OFFER)))
             }
-            MessageType::Request => self.request(&ask, counters).map(Answer::Frame),
-            MessageType::Inform => {
-                let lease = self
-                    .wanted(Some(message.ciaddr()))
-                    .or(self.leases.first())?;
+            message_type::REQUEST => self.request(&ask, counters).map(Answer::Frame),
+            message_type::INFORM => {
+                let lease = self.wanted(Some(message.client_address()));
+                let lease = lease.or(self.leases.first())?;
                 counters.dhcp_acks += 1;
-                Some(Answer::Frame(ask.reply(lease, MessageType::Ack)))
+                Some(Answer::Frame(ask.reply(lease, message_type::ACK)))
             }
-            MessageType::Release | MessageType::Decline => Some(Answer::Noted),
+            message_type::RELEASE | message_type::DECLINE => Some(Answer::Noted),
             _ => None,
         }
     }
 
     /// RFC 2131 4.3.2: selecting (server identifier), rebooting (requested address), renewing and rebinding (`ciaddr`).
-    fn request(&self, ask: &Ask, counters: &mut ServiceCounters) -> Option<Vec<u8>> {
+    fn request(&self, ask: &Ask<'_>, counters: &mut ServiceCounters) -> Option<Vec<u8>> {
         let message = &ask.message;
         let address = requested(message).or_else(|| {
-            let held = message.ciaddr();
+            let held = message.client_address();
             (!held.is_unspecified()).then_some(held)
         })?;
-        let selected = match message.opts().get(OptionCode::ServerIdentifier) {
-            Some(O::ServerIdentifier(server)) => Some(*server),
-            _ => None,
-        };
+        let selected = message
+            .option_of::<4>(option::SERVER_ID)
+            .map(Ipv4Addr::from);
         let ours = |server| self.leases.iter().any(|lease| lease.server_id == server);
         if selected.is_some_and(|server| !ours(server)) {
             return None; // the client chose another server
@@ -187,7 +179,7 @@ impl PortLeases {
             return self.leases.first().map(|lease| ask.nak(lease));
         };
         counters.dhcp_acks += 1;
-        Some(ask.reply(lease, MessageType::Ack))
+        Some(ask.reply(lease, message_type::ACK))
     }
 
     fn wanted(&self, address: Option<Ipv4Addr>) -> Option<&Lease> {
@@ -196,133 +188,103 @@ impl PortLeases {
     }
 }
 
-fn requested(message: &Message) -> Option<Ipv4Addr> {
-    match message.opts().get(OptionCode::RequestedIpAddress) {
-        Some(O::RequestedIpAddress(address)) => Some(*address),
-        _ => None,
-    }
+fn requested(message: &Message<&[u8]>) -> Option<Ipv4Addr> {
+    message
+        .option_of::<4>(option::REQUESTED_ADDRESS)
+        .map(Ipv4Addr::from)
 }
 
-impl Ask {
-    /// The client's message in an Ethernet frame, if it is one that a server may answer.
-    fn parse(frame: &[u8]) -> Option<Self> {
-        let frame = ethernet::Frame::new_checked(frame).ok()?;
-        let packet = ipv4::Packet::new_checked(frame.payload()).ok()?;
-        if packet.protocol() != protocol::UDP || packet.fragment_offset() != 0 {
+impl<'a> Ask<'a> {
+    /// The client's message in an IP payload, if it is one that a server may answer.
+    fn parse(payload: &'a [u8], payload_protocol: u8) -> Option<Self> {
+        if payload_protocol != protocol::UDP {
             return None;
         }
-        let datagram = udp::Datagram::new_checked(packet.payload()).ok()?;
-        if datagram.destination_port() != SERVER_PORT {
+        let datagram = udp::Datagram::new_checked(payload).ok()?;
+        if datagram.destination_port() != wire::SERVER_PORT {
             return None;
         }
-        let payload = datagram.payload();
-        // Hardware type 1 with 6 bytes before dhcproto looks: it takes the length on trust.
-        if payload.len() < FIXED_BYTES || payload[..3] != [1, 1, 6] {
-            return None;
-        }
-        let message = Message::decode(&mut Decoder::new(payload)).ok()?;
-        if !message.giaddr().is_unspecified() {
-            return None;
-        }
-        let client_mac = MacAddress(payload[28..34].try_into().ok()?);
-        Some(Self {
-            message,
-            client_mac,
-        })
+        let end = datagram.length().min(payload.len());
+        let message = Message::new_checked(payload.get(udp::HEADER_BYTES..end)?).ok()?;
+        let answerable =
+            message.operation() == wire::REQUEST && message.relay_address().is_unspecified();
+        answerable.then_some(Self { message })
     }
 
     /// An OFFER or ACK. To INFORM, an ACK without address and times (RFC 2131 4.3.5).
-    fn reply(&self, lease: &Lease, kind: MessageType) -> Vec<u8> {
-        let inform = self.message.opts().has_msg_type(MessageType::Inform);
-        let held = self.message.ciaddr();
+    fn reply(&self, lease: &Lease, kind: u8) -> Vec<u8> {
+        let inform = self.message.message_type() == Some(message_type::INFORM);
+        let held = self.message.client_address();
         let mut header = self.header();
-        header.set_siaddr(lease.next_server);
-        if kind == MessageType::Ack {
-            header.set_ciaddr(held);
-        }
-        if !inform {
-            header.set_yiaddr(lease.address);
+        header.next_server = lease.next_server;
+        if kind == message_type::ACK {
+            header.client_address = held;
         }
         let mut options = Options::new(kind, lease.server_id, self.room());
         if !inform {
-            options.push(51, &lease.lease_s.to_be_bytes());
-            options.push(58, &lease.t1_s.to_be_bytes());
-            options.push(59, &lease.t2_s.to_be_bytes());
+            header.your_address = lease.address;
+            options.push(option::LEASE_TIME, &lease.lease_s.to_be_bytes());
+            options.push(option::RENEWAL_TIME, &lease.t1_s.to_be_bytes());
+            options.push(option::REBINDING_TIME, &lease.t2_s.to_be_bytes());
         }
         options.push_client_id(&self.message);
-        let mut wanted = Vec::new();
-        if let Some(O::ParameterRequestList(codes)) =
-            self.message.opts().get(OptionCode::ParameterRequestList)
-        {
-            wanted.extend(codes.iter().map(|code| u8::from(*code)));
-        }
-        let mut told = BTreeSet::new();
+        let wanted = self.message.option(option::REQUEST_LIST).unwrap_or(&[]);
         let asked = wanted
             .iter()
-            .filter_map(|code| lease.options.iter().find(|(number, _)| number == code));
+            .filter_map(|number| lease.options.iter().find(|(n, _)| n == number));
+        let mut told = BTreeSet::new();
         for (number, body) in asked.chain(&lease.options) {
             if told.insert(*number) {
                 options.push(*number, body);
             }
         }
-        let broadcast = self.message.flags().broadcast();
-        let to = if !held.is_unspecified() {
-            Some(held)
-        } else if broadcast {
-            None
-        } else {
-            Some(lease.address)
+        let broadcast = self.message.flags() & wire::FLAG_BROADCAST != 0;
+        let to = match (held.is_unspecified(), broadcast) {
+            (false, _) => Some(held),
+            (true, true) => None,
+            (true, false) => Some(lease.address),
         };
-        self.frame(lease, to, &header, options)
+        self.frame(lease, to, &header, &options)
     }
 
     /// A refusal: broadcast, because the client's address is not to be believed (RFC 2131 4.3.2).
     fn nak(&self, lease: &Lease) -> Vec<u8> {
-        let header = self.header();
-        let mut options = Options::new(MessageType::Nak, lease.server_id, self.room());
-        options.push(56, b"the address is not this port's");
+        let mut options = Options::new(message_type::NAK, lease.server_id, self.room());
+        options.push(option::MESSAGE, b"the address is not this port's");
         options.push_client_id(&self.message);
-        self.frame(lease, None, &header, options)
+        self.frame(lease, None, &self.header(), &options)
     }
 
-    fn header(&self) -> Message {
-        let asked = &self.message;
-        let mut header = Message::default();
-        header
-            .set_opcode(Opcode::BootReply)
-            .set_htype(HType::Eth)
-            .set_xid(asked.xid())
-            .set_flags(Flags::from(u16::from(asked.flags()) & 0x8000))
-            .set_chaddr(&self.client_mac.0);
-        header
+    fn header(&self) -> wire::Repr {
+        wire::Repr {
+            operation: wire::REPLY,
+            transaction_id: self.message.transaction_id(),
+            flags: self.message.flags() & wire::FLAG_BROADCAST,
+            client_address: Ipv4Addr::UNSPECIFIED,
+            your_address: Ipv4Addr::UNSPECIFIED,
+            next_server: Ipv4Addr::UNSPECIFIED,
+            relay_address: Ipv4Addr::UNSPECIFIED,
+            client_mac: self.message.client_mac(),
+        }
     }
 
     /// Bytes of options that the client takes (option 57).
     fn room(&self) -> usize {
-        let packet = match self.message.opts().get(OptionCode::MaxMessageSize) {
-            Some(O::MaxMessageSize(bytes)) => usize::from(*bytes),
-            _ => PACKET_BYTES_MIN,
-        };
-        packet.clamp(PACKET_BYTES_MIN, PACKET_BYTES_MAX) - HEADER_BYTES - FIXED_BYTES
+        let packet = self.message.option_of::<2>(option::MESSAGE_BYTES_MAX);
+        let packet = packet.map_or(PACKET_BYTES_MIN, |bytes| u16::from_be_bytes(bytes).into());
+        packet.clamp(PACKET_BYTES_MIN, PACKET_BYTES_MAX) - HEADER_BYTES - wire::FIXED_BYTES
     }
 
     fn frame(
         &self,
         lease: &Lease,
         to: Option<Ipv4Addr>,
-        header: &Message,
-        options: Options,
+        header: &wire::Repr,
+        options: &Options,
     ) -> Vec<u8> {
-        // Without options, dhcproto writes the fixed fields and the cookie; writing into memory cannot fail.
-        let mut message = header.to_vec().unwrap_or_default();
-        message.extend(options.finish());
-        if message.len() < MESSAGE_BYTES_MIN {
-            message.resize(MESSAGE_BYTES_MIN, 0);
-        }
-        let destination = if to.is_some() {
-            self.client_mac.0
-        } else {
-            ethernet::BROADCAST
+        let destination = match to {
+            Some(_) => self.message.client_mac(),
+            None => ethernet::BROADCAST,
         };
         let link = frame::Link {
             source: lease.server_mac.0,
@@ -330,10 +292,10 @@ impl Ask {
         };
         let addresses = frame::Ip::new(lease.server_id, to.unwrap_or(Ipv4Addr::BROADCAST));
         let ports = udp::Repr {
-            source_port: SERVER_PORT,
-            destination_port: CLIENT_PORT,
+            source_port: wire::SERVER_PORT,
+            destination_port: wire::CLIENT_PORT,
         };
-        frame::udp(link, addresses, ports, &message)
+        frame::udp(link, addresses, ports, &header.emit(&options.bytes))
     }
 }
 
@@ -344,39 +306,29 @@ struct Options {
 }
 
 impl Options {
-    fn new(kind: MessageType, server_id: Ipv4Addr, room: usize) -> Self {
+    fn new(kind: u8, server_id: Ipv4Addr, room: usize) -> Self {
         let mut options = Self {
             bytes: Vec::with_capacity(room),
             room: room - 1, // the end
         };
-        options.push(53, &[kind.into()]);
-        options.push(54, &server_id.octets());
+        options.push(option::MESSAGE_TYPE, &[kind]);
+        options.push(option::SERVER_ID, &server_id.octets());
         options
     }
 
-    /// Appends an option, in pieces of at most 255 bytes (RFC 3396), or leaves it out if there is no room.
+    /// Appends an option, or leaves it out if there is no room.
     fn push(&mut self, number: u8, body: &[u8]) {
-        let bytes = body.len() + 2 * body.len().div_ceil(255).max(1);
-        if self.bytes.len() + bytes > self.room {
-            return;
-        }
-        for piece in body.chunks(255) {
-            self.bytes.push(number);
-            self.bytes.extend(u8::try_from(piece.len()));
-            self.bytes.extend(piece);
+        let bytes = body.len() + 2 * body.len().div_ceil(255);
+        if self.bytes.len() + bytes <= self.room {
+            wire::push_option(&mut self.bytes, number, body);
         }
     }
 
     /// RFC 6842: a server repeats the client's identifier, in a refusal too.
-    fn push_client_id(&mut self, asked: &Message) {
-        if let Some(O::ClientIdentifier(id)) = asked.opts().get(OptionCode::ClientIdentifier) {
-            self.push(61, id);
+    fn push_client_id(&mut self, asked: &Message<&[u8]>) {
+        if let Some(id) = asked.option(option::CLIENT_ID) {
+            self.push(option::CLIENT_ID, id);
         }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes.push(255);
-        self.bytes
     }
 }
 
@@ -409,7 +361,10 @@ fn lease(snapshot: &HostSnapshot, port: &Port, ip: &FixedIp, lease_s: u32) -> Op
     apply_extra(&mut lease, port);
     lease.t1_s = lease.lease_s / 2;
     lease.t2_s = u32::try_from(u64::from(lease.lease_s) * 7 / 8).unwrap_or(u32::MAX);
-    for (number, time) in [(58, &mut lease.t1_s), (59, &mut lease.t2_s)] {
+    for (number, time) in [
+        (option::RENEWAL_TIME, &mut lease.t1_s),
+        (option::REBINDING_TIME, &mut lease.t2_s),
+    ] {
         if let Some(at) = lease.options.iter().position(|(n, _)| *n == number) {
             let (_, body) = lease.options.remove(at);
             *time = body.try_into().map_or(*time, u32::from_be_bytes);
@@ -440,27 +395,30 @@ fn options(
     (subnet, range): (&Subnet, Ipv4Net),
     network: &Network,
 ) -> Vec<(u8, Vec<u8>)> {
-    let mut options = vec![(1, range.netmask().octets().to_vec())];
+    let mut options = vec![(option::SUBNET_MASK, range.netmask().octets().to_vec())];
     let routes = Routes::new(snapshot, port, subnet, range);
     if let Some(gateway) = routes.gateway {
-        options.push((3, gateway.octets().to_vec()));
+        options.push((option::ROUTER, gateway.octets().to_vec()));
     }
     let servers = subnet.dns_nameservers.iter().copied().filter_map(v4);
     let servers: Vec<u8> = servers.flat_map(|ip| ip.octets()).collect();
     if !servers.is_empty() {
-        options.push((6, servers));
+        options.push((option::DNS_SERVER, servers));
     }
     let mtu = u16::try_from(network.mtu).unwrap_or(u16::MAX);
-    options.push((26, mtu.to_be_bytes().to_vec()));
+    options.push((option::MTU, mtu.to_be_bytes().to_vec()));
     if let Some(body) = routes.body() {
-        options.push((121, body.clone()));
-        options.push((249, body)); // what Windows asked for before it knew RFC 3442
+        options.push((option::CLASSLESS_ROUTES, body.clone()));
+        options.push((option::CLASSLESS_ROUTES_MICROSOFT, body));
     }
     if range.prefix_len() < 31 {
-        options.push((28, range.broadcast().octets().to_vec()));
+        options.push((option::BROADCAST, range.broadcast().octets().to_vec()));
     }
     let domain = network.dns_domain.trim_end_matches('.');
-    for (number, text) in [(15, domain), (12, port.dns_name.as_str())] {
+    for (number, text) in [
+        (option::DOMAIN_NAME, domain),
+        (option::HOST_NAME, port.dns_name.as_str()),
+    ] {
         if (1..=255).contains(&text.len()) {
             options.push((number, text.as_bytes().to_vec()));
         }
@@ -524,16 +482,20 @@ struct Refused;
 type Extra = (u8, Option<Vec<u8>>);
 
 /// An extra option for DHCPv4; none if it is for DHCPv6.
-fn extra(option: &DhcpOption) -> Result<Option<Extra>, Refused> {
-    if option.ip_version != 4 {
+fn extra(said: &DhcpOption) -> Result<Option<Extra>, Refused> {
+    if said.ip_version != 4 {
         return Ok(None);
     }
-    let number = dhcp_option::number(&option.opt_name).ok_or(Refused)?;
-    // What the protocol itself needs is not an operator's to say.
-    if matches!(number, 50 | 52..=57 | 61 | 82) {
+    let number = dhcp_option::number(&said.opt_name).ok_or(Refused)?;
+    // What the protocol itself needs (requested address, overload … message size) is not an operator's to say.
+    if matches!(
+        number,
+        option::REQUESTED_ADDRESS | 52
+            ..=option::MESSAGE_BYTES_MAX | option::CLIENT_ID | option::RELAY_AGENT
+    ) {
         return Err(Refused);
     }
-    let body = match &option.opt_value {
+    let body = match &said.opt_value {
         Some(text) => Some(dhcp_option::body(number, text).ok_or(Refused)?),
         None => None,
     };
@@ -549,7 +511,7 @@ fn apply_extra(lease: &mut Lease, port: &Port) {
             SERVER_ADDRESS => {
                 lease.next_server = word.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
             }
-            51 => lease.lease_s = word.map_or(lease.lease_s, u32::from_be_bytes),
+            option::LEASE_TIME => lease.lease_s = word.map_or(lease.lease_s, u32::from_be_bytes),
             _ => {
                 lease.options.retain(|(n, _)| *n != number);
                 lease.options.extend(body.map(|body| (number, body)));

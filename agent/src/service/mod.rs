@@ -16,6 +16,9 @@ pub mod neighbour;
 pub mod ra;
 mod services;
 
+#[cfg(test)]
+mod fixture;
+
 pub use counters::ServiceCounters;
 pub use services::{EventKind, ServiceEvent, Services};
 

@@ -213,7 +213,7 @@ impl Neighbours {
     /// A next hop that is left alone for a while is asked for at once when somebody needs it.
     fn wake(&mut self, key: Key, now: Millis) {
         if let Some(entry) = self.entries.get_mut(&key)
-            && entry.tries >= TRIES
+            && entry.mac.is_none()
             && entry.due > now + RETRY_MS
         {
             entry.tries = 0;
