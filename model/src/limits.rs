@@ -58,6 +58,8 @@ pub const NAT_PORT_TRIES_MAX: u32 = 32;
 pub const SESSIONS_MAX_DEFAULT: u32 = 131_072;
 /// Sessions that one port may hold, unless configured.
 pub const SESSIONS_PER_PORT_MAX_DEFAULT: u32 = 32_768;
+/// Neighbours on physical networks whose MAC is remembered, over the whole host.
+pub const NEIGHBOURS_MAX: u32 = 65_536;
 /// Fragmented packets whose first fragment is remembered, over the whole host.
 pub const FRAGMENTS_MAX: u32 = 8_192;
 /// Packets a second that one port may hand to the host's services (DHCP, RA, ICMP errors) in the long run.
