@@ -88,8 +88,8 @@ struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
 		__uint(map_flags, BPF_F_INNER_MAP);
 		__uint(max_entries, 1);
-		__type(key, __u32);
-		__type(value, struct policy_chunk);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct policy_chunk)); /* by size: clang leaves the type out of BTF here */
 	});
 } policy_rules SEC(".maps");
 
