@@ -1,7 +1,24 @@
-//! Layouts shared between the kernel engine's programs (C, `ebpf/programs`) and its loader: keys, values and
-//! numbers, each with its size and offsets asserted here and in the header of the same name.
+//! Layouts and numbers shared between the kernel engine's programs and its loader.
 //!
-//! It holds no behaviour and needs no std.
+//! Guarantees: each layout is declared once, here; the C header is printed from it ([`c_header`]) by the build
+//! script of `weft-ebpf`. It knows no syscall, no map and nothing of a snapshot.
+//! The classifier's layouts (`policy`) are declared twice, with assertions in both languages.
 #![no_std]
 
+extern crate alloc;
+
+pub mod constants;
+pub mod declare;
+pub mod layout;
 pub mod policy;
+
+/// The C header with every constant and struct that the programs share with the loader.
+#[must_use]
+pub fn c_header() -> alloc::string::String {
+    let mut text = alloc::string::String::from(
+        "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */\n/* Printed by ebpf/build.rs from ebpf/common. */\n#pragma once\n#include <linux/types.h>\n",
+    );
+    text += &constants::c_definitions();
+    text += &layout::c_declarations();
+    text
+}

@@ -1,0 +1,234 @@
+//! Numbers that programs and loader share: flags, kinds, verdicts, slots of the stages. Each is declared once and
+//! printed for C with the prefix of its group. Drop reasons and limits come from `weft-model` instead.
+
+macro_rules! constants {
+    ($($(#[$group_doc:meta])* $group:ident: $type:ty { $($(#[$doc:meta])* $name:ident = $value:expr;)* })*) => {
+        $($(#[$group_doc])* pub mod $group {
+            $($(#[$doc])* pub const $name: $type = $value;)*
+        })*
+
+        /// All constants as C definitions: `GROUP_NAME`.
+        #[must_use]
+        pub fn c_definitions() -> alloc::string::String {
+            let mut text = alloc::string::String::new();
+            $($({
+                let group = stringify!($group).to_ascii_uppercase();
+                text += &alloc::format!("#define {}_{} {:#x}\n", group, stringify!($name), $group::$name);
+            })*)*
+            text
+        }
+    };
+}
+
+constants! {
+    /// Slots of the stages' program array.
+    stage: u32 {
+        /// Frames from a guest.
+        GUEST = 0;
+        /// Frames from an uplink.
+        UPLINK = 1;
+        /// ARP.
+        ARP = 2;
+        /// Neighbour discovery.
+        ND = 3;
+        /// ICMP errors: the packet inside, its session.
+        ICMP_ERROR = 4;
+        /// The walk's start: the opener's egress policy.
+        WALK = 5;
+        /// After the egress policy: bridge, route, NAT. The policy programs continue here.
+        FORWARD = 6;
+        /// At a local destination: its ingress policy.
+        DESTINATION = 7;
+        /// After the ingress policy: record and apply. The policy programs continue here.
+        RECORD = 8;
+        /// Applies a session's transformation to an ICMP error.
+        APPLY_ERROR = 9;
+        /// Collects expired sessions; run by the loader.
+        EXPIRE = 10;
+        /// Route: by a router's interface.
+        ROUTE = 11;
+        /// From outside: to a router's gateway or a floating IP.
+        OUTSIDE = 12;
+        /// Applies a session's transformation.
+        APPLY = 13;
+        /// Slots in all.
+        COUNT = 16;
+    }
+    /// What became of a frame; the low byte of `cb[0]`.
+    verdict: u32 {
+        /// Dropped for a reason.
+        DROP = 1;
+        /// To a local guest.
+        DELIVER = 2;
+        /// Out of a physical network's interface.
+        UPLINK = 3;
+        /// Back to where it came from.
+        REPLY = 4;
+        /// Handed to the agent.
+        SERVICE = 5;
+        /// Left to the host's own stack.
+        PASS = 6;
+    }
+    /// What a record of the ring buffer is about.
+    event: u32 {
+        /// DHCP from a guest.
+        DHCP = 1;
+        /// DHCPv6 from a guest.
+        DHCPV6 = 2;
+        /// A router solicitation.
+        RA = 3;
+        /// ARP or ND from the uplink: the sender can be learnt.
+        NEIGHBOUR = 4;
+        /// A finished frame without destination MAC.
+        NEIGHBOUR_NEEDED = 5;
+        /// The frame's TTL ran out.
+        TTL_EXCEEDED = 6;
+        /// The frame is larger than the next network's MTU.
+        MTU_EXCEEDED = 7;
+    }
+    /// Slots of ports and uplinks.
+    slot: u32 {
+        /// Set in an ingress or output that is an uplink.
+        UPLINK = 0x8000_0000;
+        /// Uplinks of one host; per-device tables hold them before the ports.
+        UPLINKS_MAX = 64;
+        /// No slot.
+        NONE = 0xffff_ffff;
+    }
+    /// Address families of keys.
+    family: u8 {
+        /// IPv4: the address is in the first four bytes, the rest is zero.
+        V4 = 4;
+        /// IPv6.
+        V6 = 6;
+    }
+    /// Flags of a port.
+    port: u16 {
+        /// Administratively up.
+        UP = 1;
+        /// Anti-spoofing and security groups hold.
+        SECURITY = 2;
+        /// The agent answers DHCP.
+        DHCP = 4;
+        /// The agent answers DHCPv6.
+        DHCPV6 = 8;
+    }
+    /// Flags of an allowed address.
+    allowed: u8 {
+        /// One of the port's fixed IPs.
+        FIXED = 1;
+    }
+    /// Flags of a network.
+    network: u32 {
+        /// Flat or VLAN: what is not known here leaves by the uplink.
+        PHYSICAL = 1;
+        /// A router that is up announces a prefix.
+        RA = 2;
+    }
+    /// What a MAC address stands for on a network; several may hold.
+    fdb: u32 {
+        /// A router's interface.
+        INTERFACE = 1;
+        /// A router's gateway or a floating IP.
+        OUTSIDE = 2;
+        /// A local port.
+        LOCAL = 4;
+        /// A remote port.
+        REMOTE = 8;
+    }
+    /// What an address stands for on a network; several may hold.
+    owner: u16 {
+        /// ARP and ND for it are answered, also on the uplink.
+        ANSWER = 1;
+        /// ARP and ND for it are answered to guests only: a remote port.
+        ANSWER_GUEST = 2;
+        /// The answer has the Router flag.
+        ROUTER = 4;
+        /// An address of a router's gateway.
+        GATEWAY = 8;
+        /// A floating IP.
+        FLOATING = 16;
+        /// A fixed IP of a local port.
+        LOCAL = 32;
+        /// A fixed IP of a remote port.
+        REMOTE = 64;
+    }
+    /// Flags of a router.
+    router: u32 {
+        /// Administratively up.
+        UP = 1;
+        /// Has a gateway.
+        GATEWAY = 2;
+        /// Translates to the gateway's address.
+        SNAT = 4;
+        /// The gateway has an IPv4 address.
+        SNAT_ADDRESS = 8;
+    }
+    /// Flags of a router's own address.
+    router_address: u32 {
+        /// Of an interface.
+        INTERFACE = 1;
+        /// Of the gateway.
+        GATEWAY = 2;
+    }
+    /// Kinds of routes.
+    route: u16 {
+        /// By an interface.
+        INSIDE = 1;
+        /// By the gateway.
+        OUTSIDE = 2;
+        /// The next hop is in no connected subnet.
+        UNREACHABLE = 3;
+    }
+    /// Flags of a floating IP.
+    floating: u16 {
+        /// Its router is up.
+        ROUTER_UP = 1;
+        /// The router has an interface whose subnet holds the fixed address.
+        LEG = 2;
+    }
+    /// Flags of a session's entry.
+    session: u16 {
+        /// The opener's direction.
+        FORWARD = 1;
+        /// MACs are rewritten, the TTL counts down, the MTU holds.
+        ROUTED = 2;
+        /// The source is translated.
+        NAT_SOURCE = 4;
+        /// The destination is translated.
+        NAT_DESTINATION = 8;
+        /// The destination MAC comes from the neighbour table.
+        NEIGHBOUR = 16;
+    }
+    /// States of a session.
+    state: u8 {
+        /// One direction was seen.
+        OPENING = 0;
+        /// Both directions were seen.
+        ESTABLISHED = 1;
+        /// A FIN or RST was seen.
+        CLOSING = 2;
+    }
+    /// Flags of a device.
+    device: u32 {
+        /// A veth whose peer is in another namespace: `bpf_redirect_peer` is shorter.
+        PEER = 1;
+    }
+    /// Flags of a packet, in the scratch and in the fragment table.
+    packet: u32 {
+        /// A fragment.
+        FRAGMENT = 1;
+        /// A fragment other than the first.
+        LATER = 2;
+        /// An ICMP error.
+        ICMP_ERROR = 4;
+        /// An ICMP query.
+        ICMP_QUERY = 8;
+        /// The scratch's walk is for a session that is stale.
+        STALE = 16;
+        /// The packet goes in the session's reply direction.
+        REPLY = 32;
+        /// A test run: devices need not be there.
+        TEST = 64;
+    }
+}

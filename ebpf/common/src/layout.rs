@@ -1,0 +1,374 @@
+//! Keys and values of the maps. Addresses and L4 ports are in network order, everything else in host order.
+//!
+//! Field order: what every packet reads comes first, so that it shares a cache line; then what only a walk reads.
+
+use crate::layout;
+
+/// Allowed addresses of one port: its fixed IPs and its address pairs.
+pub const ALLOWED_MAX: usize = 48;
+
+layout! {
+    /// An address on a network: ARP, ND, neighbours.
+    struct AddressKey = "address_key" {
+        /// The network's or router's slot.
+        scope: u32,
+        /// `family::*`.
+        family: u32,
+        /// The address.
+        address: [u8; 16],
+    }
+
+    /// A source that a port may use.
+    struct Allowed = "allowed" {
+        /// With which MAC.
+        mac: [u8; 6],
+        /// `family::*`.
+        family: u8,
+        /// `allowed::*`.
+        flags: u8,
+        /// The range's first address.
+        address: [u8; 16],
+        /// The range's mask.
+        mask: [u8; 16],
+    }
+
+    /// A guest's port.
+    struct PortRecord = "port_record" {
+        /// Its MAC.
+        mac: [u8; 6],
+        /// `port::*`.
+        flags: u16,
+        /// Its network's slot.
+        network: u32,
+        /// How many of `allowed` hold.
+        allowed_count: u32,
+        /// Policy slots by direction (egress, ingress) and family (v4, v6).
+        policy: [u32; 4],
+        /// Its id, for adoption.
+        id: [u8; 16],
+        /// What it may send from.
+        allowed: [Allowed; ALLOWED_MAX],
+    }
+
+    /// A network.
+    struct NetworkRecord = "network_record" {
+        /// `network::*`.
+        flags: u32,
+        /// The largest IP packet.
+        mtu: u32,
+        /// Its uplink's slot, or `slot::NONE`.
+        uplink: u32,
+        /// Zero.
+        reserved: u32,
+        /// Its id, for adoption.
+        id: [u8; 16],
+    }
+
+    /// A MAC address on a network.
+    struct FdbKey = "fdb_key" {
+        /// The network's slot.
+        network: u32,
+        /// The address.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// What it stands for.
+    struct FdbEntry = "fdb_entry" {
+        /// `fdb::*`.
+        flags: u32,
+        /// LOCAL: the port's slot.
+        port: u32,
+        /// INTERFACE: the router's slot.
+        router: u32,
+        /// OUTSIDE: the router's slot.
+        router_outside: u32,
+    }
+
+    /// What an address stands for.
+    struct OwnerEntry = "owner_entry" {
+        /// The MAC that ARP and ND answer with.
+        mac: [u8; 6],
+        /// `owner::*`.
+        flags: u16,
+        /// LOCAL: the port's slot.
+        port: u32,
+        /// LOCAL: the port's MAC.
+        port_mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// A router.
+    struct RouterRecord = "router_record" {
+        /// `router::*`.
+        flags: u32,
+        /// The gateway's network.
+        gateway_network: u32,
+        /// The gateway's MAC.
+        gateway_mac: [u8; 6],
+        /// SNAT's first port, host order.
+        snat_first: u16,
+        /// SNAT's last port, host order.
+        snat_last: u16,
+        /// Zero.
+        reserved: u16,
+        /// SNAT's address.
+        snat_address: u32,
+        /// Its id, for adoption.
+        id: [u8; 16],
+    }
+
+    /// Whether an address is the router's own; the key is [`AddressKey`] with the router's slot.
+    struct RouterAddress = "router_address" {
+        /// `router_address::*`.
+        flags: u32,
+    }
+
+    /// The key of the routes' trie.
+    struct RouteKey = "route_key" {
+        /// Bits that count, 64 for table and family included.
+        prefix_bits: u32,
+        /// The router's slot doubled; plus one for packets from outside.
+        table: u32,
+        /// `family::*`.
+        family: u32,
+        /// The destination.
+        address: [u8; 16],
+    }
+
+    /// A route.
+    struct Route = "route" {
+        /// `route::*`.
+        kind: u16,
+        /// The leg's MAC.
+        mac: [u8; 6],
+        /// The leg's network.
+        network: u32,
+        /// Whether `nexthop` holds; else the destination is the next hop.
+        has_nexthop: u32,
+        /// The next hop.
+        nexthop: [u8; 16],
+    }
+
+    /// The key of a floating IP by its address.
+    struct FloatingKey = "floating_key" {
+        /// The external network.
+        network: u32,
+        /// The address.
+        address: u32,
+    }
+
+    /// A floating IP.
+    struct Floating = "floating" {
+        /// Its router.
+        router: u32,
+        /// The port behind it.
+        port: u32,
+        /// That port's address.
+        fixed: u32,
+        /// MAC of the router's leg towards the port.
+        leg_mac: [u8; 6],
+        /// `floating::*`.
+        flags: u16,
+    }
+
+    /// The key of a floating IP by what is behind it.
+    struct FloatingSourceKey = "floating_source_key" {
+        /// Its router.
+        router: u32,
+        /// The port.
+        port: u32,
+        /// The port's address.
+        fixed: u32,
+    }
+
+    /// The source that a guest is seen with.
+    struct FloatingSource = "floating_source" {
+        /// The floating address.
+        address: u32,
+        /// Its MAC.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// An uplink.
+    struct UplinkRecord = "uplink_record" {
+        /// The network on it, or `slot::NONE`.
+        network: u32,
+        /// Zero.
+        reserved: u32,
+        /// The network's id, for adoption.
+        id: [u8; 16],
+    }
+
+    /// A device by slot; uplinks first.
+    struct Device = "device" {
+        /// 0: not there.
+        ifindex: u32,
+        /// `device::*`.
+        flags: u32,
+    }
+
+    /// A neighbour's MAC; the key is [`AddressKey`].
+    struct Neighbour = "neighbour" {
+        /// The MAC.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// One direction of a session.
+    struct SessionKey = "session_key" {
+        /// Port slot, or uplink slot with `slot::UPLINK`.
+        ingress: u32,
+        /// Source address.
+        source: [u8; 16],
+        /// Destination address.
+        destination: [u8; 16],
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+        /// IP protocol.
+        protocol: u8,
+        /// `family::*`.
+        family: u8,
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// What is done to the packets of one direction.
+    struct Session = "session" {
+        /// The destination MAC that they must have.
+        match_mac: [u8; 6],
+        /// `session::*`.
+        flags: u16,
+        /// Topology's revision.
+        revision: u32,
+        /// The ingress port's revision.
+        revision_ingress: u32,
+        /// The output port's revision.
+        revision_output: u32,
+        /// Port slot, or uplink slot with `slot::UPLINK`.
+        output: u32,
+        /// Seconds of the clock, of the newest packet.
+        seen_s: u32,
+        /// `state::*`.
+        state: u8,
+        /// TTL decrement.
+        ttl: u8,
+        /// The opener's ICMP type.
+        icmp_type: u8,
+        /// The opener's ICMP code.
+        icmp_code: u8,
+        /// ROUTED: the largest IP packet.
+        mtu: u32,
+        /// ROUTED: new source MAC. Else the opener's destination (reply) or source (forward) MAC.
+        source_mac: [u8; 6],
+        /// ROUTED: new destination MAC.
+        destination_mac: [u8; 6],
+        /// New source address.
+        source: [u8; 16],
+        /// New destination address.
+        destination: [u8; 16],
+        /// New source port.
+        source_port: u16,
+        /// New destination port.
+        destination_port: u16,
+        /// The port that the session counts for.
+        owner: u32,
+        /// NEIGHBOUR: who has the destination MAC.
+        next_hop: [u8; 16],
+        /// The opener's source MAC.
+        opener_mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+        /// The opener's network.
+        network: u32,
+        /// Zero.
+        reserved_too: u32,
+        /// Packets so far.
+        packets: u64,
+        /// Their bytes.
+        bytes: u64,
+    }
+
+    /// The key of the fragment table.
+    struct FragmentKey = "fragment_key" {
+        /// As in [`SessionKey`].
+        ingress: u32,
+        /// Identification.
+        identification: u32,
+        /// Source address.
+        source: [u8; 16],
+        /// Destination address.
+        destination: [u8; 16],
+        /// IP protocol.
+        protocol: u8,
+        /// `family::*`.
+        family: u8,
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// What the first fragment said.
+    struct Fragment = "fragment" {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+        /// ICMP type.
+        icmp_type: u8,
+        /// ICMP code.
+        icmp_code: u8,
+        /// TCP flags.
+        tcp_flags: u8,
+        /// ICMP_QUERY and ICMP_ERROR of `packet::*`.
+        flags: u8,
+    }
+
+    /// Packets and bytes of one device.
+    struct Traffic = "traffic" {
+        /// Packets received from it.
+        rx_packets: u64,
+        /// Bytes received from it.
+        rx_bytes: u64,
+        /// Packets sent to it.
+        tx_packets: u64,
+        /// Bytes sent to it.
+        tx_bytes: u64,
+    }
+
+    /// What a device took of the agent's time.
+    struct Bucket = "bucket" {
+        /// Packets that are not paid back yet.
+        spent: u32,
+        /// Seconds of the clock when it was last asked.
+        asked_s: u32,
+    }
+
+    /// The head of a ring buffer record; the frame follows.
+    struct EventHead = "event_head" {
+        /// `event::*`.
+        kind: u32,
+        /// Port slot, or uplink slot with `slot::UPLINK`.
+        ingress: u32,
+        /// The network that the frame leaves by (TTL_EXCEEDED, MTU_EXCEEDED: `slot::NONE` if none).
+        network: u32,
+        /// `family::*` of `next_hop`.
+        family: u32,
+        /// NEIGHBOUR_NEEDED: whom to resolve.
+        next_hop: [u8; 16],
+        /// Bytes of the frame as it was.
+        frame_bytes: u32,
+        /// Bytes of it that follow.
+        copied_bytes: u32,
+        /// MTU_EXCEEDED: the MTU.
+        mtu: u32,
+        /// Zero.
+        reserved: u32,
+    }
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The end of every way: each verdict is taken here, counted, and told in skb->cb for test runs:
+ * cb[0] verdict | reason or service << 8, cb[1] output, cb[2] rule index, cb[3] PACKET_* flags.
+ */
+#pragma once
+#include "state.h"
+
+static __always_inline void told(struct __sk_buff *skb, struct scratch *s, __u32 verdict, __u32 what, __u32 output)
+{
+	skb->cb[0] = verdict | what << 8;
+	skb->cb[1] = output;
+	skb->cb[2] = s->rule;
+	skb->cb[3] = s->flags;
+}
+
+static __always_inline int drop(struct __sk_buff *skb, struct scratch *s, __u32 reason)
+{
+	__u32 index = device_index(s->ingress) * LIMIT_DROP_REASONS_MAX + reason;
+	__u64 *count = bpf_map_lookup_elem(&drops, &index);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	told(skb, s, VERDICT_DROP, reason, 0);
+	return TC_ACT_SHOT;
+}
+
+/* Takes one from the input's token bucket. */
+static __always_inline int bucket_take(__u32 ingress, __u32 now_s)
+{
+	__u32 index = device_index(ingress);
+	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &index);
+	__u64 gained;
+
+	if (!bucket)
+		return 0;
+	gained = now_s > bucket->asked_s ? (__u64)(now_s - bucket->asked_s) * LIMIT_SERVICE_PACKETS_PER_SECOND : 0;
+	bucket->spent = gained >= bucket->spent ? 0 : bucket->spent - gained;
+	bucket->asked_s = now_s;
+	if (bucket->spent >= LIMIT_SERVICE_PACKETS_BURST)
+		return 0;
+	bucket->spent++;
+	return 1;
+}
+
+struct event_record {
+	struct event_head head;
+	__u8 frame[LIMIT_SERVICE_FRAME_BYTES_MAX];
+};
+
+/* Hands a copy of the frame as it is now to the agent. Says whether the bucket allowed it. */
+__noinline int event_send(struct __sk_buff *skb, __u32 kind, __u32 network)
+{
+	struct scratch *s = scratch_get();
+	struct event_record *record;
+	__u32 bytes = skb->len;
+
+	if (!s || !bucket_take(s->ingress, s->now_s))
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record)
+		return 0;
+	record->head.kind = kind;
+	record->head.ingress = s->ingress;
+	record->head.network = network;
+	record->head.family = s->key.family;
+	address_copy(record->head.next_hop, s->entry.next_hop);
+	record->head.frame_bytes = bytes;
+	record->head.mtu = s->entry.mtu;
+	record->head.reserved = 0;
+	if (bytes > sizeof(record->frame))
+		bytes = sizeof(record->frame);
+	record->head.copied_bytes = bytes;
+	asm volatile("" : "+r"(bytes)); /* keep the bound that the verifier has seen */
+	if (bytes < 1 || bytes > sizeof(record->frame) || bpf_skb_load_bytes(skb, 0, record->frame, bytes)) {
+		bpf_ringbuf_discard(record, 0);
+		return 0;
+	}
+	bpf_ringbuf_submit(record, 0);
+	return 1;
+}
+
+static __always_inline int serve(struct __sk_buff *skb, struct scratch *s, __u32 kind)
+{
+	if (!event_send(skb, kind, s->network))
+		return drop(skb, s, REASON_SERVICE_RATE_LIMIT);
+	told(skb, s, VERDICT_SERVICE, kind, 0);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline void traffic_count(__u32 slot, int out, __u32 bytes)
+{
+	__u32 index = device_index(slot);
+	struct traffic *traffic = bpf_map_lookup_elem(&traffics, &index);
+
+	if (!traffic)
+		return;
+	if (out) {
+		traffic->tx_packets++;
+		traffic->tx_bytes += bytes;
+	} else {
+		traffic->rx_packets++;
+		traffic->rx_bytes += bytes;
+	}
+}
+
+/* Out to a guest or an uplink. */
+static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u32 slot)
+{
+	__u32 index = device_index(slot);
+	struct device *device = bpf_map_lookup_elem(&devices, &index);
+
+	if (unlikely(!device || !device->ifindex) && !(s->flags & PACKET_TEST))
+		return drop(skb, s, slot & SLOT_UPLINK ? REASON_UPLINK_MISSING : REASON_DESTINATION_PORT_DOWN);
+	traffic_count(slot, 1, skb->len);
+	if (!device)
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	told(skb, s, slot & SLOT_UPLINK ? VERDICT_UPLINK : VERDICT_DELIVER, 0, slot);
+	if (device->flags & DEVICE_PEER) {
+		/* The host's end of the veth took it for another's: eth_type_trans is not run again at the peer. */
+		bpf_skb_change_type(skb, PACKET_TO_HOST);
+		return bpf_redirect_peer(device->ifindex, 0);
+	}
+	return bpf_redirect(device->ifindex, 0);
+}
+
+static __always_inline int reply(struct __sk_buff *skb, struct scratch *s)
+{
+	traffic_count(s->ingress, 1, skb->len);
+	told(skb, s, VERDICT_REPLY, 0, s->ingress);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+static __always_inline int pass(struct __sk_buff *skb, struct scratch *s)
+{
+	told(skb, s, VERDICT_PASS, 0, 0);
+	return TCX_NEXT_PROGRAM;
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * After the egress policy: bridge, route, NAT, and what comes from outside (docs/pipeline.md, section 5).
+ *
+ * Guarantees: s->out says where to and how, or the walk has ended. Each way is a program of its own, so that the verifier
+ * looks at it alone.
+ */
+#pragma once
+#include "walk.h"
+
+/* MACs stay; to a local port or out by the uplink. */
+static __always_inline int bridge(struct __sk_buff *skb, struct scratch *s, __u32 to)
+{
+	s->out.output = to;
+	return walk_on(skb, s);
+}
+
+/* Addresses as they came; routed. */
+static __always_inline void route_start(struct scratch *s)
+{
+	s->out.flags = SESSION_ROUTED;
+	s->out.ttl = 1;
+}
+
+/* 3. v4, to a floating IP of the gateway's network: as if out and back in. */
+static __always_inline int hairpin(struct __sk_buff *skb, struct scratch *s, const struct router_record *router,
+				   const struct floating *f)
+{
+	int reason;
+
+	if (!(f->flags & FLOATING_ROUTER_UP))
+		return walk_fail(skb, s, REASON_ROUTER_DOWN);
+	reason = outside_source(s, s->router, router);
+	if (!reason)
+		reason = floating_enter(s, f);
+	if (!reason)
+		reason = opener_test(s);
+	if (reason)
+		return walk_fail(skb, s, reason);
+	s->out.ttl = f->router == s->router ? 1 : 2;
+	return walk_on(skb, s);
+}
+
+SEC("classifier/weft_route")
+int weft_route(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct router_address *own;
+	struct router_record *router;
+	struct owner_entry *owner;
+	struct floating *f;
+	struct route *route;
+	__u8 family;
+	int reason = 0;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	family = s->forward.family;
+	router = bpf_map_lookup_elem(&routers, &s->router);
+	if (!router || !(router->flags & ROUTER_UP))
+		return walk_fail(skb, s, REASON_ROUTER_DOWN);
+	if (address_unroutable(s->forward.source, family) || address_unroutable(s->forward.destination, family))
+		return walk_fail(skb, s, REASON_LINK_LOCAL_NOT_ROUTED);
+	route_start(s);
+	own = router_address_get(s->router, family, s->forward.destination);
+	if (own) {
+		if (!echo_request(s))
+			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
+		FRESH_ONLY(skb, s);
+		return echo_reply(skb);
+	}
+	if (router->flags & ROUTER_GATEWAY) {
+		owner = owner_get(router->gateway_network, family, s->forward.destination);
+		if (owner && owner->flags & OWNER_GATEWAY)
+			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
+		if (family == FAMILY_V4) {
+			f = floating_get(router->gateway_network, s->forward.destination);
+			if (f)
+				return hairpin(skb, s, router, f);
+		}
+	}
+	route = route_get(s->router, 0, family, s->forward.destination);
+	if (!route || route->kind == ROUTE_UNREACHABLE)
+		return walk_fail(skb, s, REASON_NO_ROUTE);
+	if (route->kind == ROUTE_OUTSIDE) {
+		reason = outside_source(s, s->router, router);
+		if (!reason && s->out.flags & SESSION_NAT_SOURCE)
+			reason = opener_test(s);
+	} else {
+		mac_copy(s->out.source_mac, route->mac);
+	}
+	if (!reason)
+		reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
+	if (reason)
+		return walk_fail(skb, s, reason);
+	return walk_on(skb, s);
+}
+
+/* v4 to a floating IP from outside. */
+static __always_inline int floating_from_outside(struct __sk_buff *skb, struct scratch *s, const struct floating *f)
+{
+	int reason = opener_test(s);
+
+	if (!reason && !(f->flags & FLOATING_ROUTER_UP))
+		reason = REASON_ROUTER_DOWN;
+	if (!reason)
+		reason = floating_enter(s, f);
+	if (reason)
+		return walk_fail(skb, s, reason);
+	return walk_on(skb, s);
+}
+
+/* 2. to a router's gateway MAC or a floating IP's. */
+SEC("classifier/weft_outside")
+int weft_outside(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct router_address *own;
+	struct router_record *router;
+	struct floating *f;
+	struct route *route;
+	__u8 family;
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	family = s->forward.family;
+	router = bpf_map_lookup_elem(&routers, &s->router);
+	if (!router || !(router->flags & ROUTER_UP))
+		return walk_fail(skb, s, REASON_ROUTER_DOWN);
+	if (address_unroutable(s->forward.source, family) || address_unroutable(s->forward.destination, family))
+		return walk_fail(skb, s, REASON_LINK_LOCAL_NOT_ROUTED);
+	route_start(s);
+	if (family == FAMILY_V4) {
+		f = floating_get(s->network, s->forward.destination);
+		if (f) {
+			return floating_from_outside(skb, s, f);
+		}
+	}
+	own = router_address_get(s->router, family, s->forward.destination);
+	if (family == FAMILY_V4 && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
+		return walk_fail(skb, s, REASON_NAT_PRIVATE_DESTINATION);
+	if (own && echo_request(s)) {
+		FRESH_ONLY(skb, s);
+		return echo_reply(skb);
+	}
+	if (own && family == FAMILY_V4 && own->flags & ROUTER_ADDRESS_GATEWAY)
+		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
+	if (own)
+		return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
+	route = route_get(s->router, 1, family, s->forward.destination);
+	if (!route || route->kind != ROUTE_INSIDE)
+		return walk_fail(skb, s, REASON_NO_ROUTE);
+	mac_copy(s->out.source_mac, route->mac);
+	reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
+	if (reason)
+		return walk_fail(skb, s, reason);
+	return walk_on(skb, s);
+}
+
+/* A source that nobody outside may have. */
+static __always_inline int source_rogue(struct scratch *s)
+{
+	struct owner_entry *owner;
+
+	if (address_rogue(s->forward.source, s->forward.family))
+		return 1;
+	if (!(s->forward.ingress & SLOT_UPLINK))
+		return 0;
+	owner = owner_get(s->network, s->forward.family, s->forward.source);
+	return owner && owner->flags & (OWNER_GATEWAY | OWNER_FLOATING);
+}
+
+static __always_inline int outside(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
+{
+	if (source_rogue(s))
+		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
+	s->router = entry->router_outside;
+	bpf_tail_call(skb, &stages, STAGE_OUTSIDE);
+	return walk_fail(skb, s, REASON_ENGINE_ERROR);
+}
+
+static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
+{
+	if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL))) {
+		FRESH_ONLY(skb, s);
+		return pass(skb, s);
+	}
+	if (entry->flags & FDB_OUTSIDE)
+		return outside(skb, s, entry);
+	if (source_rogue(s))
+		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
+	return bridge(skb, s, entry->port);
+}
+
+/* 2. of a guest's walk: only a physical network takes it, as it is. */
+static __always_inline int multicast(struct __sk_buff *skb, struct scratch *s, const struct network_record *network)
+{
+	if (!network || !(network->flags & NETWORK_PHYSICAL))
+		return walk_fail(skb, s, REASON_MULTICAST_UNSUPPORTED);
+	FRESH_ONLY(skb, s);
+	return output(skb, s, network->uplink);
+}
+
+static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
+{
+	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+
+	if (s->opener_destination_mac[0] & 1)
+		return multicast(skb, s, network);
+	if (entry && entry->flags & FDB_INTERFACE) {
+		s->router = entry->router;
+		bpf_tail_call(skb, &stages, STAGE_ROUTE);
+		return walk_fail(skb, s, REASON_ENGINE_ERROR);
+	}
+	if (entry && entry->flags & FDB_OUTSIDE)
+		return outside(skb, s, entry);
+	if (entry && entry->flags & FDB_LOCAL && entry->port != s->forward.ingress)
+		return bridge(skb, s, entry->port);
+	if (entry && entry->flags & FDB_REMOTE)
+		return walk_fail(skb, s, REASON_TUNNEL_UNSUPPORTED);
+	if (network && network->flags & NETWORK_PHYSICAL)
+		return bridge(skb, s, network->uplink);
+	return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
+}
+
+SEC("classifier/weft_forward")
+int weft_forward(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct port_record *port;
+	struct fdb_entry *entry;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	s->rule = s->policy.rule_index;
+	address_copy(s->out.source, s->forward.source);
+	address_copy(s->out.destination, s->forward.destination);
+	s->out.source_port = s->forward.source_port;
+	s->out.destination_port = s->forward.destination_port;
+	entry = fdb_get(s->network, s->opener_destination_mac);
+	if (s->forward.ingress & SLOT_UPLINK)
+		return forward_from_uplink(skb, s, entry);
+	port = bpf_map_lookup_elem(&ports, &s->forward.ingress);
+	if (!port)
+		return walk_fail(skb, s, REASON_PORT_DOWN);
+	if (port->flags & PORT_SECURITY && s->policy.rule_index == POLICY_RULE_NONE)
+		return walk_fail(skb, s, REASON_SECURITY_GROUP_EGRESS_DENIED);
+	return forward_from_guest(skb, s, entry);
+}
+
+SEC("classifier/weft_destination")
+int weft_destination(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct port_record *port;
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	port = bpf_map_lookup_elem(&ports, &s->out.output);
+	if (!port || !(port->flags & PORT_UP))
+		return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);
+	s->revision_output = revision_of(s->out.output);
+	s->out.checked = 0;
+	if (port->flags & PORT_SECURITY) {
+		reason = opener_test(s);
+		if (reason)
+			return walk_fail(skb, s, reason);
+		s->out.checked = 1;
+		return policy_ask(skb, s, port->policy[2 + (s->forward.family == FAMILY_V6)], STAGE_RECORD, s->out.source,
+				  s->out.destination_port);
+	}
+	bpf_tail_call(skb, &stages, STAGE_RECORD);
+	return walk_fail(skb, s, REASON_ENGINE_ERROR);
+}

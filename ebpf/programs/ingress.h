@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The ways in: from a guest and from an uplink, to the session. A hit ends here; everything else goes on to a stage.
+ *
+ * A device's entry stub has put the slot into cb[0] and zero into cb[1]; a test run puts 1 into cb[1] and the time into cb[2].
+ */
+#pragma once
+#include "arp_nd.h"
+#include "icmp_error.h"
+
+static __always_inline struct scratch *start(struct __sk_buff *skb, __u32 uplink)
+{
+	struct scratch *s = scratch_get();
+	__u32 test = skb->cb[1];
+
+	if (!s)
+		return 0;
+	s->ingress = uplink ? skb->cb[0] | SLOT_UPLINK : skb->cb[0];
+	s->rule = POLICY_RULE_NONE;
+	if (test == 1) {
+		s->flags = PACKET_TEST;
+		s->now_s = skb->cb[2];
+	} else {
+		s->flags = 0;
+		s->now_s = bpf_ktime_get_coarse_ns() / 1000000000;
+	}
+	return s;
+}
+
+/* Misses, and what is stale. */
+static __always_inline int walk(struct __sk_buff *skb, struct scratch *s)
+{
+	bpf_tail_call(skb, &stages, STAGE_WALK);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
+/* What belongs to nothing known: on the uplink it may be the host's own. */
+static __always_inline int stray(struct __sk_buff *skb, struct scratch *s, __u32 reason)
+{
+	struct fdb_entry *entry;
+
+	if (s->ingress & SLOT_UPLINK) {
+		entry = fdb_get(s->network, s->destination_mac);
+		if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL)))
+			return pass(skb, s);
+	}
+	return drop(skb, s, reason);
+}
+
+/* From the session on: the same for guests and uplinks. */
+static __always_inline int follow(struct __sk_buff *skb, struct scratch *s)
+{
+	struct session *e;
+
+	if (unlikely(s->flags & PACKET_FRAGMENT) && !fragment_follow())
+		return stray(skb, s, REASON_FRAGMENT_UNKNOWN);
+	if (unlikely(s->flags & PACKET_ICMP_ERROR)) {
+		bpf_tail_call(skb, &stages, STAGE_ICMP_ERROR);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	e = session_get(&s->key, s->now_s);
+	if (unlikely(!e) || unlikely(!mac_equal(e->match_mac, s->destination_mac)))
+		return walk(skb, s);
+	if (unlikely(!session_fresh(&s->key, e))) {
+		s->flags |= PACKET_STALE;
+		return walk(skb, s);
+	}
+	session_count(skb, s, e);
+	return apply(skb, e);
+}
+
+SEC("classifier/weft_guest")
+int weft_guest(struct __sk_buff *skb)
+{
+	struct scratch *s = start(skb, 0);
+	struct port_record *port;
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	traffic_count(s->ingress, 0, skb->len);
+	port = bpf_map_lookup_elem(&ports, &s->ingress);
+	if (!port || !(port->flags & PORT_UP))
+		return drop(skb, s, REASON_PORT_DOWN);
+	s->network = port->network;
+	reason = decode(skb);
+	if (reason)
+		return drop(skb, s, reason);
+	if (port->flags & PORT_SECURITY) {
+		reason = port_secure(skb, s, port);
+		if (reason)
+			return drop(skb, s, reason);
+	}
+	if (s->ethertype == ETHERTYPE_ARP) {
+		bpf_tail_call(skb, &stages, STAGE_ARP);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	if (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 && !(s->flags & PACKET_LATER) &&
+	    nd_type(s->icmp_type)) {
+		bpf_tail_call(skb, &stages, STAGE_ND);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	if (s->key.protocol == PROTOCOL_UDP && !(s->flags & PACKET_FRAGMENT)) {
+		if (port->flags & PORT_DHCP && s->key.family == FAMILY_V4 && s->key.source_port == htons(68) &&
+		    s->key.destination_port == htons(67))
+			return serve(skb, s, EVENT_DHCP);
+		if (port->flags & PORT_DHCPV6 && s->key.family == FAMILY_V6 && s->key.source_port == htons(546) &&
+		    s->key.destination_port == htons(547))
+			return serve(skb, s, EVENT_DHCPV6);
+	}
+	return follow(skb, s);
+}
+
+SEC("classifier/weft_uplink")
+int weft_uplink(struct __sk_buff *skb)
+{
+	struct scratch *s = start(skb, 1);
+	struct uplink_record *uplink;
+	__u32 index = skb->cb[0];
+
+	if (!s)
+		return TC_ACT_SHOT;
+	uplink = bpf_map_lookup_elem(&uplinks, &index);
+	if (!uplink || uplink->network == SLOT_NONE)
+		return pass(skb, s);
+	traffic_count(s->ingress, 0, skb->len);
+	s->network = uplink->network;
+	if (decode(skb))
+		return pass(skb, s);
+	if (s->ethertype == ETHERTYPE_ARP) {
+		bpf_tail_call(skb, &stages, STAGE_ARP);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	if (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 && !(s->flags & PACKET_LATER) &&
+	    nd_type(s->icmp_type)) {
+		bpf_tail_call(skb, &stages, STAGE_ND);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	return follow(skb, s);
+}
+
+SEC("classifier/weft_icmp_error")
+int weft_icmp_error(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct session *e;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	if (quoted_decode(skb))
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	e = session_get(&s->key, s->now_s);
+	if (!e)
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	if (!session_fresh(&s->key, e)) {
+		s->flags |= PACKET_STALE;
+		return walk(skb, s);
+	}
+	s->entry = *e;
+	bpf_tail_call(skb, &stages, STAGE_APPLY_ERROR);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}

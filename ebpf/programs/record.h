@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Record: the walk's result becomes a session of two entries (docs/pipeline.md, section 6.3 and SNAT's port).
+ *
+ * Guarantees: a port never holds more sessions than its quota; a session whose reply entry does not fit is not there at all.
+ */
+#pragma once
+#include "forward.h"
+
+/* The reply key that the walk's result leads to. */
+static __always_inline void reply_key(struct session_key *to, const struct scratch *s)
+{
+	to->ingress = s->out.output;
+	address_copy(to->source, s->out.destination);
+	address_copy(to->destination, s->out.source);
+	to->source_port = s->out.destination_port;
+	to->destination_port = s->out.source_port;
+	to->protocol = s->forward.protocol;
+	to->family = s->forward.family;
+	to->reserved = 0;
+}
+
+/* The transformations of both directions: s->entry is the forward one, s->other the reply's. */
+__noinline int entries_fill(void)
+{
+	struct scratch *s = scratch_get();
+	struct session *f, *r;
+	__u16 nat;
+
+	if (!s)
+		return -1;
+	f = &s->entry;
+	r = &s->other;
+	__builtin_memset(f, 0, sizeof(*f));
+	__builtin_memset(r, 0, sizeof(*r));
+	nat = s->out.flags & (SESSION_NAT_SOURCE | SESSION_NAT_DESTINATION);
+	mac_copy(f->match_mac, s->opener_destination_mac);
+	f->flags = SESSION_FORWARD | s->out.flags;
+	r->flags = (s->out.flags & SESSION_ROUTED) | (nat & SESSION_NAT_SOURCE ? SESSION_NAT_DESTINATION : 0) |
+		   (nat & SESSION_NAT_DESTINATION ? SESSION_NAT_SOURCE : 0);
+	f->revision = r->revision = s->revision;
+	f->revision_ingress = r->revision_output = s->revision_ingress;
+	f->revision_output = r->revision_ingress = s->revision_output;
+	f->output = s->out.output;
+	r->output = s->forward.ingress;
+	f->ttl = r->ttl = s->out.ttl;
+	f->icmp_type = r->icmp_type = s->opener_type;
+	f->icmp_code = r->icmp_code = s->opener_code;
+	f->mtu = s->out.mtu;
+	if (s->out.flags & SESSION_ROUTED) {
+		struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+
+		r->mtu = network ? network->mtu : 0;
+		mac_copy(r->match_mac, s->out.source_mac);
+	} else {
+		mac_copy(r->match_mac, s->opener_source_mac);
+	}
+	mac_copy(f->source_mac, s->out.source_mac);
+	mac_copy(f->destination_mac, s->out.destination_mac);
+	mac_copy(r->source_mac, s->opener_destination_mac);
+	mac_copy(r->destination_mac, s->opener_source_mac);
+	address_copy(f->source, s->out.source);
+	address_copy(f->destination, s->out.destination);
+	address_copy(r->source, s->forward.destination);
+	address_copy(r->destination, s->forward.source);
+	f->source_port = s->out.source_port;
+	f->destination_port = s->out.destination_port;
+	r->source_port = s->forward.destination_port;
+	r->destination_port = s->forward.source_port;
+	f->owner = r->owner = s->forward.ingress & SLOT_UPLINK ? s->out.output : s->forward.ingress;
+	address_copy(f->next_hop, s->out.next_hop);
+	mac_copy(f->opener_mac, s->opener_source_mac);
+	mac_copy(r->opener_mac, s->opener_source_mac);
+	f->network = r->network = s->network;
+	f->seen_s = r->seen_s = s->now_s;
+	return 0;
+}
+
+/* Where SNAT puts the port: ICMP's identifier and everybody's source port alike. */
+static __always_inline int snat_try(struct scratch *s, __u16 port)
+{
+	s->out.source_port = port;
+	reply_key(&s->reply, s);
+	return !session_taken(&s->reply);
+}
+
+struct snat_search {
+	__u32 hash;
+	__u32 found;
+};
+
+static long snat_step(__u64 index, struct snat_search *search)
+{
+	struct scratch *s = scratch_get();
+	__u32 first, size, i = index + 1;
+
+	if (!s)
+		return 1;
+	first = s->out.snat_first;
+	size = s->out.snat_last - first + 1;
+	if (!size)
+		return 1;
+	if (!snat_try(s, htons(first + (search->hash + i * 40503) % size)))
+		return 0;
+	search->found = 1;
+	return 1;
+}
+
+static __always_inline __u32 snat_mix(__u32 h, __u32 word)
+{
+	h = (h ^ word) * 0x85ebca6b;
+	return h ^ (h >> 13);
+}
+
+/* Takes a port for s->out: 0, or -1 if there is none. */
+__noinline int snat_take(void)
+{
+	struct scratch *s = scratch_get();
+	struct snat_search search = { .hash = 0x9e3779b9 };
+	__u8 protocol;
+	__u16 port;
+
+	if (!s)
+		return -1;
+	protocol = s->forward.protocol;
+	port = ntohs(s->forward.source_port);
+	if (!protocol_has_ports(protocol) && protocol != PROTOCOL_ICMP)
+		return snat_try(s, 0) ? 0 : -1;
+	if (port >= s->out.snat_first && port <= s->out.snat_last && snat_try(s, s->forward.source_port))
+		return 0;
+	if (protocol == PROTOCOL_SCTP)
+		return -1;
+	search.hash = snat_mix(search.hash, protocol);
+	search.hash = snat_mix(search.hash, ntohl(load32(s->forward.source)));
+	search.hash = snat_mix(search.hash, ntohl(load32(s->forward.destination)));
+	search.hash = snat_mix(search.hash, port << 16 | ntohs(s->forward.destination_port));
+	bpf_loop(LIMIT_NAT_PORT_TRIES_MAX - 1, snat_step, &search, 0);
+	return search.found ? 0 : -1;
+}
+
+/* One more session for the port: 0, or -1 at its quota. */
+static __always_inline int quota_take(__u32 owner)
+{
+	__u32 *count;
+
+	if (owner & SLOT_UPLINK)
+		return 0;
+	count = bpf_map_lookup_elem(&quotas, &owner);
+	if (!count)
+		return -1;
+	if (__sync_fetch_and_add(count, 1) >= sessions_per_port_max) {
+		__sync_fetch_and_add(count, -1);
+		return -1;
+	}
+	return 0;
+}
+
+static __always_inline void quota_give(__u32 owner)
+{
+	__u32 *count;
+
+	if (owner & SLOT_UPLINK)
+		return;
+	count = bpf_map_lookup_elem(&quotas, &owner);
+	if (count)
+		__sync_fetch_and_add(count, -1);
+}
+
+/* Records a miss; s->entry is its direction then. 0, or why not. */
+static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s)
+{
+	__u32 owner = s->forward.ingress & SLOT_UPLINK ? s->out.output : s->forward.ingress;
+	int reason = 0;
+
+	session_delete(&s->forward);
+	reply_key(&s->reply, s);
+	if (!s->out.snat)
+		session_delete(&s->reply);
+	if (quota_take(owner))
+		return REASON_SESSION_QUOTA;
+	if (s->out.snat && snat_take())
+		reason = REASON_NAT_PORTS_EXHAUSTED;
+	if (!reason && entries_fill())
+		reason = REASON_ENGINE_ERROR;
+	if (!reason) {
+		s->entry.packets = 1;
+		s->entry.bytes = skb->len;
+		if (s->forward.protocol == PROTOCOL_TCP && s->tcp_flags & (TCP_FIN | TCP_RST) && !(s->flags & PACKET_LATER))
+			s->entry.state = s->other.state = STATE_CLOSING;
+		if (bpf_map_update_elem(&sessions, &s->forward, &s->entry, BPF_ANY)) {
+			reason = REASON_SESSION_TABLE_FULL;
+		} else if (bpf_map_update_elem(&sessions, &s->reply, &s->other, BPF_ANY)) {
+			bpf_map_delete_elem(&sessions, &s->forward);
+			reason = REASON_SESSION_TABLE_FULL;
+		}
+	}
+	if (reason)
+		quota_give(owner);
+	return reason;
+}
+
+/* Whether the walk still translates as the session does. SNAT: into its port, if the block still holds it. */
+static __always_inline int session_holds(struct scratch *s)
+{
+	__u16 was = s->reply.destination_port, port = ntohs(was);
+
+	if (s->out.snat) {
+		if (!protocol_has_ports(s->forward.protocol) && s->forward.protocol != PROTOCOL_ICMP)
+			s->out.source_port = 0;
+		else if (port < s->out.snat_first || port > s->out.snat_last)
+			return 0;
+		else
+			s->out.source_port = was;
+	}
+	return s->out.output == s->reply.ingress && address_equal(s->out.destination, s->reply.source) &&
+	       address_equal(s->out.source, s->reply.destination) && s->out.destination_port == s->reply.source_port &&
+	       s->out.source_port == was;
+}
+
+/* What a session keeps when it is recorded anew. */
+static __always_inline void session_keep(struct session *to, const struct session *from)
+{
+	to->seen_s = from->seen_s;
+	to->state = from->state;
+	to->packets = from->packets;
+	to->bytes = from->bytes;
+}
+
+/* Records a stale session anew; s->entry is this packet's direction then. 0, or why not. */
+static __always_inline int session_renew(struct __sk_buff *skb, struct scratch *s)
+{
+	struct session *forward, *reply;
+
+	if (!session_holds(s))
+		return REASON_SESSION_REVOKED;
+	if (entries_fill())
+		return REASON_ENGINE_ERROR;
+	forward = bpf_map_lookup_elem(&sessions, &s->forward);
+	reply = bpf_map_lookup_elem(&sessions, &s->reply);
+	if (!forward || !reply)
+		return REASON_SESSION_REVOKED;
+	session_keep(&s->entry, forward);
+	session_keep(&s->other, reply);
+	if (bpf_map_update_elem(&sessions, &s->forward, &s->entry, BPF_EXIST) ||
+	    bpf_map_update_elem(&sessions, &s->reply, &s->other, BPF_EXIST))
+		return REASON_SESSION_TABLE_FULL;
+	if (s->flags & PACKET_REPLY)
+		s->entry = s->other;
+	if (!(s->flags & PACKET_ICMP_ERROR)) {
+		struct session *e = bpf_map_lookup_elem(&sessions, &s->key);
+
+		if (e)
+			session_count(skb, s, e);
+	}
+	return 0;
+}
+
+SEC("classifier/weft_record")
+int weft_record(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	if (!(s->out.output & SLOT_UPLINK) && s->out.checked) {
+		s->rule = s->policy.rule_index;
+		if (s->rule == POLICY_RULE_NONE)
+			return walk_fail(skb, s, REASON_SECURITY_GROUP_INGRESS_DENIED);
+	}
+	if (s->flags & PACKET_STALE) {
+		reason = session_renew(skb, s);
+		if (reason)
+			return walk_fail(skb, s, reason);
+		bpf_tail_call(skb, &stages, s->flags & PACKET_ICMP_ERROR ? STAGE_APPLY_ERROR : STAGE_APPLY);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
+	reply_key(&s->reply, s);
+	s->entry.flags = s->out.flags;
+	s->entry.ttl = s->out.ttl;
+	s->entry.mtu = s->out.mtu;
+	reason = passable(skb, s, &s->entry);
+	if (reason)
+		return impassable(skb, reason, s->out.mtu, s->out.output);
+	if (keys_equal(&s->forward, &s->reply))
+		return drop(skb, s, REASON_NO_ROUTE);
+	reason = session_open(skb, s);
+	if (reason)
+		return drop(skb, s, reason);
+	bpf_tail_call(skb, &stages, STAGE_APPLY);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
+/* Applies s->entry. */
+SEC("classifier/weft_apply")
+int weft_apply(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+
+	if (!s)
+		return TC_ACT_SHOT;
+	return apply(skb, &s->entry);
+}

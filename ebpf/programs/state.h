@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The maps, and the per-CPU scratch that carries a packet from stage to stage.
+ *
+ * Guarantees: configuration maps are written by the loader only; programs write sessions, fragments, counters, quotas and
+ * buckets only. The scratch is safe because tcx programs run with bottom halves off and never nest on one CPU.
+ * Sessions are a plain hash, never LRU: a flood fills its own port's quota and evicts nobody.
+ */
+#pragma once
+#include "base.h"
+
+#define SCRATCH_BYTES 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, SCRATCH_BYTES);
+} walks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STAGE_COUNT);
+	__type(key, __u32);
+	__type(value, __u32);
+} stages SEC(".maps");
+
+#include "policy.h"
+
+/* How one direction's transformation comes out of the walk. */
+struct outcome {
+	__u32 output;
+	__u16 flags;
+	__u8 ttl;
+	__u8 snat;    /* the source port is still to be taken from the block */
+	__u32 mtu;
+	__u8 source_mac[6];
+	__u8 destination_mac[6];
+	__u8 source[16];
+	__u8 destination[16];
+	__u16 source_port;
+	__u16 destination_port;
+	__u16 snat_first;
+	__u16 snat_last;
+	__u8 next_hop[16];
+	__u32 checked; /* the destination's policy was asked */
+};
+
+struct scratch {
+	struct policy_walk policy; /* first: the policies' programs rely on it */
+	struct session_key key;    /* this packet's; of an ICMP error: the reversed tuple inside */
+	__u32 ingress; /* port slot, or uplink slot with SLOT_UPLINK */
+	__u32 now_s;
+	__u32 flags; /* PACKET_* */
+	__u32 l4_offset;
+	__u32 l4_bytes;
+	__u32 ip_bytes;
+	__u32 identification;
+	__u32 network;
+	__u16 ethertype;
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 l4_header;
+	__u8 reserved;
+	/* of an ICMP error */
+	__u8 outer_source[16];
+	__u32 inner_offset;
+	__u32 inner_l4_offset;
+	/* the walk: the forward tuple and its opener */
+	struct session_key forward;
+	__u8 opener_destination_mac[6];
+	__u8 opener_source_mac[6];
+	__u8 opener_type;
+	__u8 opener_code;
+	__u16 unused;
+	struct session_key reply; /* stale: the session's reply key */
+	__u32 revision;
+	__u32 revision_ingress;
+	__u32 revision_output;
+	__u32 rule;
+	__u32 router;
+	struct outcome out;
+	/* here, not on the stack, whose accesses must be aligned */
+	union {
+		struct arp arp;
+		struct nd_reply nd;
+	} headers;
+	struct session entry; /* this packet's direction, to apply */
+	struct session other; /* the other direction */
+};
+
+_Static_assert(sizeof(struct scratch) <= SCRATCH_BYTES, "scratch");
+
+#define CONFIG_HASH(name, key_type, value_type, entries)      \
+	struct {                                              \
+		__uint(type, BPF_MAP_TYPE_HASH);              \
+		__uint(map_flags, BPF_F_NO_PREALLOC);         \
+		__uint(max_entries, entries);                 \
+		__type(key, key_type);                        \
+		__type(value, value_type);                    \
+	} name SEC(".maps")
+
+CONFIG_HASH(ports, __u32, struct port_record, LIMIT_PORTS_PER_HOST_MAX);
+CONFIG_HASH(networks, __u32, struct network_record, LIMIT_NETWORKS_PER_HOST_MAX);
+CONFIG_HASH(routers, __u32, struct router_record, LIMIT_ROUTERS_PER_HOST_MAX);
+CONFIG_HASH(fdb, struct fdb_key, struct fdb_entry, 2 * LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(owners, struct address_key, struct owner_entry, 4 * LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(router_addresses, struct address_key, struct router_address, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(floatings, struct floating_key, struct floating, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(neighbours, struct address_key, struct neighbour, LIMIT_NEIGHBOURS_MAX);
+CONFIG_HASH(sessions, struct session_key, struct session, 2 * LIMIT_SESSIONS_MAX_DEFAULT);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+	__type(key, struct route_key);
+	__type(value, struct route);
+} routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, LIMIT_FRAGMENTS_MAX);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+} fragments SEC(".maps");
+
+#define TABLE(name, value_type, entries)               \
+	struct {                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);      \
+		__uint(max_entries, entries);          \
+		__type(key, __u32);                    \
+		__type(value, value_type);             \
+	} name SEC(".maps")
+
+#define DEVICES_MAX (SLOT_UPLINKS_MAX + LIMIT_PORTS_PER_HOST_MAX)
+
+TABLE(uplinks, struct uplink_record, SLOT_UPLINKS_MAX);
+TABLE(devices, struct device, DEVICES_MAX);
+TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
+TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
+TABLE(buckets, struct bucket, DEVICES_MAX);
+TABLE(drops, __u64, DEVICES_MAX *LIMIT_DROP_REASONS_MAX);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DEVICES_MAX);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} traffics SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* Set by the loader. */
+const volatile __u32 sessions_per_port_max = LIMIT_SESSIONS_PER_PORT_MAX_DEFAULT;
+
+static __always_inline struct scratch *scratch_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&walks, &zero);
+}
+
+/* Where a port or uplink stands in the per-device tables. */
+static __always_inline __u32 device_index(__u32 slot)
+{
+	return slot & SLOT_UPLINK ? slot & ~SLOT_UPLINK : slot + SLOT_UPLINKS_MAX;
+}
+
+static __always_inline __u32 revision_get(__u32 index)
+{
+	__u32 *revision = bpf_map_lookup_elem(&revisions, &index);
+
+	return revision ? *revision : 0;
+}
+
+/* A port's policy revision; an uplink has none but the topology's. */
+static __always_inline __u32 revision_of(__u32 slot)
+{
+	return slot & SLOT_UPLINK ? 0 : revision_get(slot + 1);
+}
+
+static __always_inline struct owner_entry *owner_get(__u32 network, __u8 family, const __u8 *address)
+{
+	struct address_key key = { .scope = network, .family = family };
+
+	address_copy(key.address, address);
+	return bpf_map_lookup_elem(&owners, &key);
+}
+
+static __always_inline struct fdb_entry *fdb_get(__u32 network, const __u8 *mac)
+{
+	struct fdb_key key = { .network = network };
+
+	mac_copy(key.mac, mac);
+	return bpf_map_lookup_elem(&fdb, &key);
+}
