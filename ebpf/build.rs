@@ -73,23 +73,47 @@ fn header() -> Result<String, String> {
         writeln!(text, "#define {name} {value}u").map_err(|e| e.to_string())
     };
     for reason in DropReason::ALL {
-        define(&format!("REASON_{}", reason.name().to_ascii_uppercase()), reason.number().into())?;
+        define(
+            &format!("REASON_{}", reason.name().to_ascii_uppercase()),
+            reason.number().into(),
+        )?;
     }
     for (name, value) in [
         ("PORTS_PER_HOST_MAX", limits::PORTS_PER_HOST_MAX as u64),
-        ("NETWORKS_PER_HOST_MAX", limits::NETWORKS_PER_HOST_MAX as u64),
+        (
+            "NETWORKS_PER_HOST_MAX",
+            limits::NETWORKS_PER_HOST_MAX as u64,
+        ),
         ("ROUTERS_PER_HOST_MAX", limits::ROUTERS_PER_HOST_MAX as u64),
-        ("REMOTE_PORTS_PER_HOST_MAX", limits::REMOTE_PORTS_PER_HOST_MAX as u64),
+        (
+            "REMOTE_PORTS_PER_HOST_MAX",
+            limits::REMOTE_PORTS_PER_HOST_MAX as u64,
+        ),
         ("DROP_REASONS_MAX", limits::DROP_REASONS_MAX as u64),
         ("NEIGHBOURS_MAX", limits::NEIGHBOURS_MAX.into()),
         ("FRAGMENTS_MAX", limits::FRAGMENTS_MAX.into()),
-        ("IPV6_EXTENSION_HEADERS_MAX", limits::IPV6_EXTENSION_HEADERS_MAX as u64),
+        (
+            "IPV6_EXTENSION_HEADERS_MAX",
+            limits::IPV6_EXTENSION_HEADERS_MAX as u64,
+        ),
         ("NAT_PORT_TRIES_MAX", limits::NAT_PORT_TRIES_MAX.into()),
         ("SESSIONS_MAX_DEFAULT", limits::SESSIONS_MAX_DEFAULT.into()),
-        ("SESSIONS_PER_PORT_MAX_DEFAULT", limits::SESSIONS_PER_PORT_MAX_DEFAULT.into()),
-        ("SERVICE_PACKETS_PER_SECOND", limits::SERVICE_PACKETS_PER_SECOND.into()),
-        ("SERVICE_PACKETS_BURST", limits::SERVICE_PACKETS_BURST.into()),
-        ("SERVICE_FRAME_BYTES_MAX", limits::SERVICE_FRAME_BYTES_MAX as u64),
+        (
+            "SESSIONS_PER_PORT_MAX_DEFAULT",
+            limits::SESSIONS_PER_PORT_MAX_DEFAULT.into(),
+        ),
+        (
+            "SERVICE_PACKETS_PER_SECOND",
+            limits::SERVICE_PACKETS_PER_SECOND.into(),
+        ),
+        (
+            "SERVICE_PACKETS_BURST",
+            limits::SERVICE_PACKETS_BURST.into(),
+        ),
+        (
+            "SERVICE_FRAME_BYTES_MAX",
+            limits::SERVICE_FRAME_BYTES_MAX as u64,
+        ),
     ] {
         define(&format!("LIMIT_{name}"), value)?;
     }

@@ -16,11 +16,11 @@ static __always_inline void told(struct __sk_buff *skb, struct scratch *s, __u32
 
 static __always_inline int drop(struct __sk_buff *skb, struct scratch *s, __u32 reason)
 {
-	__u32 index = device_index(s->ingress) * LIMIT_DROP_REASONS_MAX + reason;
-	__u64 *count = bpf_map_lookup_elem(&drops, &index);
+	__u32 index = device_index(s->ingress);
+	struct drop_counts *counts = bpf_map_lookup_elem(&drops, &index);
 
-	if (count)
-		__sync_fetch_and_add(count, 1);
+	if (counts && reason < LIMIT_DROP_REASONS_MAX)
+		__sync_fetch_and_add(&counts->reasons[reason], 1);
 	told(skb, s, VERDICT_DROP, reason, 0);
 	return TC_ACT_SHOT;
 }

@@ -121,7 +121,7 @@ int weft_uplink(struct __sk_buff *skb)
 	if (!s)
 		return TC_ACT_SHOT;
 	uplink = bpf_map_lookup_elem(&uplinks, &index);
-	if (!uplink || uplink->network == SLOT_NONE)
+	if (!uplink || !uplink->network)
 		return pass(skb, s);
 	traffic_count(s->ingress, 0, skb->len);
 	s->network = uplink->network;

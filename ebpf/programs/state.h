@@ -145,7 +145,7 @@ TABLE(devices, struct device, DEVICES_MAX);
 TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
 TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
 TABLE(buckets, struct bucket, DEVICES_MAX);
-TABLE(drops, __u64, DEVICES_MAX *LIMIT_DROP_REASONS_MAX);
+TABLE(drops, struct drop_counts, DEVICES_MAX);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -126,7 +126,7 @@ int weft_walk(struct __sk_buff *skb)
 		__u32 index = s->forward.ingress & ~SLOT_UPLINK;
 		struct uplink_record *uplink = bpf_map_lookup_elem(&uplinks, &index);
 
-		if (!uplink || uplink->network == SLOT_NONE || (s->flags & PACKET_STALE && s->network != uplink->network))
+		if (!uplink || !uplink->network || (s->flags & PACKET_STALE && s->network != uplink->network))
 			return walk_fail(skb, s, REASON_SESSION_REVOKED);
 		s->network = uplink->network;
 	}

@@ -41,6 +41,9 @@ pub enum EngineError {
         /// Which.
         name: &'static str,
     },
+    /// Security groups could not be enforced.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::PolicyError),
     /// bpf(2) failed.
     #[error(transparent)]
     Sys(#[from] SysError),

@@ -1,6 +1,10 @@
 //! What the host must have, and what to do where it has not.
 
+use crate::error::EngineError;
+use rustix::fs::{StatFs, statfs};
+use rustix::mount::{MountFlags, mount};
 use std::fmt;
+use std::path::Path;
 
 /// Something that the kernel engine needs and this host lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,5 +18,67 @@ pub struct MissingFeature {
 impl fmt::Display for MissingFeature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.remedy)
+    }
+}
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// The first kernel with tcx links.
+const KERNEL_MIN: (u32, u32) = (6, 6);
+
+/// What this host lacks for the kernel engine; nothing if it can run.
+#[must_use]
+pub fn check_host() -> Vec<MissingFeature> {
+    let mut missing = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        missing.push(MissingFeature { what: "root", remedy: "run as root: programs are loaded and attached to devices" });
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if kernel_version(&release).is_none_or(|version| version < KERNEL_MIN) {
+        missing.push(MissingFeature { what: "tcx links", remedy: "run Linux 6.6 or newer" });
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.split_whitespace().any(|word| word == "bpf")) {
+        missing.push(MissingFeature { what: "bpffs", remedy: "run a kernel with CONFIG_BPF_SYSCALL" });
+    }
+    let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").unwrap_or_default();
+    if jit.trim() == "0" {
+        missing.push(MissingFeature { what: "the BPF JIT", remedy: "sysctl net.core.bpf_jit_enable=1" });
+    }
+    missing
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Makes sure that a bpffs is mounted at `path`; says whether it was mounted just now.
+pub(crate) fn bpffs_mount(path: &Path) -> Result<bool, EngineError> {
+    let io = |what: &str, error: rustix::io::Errno| EngineError::Io {
+        what: format!("{what} {}", path.display()),
+        source: error.into(),
+    };
+    std::fs::create_dir_all(path).map_err(|source| EngineError::Io {
+        what: format!("create directory {}", path.display()),
+        source,
+    })?;
+    let StatFs { f_type, .. } = statfs(path).map_err(|e| io("look at", e))?;
+    if u64::try_from(f_type).is_ok_and(|t| t & 0xffff_ffff == BPF_FS_MAGIC) {
+        return Ok(false);
+    }
+    mount("bpf", path, "bpf", MountFlags::empty(), None).map_err(|e| io("mount a bpffs at", e))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_are_read() {
+        assert_eq!(kernel_version("6.18.44-x\n"), Some((6, 18)));
+        assert_eq!(kernel_version("6.6"), Some((6, 6)));
+        assert_eq!(kernel_version("what"), None);
     }
 }

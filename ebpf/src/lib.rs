@@ -1,10 +1,25 @@
-//! Weft's kernel engine.
+//! Weft's kernel engine: a host's snapshot, enforced by eBPF programs on its devices.
+//!
+//! Guarantees: what docs/pipeline.md says of a packet, for every device that was announced; see [`Engine`]. The programs
+//! are in `ebpf/programs`, their layouts in `weft-ebpf-common`; [`sys`] is the only unsafe code.
+//!
+//! It does not watch devices, answer DHCP or resolve neighbours (the agent does), and has no thread of its own but the
+//! policy compiler's.
 
+mod compile;
+mod device;
+mod engine;
 mod error;
+mod event;
 mod host;
 mod load;
 pub mod policy;
+mod stub;
 pub mod sys;
+mod test_run;
 
+pub use engine::{Applied, Engine, EngineConfig};
 pub use error::EngineError;
-pub use host::MissingFeature;
+pub use event::{Event, EventKind, Ingress};
+pub use host::{MissingFeature, check_host};
+pub use test_run::{TestRun, Verdict};

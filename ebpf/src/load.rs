@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 use weft_ebpf_common::constants::{slot, stage};
-use weft_model::limits;
 
 /// The object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
@@ -58,6 +57,14 @@ macro_rules! maps {
         impl Maps {
             fn open(directory: &Path) -> Result<Self, EngineError> {
                 Ok(Self { $($name: sys::obj_get_map(&directory.join(stringify!($name)))?,)* })
+            }
+
+            /// A map by its name.
+            pub(crate) fn table(&self, name: &str) -> Option<&Map> {
+                match name {
+                    $(stringify!($name) => Some(&self.$name),)*
+                    _ => None,
+                }
             }
         }
     };
@@ -108,13 +115,14 @@ pub(crate) struct Loaded {
 
 /// Loads everything, with maps pinned under `directory`, which must be in a bpffs.
 pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError> {
-    let object = |source: aya::EbpfError| EngineError::Object { source: Box::new(source) };
+    let object = |source: aya::EbpfError| EngineError::Object {
+        source: Box::new(source),
+    };
     let devices = slot::UPLINKS_MAX + sizes.ports_max;
     let mut loader = EbpfLoader::new();
     for name in MAP_NAMES {
         loader.map_pin_path(*name, directory.join(name));
     }
-    let reasons = u32::try_from(limits::DROP_REASONS_MAX).unwrap_or(u32::MAX);
     loader
         .override_global("sessions_per_port_max", &sizes.sessions_per_port_max, true)
         .map_max_entries("sessions", sizes.sessions_max.saturating_mul(2))
@@ -124,7 +132,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("devices", devices)
         .map_max_entries("buckets", devices)
         .map_max_entries("traffics", devices)
-        .map_max_entries("drops", devices.saturating_mul(reasons));
+        .map_max_entries("drops", devices);
     let mut ebpf = loader.load(OBJECT).map_err(object)?;
     let mut programs = BTreeMap::new();
     for name in STAGES.iter().map(|(name, _)| *name).chain([INTERPRETER]) {
@@ -140,13 +148,21 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
             maps.stages.set_fd(*index, program.as_fd())?;
         }
     }
-    let events = ebpf.take_map("events").ok_or(EngineError::Missing { name: "events" })?;
+    let events = ebpf
+        .take_map("events")
+        .ok_or(EngineError::Missing { name: "events" })?;
     let events = RingBuf::try_from(events).map_err(|e| object(aya::EbpfError::MapError(e)))?;
-    Ok(Loaded { maps, programs, events })
+    Ok(Loaded {
+        maps,
+        programs,
+        events,
+    })
 }
 
 fn program_load(ebpf: &mut Ebpf, name: &'static str) -> Result<Prog, EngineError> {
-    let program = ebpf.program_mut(name).ok_or(EngineError::Missing { name })?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(EngineError::Missing { name })?;
     let refused = |source: aya::programs::ProgramError| EngineError::Refused {
         name,
         log: verifier_tail(&source),
@@ -155,10 +171,13 @@ fn program_load(ebpf: &mut Ebpf, name: &'static str) -> Result<Prog, EngineError
     let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
     program.load().map_err(refused)?;
     let fd = program.fd().map_err(refused)?;
-    let fd = fd.as_fd().try_clone_to_owned().map_err(|source| EngineError::Io {
-        what: format!("duplicate program {name}"),
-        source,
-    })?;
+    let fd = fd
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| EngineError::Io {
+            what: format!("duplicate program {name}"),
+            source,
+        })?;
     Ok(Prog::from_fd(fd))
 }
 
@@ -179,9 +198,26 @@ mod tests {
     fn verifies() {
         let d = Path::new("/sys/fs/bpf/wefttest");
         std::fs::create_dir_all(d).unwrap();
-        let r = load(d, Sizes { sessions_max: 1000, sessions_per_port_max: 100, ports_max: 64 });
-        if let Err(e) = &r { println!("{e}"); }
-        for (n, p) in &r.as_ref().unwrap().programs { let i = p.info().unwrap(); println!("{n} {} {} {}", i.xlated_bytes/8, i.jited_bytes, i.verified_insns); }
+        let r = load(
+            d,
+            Sizes {
+                sessions_max: 1000,
+                sessions_per_port_max: 100,
+                ports_max: 64,
+            },
+        );
+        if let Err(e) = &r {
+            println!("{e}");
+        }
+        for (n, p) in &r.as_ref().unwrap().programs {
+            let i = p.info().unwrap();
+            println!(
+                "{n} {} {} {}",
+                i.xlated_bytes / 8,
+                i.jited_bytes,
+                i.verified_insns
+            );
+        }
         std::fs::remove_dir_all(d).unwrap();
     }
 }

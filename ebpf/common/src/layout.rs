@@ -196,7 +196,7 @@ layout! {
 
     /// An uplink.
     struct UplinkRecord = "uplink_record" {
-        /// The network on it, or `slot::NONE`.
+        /// The network on it, or 0: networks' slots start at 1.
         network: u32,
         /// Zero.
         reserved: u32,
@@ -340,6 +340,12 @@ layout! {
         tx_packets: u64,
         /// Bytes sent to it.
         tx_bytes: u64,
+    }
+
+    /// Packets dropped, by the reason's number.
+    struct DropCounts = "drop_counts" {
+        /// One for each number.
+        reasons: [u64; 64],
     }
 
     /// What a device took of the agent's time.

@@ -1,0 +1,122 @@
+//! From a snapshot to what the configuration maps shall hold: pure, no system call.
+//!
+//! Guarantees: every precedence that docs/pipeline.md states (who owns an address, which of equally long routes counts,
+//! the smallest id where several resources fit) is decided here, so that the programs look up one entry. What the engine
+//! does not do is listed as unsupported. It relies on `HostSnapshot::validate`.
+
+mod address;
+mod delta;
+mod network;
+mod port;
+mod router;
+mod slots;
+
+pub(crate) use address::{AddressBytes, address_ip, address_key};
+pub(crate) use delta::{Contents, Tables, TABLES};
+pub(crate) use slots::Slots;
+
+use crate::error::EngineError;
+use crate::policy::PolicyKey;
+use weft_ebpf_common::constants::slot;
+use weft_model::{
+    HostSnapshot, NetworkId, NetworkType, PortId, PortInterface, RouterId, Unsupported, limits,
+};
+
+/// The slots of everything.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotTables {
+    pub(crate) ports: Slots<PortId>,
+    pub(crate) networks: Slots<NetworkId>,
+    pub(crate) routers: Slots<RouterId>,
+    pub(crate) uplinks: Slots<NetworkId>,
+}
+
+impl SlotTables {
+    pub(crate) fn new(ports_max: u32) -> Self {
+        let limit = |max: usize| u32::try_from(max).unwrap_or(u32::MAX);
+        Self {
+            ports: Slots::new("ports", 0, ports_max),
+            networks: Slots::new("networks", 1, limit(limits::NETWORKS_PER_HOST_MAX)),
+            routers: Slots::new("routers", 0, limit(limits::ROUTERS_PER_HOST_MAX)),
+            uplinks: Slots::new("physical networks", 0, slot::UPLINKS_MAX),
+        }
+    }
+
+    /// Gives everything in the snapshot its slot; says which ports' slots were another's before.
+    pub(crate) fn assign(&mut self, snapshot: &HostSnapshot) -> Result<Vec<u32>, EngineError> {
+        self.networks.assign(snapshot.networks.keys().copied())?;
+        self.routers.assign(snapshot.routers.keys().copied())?;
+        let physical = snapshot.networks.iter().filter(|(_, n)| n.segment.network_type.is_physical());
+        self.uplinks.assign(physical.map(|(id, _)| *id))?;
+        self.ports.assign(snapshot.ports.keys().copied())
+    }
+}
+
+/// What the compile reads.
+pub(crate) struct Input<'a> {
+    pub(crate) snapshot: &'a HostSnapshot,
+    pub(crate) slots: &'a SlotTables,
+}
+
+impl Input<'_> {
+    fn network(&self, id: NetworkId) -> u32 {
+        self.slots.networks.get(id).unwrap_or(0)
+    }
+
+    fn router(&self, id: RouterId) -> u32 {
+        self.slots.routers.get(id).unwrap_or(slot::NONE)
+    }
+
+    fn port(&self, id: PortId) -> u32 {
+        self.slots.ports.get(id).unwrap_or(slot::NONE)
+    }
+}
+
+/// All that the configuration maps shall hold. `policy` says the slot of each policy.
+pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> Tables {
+    let mut tables = Tables::default();
+    network::networks(input, &mut tables);
+    network::fdb(input, &mut tables);
+    network::owners(input, &mut tables);
+    port::ports(input, policy, &mut tables);
+    router::routers(input, &mut tables);
+    router::floating_ips(input, &mut tables);
+    tables
+}
+
+/// What holds in place of what the engine does not do.
+pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
+    let mut list = Vec::new();
+    let mut add = |path: String, message: &str| {
+        if list.len() < limits::UNSUPPORTED_MAX {
+            list.push(Unsupported { path, message: message.to_owned() });
+        }
+    };
+    for (id, network) in &snapshot.networks {
+        if network.segment.network_type == NetworkType::Vlan {
+            add(format!("networks.{id}.segment"), "VLAN networks are not connected to their interface yet");
+        }
+    }
+    for (id, port) in &snapshot.ports {
+        if let PortInterface::VhostUser { .. } = port.interface {
+            add(format!("ports.{id}.interface"), "vhost-user ports are the user engine's");
+        }
+        if port.qos_policy_id.is_some() {
+            add(format!("ports.{id}.qos_policy_id"), "not limited: QoS is not enforced yet");
+        }
+    }
+    for (id, group) in &snapshot.security_groups {
+        if !group.stateful {
+            add(format!("security_groups.{id}.stateful"), "handled as stateful: replies pass without a rule");
+        }
+    }
+    for (id, floating_ip) in &snapshot.floating_ips {
+        if !floating_ip.port_forwardings.is_empty() {
+            add(format!("floating_ips.{id}.port_forwardings"), "the floating IP leads nowhere: no port forwarding yet");
+        }
+    }
+    if !snapshot.remote_ports.is_empty() {
+        add("remote_ports".to_owned(), "packets to other hosts are dropped: no tunnels yet");
+    }
+    list
+}

@@ -1,0 +1,81 @@
+//! Ports: flags, allowed sources, policies.
+
+use super::address::{AddressBytes, mask_bytes};
+use super::{Input, Tables, delta::put};
+use crate::policy::PolicyKey;
+use ipnet::IpNet;
+use weft_ebpf_common::constants::{allowed, port as flag, slot};
+use weft_ebpf_common::layout::{ALLOWED_MAX, Allowed, PortRecord};
+use weft_model::{Direction, EtherType, HostSnapshot, Ipv6Mode, MacAddress, Port};
+
+pub(super) fn ports(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>, tables: &mut Tables) {
+    for (id, port) in &input.snapshot.ports {
+        let mut record = PortRecord::zero();
+        record.mac = port.mac_address.0;
+        record.flags = flags(input.snapshot, port);
+        record.network = input.network(port.network_id);
+        record.id = *id.0.as_bytes();
+        record.policy = policies(port, policy);
+        let mut count = 0;
+        for (slot, entry) in record.allowed.iter_mut().zip(sources(port)) {
+            *slot = entry;
+            count += 1;
+        }
+        record.allowed_count = count;
+        put(&mut tables.ports, &input.port(*id), &record);
+    }
+}
+
+fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
+    let subnets = || port.fixed_ips.iter().filter_map(|ip| snapshot.subnets.get(&ip.subnet_id));
+    let dhcp = subnets().any(|s| s.cidr.addr().is_ipv4() && s.enable_dhcp);
+    let dhcpv6 = subnets().any(|s| {
+        let mode = s.ipv6_address_mode;
+        let by_dhcp = matches!(mode, Some(Ipv6Mode::Dhcpv6Stateful | Ipv6Mode::Dhcpv6Stateless));
+        s.cidr.addr().is_ipv6() && s.enable_dhcp && by_dhcp
+    });
+    [
+        (port.admin_state_up, flag::UP),
+        (port.port_security_enabled, flag::SECURITY),
+        (dhcp, flag::DHCP),
+        (dhcpv6, flag::DHCPV6),
+    ]
+    .into_iter()
+    .filter_map(|(holds, bit)| holds.then_some(bit))
+    .sum()
+}
+
+fn policies(port: &Port, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> [u32; 4] {
+    if !port.port_security_enabled {
+        return [slot::NONE; 4];
+    }
+    let mut key = PolicyKey {
+        groups: port.security_groups.iter().copied().collect(),
+        direction: Direction::Egress,
+        ethertype: EtherType::Ipv4,
+    };
+    let mut ask = |direction, ethertype| {
+        key.direction = direction;
+        key.ethertype = ethertype;
+        policy(&key).unwrap_or(slot::NONE)
+    };
+    [
+        ask(Direction::Egress, EtherType::Ipv4),
+        ask(Direction::Egress, EtherType::Ipv6),
+        ask(Direction::Ingress, EtherType::Ipv4),
+        ask(Direction::Ingress, EtherType::Ipv6),
+    ]
+}
+
+fn sources(port: &Port) -> impl Iterator<Item = Allowed> + '_ {
+    let fixed = port.fixed_ips.iter().map(|ip| {
+        source(port.mac_address, IpNet::from(ip.ip_address), allowed::FIXED)
+    });
+    let pairs = port.allowed_address_pairs.iter().map(|pair| source(pair.mac_address, pair.ip_address, 0));
+    fixed.chain(pairs).take(ALLOWED_MAX)
+}
+
+fn source(mac: MacAddress, range: IpNet, flags: u8) -> Allowed {
+    let address = AddressBytes::from(range.network());
+    Allowed { mac: mac.0, family: address.family, flags, address: address.bytes, mask: mask_bytes(range) }
+}

@@ -1,0 +1,360 @@
+//! The engine: what is loaded, what is in force, and the way from one to the next.
+//!
+//! Guarantees: when `apply` returns, all of the snapshot is enforced, for established flows too; on an error the previous
+//! one is in force. Everything it makes is pinned under `bpffs/weft/<instance>` and found again after a restart; nothing
+//! else is ever touched. It has no thread and no clock of its own: one caller owns it.
+
+use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
+use crate::device::Devices;
+use crate::error::EngineError;
+use crate::event::{Event, event};
+use crate::host::{bpffs_mount, check_host};
+use crate::load::{self, LAYOUT, Loaded, Sizes};
+use crate::policy::{PolicyMaps, PolicyTable};
+use crate::sys::{Map, TestRun, UpdateMode};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+use uuid::Uuid;
+use weft_ebpf_common::constants::slot;
+use weft_ebpf_common::layout::{NetworkRecord, Neighbour, PortRecord, RouterRecord, UplinkRecord};
+use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// How an engine is to be opened.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Names this engine among others on the host; a directory's name.
+    pub instance: String,
+    /// Where a bpffs is, or is to be mounted.
+    pub bpffs: PathBuf,
+    /// Sessions of the host.
+    pub sessions_max: u32,
+    /// Sessions that one port may hold.
+    pub sessions_per_port_max: u32,
+    /// Ports of the host.
+    pub ports_max: u32,
+    /// The interface of each physical network.
+    pub physical_networks: BTreeMap<String, String>,
+}
+
+impl EngineConfig {
+    /// The defaults of `weft_model::limits`, at /sys/fs/bpf.
+    #[must_use]
+    pub fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            sessions_max: limits::SESSIONS_MAX_DEFAULT,
+            sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
+            physical_networks: BTreeMap::new(),
+        }
+    }
+}
+
+/// What an apply did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Map entries written or deleted.
+    pub changes: usize,
+    /// What of the snapshot is not enforced.
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// The kernel engine.
+pub struct Engine {
+    pub(crate) config: EngineConfig,
+    pub(crate) directory: PathBuf,
+    pub(crate) mounted: bool,
+    pub(crate) loaded: Loaded,
+    pub(crate) policies: PolicyTable,
+    pub(crate) slots: SlotTables,
+    installed: Tables,
+    pub(crate) snapshot: Option<HostSnapshot>,
+    pub(crate) devices: Devices,
+    topology_revision: u32,
+}
+
+impl Engine {
+    /// Loads the programs, or takes over what an earlier process of this instance left behind.
+    ///
+    /// # Errors
+    /// [`EngineError::Host`] says what the host lacks; otherwise what the kernel refused. Nothing is attached then.
+    pub fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        let missing = check_host();
+        if !missing.is_empty() {
+            return Err(EngineError::Host { missing });
+        }
+        let mounted = bpffs_mount(&config.bpffs)?;
+        let base = config.bpffs.join("weft").join(&config.instance);
+        let directory = base.join(LAYOUT);
+        let io = |what: &str, source| EngineError::Io { what: format!("{what} {}", directory.display()), source };
+        std::fs::create_dir_all(&directory).map_err(|e| io("create directory", e))?;
+        let sizes = Sizes {
+            sessions_max: config.sessions_max,
+            sessions_per_port_max: config.sessions_per_port_max,
+            ports_max: config.ports_max,
+        };
+        let loaded = load::load(&directory, sizes)?;
+        let policies = PolicyTable::open(policy_maps(&loaded)?)?;
+        let mut slots = SlotTables::new(config.ports_max);
+        let installed = adopt(&loaded, &mut slots)?;
+        let topology_revision = revision(&loaded.maps.revisions)?;
+        let devices = Devices::open(&base, &directory)?;
+        Ok(Self {
+            config,
+            directory,
+            mounted,
+            loaded,
+            policies,
+            slots,
+            installed,
+            snapshot: None,
+            devices,
+            topology_revision,
+        })
+    }
+
+    /// Enforces a snapshot.
+    ///
+    /// # Errors
+    /// The snapshot does not fit, or the kernel refused; the previous snapshot is in force.
+    pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<Applied, EngineError> {
+        let mut slots = self.slots.clone();
+        for slot in slots.assign(snapshot)? {
+            self.collect(slot, None)?;
+        }
+        self.policies.apply(snapshot)?;
+        let input = Input { snapshot, slots: &slots };
+        let tables = compile::compile(&input, &|key| self.policies.slot(key));
+        let written = self.write(&tables);
+        if let Err(error) = written {
+            self.restore(&tables);
+            return Err(error);
+        }
+        let changes = written.unwrap_or(0);
+        self.slots = slots;
+        self.installed = tables;
+        if self.snapshot.as_ref().is_none_or(|before| enforced_differs(before, snapshot)) {
+            self.revise()?;
+        }
+        self.policies.settle()?;
+        self.snapshot = Some(snapshot.clone());
+        self.devices_settle()?;
+        Ok(Applied { changes, unsupported: compile::unsupported(snapshot) })
+    }
+
+    /// Writes what differs: entries that go first, then what comes, each in the order of the tables.
+    fn write(&self, tables: &Tables) -> Result<usize, EngineError> {
+        let mut changes = 0;
+        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()).rev_tables() {
+            let map = self.table(name)?;
+            for key in have.keys().filter(|key| !want.contains_key(*key)) {
+                delete(map, name, key)?;
+                changes += 1;
+            }
+        }
+        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()) {
+            let map = self.table(name)?;
+            for (key, value) in want.iter().filter(|(key, value)| have.get(*key) != Some(*value)) {
+                map.update(key, value, UpdateMode::Any)?;
+                changes += 1;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Puts back what was in force, as far as the kernel lets us: after a refused write.
+    fn restore(&self, tables: &Tables) {
+        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()) {
+            let Ok(map) = self.table(name) else { continue };
+            for key in want.keys().filter(|key| !have.contains_key(*key)) {
+                let _refused = delete(map, name, key);
+            }
+            for (key, value) in have {
+                let _refused = map.update(key, value, UpdateMode::Any);
+            }
+        }
+    }
+
+    fn table(&self, name: &'static str) -> Result<&Map, EngineError> {
+        self.loaded.maps.table(name).ok_or(EngineError::Missing { name })
+    }
+
+    /// Makes every session look again at what it was computed from, on its next packet.
+    fn revise(&mut self) -> Result<(), EngineError> {
+        self.topology_revision = self.topology_revision.wrapping_add(1);
+        self.loaded.maps.revisions.set(0, &self.topology_revision.to_ne_bytes())?;
+        Ok(())
+    }
+
+    /// Remembers who has an address on a physical network.
+    ///
+    /// # Errors
+    /// No such network, or the table is full.
+    pub fn neighbour_put(&mut self, network: NetworkId, address: IpAddr, mac: MacAddress) -> Result<(), EngineError> {
+        let key = compile::address_key(self.network_slot(network)?, address);
+        let value = Neighbour { mac: mac.0, reserved: 0 };
+        self.loaded.maps.neighbours.update(key.as_bytes(), value.as_bytes(), UpdateMode::Any)?;
+        Ok(())
+    }
+
+    /// Forgets who has an address.
+    ///
+    /// # Errors
+    /// No such network.
+    pub fn neighbour_delete(&mut self, network: NetworkId, address: IpAddr) -> Result<(), EngineError> {
+        let key = compile::address_key(self.network_slot(network)?, address);
+        self.loaded.maps.neighbours.delete(key.as_bytes())?;
+        Ok(())
+    }
+
+    fn network_slot(&self, network: NetworkId) -> Result<u32, EngineError> {
+        let unknown = || EngineError::Unknown { what: format!("network {network}") };
+        self.slots.networks.get(network).ok_or_else(unknown)
+    }
+
+    /// What the programs handed up since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(record) = self.loaded.events.next() {
+            events.extend(event(&record, &self.slots));
+        }
+        events
+    }
+
+    /// Readable when there are events.
+    #[must_use]
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.loaded.maps.events.as_fd()
+    }
+
+    /// As [`Engine::event_fd`], for a poller that wants a number. It is valid as long as the engine lives.
+    #[must_use]
+    pub fn event_raw_fd(&self) -> RawFd {
+        self.loaded.events.as_raw_fd()
+    }
+
+    /// Deletes the sessions that are idle for too long; `now_s` none means the kernel's clock. Says how many.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn expire(&mut self, now_s: Option<u32>) -> Result<u32, EngineError> {
+        self.collect(slot::NONE, now_s)
+    }
+
+    /// Installs what the policy compiler has finished in the background. Call it every now and then.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn poll(&mut self) -> Result<Vec<crate::policy::CompileReport>, EngineError> {
+        Ok(self.policies.poll()?)
+    }
+
+    /// Runs the collector: for one port's sessions, or for those idle for too long.
+    fn collect(&self, slot: u32, now_s: Option<u32>) -> Result<u32, EngineError> {
+        const NAME: &str = "weft_expire";
+        let program = self.loaded.programs.get(NAME).ok_or(EngineError::Missing { name: NAME })?;
+        let context = crate::test_run::context([slot, u32::from(now_s.is_some()), now_s.unwrap_or(0)]);
+        let run = TestRun { data: &[0; 64], context: &context, repeat: 1, ..TestRun::default() };
+        let output = program.test_run(&run)?;
+        Ok(crate::test_run::cb(&output.context)[3])
+    }
+
+    /// The port in a slot of the snapshot in force.
+    pub(crate) fn port_slot(&self, port: PortId) -> Result<u32, EngineError> {
+        let unknown = || EngineError::Unknown { what: format!("port {port}") };
+        self.slots.ports.get(port).ok_or_else(unknown)
+    }
+}
+
+/// Deletes from tables before what they lead to: the other way round than writing.
+trait RevTables: Iterator + Sized {
+    fn rev_tables(self) -> std::iter::Rev<std::vec::IntoIter<Self::Item>> {
+        self.collect::<Vec<_>>().into_iter().rev()
+    }
+}
+
+impl<I: Iterator> RevTables for I {}
+
+/// Deletes an entry; one of an array becomes zero.
+fn delete(map: &Map, name: &str, key: &[u8]) -> Result<(), EngineError> {
+    if name == "uplinks" {
+        map.update(key, UplinkRecord::zero().as_bytes(), UpdateMode::Any)?;
+    } else {
+        map.delete(key)?;
+    }
+    Ok(())
+}
+
+/// Whether anything but the revision differs.
+fn enforced_differs(before: &HostSnapshot, after: &HostSnapshot) -> bool {
+    !weft_model::SnapshotDelta::between(before, after).is_empty()
+}
+
+fn policy_maps(loaded: &Loaded) -> Result<PolicyMaps, EngineError> {
+    const NAME: &str = "policy_interpreter";
+    let interpreter = loaded.programs.get(NAME).ok_or(EngineError::Missing { name: NAME })?;
+    Ok(PolicyMaps {
+        programs: loaded.maps.policy_programs.try_clone()?,
+        rules: loaded.maps.policy_rules.try_clone()?,
+        members: loaded.maps.policy_members.try_clone()?,
+        walks: loaded.maps.walks.try_clone()?,
+        stages: loaded.maps.stages.try_clone()?,
+        interpreter: crate::sys::Prog::from_id(interpreter.info()?.id)?,
+    })
+}
+
+fn revision(map: &Map) -> Result<u32, EngineError> {
+    let value = map.lookup(&0u32.to_ne_bytes())?.unwrap_or_default();
+    Ok(u32::read_from_bytes(&value).unwrap_or(0))
+}
+
+/// Reads what an earlier process installed, and which slots it gave.
+fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError> {
+    let mut tables = Tables::default();
+    for name in TABLES {
+        let map = loaded.maps.table(name).ok_or(EngineError::Missing { name })?;
+        let contents = contents(map)?;
+        if let Some(table) = tables.get_mut(name) {
+            *table = contents;
+        }
+    }
+    tables.uplinks.retain(|_, value| value.iter().any(|byte| *byte != 0));
+    let id = |bytes: [u8; 16]| Uuid::from_bytes(bytes);
+    for (key, value) in by_slot::<PortRecord>(&tables.ports) {
+        slots.ports.adopt(id(value.id).into(), key);
+    }
+    for (key, value) in by_slot::<NetworkRecord>(&tables.networks) {
+        slots.networks.adopt(id(value.id).into(), key);
+    }
+    for (key, value) in by_slot::<RouterRecord>(&tables.routers) {
+        slots.routers.adopt(id(value.id).into(), key);
+    }
+    for (key, value) in by_slot::<UplinkRecord>(&tables.uplinks) {
+        slots.uplinks.adopt(id(value.id).into(), key);
+    }
+    Ok(tables)
+}
+
+/// A map's entries by slot, in order of the slots.
+fn by_slot<V: FromBytes>(contents: &Contents) -> Vec<(u32, V)> {
+    let read = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+        Some((u32::read_from_bytes(key).ok()?, V::read_from_bytes(value).ok()?))
+    };
+    let mut entries: Vec<(u32, V)> = contents.iter().filter_map(read).collect();
+    entries.sort_by_key(|(slot, _)| *slot);
+    entries
+}
+
+fn contents(map: &Map) -> Result<Contents, EngineError> {
+    let mut contents = Contents::new();
+    for key in map.keys(usize::MAX)? {
+        if let Some(value) = map.lookup(&key)? {
+            contents.insert(key, value);
+        }
+    }
+    Ok(contents)
+}

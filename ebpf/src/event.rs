@@ -1,0 +1,97 @@
+//! Events: frames that the programs hand to the agent, out of the ring buffer.
+
+use crate::compile::{SlotTables, address_ip};
+use std::net::IpAddr;
+use weft_ebpf_common::constants::{event, slot};
+use weft_ebpf_common::layout::EventHead;
+use weft_model::{NetworkId, PortId};
+use zerocopy::FromBytes;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKind {
+    /// DHCP from a guest.
+    Dhcp,
+    /// DHCPv6 from a guest.
+    Dhcpv6,
+    /// A router solicitation from a guest.
+    Ra,
+    /// ARP or ND from outside, whose sender can be learnt. It has been answered already, if it was a question.
+    Neighbour,
+    /// A finished frame whose next hop's MAC is not known: resolve `next_hop`, call `neighbour_put`, write the MAC into
+    /// the frame and send it out of the network. A guest may have left the layer-4 checksum to the device: complete it.
+    NeighbourNeeded,
+    /// The frame's TTL ran out: the guest is owed an ICMP error.
+    TtlExceeded,
+    /// The frame is larger than the MTU ahead: the guest is owed an ICMP error.
+    MtuExceeded,
+}
+
+impl EventKind {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            event::DHCP => Self::Dhcp,
+            event::DHCPV6 => Self::Dhcpv6,
+            event::RA => Self::Ra,
+            event::NEIGHBOUR => Self::Neighbour,
+            event::NEIGHBOUR_NEEDED => Self::NeighbourNeeded,
+            event::TTL_EXCEEDED => Self::TtlExceeded,
+            event::MTU_EXCEEDED => Self::MtuExceeded,
+            _ => return None,
+        })
+    }
+}
+
+/// Where a frame came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ingress {
+    /// From a guest.
+    Port(PortId),
+    /// From the interface of a physical network.
+    Network(NetworkId),
+}
+
+/// A frame for the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What it is about.
+    pub kind: EventKind,
+    /// Where the frame came in.
+    pub ingress: Ingress,
+    /// The network that it concerns: the one that the frame came from, or for `NeighbourNeeded`, `TtlExceeded` and
+    /// `MtuExceeded` the one that it leaves by.
+    pub network: Option<NetworkId>,
+    /// `NeighbourNeeded`: whom to resolve.
+    pub next_hop: Option<IpAddr>,
+    /// `MtuExceeded`: the MTU.
+    pub mtu: u32,
+    /// Bytes of the frame on the wire; more than `frame.len()` if it was cut.
+    pub frame_bytes: u32,
+    /// The frame, at most `limits::SERVICE_FRAME_BYTES_MAX` bytes.
+    pub frame: Vec<u8>,
+}
+
+/// A ring buffer record as an event; none if what it names is gone.
+pub(crate) fn event(record: &[u8], slots: &SlotTables) -> Option<Event> {
+    let (head, rest) = EventHead::read_from_prefix(record).ok()?;
+    let kind = EventKind::from_number(head.kind)?;
+    let family = u8::try_from(head.family).ok()?;
+    Some(Event {
+        kind,
+        ingress: ingress(head.ingress, slots)?,
+        network: slots.networks.id(head.network),
+        next_hop: (kind == EventKind::NeighbourNeeded).then(|| address_ip(family, head.next_hop)),
+        mtu: if kind == EventKind::MtuExceeded { head.mtu } else { 0 },
+        frame_bytes: head.frame_bytes,
+        frame: rest.get(..head.copied_bytes as usize)?.to_vec(),
+    })
+}
+
+/// What an ingress or output slot names.
+pub(crate) fn ingress(number: u32, slots: &SlotTables) -> Option<Ingress> {
+    if number & slot::UPLINK == 0 {
+        slots.ports.id(number).map(Ingress::Port)
+    } else {
+        slots.uplinks.id(number & !slot::UPLINK).map(Ingress::Network)
+    }
+}

@@ -1,0 +1,137 @@
+//! One frame through the real stages, by BPF_PROG_TEST_RUN: for vectors, the differential test and benches. Nothing
+//! leaves by a device; sessions, counters and events are as real as ever.
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::event::{EventKind, Ingress, ingress};
+use crate::stub::{CB_OFFSET, Fallback, stub};
+use crate::sys::{self, Prog, ProgSpec, ProgType};
+use std::os::fd::AsFd;
+use std::time::Duration;
+use weft_ebpf_common::constants::{packet, stage, verdict};
+use weft_ebpf_common::policy::RULE_NONE;
+use weft_model::{DropReason, NetworkId, PortId};
+
+/// Bytes of `struct __sk_buff`.
+const CONTEXT_BYTES: usize = 192;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Dropped.
+    Drop(DropReason),
+    /// To a local guest.
+    Deliver(PortId),
+    /// Out of a physical network's interface.
+    Uplink(NetworkId),
+    /// Back to where it came from.
+    Reply,
+    /// Handed to the agent.
+    Service(EventKind),
+    /// Left to the host's own stack.
+    Pass,
+}
+
+/// The result of a test run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// What became of the frame.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Index of the rule of the last policy that was asked in its port's policy; none without a walk or a match.
+    pub rule_index: Option<u32>,
+    /// A session was there, and was evaluated again because something changed.
+    pub stale: bool,
+}
+
+/// A context whose `cb` begins with `words`.
+pub(crate) fn context(words: [u32; 3]) -> Vec<u8> {
+    let mut context = vec![0; CONTEXT_BYTES];
+    let cb = usize::from(CB_OFFSET.unsigned_abs());
+    for (n, word) in words.into_iter().enumerate() {
+        context[cb + 4 * n..cb + 4 * n + 4].copy_from_slice(&word.to_ne_bytes());
+    }
+    context
+}
+
+/// `cb` of a context.
+pub(crate) fn cb(context: &[u8]) -> [u32; 5] {
+    let cb = usize::from(CB_OFFSET.unsigned_abs());
+    std::array::from_fn(|n| {
+        let at = context.get(cb + 4 * n..cb + 4 * n + 4);
+        at.and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    })
+}
+
+impl Engine {
+    /// Runs one frame, at the time `now_s` of a clock in seconds that the caller owns. The kernel refuses frames shorter
+    /// than 15 bytes.
+    ///
+    /// # Errors
+    /// The ingress is not in the snapshot in force, or the kernel refuses the run.
+    pub fn test_run(&mut self, from: Ingress, frame: &[u8], now_s: u32) -> Result<TestRun, EngineError> {
+        let (name, slot) = self.entry(from)?;
+        let program = self.loaded.programs.get(name).ok_or(EngineError::Missing { name })?;
+        let context = context([slot, 1, now_s]);
+        let run = sys::TestRun { data: frame, context: &context, repeat: 1, ..sys::TestRun::default() };
+        let output = program.test_run(&run)?;
+        let cb = cb(&output.context);
+        let verdict = self.verdict(cb).ok_or_else(|| EngineError::Unknown {
+            what: format!("verdict {cb:x?} of a test run (return value {})", output.value),
+        })?;
+        Ok(TestRun {
+            verdict,
+            frame: output.data,
+            rule_index: (cb[2] != RULE_NONE).then_some(cb[2]),
+            stale: cb[3] & packet::STALE != 0,
+        })
+    }
+
+    /// Mean time of one run out of `repeat`. Each run enters anew, but works on the frame that the one before left behind:
+    /// measure flows whose frames do not change (bridged ones), or count the TTL.
+    ///
+    /// # Errors
+    /// As [`Engine::test_run`].
+    pub fn test_run_repeat(
+        &mut self,
+        from: Ingress,
+        frame: &[u8],
+        now_s: u32,
+        repeat: u32,
+    ) -> Result<Duration, EngineError> {
+        let (_, slot) = self.entry(from)?;
+        let index = if matches!(from, Ingress::Port(_)) { stage::GUEST } else { stage::UPLINK };
+        let insns = stub(self.loaded.maps.stages.as_fd(), index, [slot, 1, now_s], Fallback::Drop);
+        let spec = ProgSpec { name: "weft_bench", kind: ProgType::SchedCls, expected_attach_type: 0, insns: &insns };
+        let program = Prog::load(&spec)?;
+        let output = program.test_run(&sys::TestRun { data: frame, repeat, ..sys::TestRun::default() })?;
+        Ok(output.duration)
+    }
+
+    fn entry(&self, from: Ingress) -> Result<(&'static str, u32), EngineError> {
+        match from {
+            Ingress::Port(port) => Ok(("weft_guest", self.port_slot(port)?)),
+            Ingress::Network(network) => {
+                let slot = self.slots.uplinks.get(network);
+                let unknown = || EngineError::Unknown { what: format!("physical network {network}") };
+                Ok(("weft_uplink", slot.ok_or_else(unknown)?))
+            }
+        }
+    }
+
+    fn verdict(&self, cb: [u32; 5]) -> Option<Verdict> {
+        let what = cb[0] >> 8;
+        Some(match cb[0] & 0xff {
+            verdict::DROP => Verdict::Drop(DropReason::from_number(u8::try_from(what).ok()?)?),
+            verdict::DELIVER | verdict::UPLINK => match ingress(cb[1], &self.slots)? {
+                Ingress::Port(port) => Verdict::Deliver(port),
+                Ingress::Network(network) => Verdict::Uplink(network),
+            },
+            verdict::REPLY => Verdict::Reply,
+            verdict::SERVICE => Verdict::Service(EventKind::from_number(what)?),
+            verdict::PASS => Verdict::Pass,
+            _ => return None,
+        })
+    }
+}
