@@ -44,12 +44,18 @@ impl Devices {
     /// Finds the links that are pinned already.
     pub(crate) fn open(_base: &Path, directory: &Path) -> Result<Self, EngineError> {
         let directory = directory.join("links");
-        let io = |what: &str, source| EngineError::Io { what: format!("{what} {}", directory.display()), source };
+        let io = |what: &str, source| EngineError::Io {
+            what: format!("{what} {}", directory.display()),
+            source,
+        };
         std::fs::create_dir_all(&directory).map_err(|e| io("create directory", e))?;
         let mut pinned = BTreeMap::new();
         for entry in std::fs::read_dir(&directory).map_err(|e| io("list", e))? {
             let path = entry.map_err(|e| io("list", e))?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .unwrap_or_default();
             let parts = name.split_once('_').and_then(|(slot, ifindex)| {
                 Some((u32::from_str_radix(slot, 16).ok()?, ifindex.parse().ok()?))
             });
@@ -57,7 +63,12 @@ impl Devices {
                 pinned.insert(key, path);
             }
         }
-        Ok(Self { directory, interfaces: BTreeMap::new(), attached: BTreeMap::new(), pinned })
+        Ok(Self {
+            directory,
+            interfaces: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            pinned,
+        })
     }
 }
 
@@ -70,7 +81,9 @@ impl Engine {
     /// The kernel refuses.
     pub fn interface_added(&mut self, name: &str, ifindex: u32) -> Result<(), EngineError> {
         let peer = peer_elsewhere(ifindex);
-        self.devices.interfaces.insert(name.to_owned(), Interface { ifindex, peer });
+        self.devices
+            .interfaces
+            .insert(name.to_owned(), Interface { ifindex, peer });
         self.devices_settle()
     }
 
@@ -86,16 +99,26 @@ impl Engine {
     /// Whether the port's device is there and its frames pass the engine.
     #[must_use]
     pub fn port_attached(&self, port: PortId) -> bool {
-        self.slots.ports.get(port).is_some_and(|slot| self.devices.attached.contains_key(&slot))
+        self.slots
+            .ports
+            .get(port)
+            .is_some_and(|slot| self.devices.attached.contains_key(&slot))
     }
 
     /// Attaches and detaches what the snapshot and the interfaces ask for.
     pub(crate) fn devices_settle(&mut self) -> Result<(), EngineError> {
         let wanted = self.devices_wanted();
-        let gone: Vec<u32> = self.devices.attached.iter().filter_map(|(slot, attached)| {
-            let stays = wanted.get(slot).is_some_and(|i| i.ifindex == attached.ifindex);
-            (!stays).then_some(*slot)
-        }).collect();
+        let gone: Vec<u32> = self
+            .devices
+            .attached
+            .iter()
+            .filter_map(|(slot, attached)| {
+                let stays = wanted
+                    .get(slot)
+                    .is_some_and(|i| i.ifindex == attached.ifindex);
+                (!stays).then_some(*slot)
+            })
+            .collect();
         for slot in gone {
             self.detach(slot)?;
         }
@@ -113,10 +136,16 @@ impl Engine {
 
     fn devices_wanted(&self) -> BTreeMap<u32, Interface> {
         let mut wanted = BTreeMap::new();
-        let Some(snapshot) = &self.snapshot else { return wanted };
+        let Some(snapshot) = &self.snapshot else {
+            return wanted;
+        };
         for (id, port) in &snapshot.ports {
-            let PortInterface::Tap { name } = &port.interface else { continue };
-            if let (Some(slot), Some(interface)) = (self.slots.ports.get(*id), self.devices.interfaces.get(name)) {
+            let PortInterface::Tap { name } = &port.interface else {
+                continue;
+            };
+            if let (Some(slot), Some(interface)) =
+                (self.slots.ports.get(*id), self.devices.interfaces.get(name))
+            {
                 wanted.insert(slot, *interface);
             }
         }
@@ -125,7 +154,11 @@ impl Engine {
             if network.segment.network_type != NetworkType::Flat {
                 continue;
             }
-            let name = network.segment.physical_network.as_ref().and_then(|p| self.config.physical_networks.get(p));
+            let name = network
+                .segment
+                .physical_network
+                .as_ref()
+                .and_then(|p| self.config.physical_networks.get(p));
             let interface = name.and_then(|n| self.devices.interfaces.get(n));
             if let (Some(slot), Some(interface)) = (self.slots.uplinks.get(*id), interface)
                 && taken.insert(interface.ifindex)
@@ -138,10 +171,24 @@ impl Engine {
 
     fn attach(&mut self, slot: u32, interface: Interface) -> Result<(), EngineError> {
         let uplink = slot & slot::UPLINK != 0;
-        let (index, fallback) = if uplink { (stage::UPLINK, Fallback::Pass) } else { (stage::GUEST, Fallback::Drop) };
-        let insns = stub(self.loaded.maps.stages.as_fd(), index, [slot & !slot::UPLINK, 0, 0], fallback);
+        let (index, fallback) = if uplink {
+            (stage::UPLINK, Fallback::Pass)
+        } else {
+            (stage::GUEST, Fallback::Drop)
+        };
+        let insns = stub(
+            self.loaded.maps.stages.as_fd(),
+            index,
+            [slot & !slot::UPLINK, 0, 0],
+            fallback,
+        );
         let name = if uplink { "weft_uplink" } else { "weft_port" };
-        let spec = ProgSpec { name, kind: ProgType::SchedCls, expected_attach_type: 0, insns: &insns };
+        let spec = ProgSpec {
+            name,
+            kind: ProgType::SchedCls,
+            expected_attach_type: 0,
+            insns: &insns,
+        };
         let prog = Prog::load(&spec)?;
         self.device_write(slot, Some(interface))?;
         if let Some(attached) = self.devices.attached.get_mut(&slot)
@@ -150,7 +197,10 @@ impl Engine {
             attached.peer = interface.peer;
             return Ok(());
         }
-        let pin = self.devices.directory.join(format!("{slot:x}_{}", interface.ifindex));
+        let pin = self
+            .devices
+            .directory
+            .join(format!("{slot:x}_{}", interface.ifindex));
         let link = match self.devices.pinned.remove(&(slot, interface.ifindex)) {
             Some(path) => self.take_over(&path, &prog, interface.ifindex)?,
             None => None,
@@ -158,17 +208,31 @@ impl Engine {
         let link = match link {
             Some(link) => link,
             None => {
-                let link = sys::link_create_tcx(prog.as_fd(), interface.ifindex, TcxDirection::Ingress)?;
+                let link =
+                    sys::link_create_tcx(prog.as_fd(), interface.ifindex, TcxDirection::Ingress)?;
                 sys::obj_pin(link.as_fd(), &pin)?;
                 link
             }
         };
-        self.devices.attached.insert(slot, Attached { ifindex: interface.ifindex, link, pin, peer: interface.peer });
+        self.devices.attached.insert(
+            slot,
+            Attached {
+                ifindex: interface.ifindex,
+                link,
+                pin,
+                peer: interface.peer,
+            },
+        );
         Ok(())
     }
 
     /// A link that an earlier process pinned, with the new stub in it; none if its device is gone.
-    fn take_over(&self, path: &Path, prog: &Prog, ifindex: u32) -> Result<Option<OwnedFd>, EngineError> {
+    fn take_over(
+        &self,
+        path: &Path,
+        prog: &Prog,
+        ifindex: u32,
+    ) -> Result<Option<OwnedFd>, EngineError> {
         let link = sys::obj_get_link(path)?;
         if sys::link_info(link.as_fd())?.ifindex == ifindex {
             sys::link_update(link.as_fd(), prog.as_fd())?;
@@ -181,15 +245,26 @@ impl Engine {
     /// Detaches the links of an earlier process that nothing wants any more.
     fn forget_pinned(&mut self) -> Result<(), EngineError> {
         let wanted = self.devices_wanted();
-        let interfaces: Vec<u32> = self.devices.interfaces.values().map(|i| i.ifindex).collect();
-        let gone: Vec<(u32, u32)> = self.devices.pinned.keys().copied().filter(|(slot, ifindex)| {
-            // A device that was not announced yet may still be: its link stays until its port goes.
-            let unknown = !interfaces.contains(ifindex) && self.slot_known(*slot);
-            !(unknown || wanted.get(slot).is_some_and(|i| i.ifindex == *ifindex))
-        }).collect();
+        let interfaces: Vec<u32> = self
+            .devices
+            .interfaces
+            .values()
+            .map(|i| i.ifindex)
+            .collect();
+        let gone: Vec<(u32, u32)> = self
+            .devices
+            .pinned
+            .keys()
+            .copied()
+            .filter(|(slot, ifindex)| {
+                // A device that was not announced yet may still be: its link stays until its port goes.
+                let unknown = !interfaces.contains(ifindex) && self.slot_known(*slot);
+                !(unknown || wanted.get(slot).is_some_and(|i| i.ifindex == *ifindex))
+            })
+            .collect();
         for key in gone {
             if let Some(path) = self.devices.pinned.remove(&key) {
-                detach_link(sys::obj_get_link(&path)?)?;
+                detach_link(&sys::obj_get_link(&path)?)?;
                 unpin(&path)?;
                 self.device_write(key.0, None)?;
             }
@@ -204,14 +279,18 @@ impl Engine {
     fn detach(&mut self, slot: u32) -> Result<(), EngineError> {
         self.device_write(slot, None)?;
         if let Some(attached) = self.devices.attached.remove(&slot) {
-            detach_link(attached.link)?;
+            detach_link(&attached.link)?;
             unpin(&attached.pin)?;
         }
         Ok(())
     }
 
     fn device_write(&self, number: u32, interface: Option<Interface>) -> Result<(), EngineError> {
-        let index = if number & slot::UPLINK == 0 { number + slot::UPLINKS_MAX } else { number & !slot::UPLINK };
+        let index = if number & slot::UPLINK == 0 {
+            number + slot::UPLINKS_MAX
+        } else {
+            number & !slot::UPLINK
+        };
         let device = interface.map_or_else(Device::zero, |i| Device {
             ifindex: i.ifindex,
             flags: if i.peer { flag::PEER } else { 0 },
@@ -234,15 +313,21 @@ impl Engine {
             self.detach(slot)?;
         }
         for path in std::mem::take(&mut self.devices.pinned).into_values() {
-            detach_link(sys::obj_get_link(&path)?)?;
+            detach_link(&sys::obj_get_link(&path)?)?;
         }
         let base = self.config.bpffs.join("weft").join(&self.config.instance);
-        let io = |source| EngineError::Io { what: format!("remove {}", base.display()), source };
+        let io = |source| EngineError::Io {
+            what: format!("remove {}", base.display()),
+            source,
+        };
         std::fs::remove_dir_all(&base).map_err(io)?;
         // Other instances may have theirs beside it: only an empty directory goes.
         let _not_empty = std::fs::remove_dir(self.config.bpffs.join("weft"));
         if self.mounted {
-            let (bpffs, flags) = (self.config.bpffs.clone(), rustix::mount::UnmountFlags::DETACH);
+            let (bpffs, flags) = (
+                self.config.bpffs.clone(),
+                rustix::mount::UnmountFlags::DETACH,
+            );
             drop(self);
             rustix::mount::unmount(&bpffs, flags).map_err(|e| EngineError::Io {
                 what: format!("unmount {}", bpffs.display()),
@@ -254,7 +339,7 @@ impl Engine {
 }
 
 /// Detaches a link; its device may be gone already.
-fn detach_link(link: OwnedFd) -> Result<(), SysError> {
+fn detach_link(link: &OwnedFd) -> Result<(), SysError> {
     match sys::link_detach(link.as_fd()) {
         Err(error) if error.errno() == Some(libc::ENOLINK) => Ok(()),
         result => result,
@@ -263,9 +348,10 @@ fn detach_link(link: OwnedFd) -> Result<(), SysError> {
 
 fn unpin(path: &Path) -> Result<(), EngineError> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(EngineError::Io { what: format!("remove {}", path.display()), source })
-        }
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(EngineError::Io {
+            what: format!("remove {}", path.display()),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
 use weft_ebpf_common::constants::slot;
-use weft_ebpf_common::layout::{NetworkRecord, Neighbour, PortRecord, RouterRecord, UplinkRecord};
+use weft_ebpf_common::layout::{Neighbour, NetworkRecord, PortRecord, RouterRecord, UplinkRecord};
 use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -66,7 +66,6 @@ pub struct Applied {
 /// The kernel engine.
 pub struct Engine {
     pub(crate) config: EngineConfig,
-    pub(crate) directory: PathBuf,
     pub(crate) mounted: bool,
     pub(crate) loaded: Loaded,
     pub(crate) policies: PolicyTable,
@@ -90,7 +89,10 @@ impl Engine {
         let mounted = bpffs_mount(&config.bpffs)?;
         let base = config.bpffs.join("weft").join(&config.instance);
         let directory = base.join(LAYOUT);
-        let io = |what: &str, source| EngineError::Io { what: format!("{what} {}", directory.display()), source };
+        let io = |what: &str, source| EngineError::Io {
+            what: format!("{what} {}", directory.display()),
+            source,
+        };
         std::fs::create_dir_all(&directory).map_err(|e| io("create directory", e))?;
         let sizes = Sizes {
             sessions_max: config.sessions_max,
@@ -105,7 +107,6 @@ impl Engine {
         let devices = Devices::open(&base, &directory)?;
         Ok(Self {
             config,
-            directory,
             mounted,
             loaded,
             policies,
@@ -127,7 +128,10 @@ impl Engine {
             self.collect(slot, None)?;
         }
         self.policies.apply(snapshot)?;
-        let input = Input { snapshot, slots: &slots };
+        let input = Input {
+            snapshot,
+            slots: &slots,
+        };
         let tables = compile::compile(&input, &|key| self.policies.slot(key));
         let written = self.write(&tables);
         if let Err(error) = written {
@@ -137,13 +141,20 @@ impl Engine {
         let changes = written.unwrap_or(0);
         self.slots = slots;
         self.installed = tables;
-        if self.snapshot.as_ref().is_none_or(|before| enforced_differs(before, snapshot)) {
+        if self
+            .snapshot
+            .as_ref()
+            .is_none_or(|before| enforced_differs(before, snapshot))
+        {
             self.revise()?;
         }
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
         self.devices_settle()?;
-        Ok(Applied { changes, unsupported: compile::unsupported(snapshot) })
+        Ok(Applied {
+            changes,
+            unsupported: compile::unsupported(snapshot),
+        })
     }
 
     /// Writes what differs: entries that go first, then what comes, each in the order of the tables.
@@ -158,7 +169,10 @@ impl Engine {
         }
         for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()) {
             let map = self.table(name)?;
-            for (key, value) in want.iter().filter(|(key, value)| have.get(*key) != Some(*value)) {
+            for (key, value) in want
+                .iter()
+                .filter(|(key, value)| have.get(*key) != Some(*value))
+            {
                 map.update(key, value, UpdateMode::Any)?;
                 changes += 1;
             }
@@ -180,13 +194,19 @@ impl Engine {
     }
 
     fn table(&self, name: &'static str) -> Result<&Map, EngineError> {
-        self.loaded.maps.table(name).ok_or(EngineError::Missing { name })
+        self.loaded
+            .maps
+            .table(name)
+            .ok_or(EngineError::Missing { name })
     }
 
     /// Makes every session look again at what it was computed from, on its next packet.
     fn revise(&mut self) -> Result<(), EngineError> {
         self.topology_revision = self.topology_revision.wrapping_add(1);
-        self.loaded.maps.revisions.set(0, &self.topology_revision.to_ne_bytes())?;
+        self.loaded
+            .maps
+            .revisions
+            .set(0, &self.topology_revision.to_ne_bytes())?;
         Ok(())
     }
 
@@ -194,10 +214,21 @@ impl Engine {
     ///
     /// # Errors
     /// No such network, or the table is full.
-    pub fn neighbour_put(&mut self, network: NetworkId, address: IpAddr, mac: MacAddress) -> Result<(), EngineError> {
+    pub fn neighbour_put(
+        &mut self,
+        network: NetworkId,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), EngineError> {
         let key = compile::address_key(self.network_slot(network)?, address);
-        let value = Neighbour { mac: mac.0, reserved: 0 };
-        self.loaded.maps.neighbours.update(key.as_bytes(), value.as_bytes(), UpdateMode::Any)?;
+        let value = Neighbour {
+            mac: mac.0,
+            reserved: 0,
+        };
+        self.loaded
+            .maps
+            .neighbours
+            .update(key.as_bytes(), value.as_bytes(), UpdateMode::Any)?;
         Ok(())
     }
 
@@ -205,14 +236,20 @@ impl Engine {
     ///
     /// # Errors
     /// No such network.
-    pub fn neighbour_delete(&mut self, network: NetworkId, address: IpAddr) -> Result<(), EngineError> {
+    pub fn neighbour_delete(
+        &mut self,
+        network: NetworkId,
+        address: IpAddr,
+    ) -> Result<(), EngineError> {
         let key = compile::address_key(self.network_slot(network)?, address);
         self.loaded.maps.neighbours.delete(key.as_bytes())?;
         Ok(())
     }
 
     fn network_slot(&self, network: NetworkId) -> Result<u32, EngineError> {
-        let unknown = || EngineError::Unknown { what: format!("network {network}") };
+        let unknown = || EngineError::Unknown {
+            what: format!("network {network}"),
+        };
         self.slots.networks.get(network).ok_or_else(unknown)
     }
 
@@ -256,16 +293,28 @@ impl Engine {
     /// Runs the collector: for one port's sessions, or for those idle for too long.
     fn collect(&self, slot: u32, now_s: Option<u32>) -> Result<u32, EngineError> {
         const NAME: &str = "weft_expire";
-        let program = self.loaded.programs.get(NAME).ok_or(EngineError::Missing { name: NAME })?;
-        let context = crate::test_run::context([slot, u32::from(now_s.is_some()), now_s.unwrap_or(0)]);
-        let run = TestRun { data: &[0; 64], context: &context, repeat: 1, ..TestRun::default() };
+        let program = self
+            .loaded
+            .programs
+            .get(NAME)
+            .ok_or(EngineError::Missing { name: NAME })?;
+        let context =
+            crate::test_run::context([slot, u32::from(now_s.is_some()), now_s.unwrap_or(0)]);
+        let run = TestRun {
+            data: &[0; 64],
+            context: &context,
+            repeat: 1,
+            ..TestRun::default()
+        };
         let output = program.test_run(&run)?;
         Ok(crate::test_run::cb(&output.context)[3])
     }
 
     /// The port in a slot of the snapshot in force.
     pub(crate) fn port_slot(&self, port: PortId) -> Result<u32, EngineError> {
-        let unknown = || EngineError::Unknown { what: format!("port {port}") };
+        let unknown = || EngineError::Unknown {
+            what: format!("port {port}"),
+        };
         self.slots.ports.get(port).ok_or_else(unknown)
     }
 }
@@ -296,7 +345,10 @@ fn enforced_differs(before: &HostSnapshot, after: &HostSnapshot) -> bool {
 
 fn policy_maps(loaded: &Loaded) -> Result<PolicyMaps, EngineError> {
     const NAME: &str = "policy_interpreter";
-    let interpreter = loaded.programs.get(NAME).ok_or(EngineError::Missing { name: NAME })?;
+    let interpreter = loaded
+        .programs
+        .get(NAME)
+        .ok_or(EngineError::Missing { name: NAME })?;
     Ok(PolicyMaps {
         programs: loaded.maps.policy_programs.try_clone()?,
         rules: loaded.maps.policy_rules.try_clone()?,
@@ -316,13 +368,18 @@ fn revision(map: &Map) -> Result<u32, EngineError> {
 fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError> {
     let mut tables = Tables::default();
     for name in TABLES {
-        let map = loaded.maps.table(name).ok_or(EngineError::Missing { name })?;
+        let map = loaded
+            .maps
+            .table(name)
+            .ok_or(EngineError::Missing { name })?;
         let contents = contents(map)?;
         if let Some(table) = tables.get_mut(name) {
             *table = contents;
         }
     }
-    tables.uplinks.retain(|_, value| value.iter().any(|byte| *byte != 0));
+    tables
+        .uplinks
+        .retain(|_, value| value.iter().any(|byte| *byte != 0));
     let id = |bytes: [u8; 16]| Uuid::from_bytes(bytes);
     for (key, value) in by_slot::<PortRecord>(&tables.ports) {
         slots.ports.adopt(id(value.id).into(), key);
@@ -342,7 +399,10 @@ fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError>
 /// A map's entries by slot, in order of the slots.
 fn by_slot<V: FromBytes>(contents: &Contents) -> Vec<(u32, V)> {
     let read = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-        Some((u32::read_from_bytes(key).ok()?, V::read_from_bytes(value).ok()?))
+        Some((
+            u32::read_from_bytes(key).ok()?,
+            V::read_from_bytes(value).ok()?,
+        ))
     };
     let mut entries: Vec<(u32, V)> = contents.iter().filter_map(read).collect();
     entries.sort_by_key(|(slot, _)| *slot);

@@ -81,7 +81,11 @@ pub(crate) fn event(record: &[u8], slots: &SlotTables) -> Option<Event> {
         ingress: ingress(head.ingress, slots)?,
         network: slots.networks.id(head.network),
         next_hop: (kind == EventKind::NeighbourNeeded).then(|| address_ip(family, head.next_hop)),
-        mtu: if kind == EventKind::MtuExceeded { head.mtu } else { 0 },
+        mtu: if kind == EventKind::MtuExceeded {
+            head.mtu
+        } else {
+            0
+        },
         frame_bytes: head.frame_bytes,
         frame: rest.get(..head.copied_bytes as usize)?.to_vec(),
     })
@@ -92,6 +96,9 @@ pub(crate) fn ingress(number: u32, slots: &SlotTables) -> Option<Ingress> {
     if number & slot::UPLINK == 0 {
         slots.ports.id(number).map(Ingress::Port)
     } else {
-        slots.uplinks.id(number & !slot::UPLINK).map(Ingress::Network)
+        slots
+            .uplinks
+            .id(number & !slot::UPLINK)
+            .map(Ingress::Network)
     }
 }

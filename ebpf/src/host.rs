@@ -31,19 +31,34 @@ const KERNEL_MIN: (u32, u32) = (6, 6);
 pub fn check_host() -> Vec<MissingFeature> {
     let mut missing = Vec::new();
     if !rustix::process::geteuid().is_root() {
-        missing.push(MissingFeature { what: "root", remedy: "run as root: programs are loaded and attached to devices" });
+        missing.push(MissingFeature {
+            what: "root",
+            remedy: "run as root: programs are loaded and attached to devices",
+        });
     }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if kernel_version(&release).is_none_or(|version| version < KERNEL_MIN) {
-        missing.push(MissingFeature { what: "tcx links", remedy: "run Linux 6.6 or newer" });
+        missing.push(MissingFeature {
+            what: "tcx links",
+            remedy: "run Linux 6.6 or newer",
+        });
     }
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems.lines().any(|line| line.split_whitespace().any(|word| word == "bpf")) {
-        missing.push(MissingFeature { what: "bpffs", remedy: "run a kernel with CONFIG_BPF_SYSCALL" });
+    if !filesystems
+        .lines()
+        .any(|line| line.split_whitespace().any(|word| word == "bpf"))
+    {
+        missing.push(MissingFeature {
+            what: "bpffs",
+            remedy: "run a kernel with CONFIG_BPF_SYSCALL",
+        });
     }
     let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").unwrap_or_default();
     if jit.trim() == "0" {
-        missing.push(MissingFeature { what: "the BPF JIT", remedy: "sysctl net.core.bpf_jit_enable=1" });
+        missing.push(MissingFeature {
+            what: "the BPF JIT",
+            remedy: "sysctl net.core.bpf_jit_enable=1",
+        });
     }
     missing
 }

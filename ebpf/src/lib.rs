@@ -17,9 +17,11 @@ pub mod policy;
 mod stub;
 pub mod sys;
 mod test_run;
+mod view;
 
 pub use engine::{Applied, Engine, EngineConfig};
 pub use error::EngineError;
 pub use event::{Event, EventKind, Ingress};
 pub use host::{MissingFeature, check_host};
 pub use test_run::{TestRun, Verdict};
+pub use view::{Counters, DeviceCounters, SessionState, SessionView};

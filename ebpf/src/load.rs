@@ -121,7 +121,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
     let devices = slot::UPLINKS_MAX + sizes.ports_max;
     let mut loader = EbpfLoader::new();
     for name in MAP_NAMES {
-        loader.map_pin_path(*name, directory.join(name));
+        loader.map_pin_path(name, directory.join(name));
     }
     loader
         .override_global("sessions_per_port_max", &sizes.sessions_per_port_max, true)
@@ -188,36 +188,4 @@ fn verifier_tail(error: &aya::programs::ProgramError) -> String {
     let log = verifier_log.to_string();
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verifies() {
-        let d = Path::new("/sys/fs/bpf/wefttest");
-        std::fs::create_dir_all(d).unwrap();
-        let r = load(
-            d,
-            Sizes {
-                sessions_max: 1000,
-                sessions_per_port_max: 100,
-                ports_max: 64,
-            },
-        );
-        if let Err(e) = &r {
-            println!("{e}");
-        }
-        for (n, p) in &r.as_ref().unwrap().programs {
-            let i = p.info().unwrap();
-            println!(
-                "{n} {} {} {}",
-                i.xlated_bytes / 8,
-                i.jited_bytes,
-                i.verified_insns
-            );
-        }
-        std::fs::remove_dir_all(d).unwrap();
-    }
 }

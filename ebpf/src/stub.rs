@@ -25,17 +25,43 @@ pub(crate) enum Fallback {
 }
 
 /// Writes `words` into `cb[0..]` and enters a stage.
-pub(crate) fn stub(stages: BorrowedFd<'_>, stage: u32, words: [u32; 3], fallback: Fallback) -> Vec<Insn> {
+pub(crate) fn stub(
+    stages: BorrowedFd<'_>,
+    stage: u32,
+    words: [u32; 3],
+    fallback: Fallback,
+) -> Vec<Insn> {
     let mut insns = Vec::new();
     for (offset, word) in (CB_OFFSET..).step_by(4).zip(words) {
-        insns.push(Insn { code: STORE_WORD_IMMEDIATE, registers: 1, offset, immediate: word.cast_signed() });
+        insns.push(Insn {
+            code: STORE_WORD_IMMEDIATE,
+            registers: 1,
+            offset,
+            immediate: word.cast_signed(),
+        });
     }
-    let plain = |code, registers, immediate| Insn { code, registers, offset: 0, immediate };
-    insns.push(plain(LOAD_IMMEDIATE_64, 2 | PSEUDO_MAP_FD, stages.as_raw_fd()));
+    let plain = |code, registers, immediate| Insn {
+        code,
+        registers,
+        offset: 0,
+        immediate,
+    };
+    insns.push(plain(
+        LOAD_IMMEDIATE_64,
+        2 | PSEUDO_MAP_FD,
+        stages.as_raw_fd(),
+    ));
     insns.push(plain(0, 0, 0));
     insns.push(plain(MOVE_IMMEDIATE, 3, stage.cast_signed()));
     insns.push(plain(CALL, 0, HELPER_TAIL_CALL));
-    insns.push(plain(MOVE_IMMEDIATE, 0, match fallback { Fallback::Drop => 2, Fallback::Pass => -1 }));
+    insns.push(plain(
+        MOVE_IMMEDIATE,
+        0,
+        match fallback {
+            Fallback::Drop => 2,
+            Fallback::Pass => -1,
+        },
+    ));
     insns.push(plain(EXIT, 0, 0));
     insns
 }

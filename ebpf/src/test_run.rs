@@ -60,7 +60,8 @@ pub(crate) fn cb(context: &[u8]) -> [u32; 5] {
     let cb = usize::from(CB_OFFSET.unsigned_abs());
     std::array::from_fn(|n| {
         let at = context.get(cb + 4 * n..cb + 4 * n + 4);
-        at.and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+        at.and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
     })
 }
 
@@ -70,15 +71,32 @@ impl Engine {
     ///
     /// # Errors
     /// The ingress is not in the snapshot in force, or the kernel refuses the run.
-    pub fn test_run(&mut self, from: Ingress, frame: &[u8], now_s: u32) -> Result<TestRun, EngineError> {
+    pub fn test_run(
+        &mut self,
+        from: Ingress,
+        frame: &[u8],
+        now_s: u32,
+    ) -> Result<TestRun, EngineError> {
         let (name, slot) = self.entry(from)?;
-        let program = self.loaded.programs.get(name).ok_or(EngineError::Missing { name })?;
+        let program = self
+            .loaded
+            .programs
+            .get(name)
+            .ok_or(EngineError::Missing { name })?;
         let context = context([slot, 1, now_s]);
-        let run = sys::TestRun { data: frame, context: &context, repeat: 1, ..sys::TestRun::default() };
+        let run = sys::TestRun {
+            data: frame,
+            context: &context,
+            repeat: 1,
+            ..sys::TestRun::default()
+        };
         let output = program.test_run(&run)?;
         let cb = cb(&output.context);
         let verdict = self.verdict(cb).ok_or_else(|| EngineError::Unknown {
-            what: format!("verdict {cb:x?} of a test run (return value {})", output.value),
+            what: format!(
+                "verdict {cb:x?} of a test run (return value {})",
+                output.value
+            ),
         })?;
         Ok(TestRun {
             verdict,
@@ -101,11 +119,29 @@ impl Engine {
         repeat: u32,
     ) -> Result<Duration, EngineError> {
         let (_, slot) = self.entry(from)?;
-        let index = if matches!(from, Ingress::Port(_)) { stage::GUEST } else { stage::UPLINK };
-        let insns = stub(self.loaded.maps.stages.as_fd(), index, [slot, 1, now_s], Fallback::Drop);
-        let spec = ProgSpec { name: "weft_bench", kind: ProgType::SchedCls, expected_attach_type: 0, insns: &insns };
+        let index = if matches!(from, Ingress::Port(_)) {
+            stage::GUEST
+        } else {
+            stage::UPLINK
+        };
+        let insns = stub(
+            self.loaded.maps.stages.as_fd(),
+            index,
+            [slot, 1, now_s],
+            Fallback::Drop,
+        );
+        let spec = ProgSpec {
+            name: "weft_bench",
+            kind: ProgType::SchedCls,
+            expected_attach_type: 0,
+            insns: &insns,
+        };
         let program = Prog::load(&spec)?;
-        let output = program.test_run(&sys::TestRun { data: frame, repeat, ..sys::TestRun::default() })?;
+        let output = program.test_run(&sys::TestRun {
+            data: frame,
+            repeat,
+            ..sys::TestRun::default()
+        })?;
         Ok(output.duration)
     }
 
@@ -114,7 +150,9 @@ impl Engine {
             Ingress::Port(port) => Ok(("weft_guest", self.port_slot(port)?)),
             Ingress::Network(network) => {
                 let slot = self.slots.uplinks.get(network);
-                let unknown = || EngineError::Unknown { what: format!("physical network {network}") };
+                let unknown = || EngineError::Unknown {
+                    what: format!("physical network {network}"),
+                };
                 Ok(("weft_uplink", slot.ok_or_else(unknown)?))
             }
         }

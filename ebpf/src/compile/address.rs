@@ -18,9 +18,15 @@ impl From<IpAddr> for AddressBytes {
             IpAddr::V4(v4) => {
                 let mut bytes = [0; 16];
                 bytes[..4].copy_from_slice(&v4.octets());
-                Self { family: family::V4, bytes }
+                Self {
+                    family: family::V4,
+                    bytes,
+                }
             }
-            IpAddr::V6(v6) => Self { family: family::V6, bytes: v6.octets() },
+            IpAddr::V6(v6) => Self {
+                family: family::V6,
+                bytes: v6.octets(),
+            },
         }
     }
 }
@@ -42,7 +48,11 @@ pub(crate) fn mask_bytes(range: IpNet) -> [u8; 16] {
 /// The key of an address in a scope (a network's or router's slot).
 pub(crate) fn address_key(scope: u32, address: IpAddr) -> AddressKey {
     let a = AddressBytes::from(address);
-    AddressKey { scope, family: a.family.into(), address: a.bytes }
+    AddressKey {
+        scope,
+        family: a.family.into(),
+        address: a.bytes,
+    }
 }
 
 /// An IPv4 address as the programs load it: a word in network order.

@@ -49,11 +49,21 @@ tables! {
 }
 
 /// Puts a typed entry.
-pub(crate) fn put<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(table: &mut Contents, key: &K, value: &V) {
+pub(crate) fn put<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    table: &mut Contents,
+    key: &K,
+    value: &V,
+) {
     table.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
 }
 
 /// Puts a typed entry unless the key is taken: the first one counts.
-pub(crate) fn put_first<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(table: &mut Contents, key: &K, value: &V) {
-    table.entry(key.as_bytes().to_vec()).or_insert_with(|| value.as_bytes().to_vec());
+pub(crate) fn put_first<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    table: &mut Contents,
+    key: &K,
+    value: &V,
+) {
+    table
+        .entry(key.as_bytes().to_vec())
+        .or_insert_with(|| value.as_bytes().to_vec());
 }

@@ -11,8 +11,8 @@ mod port;
 mod router;
 mod slots;
 
-pub(crate) use address::{AddressBytes, address_ip, address_key};
-pub(crate) use delta::{Contents, Tables, TABLES};
+pub(crate) use address::{address_ip, address_key};
+pub(crate) use delta::{Contents, TABLES, Tables};
 pub(crate) use slots::Slots;
 
 use crate::error::EngineError;
@@ -46,7 +46,10 @@ impl SlotTables {
     pub(crate) fn assign(&mut self, snapshot: &HostSnapshot) -> Result<Vec<u32>, EngineError> {
         self.networks.assign(snapshot.networks.keys().copied())?;
         self.routers.assign(snapshot.routers.keys().copied())?;
-        let physical = snapshot.networks.iter().filter(|(_, n)| n.segment.network_type.is_physical());
+        let physical = snapshot
+            .networks
+            .iter()
+            .filter(|(_, n)| n.segment.network_type.is_physical());
         self.uplinks.assign(physical.map(|(id, _)| *id))?;
         self.ports.assign(snapshot.ports.keys().copied())
     }
@@ -89,34 +92,55 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
     let mut list = Vec::new();
     let mut add = |path: String, message: &str| {
         if list.len() < limits::UNSUPPORTED_MAX {
-            list.push(Unsupported { path, message: message.to_owned() });
+            list.push(Unsupported {
+                path,
+                message: message.to_owned(),
+            });
         }
     };
     for (id, network) in &snapshot.networks {
         if network.segment.network_type == NetworkType::Vlan {
-            add(format!("networks.{id}.segment"), "VLAN networks are not connected to their interface yet");
+            add(
+                format!("networks.{id}.segment"),
+                "VLAN networks are not connected to their interface yet",
+            );
         }
     }
     for (id, port) in &snapshot.ports {
         if let PortInterface::VhostUser { .. } = port.interface {
-            add(format!("ports.{id}.interface"), "vhost-user ports are the user engine's");
+            add(
+                format!("ports.{id}.interface"),
+                "vhost-user ports are the user engine's",
+            );
         }
         if port.qos_policy_id.is_some() {
-            add(format!("ports.{id}.qos_policy_id"), "not limited: QoS is not enforced yet");
+            add(
+                format!("ports.{id}.qos_policy_id"),
+                "not limited: QoS is not enforced yet",
+            );
         }
     }
     for (id, group) in &snapshot.security_groups {
         if !group.stateful {
-            add(format!("security_groups.{id}.stateful"), "handled as stateful: replies pass without a rule");
+            add(
+                format!("security_groups.{id}.stateful"),
+                "handled as stateful: replies pass without a rule",
+            );
         }
     }
     for (id, floating_ip) in &snapshot.floating_ips {
         if !floating_ip.port_forwardings.is_empty() {
-            add(format!("floating_ips.{id}.port_forwardings"), "the floating IP leads nowhere: no port forwarding yet");
+            add(
+                format!("floating_ips.{id}.port_forwardings"),
+                "the floating IP leads nowhere: no port forwarding yet",
+            );
         }
     }
     if !snapshot.remote_ports.is_empty() {
-        add("remote_ports".to_owned(), "packets to other hosts are dropped: no tunnels yet");
+        add(
+            "remote_ports".to_owned(),
+            "packets to other hosts are dropped: no tunnels yet",
+        );
     }
     list
 }

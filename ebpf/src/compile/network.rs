@@ -23,15 +23,25 @@ pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
         };
         put(&mut tables.networks, &input.network(*id), &record);
         if let Some(index) = uplink {
-            let uplink = UplinkRecord { network: input.network(*id), reserved: 0, id: record.id };
+            let uplink = UplinkRecord {
+                network: input.network(*id),
+                reserved: 0,
+                id: record.id,
+            };
             put(&mut tables.uplinks, &index, &uplink);
         }
     }
 }
 
 fn announces_prefix(snapshot: &HostSnapshot, network: NetworkId) -> bool {
-    let interfaces = snapshot.routers.values().filter(|r| r.admin_state_up).flat_map(|r| &r.interfaces);
-    let mut addresses = interfaces.filter(|i| i.network_id == network).flat_map(|i| &i.addresses);
+    let interfaces = snapshot
+        .routers
+        .values()
+        .filter(|r| r.admin_state_up)
+        .flat_map(|r| &r.interfaces);
+    let mut addresses = interfaces
+        .filter(|i| i.network_id == network)
+        .flat_map(|i| &i.addresses);
     addresses.any(|a| {
         let subnet = snapshot.subnets.get(&a.subnet_id);
         subnet.is_some_and(|s| s.cidr.addr().is_ipv6() && s.ipv6_ra_mode.is_some())
@@ -40,12 +50,21 @@ fn announces_prefix(snapshot: &HostSnapshot, network: NetworkId) -> bool {
 
 /// Floating IPs that lead somewhere: those with port forwardings do not yet.
 pub(super) fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &FloatingIp> {
-    snapshot.floating_ips.values().filter(|f| f.port_forwardings.is_empty())
+    snapshot
+        .floating_ips
+        .values()
+        .filter(|f| f.port_forwardings.is_empty())
 }
 
 type Fdb = BTreeMap<(u32, MacAddress), FdbEntry>;
 
-fn fdb_entry(fdb: &mut Fdb, network: u32, mac: MacAddress, bit: u32, fill: impl FnOnce(&mut FdbEntry)) {
+fn fdb_entry(
+    fdb: &mut Fdb,
+    network: u32,
+    mac: MacAddress,
+    bit: u32,
+    fill: impl FnOnce(&mut FdbEntry),
+) {
     let entry = fdb.entry((network, mac)).or_insert_with(|| FdbEntry {
         flags: 0,
         port: slot::NONE,
@@ -65,27 +84,52 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
         let slot = input.router(*id);
         for i in &router.interfaces {
             let network = input.network(i.network_id);
-            fdb_entry(&mut fdb, network, i.mac_address, kind::INTERFACE, |e| e.router = slot);
+            fdb_entry(&mut fdb, network, i.mac_address, kind::INTERFACE, |e| {
+                e.router = slot
+            });
         }
         if let Some(g) = &router.gateway {
             let network = input.network(g.network_id);
-            fdb_entry(&mut fdb, network, g.mac_address, kind::OUTSIDE, |e| e.router_outside = slot);
+            fdb_entry(&mut fdb, network, g.mac_address, kind::OUTSIDE, |e| {
+                e.router_outside = slot
+            });
         }
     }
     for f in floating_ips(snapshot) {
-        let (network, router) = (input.network(f.floating_network_id), input.router(f.router_id));
-        fdb_entry(&mut fdb, network, f.mac_address, kind::OUTSIDE, |e| e.router_outside = router);
+        let (network, router) = (
+            input.network(f.floating_network_id),
+            input.router(f.router_id),
+        );
+        fdb_entry(&mut fdb, network, f.mac_address, kind::OUTSIDE, |e| {
+            e.router_outside = router
+        });
     }
     for (id, port) in &snapshot.ports {
         let slot = input.port(*id);
         let network = input.network(port.network_id);
-        fdb_entry(&mut fdb, network, port.mac_address, kind::LOCAL, |e| e.port = slot);
+        fdb_entry(&mut fdb, network, port.mac_address, kind::LOCAL, |e| {
+            e.port = slot
+        });
     }
     for port in snapshot.remote_ports.values() {
-        fdb_entry(&mut fdb, input.network(port.network_id), port.mac_address, kind::REMOTE, |_| {});
+        fdb_entry(
+            &mut fdb,
+            input.network(port.network_id),
+            port.mac_address,
+            kind::REMOTE,
+            |_| {},
+        );
     }
     for ((network, mac), entry) in fdb {
-        put(&mut tables.fdb, &FdbKey { network, mac: mac.0, reserved: 0 }, &entry);
+        put(
+            &mut tables.fdb,
+            &FdbKey {
+                network,
+                mac: mac.0,
+                reserved: 0,
+            },
+            &entry,
+        );
     }
 }
 
@@ -94,7 +138,9 @@ struct Owners(BTreeMap<(u32, IpAddr), OwnerEntry>);
 
 impl Owners {
     fn entry(&mut self, network: u32, address: IpAddr) -> &mut OwnerEntry {
-        self.0.entry((network, address)).or_insert_with(OwnerEntry::zero)
+        self.0
+            .entry((network, address))
+            .or_insert_with(OwnerEntry::zero)
     }
 
     /// Who answers ARP and ND: the first one that is put.
@@ -112,26 +158,39 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
     let mut owners = Owners(BTreeMap::new());
     router_owners(input, &mut owners);
     for f in floating_ips(input.snapshot) {
-        let (network, address) = (input.network(f.floating_network_id), f.floating_ip_address.into());
+        let (network, address) = (
+            input.network(f.floating_network_id),
+            f.floating_ip_address.into(),
+        );
         owners.answer(network, address, f.mac_address, owner::ANSWER);
         owners.entry(network, address).flags |= owner::FLOATING;
     }
     port_owners(input, &mut owners);
     for ((network, address), entry) in owners.0 {
         let key = address_key(network, address);
-        tables.owners.insert(key.as_bytes().to_vec(), entry.as_bytes().to_vec());
+        tables
+            .owners
+            .insert(key.as_bytes().to_vec(), entry.as_bytes().to_vec());
     }
 }
 
 fn router_owners(input: &Input<'_>, owners: &mut Owners) {
     let flags = owner::ANSWER | owner::ROUTER;
     let routers = || input.snapshot.routers.values();
-    for i in routers().filter(|r| r.admin_state_up).flat_map(|r| &r.interfaces) {
+    for i in routers()
+        .filter(|r| r.admin_state_up)
+        .flat_map(|r| &r.interfaces)
+    {
         let network = input.network(i.network_id);
         for a in &i.addresses {
             owners.answer(network, a.ip_address, i.mac_address, flags);
         }
-        owners.answer(network, eui64_link_local(i.mac_address).into(), i.mac_address, flags);
+        owners.answer(
+            network,
+            eui64_link_local(i.mac_address).into(),
+            i.mac_address,
+            flags,
+        );
     }
     for router in routers() {
         let Some(g) = &router.gateway else { continue };
@@ -143,7 +202,12 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
             owners.entry(network, a.ip_address).flags |= owner::GATEWAY;
         }
         if router.admin_state_up {
-            owners.answer(network, eui64_link_local(g.mac_address).into(), g.mac_address, flags);
+            owners.answer(
+                network,
+                eui64_link_local(g.mac_address).into(),
+                g.mac_address,
+                flags,
+            );
         }
     }
 }
@@ -170,6 +234,11 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
             owners.answer(network, ip.ip_address, mac, owner::ANSWER_GUEST);
             owners.entry(network, ip.ip_address).flags |= owner::REMOTE;
         }
-        owners.answer(network, eui64_link_local(mac).into(), mac, owner::ANSWER_GUEST);
+        owners.answer(
+            network,
+            eui64_link_local(mac).into(),
+            mac,
+            owner::ANSWER_GUEST,
+        );
     }
 }

@@ -8,7 +8,11 @@ use weft_ebpf_common::constants::{allowed, port as flag, slot};
 use weft_ebpf_common::layout::{ALLOWED_MAX, Allowed, PortRecord};
 use weft_model::{Direction, EtherType, HostSnapshot, Ipv6Mode, MacAddress, Port};
 
-pub(super) fn ports(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>, tables: &mut Tables) {
+pub(super) fn ports(
+    input: &Input<'_>,
+    policy: &dyn Fn(&PolicyKey) -> Option<u32>,
+    tables: &mut Tables,
+) {
     for (id, port) in &input.snapshot.ports {
         let mut record = PortRecord::zero();
         record.mac = port.mac_address.0;
@@ -27,11 +31,18 @@ pub(super) fn ports(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32
 }
 
 fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
-    let subnets = || port.fixed_ips.iter().filter_map(|ip| snapshot.subnets.get(&ip.subnet_id));
+    let subnets = || {
+        port.fixed_ips
+            .iter()
+            .filter_map(|ip| snapshot.subnets.get(&ip.subnet_id))
+    };
     let dhcp = subnets().any(|s| s.cidr.addr().is_ipv4() && s.enable_dhcp);
     let dhcpv6 = subnets().any(|s| {
         let mode = s.ipv6_address_mode;
-        let by_dhcp = matches!(mode, Some(Ipv6Mode::Dhcpv6Stateful | Ipv6Mode::Dhcpv6Stateless));
+        let by_dhcp = matches!(
+            mode,
+            Some(Ipv6Mode::Dhcpv6Stateful | Ipv6Mode::Dhcpv6Stateless)
+        );
         s.cidr.addr().is_ipv6() && s.enable_dhcp && by_dhcp
     });
     [
@@ -68,14 +79,24 @@ fn policies(port: &Port, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> [u32; 4]
 }
 
 fn sources(port: &Port) -> impl Iterator<Item = Allowed> + '_ {
-    let fixed = port.fixed_ips.iter().map(|ip| {
-        source(port.mac_address, IpNet::from(ip.ip_address), allowed::FIXED)
-    });
-    let pairs = port.allowed_address_pairs.iter().map(|pair| source(pair.mac_address, pair.ip_address, 0));
+    let fixed = port
+        .fixed_ips
+        .iter()
+        .map(|ip| source(port.mac_address, IpNet::from(ip.ip_address), allowed::FIXED));
+    let pairs = port
+        .allowed_address_pairs
+        .iter()
+        .map(|pair| source(pair.mac_address, pair.ip_address, 0));
     fixed.chain(pairs).take(ALLOWED_MAX)
 }
 
 fn source(mac: MacAddress, range: IpNet, flags: u8) -> Allowed {
     let address = AddressBytes::from(range.network());
-    Allowed { mac: mac.0, family: address.family, flags, address: address.bytes, mask: mask_bytes(range) }
+    Allowed {
+        mac: mac.0,
+        family: address.family,
+        flags,
+        address: address.bytes,
+        mask: mask_bytes(range),
+    }
 }

@@ -46,7 +46,12 @@ impl<K: Ord + Copy> Slots<K> {
     /// Frees the slots of the ids that are gone, assigns one to each new id, and says which slots were used before.
     pub(crate) fn assign(&mut self, ids: impl Iterator<Item = K>) -> Result<Vec<u32>, EngineError> {
         let ids: BTreeSet<K> = ids.collect();
-        let gone: Vec<K> = self.by_id.keys().filter(|id| !ids.contains(id)).copied().collect();
+        let gone: Vec<K> = self
+            .by_id
+            .keys()
+            .filter(|id| !ids.contains(id))
+            .copied()
+            .collect();
         for id in gone {
             if let Some(slot) = self.by_id.remove(&id) {
                 self.by_slot.remove(&slot);
@@ -63,7 +68,10 @@ impl<K: Ord + Copy> Slots<K> {
                 self.fresh - 1
             } else {
                 let slot = self.free.pop_front();
-                let slot = slot.ok_or(EngineError::Full { what: self.what, max: self.max as usize })?;
+                let slot = slot.ok_or(EngineError::Full {
+                    what: self.what,
+                    max: self.max as usize,
+                })?;
                 reused.push(slot);
                 slot
             };
@@ -99,7 +107,10 @@ mod tests {
         assert!(slots.assign([7, 8].into_iter()).unwrap().is_empty());
         assert_eq!((slots.get(7), slots.get(8)), (Some(1), Some(2)));
         assert!(slots.assign([8, 9].into_iter()).unwrap().is_empty());
-        assert_eq!((slots.get(7), slots.get(8), slots.get(9)), (None, Some(2), Some(3)));
+        assert_eq!(
+            (slots.get(7), slots.get(8), slots.get(9)),
+            (None, Some(2), Some(3))
+        );
         assert_eq!(slots.assign([8, 9, 10].into_iter()).unwrap(), [1]);
         assert!(slots.assign([8, 9, 10, 11].into_iter()).is_err());
     }
