@@ -1,0 +1,342 @@
+//! The command line.
+
+use crate::config::{Config, ConfigError, DEFAULT_SOCKET};
+use clap::{Args, Parser, Subcommand};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use weft_model::{HostName, NetworkId, PortId};
+
+/// The networking of an OpenStack-style cloud: one control plane, and on every host programs in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// Print JSON: answers as one value, logs as one value a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the control plane and this host's agent in one process.
+    AllInOne(AllInOne),
+    /// Run the control plane: the Networking API, identity, and the feed for agents.
+    Server(Server),
+    /// Run this host's agent.
+    Agent(Agent),
+    /// Run this host's engines from a snapshot file, without a control plane; reload when the file changes or on SIGHUP.
+    Run(Run),
+    /// Show what happens to a packet, stage by stage.
+    Trace(Trace),
+    /// Show what this host's agent is doing.
+    Status(Ask),
+    /// Show counters, and why packets were dropped.
+    Stats(Stats),
+    /// Show tracked connections.
+    Sessions(Sessions),
+    /// Print the environment that the openstack client needs, for `eval $(weft openrc)`.
+    Openrc(Openrc),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What all daemons take.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The configuration file; see docs/operating/config.md.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// This host, as in binding:host_id.
+    #[arg(long, value_name = "NAME")]
+    host: Option<HostName>,
+    /// What is logged: error, warn, info, debug, trace, or by target.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What a control plane takes.
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    /// Where the Networking API and identity listen.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api_listen: Option<SocketAddr>,
+    /// Where the feed listens for agents.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    feed_listen: Option<SocketAddr>,
+    /// The SQLite file.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+/// What a host's side takes.
+#[derive(Debug, Args)]
+pub(crate) struct Host {
+    /// Owns what is made in the kernel: <bpffs>/weft/<instance>.
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// The control socket.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The BPF file system.
+    #[arg(long, value_name = "PATH")]
+    bpffs: Option<PathBuf>,
+    /// A physical network and the interface that leads to it; may be repeated.
+    #[arg(long, value_name = "NETWORK=INTERFACE", value_parser = physical_network)]
+    physical_network: Vec<(String, String)>,
+    /// Remove all that this instance made in the kernel when it ends.
+    #[arg(long)]
+    remove_on_exit: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AllInOne {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) control: Control,
+    #[command(flatten)]
+    pub(crate) host: Host,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) control: Control,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) host: Host,
+    /// Where the server's feed is.
+    #[arg(long, value_name = "URL")]
+    pub(crate) feed_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) host: Host,
+    /// The snapshot (JSON): all that this host must do.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: PathBuf,
+}
+
+/// Whom to ask.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The agent's control socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+    /// Only this port.
+    #[arg(long, value_name = "ID")]
+    pub(crate) port: Option<PortId>,
+    /// Show it again every so many seconds, with rates, until interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) watch: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sessions {
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+    /// How many at most.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// A packet to trace: a frame, or addresses.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    weft trace --port 5a1e… --to 192.0.2.20 --proto tcp --dport 22\n  \
+    weft trace --network 77c0… --from 198.51.100.7 --to 203.0.113.20 --proto icmp\n  \
+    weft trace --port 5a1e… --frame fa163e000001fa163e0000020800…")]
+pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+    /// The guest's port that the packet comes from.
+    #[arg(long, value_name = "ID", required_unless_present = "network")]
+    pub(crate) port: Option<PortId>,
+    /// The physical network that the packet comes from.
+    #[arg(long, value_name = "ID", conflicts_with = "port")]
+    pub(crate) network: Option<NetworkId>,
+    /// The whole frame in hex digits, from the Ethernet header on.
+    #[arg(long, value_name = "HEX", required_unless_present = "to", conflicts_with_all = ["to", "from", "proto", "sport", "dport"])]
+    pub(crate) frame: Option<String>,
+    /// The destination address.
+    #[arg(long, value_name = "IP")]
+    pub(crate) to: Option<IpAddr>,
+    /// The source address; by default the port's first of that family.
+    #[arg(long, value_name = "IP")]
+    pub(crate) from: Option<IpAddr>,
+    /// The protocol: tcp, udp, sctp, icmp (ICMPv6 for IPv6 addresses), or a number.
+    #[arg(long, value_name = "PROTOCOL", default_value = "icmp")]
+    pub(crate) proto: String,
+    /// The source port (ICMP: the identifier).
+    #[arg(long, value_name = "PORT", default_value_t = 40_000)]
+    pub(crate) sport: u16,
+    /// The destination port.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) dport: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Openrc {
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+fn physical_network(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((network, interface)) if !network.is_empty() && !interface.is_empty() => {
+            Ok((network.to_owned(), interface.to_owned()))
+        }
+        _ => Err("expected NETWORK=INTERFACE, such as provider=eth1".to_owned()),
+    }
+}
+
+impl Common {
+    fn load(self) -> Result<Config, ConfigError> {
+        let mut config = Config::load(self.config.as_deref())?;
+        set(&mut config.host, self.host);
+        set(&mut config.log, self.log);
+        Ok(config)
+    }
+}
+
+impl Control {
+    fn set(self, config: &mut Config) {
+        set(&mut config.api.listen, self.api_listen);
+        set(&mut config.feed.listen, self.feed_listen);
+        set(&mut config.store.path, self.store);
+    }
+}
+
+impl Host {
+    fn set(self, config: &mut Config) {
+        set(&mut config.instance, self.instance);
+        set(&mut config.agent.socket, self.socket);
+        set(&mut config.agent.bpffs, self.bpffs);
+        config.agent.physical_networks.extend(self.physical_network);
+        config.agent.remove_on_stop |= self.remove_on_exit;
+    }
+}
+
+fn set<T>(field: &mut T, flag: Option<T>) {
+    if let Some(flag) = flag {
+        *field = flag;
+    }
+}
+
+/// The file's values under the flags', checked.
+pub(crate) fn config(
+    common: Common,
+    control: Option<Control>,
+    host: Option<Host>,
+    feed_url: Option<String>,
+) -> Result<Config, ConfigError> {
+    let mut config = common.load()?;
+    if let Some(control) = control {
+        control.set(&mut config);
+    }
+    if let Some(host) = host {
+        host.set(&mut config);
+    }
+    if feed_url.is_some() {
+        config.feed.url = feed_url;
+    }
+    let value = |(field, expected)| ConfigError::Value {
+        path: Path::new("the command line").to_owned(),
+        field,
+        expected,
+    };
+    config.check().map_err(value)?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_go_before_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "host = \"a\"\n[agent.physical_networks]\none = \"eth1\"\ntwo = \"eth2\"\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let line = format!(
+            "weft all-in-one --config {} --host b --api-listen 127.0.0.1:1 --store /x/y \
+             --physical-network two=eth9 --remove-on-exit --instance i --json",
+            file.path().display()
+        );
+        let arguments = parse(&line).unwrap();
+        assert!(arguments.json);
+        let Command::AllInOne(args) = arguments.command else {
+            panic!("all-in-one")
+        };
+        let config = config(args.common, Some(args.control), Some(args.host), None).unwrap();
+        assert_eq!((config.host.as_str(), config.instance.as_str()), ("b", "i"));
+        assert_eq!(config.api.listen.port(), 1);
+        assert_eq!(config.store.path, Path::new("/x/y"));
+        let networks: Vec<_> = config.agent.physical_networks.into_iter().collect();
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(networks, [pair("one", "eth1"), pair("two", "eth9")]);
+        assert!(config.agent.remove_on_stop);
+    }
+
+    #[test]
+    fn mistakes_on_the_command_line_are_refused() {
+        let port = PortId::random();
+        for bad in [
+            "weft".to_owned(),
+            "weft sing".to_owned(),
+            "weft all-in-one --host a/b".to_owned(),
+            "weft all-in-one --physical-network eth1".to_owned(),
+            "weft run".to_owned(),
+            "weft stats --watch 0".to_owned(),
+            "weft trace --to 192.0.2.1".to_owned(),
+            format!("weft trace --port {port}"),
+            format!("weft trace --port {port} --frame 00 --to 192.0.2.1"),
+            format!("weft trace --port {port} --network {port} --to 192.0.2.1"),
+            format!("weft trace --port {port} --to 192.0.2.256"),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+        let Command::AllInOne(args) = parse("weft all-in-one --instance ..").unwrap().command
+        else {
+            panic!("all-in-one")
+        };
+        let refused = config(args.common, Some(args.control), Some(args.host), None).unwrap_err();
+        assert!(
+            refused.to_string().contains("at instance: expected"),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `weft status`, `stats`, `sessions` and `trace`: questions to this host's agent, and its answers for people.
+
+mod sessions;
+mod stats;
+mod status;
+mod trace;
+
+use crate::arguments::{Ask, Sessions, Stats, Trace};
+use crate::output::{print, print_json};
+use std::time::Duration;
+use weft_agent::socket::{Client, TraceIngress};
+
+/// Shows what the agent is doing.
+pub(crate) async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
+    let status = Client::new(&ask.socket).status().await?;
+    if json {
+        print_json(&status)
+    } else {
+        Ok(print(&status::text(&status))?)
+    }
+}
+
+/// Shows counters, once or again and again.
+pub(crate) async fn stats(args: &Stats, json: bool) -> anyhow::Result<()> {
+    let client = Client::new(&args.ask.socket);
+    let Some(seconds) = args.watch else {
+        let now = stats::only(client.stats().await?, args.port)?;
+        return if json {
+            print_json(&now)
+        } else {
+            Ok(print(&stats::text(&now, None))?)
+        };
+    };
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds.into()));
+    let mut last = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+        }
+        let now = stats::only(client.stats().await?, args.port)?;
+        if json {
+            let line = serde_json::to_string(&now)?;
+            print(&format!("{line}\n"))?;
+        } else {
+            let since = last.as_ref().map(|last| (last, u64::from(seconds)));
+            // Home, then each line over the old one, then clear what is below: no flicker.
+            let text = stats::text(&now, since).replace('\n', "\x1b[K\n");
+            print(&format!("\x1b[H{text}\x1b[J"))?;
+        }
+        last = Some(now);
+    }
+}
+
+/// Shows tracked connections.
+pub(crate) async fn sessions(args: &Sessions, json: bool) -> anyhow::Result<()> {
+    let sessions = Client::new(&args.ask.socket).sessions(args.limit).await?;
+    if json {
+        print_json(&sessions)
+    } else {
+        Ok(print(&sessions::text(&sessions))?)
+    }
+}
+
+/// Shows what happens to a packet.
+pub(crate) async fn trace(args: &Trace, json: bool) -> anyhow::Result<()> {
+    let client = Client::new(&args.ask.socket);
+    let ports = if args.frame.is_none() && args.from.is_none() {
+        client.status().await?.ports
+    } else {
+        Vec::new()
+    };
+    let request = trace::request(args, &ports)?;
+    let answer = client.trace(&request).await?;
+    if json {
+        print_json(&answer)
+    } else {
+        Ok(print(&trace::text(&request, &answer))?)
+    }
+}
+
+/// A place in words.
+fn place(ingress: &TraceIngress) -> String {
+    match ingress {
+        TraceIngress::Port(id) => format!("port {id}"),
+        TraceIngress::Network(id) => format!("network {id}"),
+    }
+}
+
+/// `N thing` or `N things`.
+fn plural(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,471 @@
+//! The configuration file (TOML), documented in docs/operating/config.md.
+//!
+//! Guarantees: a file with a mistake is refused whole, with its name, the path of the field and what was expected; all
+//! that a file does not say has a default, so that no file at all is a valid configuration.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use weft_control::store::Durability;
+use weft_model::{HostName, limits};
+
+/// Bytes of a configuration file.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Characters of an instance's name: it is a directory under the BPF file system.
+const INSTANCE_CHARS_MAX: usize = 32;
+/// Bytes of an interface's name (IFNAMSIZ without its end).
+const INTERFACE_BYTES_MAX: usize = 15;
+/// Bytes of a unix socket's path (sun_path without its end).
+const SOCKET_BYTES_MAX: usize = 107;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is larger than {CONFIG_BYTES_MAX} bytes", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{}, line {line}: not TOML: {message}", path.display())]
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error("{}, line {line}: at {field}: {message}", path.display())]
+    Field {
+        path: PathBuf,
+        line: usize,
+        field: String,
+        message: String,
+    },
+    #[error("{}: at {field}: expected {expected}", path.display())]
+    Value {
+        path: PathBuf,
+        field: String,
+        expected: String,
+    },
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// This host, as in `binding:host_id`.
+    pub(crate) host: HostName,
+    /// Owns what the kernel engine makes: `<bpffs>/weft/<instance>`.
+    pub(crate) instance: String,
+    /// What is logged: `info`, or by target: `warn,weft_agent=debug`.
+    pub(crate) log: String,
+    pub(crate) api: Api,
+    pub(crate) feed: Feed,
+    pub(crate) store: Store,
+    pub(crate) identity: Identity,
+    pub(crate) agent: Agent,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Api {
+    /// Where the Networking API and identity listen.
+    pub(crate) listen: SocketAddr,
+}
+
+/// `[feed]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Feed {
+    /// Where the server listens for agents.
+    pub(crate) listen: SocketAddr,
+    /// Where the agent finds the server; by default the address above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// The SQLite file.
+    pub(crate) path: PathBuf,
+    /// `full`: a commit survives a power cut; `process`: it survives Weft's own death.
+    pub(crate) durability: Durability,
+}
+
+/// `[identity]`
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Identity {
+    /// The password of the user `admin`; without one, the first start makes one and keeps it beside the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin_password: Option<String>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity { .. }")
+    }
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Agent {
+    /// The control socket, which `weft status`, `stats` and `trace` ask.
+    pub(crate) socket: PathBuf,
+    /// The BPF file system.
+    pub(crate) bpffs: PathBuf,
+    /// Physical networks, and the interfaces that lead to them.
+    pub(crate) physical_networks: BTreeMap<String, String>,
+    /// Whether ending removes programs, maps and links; without it packets go on while Weft is away.
+    pub(crate) remove_on_stop: bool,
+    /// Sessions of the host.
+    pub(crate) sessions_max: u32,
+    /// Sessions that one port may hold.
+    pub(crate) sessions_per_port_max: u32,
+    /// Guest ports of the host.
+    pub(crate) ports_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: host_name(),
+            instance: "weft".to_owned(),
+            log: "info".to_owned(),
+            api: Api::default(),
+            feed: Feed::default(),
+            store: Store::default(),
+            identity: Identity::default(),
+            agent: Agent::default(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 9696).into(),
+        }
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 9697).into(),
+            url: None,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "/var/lib/weft/weft.sqlite".into(),
+            durability: Durability::Full,
+        }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            socket: DEFAULT_SOCKET.into(),
+            bpffs: "/sys/fs/bpf".into(),
+            physical_networks: BTreeMap::new(),
+            remove_on_stop: false,
+            sessions_max: limits::SESSIONS_MAX_DEFAULT,
+            sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            ports_max: 1_024,
+        }
+    }
+}
+
+/// Where the agent's control socket is, unless the configuration says otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/weft/agent.sock";
+
+/// The system's name, or `localhost` if it has none that a host can have here.
+fn host_name() -> HostName {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let fallback = || "localhost".parse().expect("it is a host name");
+    name.trim().parse().unwrap_or_else(|_bad| fallback())
+}
+
+impl Config {
+    /// Reads and checks a file, or gives the defaults.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        if std::fs::metadata(path).map_err(read)?.len() > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLarge {
+                path: path.to_owned(),
+            });
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(read)?, path)
+    }
+
+    /// Reads and checks a text; `path` is only for the message.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let line = |error: &toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            text.bytes()
+                .take(start)
+                .filter(|byte| *byte == b'\n')
+                .count()
+                + 1
+        };
+        let toml = toml::Deserializer::parse(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: line(&error),
+            message: error.message().to_owned(),
+        })?;
+        let config: Self =
+            serde_path_to_error::deserialize(toml).map_err(|error| ConfigError::Field {
+                path: path.to_owned(),
+                line: line(error.inner()),
+                field: error.path().to_string(),
+                message: error.inner().message().to_owned(),
+            })?;
+        config
+            .check()
+            .map_err(|(field, expected)| ConfigError::Value {
+                path: path.to_owned(),
+                field,
+                expected,
+            })?;
+        Ok(config)
+    }
+
+    /// The first value that is well-formed and wrong: where, and what was expected.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |field: &str, expected: &str| Err((field.to_owned(), expected.to_owned()));
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let name = &self.instance;
+        if !(1..=INSTANCE_CHARS_MAX).contains(&name.len())
+            || !name.chars().all(good)
+            || name.starts_with('.')
+        {
+            return wrong(
+                "instance",
+                "1 to 32 characters out of A-Z a-z 0-9 - _ . (no . first)",
+            );
+        }
+        if self
+            .log
+            .parse::<tracing_subscriber::filter::Targets>()
+            .is_err()
+        {
+            return wrong(
+                "log",
+                "a level such as info, or target=level, with commas between",
+            );
+        }
+        if self
+            .feed
+            .url
+            .as_ref()
+            .is_some_and(|url| !url.starts_with("http://"))
+        {
+            return wrong("feed.url", "http://host:port");
+        }
+        if self.store.path.as_os_str().is_empty() {
+            return wrong("store.path", "a file's path");
+        }
+        if self.identity.admin_password.as_deref() == Some("") {
+            return wrong("identity.admin_password", "at least one character");
+        }
+        let agent = &self.agent;
+        if !(1..=SOCKET_BYTES_MAX).contains(&agent.socket.as_os_str().len()) {
+            return wrong("agent.socket", "a path of 1 to 107 bytes");
+        }
+        for (network, interface) in &agent.physical_networks {
+            let good = (1..=INTERFACE_BYTES_MAX).contains(&interface.len())
+                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+            if !good {
+                let field = format!("agent.physical_networks.{network}");
+                return wrong(&field, "an interface's name of 1 to 15 bytes");
+            }
+        }
+        if agent.sessions_max == 0 {
+            return wrong("agent.sessions_max", "at least 1");
+        }
+        if !(1..=agent.sessions_max).contains(&agent.sessions_per_port_max) {
+            return wrong("agent.sessions_per_port_max", "1 to agent.sessions_max");
+        }
+        let ports_max = usize::try_from(agent.ports_max).unwrap_or(usize::MAX);
+        if !(1..=limits::PORTS_PER_HOST_MAX).contains(&ports_max) {
+            return wrong(
+                "agent.ports_max",
+                &format!("1 to {}", limits::PORTS_PER_HOST_MAX),
+            );
+        }
+        Ok(())
+    }
+
+    /// Where the agent finds the feed.
+    pub(crate) fn feed_url(&self) -> String {
+        self.feed
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("http://{}", self.feed.listen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let error = Config::parse(text, Path::new("weft.toml")).unwrap_err();
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    #[test]
+    fn no_file_and_an_empty_one_are_the_defaults() {
+        assert_eq!(Config::load(None).unwrap(), Config::default());
+        assert_eq!(
+            Config::parse("", Path::new("weft.toml")).unwrap(),
+            Config::default()
+        );
+        Config::default().check().unwrap();
+        assert_eq!(Config::default().feed_url(), "http://127.0.0.1:9697");
+    }
+
+    #[test]
+    fn the_documented_example_parses_and_says_the_defaults() {
+        let text = include_str!("../../docs/operating/config.md");
+        let start = text.find("```toml\n").expect("an example") + "```toml\n".len();
+        let example = &text[start..start + text[start..].find("```").expect("its end")];
+        let config = Config::parse(example, Path::new("config.md")).unwrap();
+        // What an example must choose itself; everything else it says is the default.
+        let mut default = Config {
+            host: "compute-1".parse().unwrap(),
+            ..Config::default()
+        };
+        default.identity.admin_password = Some("change-me".to_owned());
+        default.agent.physical_networks = [("provider".to_owned(), "eth1".to_owned())].into();
+        assert_eq!(config, default);
+        // No field goes undocumented.
+        let fields = toml::Table::try_from(&config).unwrap();
+        for (name, value) in &fields {
+            assert!(example.contains(name), "{name} is not in the example");
+            for name in value.as_table().into_iter().flat_map(toml::Table::keys) {
+                assert!(example.contains(name), "{name} is not in the example");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_file_field_and_what_was_expected() {
+        let long = "x".repeat(33);
+        let cases = [
+            (
+                "host = \"a b\"",
+                "weft.toml, line 1: at host: \"a b\" is not a host name",
+            ),
+            (
+                "[api]\nlisten = 9696",
+                "weft.toml, line 2: at api.listen: invalid type: integer `9696`",
+            ),
+            (
+                "[api]\nlisten = \"localhost\"",
+                "at api.listen: invalid socket address",
+            ),
+            (
+                "[agent]\nsoket = \"x\"",
+                "at agent.soket: unknown field `soket`, expected one of `socket`",
+            ),
+            (
+                "[agent]\nremove_on_stop = \"yes\"",
+                "at agent.remove_on_stop: invalid type: string \"yes\", expected a boolean",
+            ),
+            (
+                "[agent.physical_networks]\nprovider = 7",
+                "at agent.physical_networks.provider: invalid type",
+            ),
+            (
+                "[agent.physical_networks]\nprovider = \"a/b\"",
+                "at agent.physical_networks.provider: expected an interface's name",
+            ),
+            (
+                "[agent]\nsessions_max = -1",
+                "at agent.sessions_max: invalid value: integer `-1`, expected u32",
+            ),
+            (
+                "[agent]\nsessions_max = 5",
+                "at agent.sessions_per_port_max: expected 1 to agent.sessions_max",
+            ),
+            (
+                "[agent]\nports_max = 4097",
+                "at agent.ports_max: expected 1 to 4096",
+            ),
+            (
+                "[store]\ndurability = \"maybe\"",
+                "at store.durability: unknown variant `maybe`, expected `full` or `process`",
+            ),
+            (
+                "instance = \"../x\"",
+                "at instance: expected 1 to 32 characters",
+            ),
+            (
+                &format!("instance = \"{long}\""),
+                "at instance: expected 1 to 32 characters",
+            ),
+            (
+                "[feed]\nurl = \"ftp://x\"",
+                "at feed.url: expected http://host:port",
+            ),
+            ("log = \"a=b=c\"", "at log: expected a level"),
+            ("host = ", "weft.toml, line 1: not TOML: "),
+            (
+                "[nonsense]",
+                "unknown field `nonsense`, expected one of `host`",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = error(text).replace('\n', " ");
+            assert!(
+                error.contains(expected),
+                "{text:?} gave {error:?}, not {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_too_large_is_named() {
+        let missing = Config::load(Some(Path::new("/nonexistent/weft.toml"))).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read /nonexistent/weft.toml");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(CONFIG_BYTES_MAX + 1).unwrap();
+        assert!(matches!(
+            Config::load(Some(file.path())),
+            Err(ConfigError::TooLarge { .. })
+        ));
+        file.as_file().set_len(0).unwrap();
+        assert_eq!(Config::load(Some(file.path())).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let identity = Identity {
+            admin_password: Some("secret".to_owned()),
+        };
+        assert!(!format!("{identity:?}").contains("secret"));
+    }
+}
