@@ -1,1 +1,11 @@
-//! (placeholder while the skeleton is laid)
+//! One corpus, all engines: vectors (tests/vectors), and random cases that look for differences between engines.
+//!
+//! Guarantees: a failure names the line of the vector, or is a vector itself, shrunk from a random case. It knows no
+//! engine's inside: what it sees is [`EngineUnderTest`].
+
+pub mod engine;
+pub mod frame_text;
+pub mod snapshot_text;
+pub mod vector;
+
+pub use engine::{EngineUnderTest, Limits, Observed, ReferenceUnderTest, SessionSeen};

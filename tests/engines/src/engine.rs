@@ -1,0 +1,149 @@
+//! What every engine shows to the tests: a snapshot goes in, frames go in, verdicts and sessions come out.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_dataplane::flow::key::{Ingress, SessionKey};
+use weft_dataplane::{Reference, ReferenceConfig, Verdict};
+use weft_model::{HostSnapshot, MacAddress, NetworkId, SecurityGroupRuleId};
+
+/// A session as tests compare it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionSeen {
+    /// Key of the forward entry.
+    pub forward: SessionKey,
+    /// Key of the reply entry.
+    pub reply: SessionKey,
+}
+
+/// Limits that a case may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions of the host.
+    pub sessions_max: u32,
+    /// Sessions of a port.
+    pub sessions_per_port_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let config = ReferenceConfig::default();
+        Self {
+            sessions_max: config.sessions_max,
+            sessions_per_port_max: config.sessions_per_port_max,
+        }
+    }
+}
+
+/// What an engine said of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The rules that allowed it, where the engine tells them.
+    pub rules: Vec<SecurityGroupRuleId>,
+    /// What the engine said beside, for people.
+    pub words: Vec<String>,
+}
+
+/// An engine under test. Errors are failures of the test, not verdicts.
+pub trait EngineUnderTest {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+    /// Forgets everything: no snapshot, no session, no neighbour.
+    ///
+    /// # Errors
+    /// The engine could not be set up so.
+    fn reset(&mut self, limits: Limits) -> Result<(), String>;
+    /// Enforces a snapshot.
+    ///
+    /// # Errors
+    /// It was refused.
+    fn apply(&mut self, snapshot: &Arc<HostSnapshot>) -> Result<(), String>;
+    /// Tells a neighbour's MAC address.
+    ///
+    /// # Errors
+    /// The engine could not take it.
+    fn neighbour_put(
+        &mut self,
+        network: NetworkId,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), String>;
+    /// Judges a frame at this second.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String>;
+    /// All sessions.
+    ///
+    /// # Errors
+    /// They could not be read.
+    fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String>;
+}
+
+/// The reference engine, plain or with a planted mistake.
+pub struct ReferenceUnderTest {
+    config: ReferenceConfig,
+    engine: Reference,
+}
+
+impl ReferenceUnderTest {
+    /// With this configuration.
+    #[must_use]
+    pub fn new(config: ReferenceConfig) -> Self {
+        Self {
+            config,
+            engine: Reference::new(config),
+        }
+    }
+}
+
+impl EngineUnderTest for ReferenceUnderTest {
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn reset(&mut self, limits: Limits) -> Result<(), String> {
+        self.config.sessions_max = limits.sessions_max;
+        self.config.sessions_per_port_max = limits.sessions_per_port_max;
+        self.engine = Reference::new(self.config);
+        Ok(())
+    }
+
+    fn apply(&mut self, snapshot: &Arc<HostSnapshot>) -> Result<(), String> {
+        self.engine.apply(Arc::clone(snapshot));
+        Ok(())
+    }
+
+    fn neighbour_put(
+        &mut self,
+        network: NetworkId,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), String> {
+        self.engine.neighbour_put(network, address, mac);
+        Ok(())
+    }
+
+    fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
+        let outcome = self.engine.process(ingress, frame, now_s);
+        Ok(Observed {
+            verdict: outcome.verdict,
+            rules: outcome.steps.iter().filter_map(|step| step.rule).collect(),
+            words: outcome
+                .steps
+                .iter()
+                .map(|s| format!("{}: {}", s.stage, s.decision))
+                .collect(),
+        })
+    }
+
+    fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {
+        let seen = |s: &weft_dataplane::Session| SessionSeen {
+            forward: s.forward,
+            reply: s.reply,
+        };
+        Ok(self.engine.sessions().map(seen).collect())
+    }
+}

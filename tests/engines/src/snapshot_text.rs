@@ -1,0 +1,549 @@
+//! Snapshots as vectors write them: short names in place of UUIDs and MAC addresses, one line a rule.
+//!
+//! A name expands to a UUID made of a letter for the kind and the name's bytes, so that resources are in the order of their
+//! names; MAC addresses are counted through. What is wrong is refused with the name it is about.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use uuid::Uuid;
+use weft_model::{
+    AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
+    HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType, Port, PortBlock,
+    PortInterface, PortRange, Remote, RemotePort, Revision, Router, RouterAddress, RouterGateway,
+    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
+    Subnet, SubnetId, TunnelHost,
+};
+
+/// The UUID behind a name. `kind` keeps names of different kinds apart.
+#[must_use]
+pub fn uuid_of(kind: u8, name: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[0] = kind;
+    for (to, from) in bytes[1..].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    Uuid::from_bytes(bytes)
+}
+
+/// The name behind a UUID that [`uuid_of`] made.
+#[must_use]
+pub fn name_of(uuid: Uuid) -> String {
+    let name: Vec<u8> = uuid.as_bytes()[1..]
+        .iter()
+        .copied()
+        .take_while(|b| *b != 0)
+        .collect();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// Kinds for [`uuid_of`].
+pub mod kind {
+    /// Networks.
+    pub const NETWORK: u8 = b'n';
+    /// Subnets.
+    pub const SUBNET: u8 = b's';
+    /// Ports of all sorts.
+    pub const PORT: u8 = b'p';
+    /// Routers.
+    pub const ROUTER: u8 = b'r';
+    /// Floating IPs.
+    pub const FLOATING_IP: u8 = b'f';
+    /// Security groups.
+    pub const GROUP: u8 = b'g';
+    /// Rules.
+    pub const RULE: u8 = b'R';
+    /// Address groups.
+    pub const ADDRESS_GROUP: u8 = b'a';
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn mtu() -> u32 {
+    1500
+}
+
+/// A network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkText {
+    #[serde(default = "mtu")]
+    mtu: u32,
+    /// The physical network's name; without one it is of type vxlan.
+    physical: Option<String>,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubnetText {
+    network: String,
+    cidr: IpNet,
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    dhcp: bool,
+    ra: Option<Ipv6Mode>,
+    address_mode: Option<Ipv6Mode>,
+}
+
+/// A guest's port.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortText {
+    network: String,
+    mac: Option<MacAddress>,
+    #[serde(default)]
+    ips: Vec<IpAddr>,
+    /// `ADDRESS/LENGTH` with the port's MAC, or `MAC ADDRESS/LENGTH`.
+    #[serde(default)]
+    pairs: Vec<String>,
+    #[serde(default = "yes")]
+    port_security: bool,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default = "yes")]
+    up: bool,
+}
+
+/// A port on another host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemotePortText {
+    network: String,
+    ips: Vec<IpAddr>,
+}
+
+/// A router's leg.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayText {
+    network: String,
+    ips: Vec<IpAddr>,
+    #[serde(default = "yes")]
+    snat: bool,
+    /// First and last port; the default is the upper half.
+    ports: Option<[u16; 2]>,
+}
+
+/// A router. Interfaces are a table of network's name → addresses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterText {
+    #[serde(default = "yes")]
+    up: bool,
+    #[serde(default)]
+    interfaces: BTreeMap<String, Vec<IpAddr>>,
+    gateway: Option<GatewayText>,
+    /// `DESTINATION via NEXTHOP`.
+    #[serde(default)]
+    routes: Vec<String>,
+}
+
+/// A floating IP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatingIpText {
+    address: Ipv4Addr,
+    router: String,
+    port: String,
+    fixed: Ipv4Addr,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotText {
+    #[serde(default)]
+    networks: BTreeMap<String, NetworkText>,
+    #[serde(default)]
+    subnets: BTreeMap<String, SubnetText>,
+    #[serde(default)]
+    ports: BTreeMap<String, PortText>,
+    #[serde(default)]
+    remote_ports: BTreeMap<String, RemotePortText>,
+    #[serde(default)]
+    routers: BTreeMap<String, RouterText>,
+    #[serde(default)]
+    floating_ips: BTreeMap<String, FloatingIpText>,
+    /// Group's name → members beyond its ports' addresses.
+    #[serde(default)]
+    groups: BTreeMap<String, Vec<IpNet>>,
+    /// `GROUP ingress|egress v4|v6 PROTOCOL [FIRST[-LAST] | TYPE[/CODE]] [from|to RANGE|group:NAME|addresses:NAME]`.
+    #[serde(default)]
+    rules: BTreeMap<String, String>,
+    #[serde(default)]
+    address_groups: BTreeMap<String, Vec<IpNet>>,
+    /// Stations outside: name → MAC.
+    #[serde(default)]
+    macs: BTreeMap<String, MacAddress>,
+}
+
+/// MAC addresses by name: `PORT`, `ROUTER@NETWORK`, `FLOATING_IP`, a station's.
+pub type Names = BTreeMap<String, MacAddress>;
+
+/// What a text expands to.
+#[derive(Clone, Debug)]
+pub struct Expanded {
+    /// Valid.
+    pub snapshot: HostSnapshot,
+    /// MAC addresses by name.
+    pub names: Names,
+}
+
+fn mac(kind: u8, number: usize) -> MacAddress {
+    let [.., high, low] = number.to_be_bytes();
+    MacAddress([0xfa, 0x16, 0x3e, kind, high, low])
+}
+
+/// Expands a text.
+///
+/// # Errors
+/// What is wrong, in words: a name that is not there, or a mistake that the snapshot's validation finds.
+pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
+    let host = "host".parse().map_err(|e| format!("{e}"))?;
+    let epoch = Epoch::from(Uuid::nil());
+    let mut e = Expanded {
+        snapshot: HostSnapshot::empty(host, epoch),
+        names: text.macs.clone(),
+    };
+    e.snapshot.revision = Revision(revision);
+    e.names.insert("zero".into(), MacAddress([0; 6]));
+    e.names.insert("bcast".into(), MacAddress::BROADCAST);
+    networks(text, &mut e);
+    ports(text, &mut e)?;
+    routers(text, &mut e)?;
+    floating_ips(text, &mut e)?;
+    groups(text, &mut e)?;
+    match e.snapshot.validate().first() {
+        None => Ok(e),
+        Some(mistake) => Err(format!("invalid snapshot: {mistake}")),
+    }
+}
+
+fn network_id(name: &str) -> NetworkId {
+    uuid_of(kind::NETWORK, name).into()
+}
+
+fn networks(text: &SnapshotText, e: &mut Expanded) {
+    for (number, (name, network)) in (1u32..).zip(&text.networks) {
+        let network_type = if network.physical.is_some() {
+            NetworkType::Flat
+        } else {
+            NetworkType::Vxlan
+        };
+        let segment = Segment {
+            network_type,
+            physical_network: network.physical.clone(),
+            segmentation_id: network.physical.is_none().then_some(number),
+        };
+        let external = network.physical.is_some();
+        let network = Network {
+            segment,
+            mtu: network.mtu,
+            external,
+            dns_domain: String::new(),
+        };
+        e.snapshot.networks.insert(network_id(name), network);
+    }
+    for (name, subnet) in &text.subnets {
+        let subnet = Subnet {
+            network_id: network_id(&subnet.network),
+            cidr: subnet.cidr,
+            gateway_ip: subnet.gateway,
+            enable_dhcp: subnet.dhcp,
+            dns_nameservers: vec![],
+            host_routes: vec![],
+            ipv6_ra_mode: subnet.ra,
+            ipv6_address_mode: subnet.address_mode,
+        };
+        e.snapshot
+            .subnets
+            .insert(uuid_of(kind::SUBNET, name).into(), subnet);
+    }
+}
+
+fn subnet_for(e: &Expanded, network: &str, address: IpAddr) -> Result<SubnetId, String> {
+    e.snapshot
+        .subnets_of(network_id(network))
+        .find(|(_, s)| s.cidr.contains(&address))
+        .map(|(id, _)| *id)
+        .ok_or_else(|| format!("{address} is in no subnet of {network}"))
+}
+
+fn fixed_ips(e: &Expanded, network: &str, ips: &[IpAddr]) -> Result<Vec<FixedIp>, String> {
+    ips.iter()
+        .map(|ip| {
+            Ok(FixedIp {
+                subnet_id: subnet_for(e, network, *ip)?,
+                ip_address: *ip,
+            })
+        })
+        .collect()
+}
+
+fn router_addresses(
+    e: &Expanded,
+    network: &str,
+    ips: &[IpAddr],
+) -> Result<Vec<RouterAddress>, String> {
+    ips.iter()
+        .map(|ip| {
+            Ok(RouterAddress {
+                subnet_id: subnet_for(e, network, *ip)?,
+                ip_address: *ip,
+            })
+        })
+        .collect()
+}
+
+fn pair(text: &str, own: MacAddress) -> Result<AllowedAddressPair, String> {
+    let wrong = || format!("{text:?} is no address pair: expected [MAC] ADDRESS/LENGTH");
+    let (mac_address, range) = match text.split_once(' ') {
+        Some((mac, range)) => (mac.parse().map_err(|_mac| wrong())?, range),
+        None => (own, text),
+    };
+    Ok(AllowedAddressPair {
+        mac_address,
+        ip_address: range.parse().map_err(|_range| wrong())?,
+    })
+}
+
+fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    for (number, (name, port)) in (1..).zip(&text.ports) {
+        let mac_address = port.mac.unwrap_or_else(|| mac(1, number));
+        let pairs = port
+            .pairs
+            .iter()
+            .map(|p| pair(p, mac_address))
+            .collect::<Result<_, _>>()?;
+        let groups = port
+            .groups
+            .iter()
+            .map(|g| uuid_of(kind::GROUP, g).into())
+            .collect();
+        let made = Port {
+            network_id: network_id(&port.network),
+            mac_address,
+            fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
+            allowed_address_pairs: pairs,
+            port_security_enabled: port.port_security,
+            security_groups: groups,
+            admin_state_up: port.up,
+            device_owner: String::new(),
+            dns_name: String::new(),
+            interface: PortInterface::Tap {
+                name: format!("tap{name}"),
+            },
+            extra_dhcp_opts: vec![],
+            qos_policy_id: None,
+        };
+        for group in &made.security_groups {
+            for ip in &made.fixed_ips {
+                let address = IpNet::from(ip.ip_address);
+                let member = SecurityGroupMember {
+                    security_group_id: *group,
+                    address,
+                };
+                e.snapshot.security_group_members.insert(member);
+            }
+        }
+        e.names.insert(name.clone(), mac_address);
+        e.snapshot
+            .ports
+            .insert(uuid_of(kind::PORT, name).into(), made);
+    }
+    for (number, (name, port)) in (1..).zip(&text.remote_ports) {
+        let host: weft_model::HostName = "elsewhere".parse().map_err(|x| format!("{x}"))?;
+        let tunnel_ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
+        e.snapshot
+            .tunnel_hosts
+            .insert(host.clone(), TunnelHost { tunnel_ip });
+        let made = RemotePort {
+            network_id: network_id(&port.network),
+            mac_address: mac(5, number),
+            fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
+            host,
+        };
+        e.names.insert(name.clone(), made.mac_address);
+        e.snapshot
+            .remote_ports
+            .insert(uuid_of(kind::PORT, name).into(), made);
+    }
+    Ok(())
+}
+
+fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    let mut number = 0;
+    for (name, router) in &text.routers {
+        let mut made = Router {
+            admin_state_up: router.up,
+            interfaces: vec![],
+            gateway: None,
+            routes: vec![],
+        };
+        for (network, ips) in &router.interfaces {
+            number += 1;
+            let leg = format!("{name}@{network}");
+            made.interfaces.push(RouterInterface {
+                port_id: uuid_of(kind::PORT, &leg).into(),
+                network_id: network_id(network),
+                mac_address: mac(2, number),
+                addresses: router_addresses(e, network, ips)?,
+            });
+            e.names.insert(leg, mac(2, number));
+        }
+        if let Some(gateway) = &router.gateway {
+            number += 1;
+            let leg = format!("{name}@{}", gateway.network);
+            let [first, last] = gateway.ports.unwrap_or([32_768, 65_535]);
+            made.gateway = Some(RouterGateway {
+                port_id: uuid_of(kind::PORT, &leg).into(),
+                network_id: network_id(&gateway.network),
+                mac_address: mac(3, number),
+                addresses: router_addresses(e, &gateway.network, &gateway.ips)?,
+                enable_snat: gateway.snat,
+                snat_port_block: PortBlock { first, last },
+            });
+            e.names.insert(leg, mac(3, number));
+        }
+        for route in &router.routes {
+            let wrong = || format!("{route:?} is no route: expected DESTINATION via NEXTHOP");
+            let (destination, nexthop) = route.split_once(" via ").ok_or_else(wrong)?;
+            made.routes.push(RouterRoute {
+                destination: destination.parse().map_err(|_range| wrong())?,
+                nexthop: nexthop.parse().map_err(|_address| wrong())?,
+            });
+        }
+        e.snapshot
+            .routers
+            .insert(uuid_of(kind::ROUTER, name).into(), made);
+    }
+    Ok(())
+}
+
+fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    for (number, (name, floating)) in (1..).zip(&text.floating_ips) {
+        let router_id = uuid_of(kind::ROUTER, &floating.router).into();
+        let gateway = e
+            .snapshot
+            .routers
+            .get(&router_id)
+            .and_then(|r| r.gateway.as_ref());
+        let floating_network_id = gateway
+            .map(|g| g.network_id)
+            .ok_or_else(|| format!("{name}: {} has no gateway", floating.router))?;
+        let made = FloatingIp {
+            floating_network_id,
+            floating_ip_address: floating.address,
+            mac_address: mac(4, number),
+            router_id,
+            port_id: uuid_of(kind::PORT, &floating.port).into(),
+            fixed_ip_address: floating.fixed,
+            port_forwardings: vec![],
+        };
+        e.names.insert(name.clone(), made.mac_address);
+        e.snapshot
+            .floating_ips
+            .insert(uuid_of(kind::FLOATING_IP, name).into(), made);
+    }
+    Ok(())
+}
+
+fn groups(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    for (name, members) in &text.groups {
+        let id = uuid_of(kind::GROUP, name).into();
+        e.snapshot
+            .security_groups
+            .insert(id, SecurityGroup { stateful: true });
+        for address in members {
+            let member = SecurityGroupMember {
+                security_group_id: id,
+                address: *address,
+            };
+            e.snapshot.security_group_members.insert(member);
+        }
+    }
+    for (name, addresses) in &text.address_groups {
+        let id = uuid_of(kind::ADDRESS_GROUP, name).into();
+        e.snapshot.address_groups.insert(
+            id,
+            AddressGroup {
+                addresses: addresses.clone(),
+            },
+        );
+    }
+    for (name, rule) in &text.rules {
+        let made = rule_parse(rule).ok_or_else(|| format!("rule {name}: cannot read {rule:?}"))?;
+        e.snapshot
+            .security_group_rules
+            .insert(uuid_of(kind::RULE, name).into(), made);
+    }
+    Ok(())
+}
+
+/// IP protocol numbers by the names that vectors use.
+#[must_use]
+pub fn protocol_number(name: &str) -> Option<u8> {
+    Some(match name {
+        "icmp" => 1,
+        "tcp" => 6,
+        "udp" => 17,
+        "dccp" => 33,
+        "icmpv6" => 58,
+        "sctp" => 132,
+        "udplite" => 136,
+        number => number.parse().ok()?,
+    })
+}
+
+fn rule_parse(text: &str) -> Option<SecurityGroupRule> {
+    let mut words = text.split_whitespace().peekable();
+    let security_group_id = uuid_of(kind::GROUP, words.next()?).into();
+    let direction = match words.next()? {
+        "ingress" => Direction::Ingress,
+        "egress" => Direction::Egress,
+        _ => return None,
+    };
+    let ethertype = match words.next()? {
+        "v4" => EtherType::Ipv4,
+        "v6" => EtherType::Ipv6,
+        _ => return None,
+    };
+    let protocol = match words.next()? {
+        "any" => None,
+        name => Some(protocol_number(name)?),
+    };
+    let mut rule = SecurityGroupRule {
+        security_group_id,
+        direction,
+        ethertype,
+        protocol,
+        port_range: None,
+        remote: Remote::Any,
+    };
+    if let Some(range) = words.next_if(|w| w.starts_with(|c: char| c.is_ascii_digit())) {
+        let icmp = matches!(protocol, Some(1 | 58));
+        let (first, last) = match range.split_once(['-', '/']) {
+            Some((first, last)) => (first.parse().ok()?, Some(last.parse().ok()?)),
+            None => (range.parse().ok()?, None),
+        };
+        rule.port_range = Some(PortRange {
+            first,
+            last: last.or((!icmp).then_some(first)),
+        });
+    }
+    if words.next_if(|w| matches!(*w, "from" | "to")).is_some() {
+        let remote = words.next()?;
+        rule.remote = match remote.split_once(':') {
+            Some(("group", name)) => Remote::Group(uuid_of(kind::GROUP, name).into()),
+            Some(("addresses", name)) => {
+                Remote::AddressGroup(uuid_of(kind::ADDRESS_GROUP, name).into())
+            }
+            _ => Remote::Prefix(remote.parse().ok()?),
+        };
+    }
+    words.next().is_none().then_some(rule)
+}

@@ -1,0 +1,342 @@
+//! Vectors: files of cases, each a snapshot and a script of frames with what must become of them.
+//!
+//! A script's lines: `INGRESS: FRAME => VERDICT` (a port's name, or `uplink NETWORK`; `INGRESS*N` sends the frame N times and
+//! judges the last), `now SECONDS`, `neighbour NETWORK ADDRESS MAC`, `change PATH VALUE` (a TOML value put into the snapshot's
+//! text, or `gone`), `sessions N`. Verdicts: `drop REASON`, `pass`, `service KIND`, and `deliver PORT FRAME`, `uplink NETWORK
+//! FRAME`, `reply FRAME`, where FRAME is a frame's words, `same`, or `with WORDS`. Behind a verdict: `+N` or `-N`, by how much
+//! the number of sessions changes (else it must not), and `by RULE`, rules that must have allowed it.
+
+use crate::engine::{EngineUnderTest, Limits, Observed};
+use crate::frame_text::{self, FrameText};
+use crate::snapshot_text::{self, Expanded, SnapshotText, kind, name_of, uuid_of};
+use serde::Deserialize;
+use std::path::Path;
+use std::sync::Arc;
+use weft_dataplane::flow::key::Ingress;
+use weft_dataplane::{Service, Verdict};
+use weft_model::{DropReason, SecurityGroupRuleId};
+
+/// A file of vectors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorFile {
+    /// A snapshot in the folder `bases` beside the file, to start from.
+    base: Option<String>,
+    /// What the cases have in common, put over the base.
+    #[serde(default)]
+    snapshot: toml::Table,
+    /// The cases.
+    case: Vec<Case>,
+}
+
+/// One case.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What it shows, as a sentence.
+    pub name: String,
+    /// Put over the file's snapshot before the first line.
+    #[serde(default)]
+    snapshot: toml::Table,
+    /// The host's sessions.
+    sessions_max: Option<u32>,
+    /// A port's sessions.
+    sessions_per_port_max: Option<u32>,
+    /// The lines.
+    pub script: String,
+}
+
+/// Puts one table over another; the text `gone` takes a key away.
+fn merge(to: &mut toml::Table, from: &toml::Table) {
+    for (key, value) in from {
+        match (to.get_mut(key), value) {
+            (_, toml::Value::String(text)) if text == "gone" => {
+                to.remove(key);
+            }
+            (Some(toml::Value::Table(to)), toml::Value::Table(from)) => merge(to, from),
+            _ => {
+                to.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn expand(table: &toml::Table, revision: u64) -> Result<Expanded, String> {
+    let text: SnapshotText = table
+        .clone()
+        .try_into()
+        .map_err(|e| format!("snapshot: {e}"))?;
+    snapshot_text::expand(&text, revision)
+}
+
+/// What the script is played with.
+struct Play<'a> {
+    engine: &'a mut dyn EngineUnderTest,
+    table: toml::Table,
+    now: Expanded,
+    revision: u64,
+    now_s: u32,
+}
+
+impl VectorFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+        };
+        let mut file: Self =
+            toml::from_str(&read(path)?).map_err(|e| format!("{}: {e}", path.display()))?;
+        if let Some(base) = &file.base {
+            let base = path
+                .with_file_name("bases")
+                .join(base)
+                .with_extension("toml");
+            let mut table: toml::Table = read(&base)?
+                .parse()
+                .map_err(|e| format!("{}: {e}", base.display()))?;
+            merge(&mut table, &file.snapshot);
+            file.snapshot = table;
+        }
+        Ok(file)
+    }
+
+    /// The cases.
+    #[must_use]
+    pub fn cases(&self) -> &[Case] {
+        &self.case
+    }
+
+    /// Plays a case on an engine.
+    ///
+    /// # Errors
+    /// The first line that goes another way, and which.
+    pub fn play(&self, case: &Case, engine: &mut dyn EngineUnderTest) -> Result<(), String> {
+        let mut table = self.snapshot.clone();
+        merge(&mut table, &case.snapshot);
+        let defaults = Limits::default();
+        engine.reset(Limits {
+            sessions_max: case.sessions_max.unwrap_or(defaults.sessions_max),
+            sessions_per_port_max: case
+                .sessions_per_port_max
+                .unwrap_or(defaults.sessions_per_port_max),
+        })?;
+        let now = expand(&table, 1)?;
+        engine.apply(&Arc::new(now.snapshot.clone()))?;
+        let mut play = Play {
+            engine,
+            table,
+            now,
+            revision: 1,
+            now_s: 1_000,
+        };
+        for line in case.script.lines().map(str::trim) {
+            if !line.is_empty() && !line.starts_with('#') {
+                play.line(line)
+                    .map_err(|e| format!("{}: {line}\n{e}", play.engine.name()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The drop reasons that a script expects.
+pub fn reasons(script: &str) -> impl Iterator<Item = DropReason> {
+    let expected = script
+        .lines()
+        .filter_map(|line| line.split_once("=> drop "));
+    let names = expected.filter_map(|(_, rest)| rest.split_whitespace().next());
+    names.filter_map(|name| {
+        DropReason::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.name() == name)
+    })
+}
+
+impl Play<'_> {
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "now" => self.now_s = rest.trim().parse().map_err(|_number| "seconds?")?,
+            "neighbour" => return self.neighbour(rest),
+            "change" => return self.change(rest),
+            "sessions" => {
+                let have = self.engine.sessions()?;
+                if rest.trim().parse() != Ok(have.len()) {
+                    return Err(format!("there are {} sessions: {have:#?}", have.len()));
+                }
+            }
+            _ => return self.packet(line),
+        }
+        Ok(())
+    }
+
+    fn neighbour(&mut self, rest: &str) -> Result<(), String> {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let [network, address, mac] = words[..] else {
+            return Err("expected NETWORK ADDRESS MAC".into());
+        };
+        let mac = self.now.names.get(mac).copied().ok_or("no such station")?;
+        let address = address.parse().map_err(|e| format!("{e}"))?;
+        self.engine
+            .neighbour_put(uuid_of(kind::NETWORK, network).into(), address, mac)
+    }
+
+    fn change(&mut self, rest: &str) -> Result<(), String> {
+        let (path, value) = rest.split_once(' ').ok_or("expected PATH VALUE")?;
+        let value = if value.trim() == "gone" {
+            "\"gone\""
+        } else {
+            value
+        };
+        let text = format!("{path} = {value}");
+        let over: toml::Table = text.parse().map_err(|e| format!("{text}: {e}"))?;
+        merge(&mut self.table, &over);
+        self.revision += 1;
+        self.now = expand(&self.table, self.revision)?;
+        self.engine.apply(&Arc::new(self.now.snapshot.clone()))
+    }
+
+    fn packet(&mut self, line: &str) -> Result<(), String> {
+        let (from, rest) = line
+            .split_once(": ")
+            .ok_or("expected INGRESS: FRAME => VERDICT")?;
+        let (frame, expected) = rest.split_once("=>").ok_or("expected => VERDICT")?;
+        let (from, times) = match from.split_once('*') {
+            Some((from, times)) => (from, times.parse().map_err(|_number| "how often?")?),
+            None => (from, 1),
+        };
+        let ingress = match from.strip_prefix("uplink ") {
+            Some(network) => Ingress::Network(uuid_of(kind::NETWORK, network).into()),
+            None => Ingress::Port(uuid_of(kind::PORT, from).into()),
+        };
+        let sent = frame_text::parse(frame, FrameText::default(), &self.now.names)?;
+        let bytes = sent.build()?;
+        for _ in 1..times {
+            self.engine.process(ingress, &bytes, self.now_s)?;
+        }
+        let before = self.engine.sessions()?.len();
+        let observed = self.engine.process(ingress, &bytes, self.now_s)?;
+        let after = self.engine.sessions()?.len();
+        let expected = self.expected(expected.trim(), &sent)?;
+        expected.check(&observed, before, after)
+    }
+
+    fn expected(&self, text: &str, sent: &FrameText) -> Result<Expected, String> {
+        let (mut text, mut rules, mut delta) = (text, Vec::new(), 0);
+        while let Some((before, last)) = text.rsplit_once(' ') {
+            if let Some((before, "by")) = before.rsplit_once(' ') {
+                rules.push(SecurityGroupRuleId::from(uuid_of(kind::RULE, last)));
+                text = before;
+            } else if last.starts_with(['+', '-']) && last[1..].parse::<u8>().is_ok() {
+                delta = last.parse::<i64>().map_err(|e| format!("{last}: {e}"))?;
+                text = before;
+            } else {
+                break;
+            }
+        }
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let target = rest.split(' ').next().unwrap_or_default();
+        let frame = |words: &str| match (words, words.strip_prefix("with ")) {
+            ("same", _) => sent.build(),
+            (_, Some(words)) => frame_text::parse(words, sent.clone(), &self.now.names)?.build(),
+            (_, None) => frame_text::parse(words, FrameText::default(), &self.now.names)?.build(),
+        };
+        let verdict = match word {
+            "drop" => Verdict::Drop(reason(rest)?),
+            "pass" => Verdict::Pass,
+            "service" => Verdict::Service(service(rest)?),
+            "deliver" => Verdict::Deliver {
+                port: uuid_of(kind::PORT, target).into(),
+                frame: frame(rest_of(rest))?,
+            },
+            "uplink" => Verdict::Uplink {
+                network: uuid_of(kind::NETWORK, target).into(),
+                frame: frame(rest_of(rest))?,
+            },
+            "reply" => Verdict::Reply {
+                frame: frame(rest)?,
+            },
+            _ => return Err(format!("no such verdict: {word:?}")),
+        };
+        Ok(Expected {
+            verdict,
+            delta,
+            rules,
+        })
+    }
+}
+
+fn rest_of(text: &str) -> &str {
+    text.split_once(' ').map_or("", |(_, rest)| rest.trim())
+}
+
+fn reason(name: &str) -> Result<DropReason, String> {
+    let found = DropReason::ALL
+        .iter()
+        .copied()
+        .find(|reason| reason.name() == name);
+    found.ok_or_else(|| format!("no such reason: {name:?}"))
+}
+
+fn service(name: &str) -> Result<Service, String> {
+    [
+        Service::Dhcp,
+        Service::Dhcpv6,
+        Service::Ra,
+        Service::Neighbour,
+    ]
+    .into_iter()
+    .find(|service| service.name() == name)
+    .ok_or_else(|| format!("no such service: {name:?}"))
+}
+
+struct Expected {
+    verdict: Verdict,
+    delta: i64,
+    rules: Vec<SecurityGroupRuleId>,
+}
+
+impl Expected {
+    fn check(&self, observed: &Observed, before: usize, after: usize) -> Result<(), String> {
+        let words = observed.words.join("\n  ");
+        if observed.verdict != self.verdict {
+            let (want, have) = (verdict_text(&self.verdict), verdict_text(&observed.verdict));
+            return Err(format!("expected {want}\nobserved {have}\n  {words}"));
+        }
+        let missing = self
+            .rules
+            .iter()
+            .find(|rule| !observed.rules.contains(rule));
+        if let Some(rule) = missing.filter(|_| !observed.rules.is_empty()) {
+            let name = name_of(rule.0);
+            return Err(format!("rule {name} did not allow it\n  {words}"));
+        }
+        let expected = i64::try_from(before).unwrap_or(i64::MAX) + self.delta;
+        if i64::try_from(after) != Ok(expected) {
+            return Err(format!(
+                "sessions: {before} before, {after} after\n  {words}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A verdict in a line, its frame in hex.
+#[must_use]
+pub fn verdict_text(verdict: &Verdict) -> String {
+    let hex = |frame: &[u8]| frame.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    match verdict {
+        Verdict::Drop(reason) => format!("drop {reason}"),
+        Verdict::Pass => "pass".to_owned(),
+        Verdict::Service(service) => format!("service {}", service.name()),
+        Verdict::Reply { frame } => format!("reply {}", hex(frame)),
+        Verdict::Deliver { port, frame } => format!("deliver {} {}", name_of(port.0), hex(frame)),
+        Verdict::Uplink { network, frame } => {
+            format!("uplink {} {}", name_of(network.0), hex(frame))
+        }
+    }
+}
