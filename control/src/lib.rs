@@ -4,6 +4,8 @@
 //! A request goes `http` (decode, encode) → `app` (the rules of each resource) → `store` (SQL); a commit bumps the
 //! revision and nudges whoever turns rows into snapshots. This crate never names a packet or an engine.
 
+pub mod app;
 pub mod feed;
+pub mod ipam;
 pub mod realize;
 pub mod store;

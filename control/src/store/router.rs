@@ -97,6 +97,16 @@ pub async fn router_of_port(conn: &mut Conn, port: &str) -> Result<Option<Router
         .next())
 }
 
+/// The routers with a leg in a subnet.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn router_list_subnet(conn: &mut Conn, subnet: &str) -> Result<Vec<RouterRow>> {
+    let condition = "id IN (SELECT i.router_id FROM router_interfaces i \
+         JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE f.subnet_id = $1) ORDER BY id";
+    row::fetch(conn, condition, &[subnet]).await
+}
+
 /// Makes a port a leg of a router.
 ///
 /// # Errors

@@ -89,6 +89,8 @@ pub trait Row: for<'r> FromRow<'r, SqliteRow> + Clone + Send + Sync + Unpin + 's
     fn sql() -> &'static RowSql;
     /// Its id.
     fn id(&self) -> &str;
+    /// How often it was changed, as Neutron counts.
+    fn revision_number(&self) -> i64;
     /// Sets the standard columns of a row that is about to be written.
     fn stamp(&mut self, now: i64, revision: i64, new: bool);
     /// Binds all columns, in order.
@@ -139,6 +141,10 @@ macro_rules! row {
 
             fn id(&self) -> &str {
                 &self.id
+            }
+
+            fn revision_number(&self) -> i64 {
+                self.revision_number
             }
 
             fn stamp(&mut self, now: i64, revision: i64, new: bool) {

@@ -1,0 +1,37 @@
+//! The rules of the Networking API: one file per resource, and once what every resource shares (attributes, policy,
+//! queries, quotas, the course of each operation).
+//!
+//! It knows neither HTTP (statuses are `http::error`'s) nor SQL (that is `store`'s).
+
+pub mod attribute;
+pub mod config;
+pub mod error;
+pub mod extension;
+pub mod floating_ip;
+pub mod network;
+pub mod policy;
+mod policy_rules;
+pub mod port;
+mod port_address;
+pub mod query;
+pub mod quota;
+pub mod resource;
+pub mod router;
+mod router_gateway;
+pub mod security_group;
+pub mod security_group_rule;
+pub mod subnet;
+
+use crate::store::Store;
+use config::NetworkConfig;
+use policy::Policy;
+
+/// What every operation needs.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// Who may do what.
+    pub policy: Policy,
+    /// What the operator set.
+    pub config: NetworkConfig,
+}
