@@ -5,7 +5,14 @@
 //! revision and nudges whoever turns rows into snapshots. This crate never names a packet or an engine.
 
 pub mod app;
+mod config;
 pub mod feed;
+pub mod http;
+pub mod identity;
 pub mod ipam;
 pub mod realize;
+mod serve;
 pub mod store;
+
+pub use config::ControlConfig;
+pub use serve::{Control, ServeError, serve};

@@ -292,9 +292,9 @@ pub fn is_explicit(attribute: &Attribute, value: &Value) -> bool {
     match attribute.default {
         Default::Required | Default::Unset => true,
         Default::Null => !value.is_null(),
-        Default::Bool(truth) => *value != Value::from(truth),
-        Default::Int(number) => *value != Value::from(number),
-        Default::Text(text) => *value != Value::from(text),
+        Default::Bool(truth) => value.as_bool() != Some(truth),
+        Default::Int(number) => value.as_i64() != Some(number),
+        Default::Text(text) => value.as_str() != Some(text),
         Default::EmptyList => value.as_array().is_none_or(|list| !list.is_empty()),
     }
 }

@@ -10,7 +10,6 @@ pub const EXTENSIONS: &[(&str, &str, &str)] = &[
         "Allowed Address Pairs",
         "Provides allowed address pairs",
     ),
-    ("agent", "agent", "The agent management extension."),
     (
         "availability_zone",
         "Availability Zone",

@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    fn target(value: Value) -> Attributes {
+    fn target(value: &Value) -> Attributes {
         value.as_object().unwrap().clone()
     }
 
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn owner_and_roles() {
         let policy = Policy::default();
-        let mine = target(json!({"project_id": "p1"}));
-        let others = target(json!({"project_id": "p2"}));
+        let mine = target(&json!({"project_id": "p1"}));
+        let others = target(&json!({"project_id": "p2"}));
         assert!(policy.allows(
             "create_network",
             &caller("p1", &["member", "reader"]),
@@ -248,7 +248,7 @@ mod tests {
         assert!(!policy.allows("create_network", &caller("p1", &["reader"]), &mine));
         assert!(!policy.allows("create_network", &caller("p1", &["member"]), &others));
         assert!(policy.allows("create_network", &caller("p1", &["admin"]), &others));
-        let shared = target(json!({"project_id": "p2", "shared": true}));
+        let shared = target(&json!({"project_id": "p2", "shared": true}));
         assert!(policy.allows("get_network", &caller("p1", &["reader"]), &shared));
         assert!(!policy.allows("get_network", &caller("p1", &["reader"]), &others));
     }
@@ -257,8 +257,8 @@ mod tests {
     fn only_services_delete_a_guests_port_of_theirs() {
         let policy = Policy::default();
         let member = caller("p1", &["member"]);
-        let plain = target(json!({"project_id": "p1", "device_owner": ""}));
-        let guest = target(json!({"project_id": "p1", "device_owner": "compute:nova"}));
+        let plain = target(&json!({"project_id": "p1", "device_owner": ""}));
+        let guest = target(&json!({"project_id": "p1", "device_owner": "compute:nova"}));
         assert!(policy.allows("delete_port", &member, &plain));
         assert!(!policy.allows("delete_port", &member, &guest));
     }

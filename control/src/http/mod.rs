@@ -1,0 +1,261 @@
+//! The API's HTTP: every route, as data, and the way each request takes: route → token → body → handler → answer.
+//!
+//! Guarantees: every route but the marked ones needs a valid token before its body is read; a body is bounded; every
+//! error has Neutron's (or, under /identity, Keystone's) form.
+
+mod error;
+mod identity;
+mod quota;
+mod request;
+mod resource;
+mod router;
+mod version;
+
+use crate::app::floating_ip::FloatingIp;
+use crate::app::network::Network;
+use crate::app::policy::Caller;
+use crate::app::port::Port;
+use crate::app::router::Router as RouterResource;
+use crate::app::security_group::SecurityGroup;
+use crate::app::security_group_rule::SecurityGroupRule;
+use crate::app::subnet::Subnet;
+use crate::app::{App, error::Error};
+use crate::identity::Identity;
+use axum::Router;
+use axum::extract::State;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use error::HttpError;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use request::{Reply, Request};
+use std::sync::Arc;
+
+/// What handlers work with.
+pub struct Server {
+    /// The networking API's rules.
+    pub app: App,
+    /// The built-in identity.
+    pub identity: Identity,
+    /// The URL that clients reach this server by; none for the one that each request came to.
+    pub public_url: Option<String>,
+}
+
+impl Server {
+    /// Where clients reach this server.
+    fn origin(&self, request: &Request) -> String {
+        self.public_url.clone().unwrap_or_else(|| request.origin())
+    }
+}
+
+type Handler = fn(Arc<Server>, Request) -> BoxFuture<'static, Result<Reply, HttpError>>;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Public,
+    /// Whoever has a token; what it may do is the policy's.
+    Token,
+}
+
+/// One route.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{…}` for parameters.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    handler: Handler,
+}
+
+fn route(method: Method, path: &'static str, access: Access, handler: Handler) -> Route {
+    Route {
+        method,
+        path,
+        access,
+        handler,
+    }
+}
+
+/// The five operations of a resource.
+macro_rules! crud {
+    ($routes:ident, $collection:literal, $resource:ty) => {
+        let (list, one) = (
+            concat!("/v2.0/", $collection),
+            concat!("/v2.0/", $collection, "/{id}"),
+        );
+        $routes.extend([
+            route(
+                Method::GET,
+                list,
+                Access::Token,
+                resource::list::<$resource>,
+            ),
+            route(
+                Method::POST,
+                list,
+                Access::Token,
+                resource::create::<$resource>,
+            ),
+            route(Method::GET, one, Access::Token, resource::show::<$resource>),
+            route(
+                Method::PUT,
+                one,
+                Access::Token,
+                resource::update::<$resource>,
+            ),
+            route(
+                Method::DELETE,
+                one,
+                Access::Token,
+                resource::delete::<$resource>,
+            ),
+        ]);
+    };
+}
+
+/// All routes.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    use Access::{Public, Token};
+    let mut routes = vec![
+        route(Method::GET, "/", Public, version::root),
+        route(Method::GET, "/v2.0", Public, version::v2),
+        route(Method::GET, "/v2.0/", Public, version::v2),
+        route(Method::GET, "/v2.0/extensions", Token, version::extensions),
+        route(
+            Method::GET,
+            "/v2.0/extensions/{alias}",
+            Token,
+            version::extension,
+        ),
+        route(
+            Method::GET,
+            "/v2.0/availability_zones",
+            Token,
+            version::availability_zones,
+        ),
+        route(Method::GET, "/v2.0/agents", Token, version::agents),
+    ];
+    crud!(routes, "networks", Network);
+    crud!(routes, "subnets", Subnet);
+    crud!(routes, "ports", Port);
+    crud!(routes, "routers", RouterResource);
+    crud!(routes, "floatingips", FloatingIp);
+    crud!(routes, "security-groups", SecurityGroup);
+    crud!(routes, "security-group-rules", SecurityGroupRule);
+    routes.extend([
+        route(
+            Method::PUT,
+            "/v2.0/routers/{id}/add_router_interface",
+            Token,
+            router::add_interface,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/routers/{id}/remove_router_interface",
+            Token,
+            router::remove_interface,
+        ),
+        route(Method::GET, "/v2.0/quotas", Token, quota::list),
+        route(Method::GET, "/v2.0/quotas/{project}", Token, quota::show),
+        route(
+            Method::GET,
+            "/v2.0/quotas/{project}/default",
+            Token,
+            quota::show_default,
+        ),
+        route(
+            Method::GET,
+            "/v2.0/quotas/{project}/details",
+            Token,
+            quota::show_details,
+        ),
+        // The stock client's older form.
+        route(
+            Method::GET,
+            "/v2.0/quotas/{project}/details.json",
+            Token,
+            quota::show_details,
+        ),
+        route(Method::PUT, "/v2.0/quotas/{project}", Token, quota::update),
+        route(
+            Method::DELETE,
+            "/v2.0/quotas/{project}",
+            Token,
+            quota::delete,
+        ),
+    ]);
+    routes.extend(identity::routes());
+    routes
+}
+
+/// The API, ready to be served.
+pub fn router(server: Arc<Server>) -> Router {
+    let mut by_path: Vec<(&'static str, MethodRouter<Arc<Server>>)> = Vec::new();
+    for Route {
+        method,
+        path,
+        access,
+        handler,
+    } in routes()
+    {
+        let Ok(filter) = MethodFilter::try_from(method) else {
+            continue;
+        };
+        let serve = move |State(server): State<Arc<Server>>, request: axum::extract::Request| {
+            serve(server, request, access, handler)
+        };
+        match by_path.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, methods)) => *methods = std::mem::take(methods).on(filter, serve),
+            None => by_path.push((path, on(filter, serve))),
+        }
+    }
+    let mut router = Router::new();
+    for (path, methods) in by_path {
+        let no_method = || async { HttpError::NoMethod.into_response() };
+        router = router.route(path, methods.fallback(no_method));
+    }
+    router
+        .fallback(|| async { HttpError::NoRoute.into_response() })
+        .with_state(server)
+}
+
+async fn serve(
+    server: Arc<Server>,
+    request: axum::extract::Request,
+    access: Access,
+    handler: Handler,
+) -> Response {
+    let done = async {
+        let (mut parts, body) = request.into_parts();
+        let caller = match access {
+            Access::Public => Caller::default(),
+            Access::Token => {
+                let token = parts
+                    .headers
+                    .get("x-auth-token")
+                    .and_then(|token| token.to_str().ok());
+                let caller = server.identity.validate(token.unwrap_or_default()).await?;
+                caller.ok_or(HttpError::App(Error::Unauthorized))?
+            }
+        };
+        let request = Request::read(&mut parts, body, caller).await?;
+        handler(server, request).await
+    };
+    match done.await {
+        Ok(reply) => reply.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Boxes a handler's future, so that handlers of all kinds fit into one table.
+fn boxed<F>(future: F) -> BoxFuture<'static, Result<Reply, HttpError>>
+where
+    F: Future<Output = Result<Reply, HttpError>> + Send + 'static,
+{
+    future.boxed()
+}

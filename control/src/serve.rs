@@ -1,0 +1,192 @@
+//! Starting and stopping the control plane: store, listeners, background tasks.
+//!
+//! This is the one place of the crate that reads the machine's clock; everything else is given the time.
+
+use crate::app::App;
+use crate::app::policy::Policy;
+use crate::config::ControlConfig;
+use crate::feed::{self, Hub};
+use crate::http;
+use crate::identity::{Identity, IdentityError};
+use crate::realize;
+use crate::store::{Store, StoreError};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Why the control plane could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address is taken or not this machine's.
+    #[error("cannot listen on {address} ({what})")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database's folder cannot be made.
+    #[error("cannot make the folder of the database {}", path.display())]
+    Folder {
+        /// The database's file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("cannot open the database {}", path.display())]
+    Store {
+        /// The database's file.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// The built-in identity's first rows.
+    #[error("cannot prepare the built-in identity")]
+    Identity(#[from] IdentityError),
+    /// A listener broke.
+    #[error("a listener broke")]
+    Serve(#[source] std::io::Error),
+}
+
+/// A control plane that listens, but serves nobody yet.
+pub struct Control {
+    server: Arc<http::Server>,
+    store: Store,
+    api: TcpListener,
+    feed: TcpListener,
+    api_address: SocketAddr,
+    feed_address: SocketAddr,
+    admin_password: Option<String>,
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the owner of the clock")]
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen {
+        what,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Control {
+    /// Opens the database, makes what is missing, and listens.
+    ///
+    /// # Errors
+    /// [`ServeError`]; then nothing is left open.
+    pub async fn bind(config: ControlConfig) -> Result<Self, ServeError> {
+        let path = config.database;
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            std::fs::create_dir_all(folder).map_err(|source| ServeError::Folder {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let store = Store::open(&path, config.durability, Arc::new(now))
+            .await
+            .map_err(|source| ServeError::Store { path, source })?;
+        let identity = Identity::new(store.clone(), config.identity);
+        let admin_password = identity.bootstrap().await?;
+        let (api, api_address) = listen("the API", config.api_listen).await?;
+        let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
+        let app = App {
+            store: store.clone(),
+            policy: Policy::default(),
+            config: config.network,
+        };
+        let server = Arc::new(http::Server {
+            app,
+            identity,
+            public_url: config.public_url,
+        });
+        Ok(Self {
+            server,
+            store,
+            api,
+            feed,
+            api_address,
+            feed_address,
+            admin_password,
+        })
+    }
+
+    /// Where the API listens: the configured address, with the port that was chosen for port 0.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Where the feed listens.
+    #[must_use]
+    pub fn feed_address(&self) -> SocketAddr {
+        self.feed_address
+    }
+
+    /// The password of the user `admin`, if this start made it up: to be shown once, for nobody can read it again.
+    #[must_use]
+    pub fn admin_password(&self) -> Option<&str> {
+        self.admin_password.as_deref()
+    }
+
+    /// The database, for tests and tools in the same process.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Serves until `shutdown` is cancelled; requests that have begun are answered.
+    ///
+    /// # Errors
+    /// [`ServeError::Serve`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let hub = Arc::new(Hub::new(self.store.epoch()));
+        let feed_router = feed::router(hub.clone(), self.store.clone(), shutdown.clone());
+        let api_router = http::router(self.server);
+        let api = async {
+            let stop = shutdown.clone().cancelled_owned();
+            axum::serve(self.api, api_router)
+                .with_graceful_shutdown(stop)
+                .await
+        };
+        let feed = feed::serve(self.feed, feed_router, shutdown.clone());
+        let realize = realize::run(self.store.clone(), &hub, shutdown.clone());
+        let stop_on_error = |result: std::io::Result<()>| {
+            if result.is_err() {
+                shutdown.cancel();
+            }
+            result.map_err(ServeError::Serve)
+        };
+        let (api, feed, ()) = tokio::join!(
+            async { stop_on_error(api.await) },
+            async { stop_on_error(feed.await) },
+            realize
+        );
+        self.store.close().await;
+        api.and(feed)
+    }
+}
+
+/// Binds and serves, for callers that need nothing in between.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(config: ControlConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    Control::bind(config).await?.run(shutdown).await
+}
