@@ -393,7 +393,7 @@ fn listed(request: &Request, key: &str, items: Vec<Value>) -> Reply {
             .iter()
             .all(|(name, value)| match name.as_str() {
                 "name" | "type" | "service_id" | "interface" => {
-                    item[name] == Value::from(value.as_str())
+                    item[name].as_str() == Some(value.as_str())
                 }
                 _ => true,
             })
