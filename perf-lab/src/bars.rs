@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::forward;
+use crate::{enforce, forward, memory};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -33,10 +33,20 @@ struct Group {
     measure: fn(usize) -> Result<Vec<Bar>>,
 }
 
-const MAIN: &[Group] = &[Group {
-    name: "forward",
-    measure: forward::bars,
-}];
+const MAIN: &[Group] = &[
+    Group {
+        name: "forward",
+        measure: forward::bars,
+    },
+    Group {
+        name: "enforce",
+        measure: enforce::bars,
+    },
+    Group {
+        name: "memory",
+        measure: memory::bars,
+    },
+];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let Word::Main = arguments.word;
@@ -54,20 +64,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 rounds: Vec::new(),
             }]
         });
-        for bar in &bars {
-            if !arguments.json {
-                let word = if bar.holds {
-                    "holds      "
-                } else {
-                    "FALLS SHORT"
-                };
-                println!("{word}  {}: {}  (bar: {})", bar.name, bar.figure, bar.bar);
-            }
-        }
         all.extend(bars);
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        all.iter().for_each(line);
     }
     let holds = !all.is_empty() && all.iter().all(|bar| bar.holds);
     Ok(if holds {
@@ -75,4 +77,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn line(bar: &Bar) {
+    let word = if bar.holds {
+        "holds      "
+    } else {
+        "FALLS SHORT"
+    };
+    println!("{word}  {}: {}  (bar: {})", bar.name, bar.figure, bar.bar);
 }

@@ -9,8 +9,10 @@
 )]
 
 mod bars;
+mod enforce;
 mod figures;
 mod forward;
+mod memory;
 mod traffic;
 
 use clap::{Parser, Subcommand};

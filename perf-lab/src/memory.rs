@@ -1,0 +1,128 @@
+//! What Weft takes of memory: the process (its proportional share, from smaps_rollup) and its programs and maps in the
+//! kernel (what the kernel charges for them).
+
+use crate::figures::Bar;
+use crate::forward::WeftRun;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use weft_kit::command::output;
+use weft_kit::snapshot::{self, SnapshotGuest};
+use weft_kit::weft::{KernelObjects, WeftOptions};
+use weft_kit::{Lab, clock};
+use weft_model::MacAddress;
+use weft_tests_system::scene::Scene;
+use weft_tests_system::story;
+
+const MIB: f64 = 1_048_576.0;
+/// Ports of the large agent, and rules of each.
+const PORTS: u16 = 1_000;
+const RULES: usize = 10;
+/// How long background compiles may go on after the ports are active.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// A process and what it holds in the kernel, in bytes.
+struct Memory {
+    process: f64,
+    programs: f64,
+    maps: f64,
+}
+
+impl Memory {
+    fn of(process: u32, objects: &KernelObjects) -> Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:"))
+            .context("no Pss")?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        let sum = |kind: &str| -> Result<f64> {
+            let shown: Value =
+                serde_json::from_str(&output(Command::new("bpftool").args(["-j", kind, "show"]))?)?;
+            let all = shown.as_array().context("bpftool shows no list")?;
+            let ours = all.iter().filter(|object| {
+                let id = object["id"].as_u64().unwrap_or(0);
+                objects
+                    .ids
+                    .iter()
+                    .any(|(other, n)| *other == kind && *n == id)
+            });
+            Ok(ours
+                .filter_map(|object| object["bytes_memlock"].as_f64())
+                .sum())
+        };
+        Ok(Self {
+            process: kib * 1_024.0,
+            programs: sum("prog")?,
+            maps: sum("map")?,
+        })
+    }
+
+    fn bar(&self, name: &str, mib_max: f64) -> Bar {
+        let total = (self.process + self.programs + self.maps) / MIB;
+        Bar {
+            name: name.to_owned(),
+            bar: format!("≤ {mib_max:.0} MiB"),
+            figure: format!(
+                "{total:.1} MiB: process {:.1}, programs {:.1}, maps {:.1}",
+                self.process / MIB,
+                self.programs / MIB,
+                self.maps / MIB
+            ),
+            holds: total <= mib_max,
+            rounds: vec![total],
+        }
+    }
+}
+
+/// The two bars of memory.
+pub(crate) fn bars(_rounds: usize) -> Result<Vec<Bar>> {
+    Ok(vec![all_in_one()?, large_agent()?])
+}
+
+/// The all-in-one with the demo's story played on it.
+fn all_in_one() -> Result<Bar> {
+    let mut scene = Scene::open("weft-memory", &WeftOptions::new(None)?)?;
+    story::play_all(&mut scene);
+    let weft = scene.weft.as_ref().context("weft does not run")?;
+    let memory = Memory::of(weft.id(), &weft.kernel_objects()?)?;
+    scene.close()?;
+    Ok(memory.bar("memory: all-in-one, demo running", 60.0))
+}
+
+/// `weft run` with a thousand taps, each in a policy of ten rules.
+fn large_agent() -> Result<Bar> {
+    let lab = Lab::new("weft-large")?;
+    let host = lab.namespace("host")?;
+    let guest = |n: u16| {
+        let [a, b] = n.to_be_bytes();
+        let mac = MacAddress([0xfa, 0x16, 0x3e, 0, a, b]);
+        SnapshotGuest {
+            tap: format!("taplarge{n}"),
+            mac,
+            address: Ipv4Addr::new(10, 0, a, b),
+        }
+    };
+    let guests: Vec<SnapshotGuest> = (1..=PORTS).map(guest).collect();
+    let mut batch = String::new();
+    for guest in &guests {
+        writeln!(batch, "tuntap add dev {} mode tap", guest.tap)?;
+    }
+    let file = lab.directory().join("taps");
+    std::fs::write(&file, batch)?;
+    host.run(&format!("ip -batch {}", file.display()))?;
+    let path = lab.directory().join("snapshot.json");
+    let snapshot = snapshot::guests(&guests, usize::from(PORTS), RULES, 7)?;
+    std::fs::write(&path, serde_json::to_vec(&snapshot)?)?;
+    let weft = WeftRun::start(&lab, &host, &path, guests.len())?;
+    let start = clock::now();
+    clock::until("background compiles", SETTLE * 2, || {
+        Ok((start.elapsed() > SETTLE).then_some(()))
+    })?;
+    let objects = KernelObjects::of(weft.process.id(), &weft.pins)?;
+    let memory = Memory::of(weft.process.id(), &objects)?;
+    weft.stop()?;
+    Ok(memory.bar("memory: agent with 1,000 ports of 10 rules", 150.0))
+}
