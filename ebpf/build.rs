@@ -32,14 +32,15 @@ fn build() -> Result<(), String> {
         hash.add(&text);
     }
     println!("cargo:rustc-env=WEFT_LAYOUT={:016x}", hash.0);
-    compile(&programs, &out)
+    compile(&programs, &out, "weft")?;
+    compile(&programs, &out, "policy_harness")
 }
 
 fn env(name: &str) -> Result<String, String> {
     std::env::var(name).map_err(|e| format!("{name}: {e}"))
 }
 
-fn compile(programs: &Path, out: &Path) -> Result<(), String> {
+fn compile(programs: &Path, out: &Path, name: &str) -> Result<(), String> {
     let clang = std::env::var("WEFT_CLANG").unwrap_or_else(|_unset| "clang-19".to_owned());
     let asm = format!("/usr/include/{}-linux-gnu", env("CARGO_CFG_TARGET_ARCH")?);
     let result = Command::new(&clang)
@@ -48,9 +49,9 @@ fn compile(programs: &Path, out: &Path) -> Result<(), String> {
         .args(["-fdebug-prefix-map=/=", "-I", &asm, "-I"])
         .arg(out)
         .arg("-c")
-        .arg(programs.join("weft.bpf.c"))
+        .arg(programs.join(format!("{name}.bpf.c")))
         .arg("-o")
-        .arg(out.join("weft.bpf.o"))
+        .arg(out.join(format!("{name}.bpf.o")))
         .output()
         .map_err(|e| {
             format!("cannot run {clang} ({e}): install it (apt-get install clang-19), or name another one in WEFT_CLANG")
@@ -64,7 +65,7 @@ fn compile(programs: &Path, out: &Path) -> Result<(), String> {
     } else {
         ""
     };
-    Err(format!("{clang} refused the programs:\n{said}{hint}"))
+    Err(format!("{clang} refused {name}.bpf.c:\n{said}{hint}"))
 }
 
 fn header() -> Result<String, String> {

@@ -3,8 +3,8 @@
  * What the classifier's tests and benches load: a way in that takes the question from the frame, and a way out that
  * writes the answer into it. Never attached to a device.
  *
- * Frame: 14 bytes, then a struct policy_walk. `repeat` is BPF_PROG_TEST_RUN's: the frame is left as it was but for
- * rule_index.
+ * Frame: 14 bytes, then a struct policy_walk; rule_index comes back in it. harness_many takes the questions one after
+ * the other from `questions`, so that repeated runs do not ask the same.
  */
 #include <linux/bpf.h>
 
@@ -33,6 +33,17 @@ struct {
 
 #include "policy.h"
 
+#define QUESTIONS_MAX 4096 /* a power of two */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, QUESTIONS_MAX);
+	__type(key, __u32);
+	__type(value, struct policy_walk);
+} questions SEC(".maps");
+
+static __u32 asked;
+
 #define FRAME_HEADER 14
 
 SEC("classifier/harness_in")
@@ -46,6 +57,19 @@ int harness_in(struct __sk_buff *skb)
 	if (!walk || data + FRAME_HEADER + sizeof(*walk) > end)
 		return POLICY_DROP;
 	__builtin_memcpy(walk, data + FRAME_HEADER, sizeof(*walk));
+	return policy_classify(skb, walk);
+}
+
+SEC("classifier/harness_many")
+int harness_many(struct __sk_buff *skb)
+{
+	__u32 zero = 0, next = asked++ & (QUESTIONS_MAX - 1);
+	struct policy_walk *walk = bpf_map_lookup_elem(&walks, &zero);
+	struct policy_walk *question = bpf_map_lookup_elem(&questions, &next);
+
+	if (!walk || !question)
+		return POLICY_DROP;
+	*walk = *question;
 	return policy_classify(skb, walk);
 }
 

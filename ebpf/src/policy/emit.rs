@@ -168,8 +168,8 @@ fn node(a: &mut Assembler, tree: &Node, done: Label, guard: bool) {
             node(a, second, done, true);
         }
         Node::Leaf { region, rules } => leaf(a, region, rules, done, guard),
-        Node::Groups { region, rules } => {
-            groups(a, region, rules);
+        Node::Groups { parts } => {
+            groups(a, parts);
             a.jump(done);
         }
     }
@@ -208,13 +208,22 @@ fn tests(a: &mut Assembler, rule: &Boxed, region: &Region, next: Label) {
         }
     }
     if let Some(bit) = rule.group {
-        test_groups(a, usize::from(bit) / 32, 1 << (bit % 32), next);
+        test_mask(a, bit / 32, 1 << (bit % 32), next);
     }
 }
 
+/// Goes to `none` if none of these groups, which share a 32-bit word, is set.
+fn test_groups(a: &mut Assembler, parts: &[(u8, Node)], none: Label) {
+    let word = parts.first().map_or(0, |(bit, _)| bit / 32);
+    let mask = parts
+        .iter()
+        .fold(0, |mask, (bit, _)| mask | 1 << (bit % 32));
+    test_mask(a, word, mask, none);
+}
+
 /// Goes to `none` if no bit of the mask is set in a 32-bit word of the group bits.
-fn test_groups(a: &mut Assembler, word: usize, mask: u32, none: Label) {
-    a.load(Width::Word, VALUE, WALK, GROUP_BITS + offset(4 * word));
+fn test_mask(a: &mut Assembler, word: u8, mask: u32, none: Label) {
+    a.load(Width::Word, VALUE, WALK, GROUP_BITS + 4 * i16::from(word));
     a.and(VALUE, mask);
     a.branch(Condition::Equal, VALUE, 0, none);
 }
@@ -228,34 +237,26 @@ fn answer(a: &mut Assembler, rule_index: u32, kept: Label, guard: bool) {
     a.store_word(WALK, RULE_INDEX, rule_index);
 }
 
-/// Rules in order of group: whole words, then bytes of bits are passed over if none is set.
-fn groups(a: &mut Assembler, region: &Region, rules: &[Boxed]) {
-    for word in rules.chunk_by(|x, y| group(x) / 32 == group(y) / 32) {
+/// The trees of the groups that are set: whole words, then bytes of bits are passed over if none is.
+fn groups(a: &mut Assembler, parts: &[(u8, Node)]) {
+    for word in parts.chunk_by(|x, y| x.0 / 32 == y.0 / 32) {
         let after_word = a.label();
-        test_groups(a, group(&word[0]) / 32, mask_of(word), after_word);
-        for byte in word.chunk_by(|x, y| group(x) / 8 == group(y) / 8) {
+        test_groups(a, word, after_word);
+        for byte in word.chunk_by(|x, y| x.0 / 8 == y.0 / 8) {
             let after_byte = a.label();
             if byte.len() > 2 && byte.len() < word.len() {
-                test_groups(a, group(&byte[0]) / 32, mask_of(byte), after_byte);
+                test_groups(a, byte, after_byte);
             }
-            for rule in byte {
+            for part in byte.chunks(1) {
                 let next = a.label();
-                tests(a, rule, region, next);
-                answer(a, rule.rule_index, next, true);
+                test_groups(a, part, next);
+                for (_, tree) in part {
+                    node(a, tree, next, true);
+                }
                 a.place(next);
             }
             a.place(after_byte);
         }
         a.place(after_word);
     }
-}
-
-fn group(rule: &Boxed) -> usize {
-    rule.group.map_or(0, usize::from)
-}
-
-fn mask_of(rules: &[Boxed]) -> u32 {
-    rules
-        .iter()
-        .fold(0, |mask, rule| mask | 1 << (group(rule) % 32))
 }

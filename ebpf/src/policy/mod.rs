@@ -18,9 +18,11 @@ mod background;
 mod compile;
 mod emit;
 mod encode;
+pub mod harness;
 mod lower;
 mod members;
 mod rules;
+pub mod sets;
 mod table;
 mod tree;
 
