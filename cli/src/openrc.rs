@@ -66,7 +66,6 @@ fn password_file(config: &Config) -> PathBuf {
 }
 
 /// The configured password, else the one that was made at the first start, else a new one, kept for the next time.
-#[allow(dead_code, reason = "the API's entry point is not there yet")]
 pub(crate) fn admin_password(config: &Config) -> anyhow::Result<String> {
     if let Some(password) = &config.identity.admin_password {
         return Ok(password.clone());
