@@ -18,9 +18,9 @@ fn packet(source_mac: MacAddress, router_mac: MacAddress, from: &str, to: &str) 
     frame::udp(link, addresses, ports, &[7; 1_420])
 }
 
-fn ask(place: Place, frame: &[u8], cause: Cause) -> Option<Vec<u8>> {
+fn ask(place: Place, frame: &[u8], what: IcmpError) -> Option<Vec<u8>> {
     let mut counters = ServiceCounters::default();
-    let action = answer(&snapshot(), place, frame, cause, &mut counters);
+    let action = answer(&snapshot(), place, frame, what, &mut counters);
     let sent = u64::from(action.is_some());
     assert_eq!(
         (counters.icmp_errors, counters.icmp_errors_withheld),
@@ -89,7 +89,7 @@ fn a_guest_hears_of_its_ttl_from_the_address_of_its_own_subnet() {
         ),
     ] {
         let about = packet(GUEST_MAC, LEG_MAC, from, to);
-        let error = ask(Place::Port(GUEST), &about, Cause::TtlExceeded).unwrap();
+        let error = ask(Place::Port(GUEST), &about, IcmpError::TtlExceeded).unwrap();
         let (source_mac, mac, source, destination, k, code, rest, quoted) = parse(&error);
         assert_eq!((source_mac, mac), (LEG_MAC.0, GUEST_MAC.0));
         assert_eq!((source, destination), (ip(router), ip(from)));
@@ -100,7 +100,7 @@ fn a_guest_hears_of_its_ttl_from_the_address_of_its_own_subnet() {
 }
 
 #[test]
-fn a_guest_hears_the_mtu_of_the_way_out() {
+fn a_guest_hears_the_mtu() {
     for (from, to, kind, code) in [
         (
             "192.0.2.11",
@@ -111,7 +111,7 @@ fn a_guest_hears_the_mtu_of_the_way_out() {
         ("fd00:192:0:2::11", "2001:db8::9", icmpv6::PACKET_TOO_BIG, 0),
     ] {
         let about = packet(GUEST_MAC, LEG_MAC, from, to);
-        let error = ask(Place::Port(GUEST), &about, Cause::MtuExceeded).unwrap();
+        let error = ask(Place::Port(GUEST), &about, IcmpError::MtuExceeded(1_400)).unwrap();
         let (.., k, c, rest, _) = parse(&error);
         assert_eq!((k, c, rest), (kind, code, 1_400));
     }
@@ -125,15 +125,13 @@ fn outside_hears_from_the_gateway_also_about_floating_ips() {
     ] {
         let about = packet(HOP_MAC, mac, "203.0.113.9", to);
         let place = Place::Network(OUTSIDE);
-        let error = ask(place, &about, Cause::TtlExceeded).unwrap();
+        let error = ask(place, &about, IcmpError::TtlExceeded).unwrap();
         let (source_mac, _, source, destination, ..) = parse(&error);
         assert_eq!(source_mac, mac.0);
         assert_eq!(
             (source, destination),
             (ip("203.0.113.10"), ip("203.0.113.9"))
         );
-        let error = ask(place, &about, Cause::MtuExceeded).unwrap();
-        assert_eq!(parse(&error).6, 1_450, "the inner network's MTU");
     }
 }
 
@@ -145,7 +143,7 @@ fn a_cut_frame_has_an_answer_too() {
     ] {
         let mut about = packet(GUEST_MAC, LEG_MAC, from, to);
         about.truncate(1_000);
-        let error = ask(Place::Port(GUEST), &about, Cause::MtuExceeded).unwrap();
+        let error = ask(Place::Port(GUEST), &about, IcmpError::MtuExceeded(1_400)).unwrap();
         let quoted = parse(&error).7;
         assert!(quoted.len() >= 500);
         assert_eq!(quoted, about[14..14 + quoted.len()]);
@@ -170,9 +168,12 @@ fn none_where_the_rfcs_forbid_one_or_nobody_can_speak() {
         vec![0; 14],
         vec![],
     ] {
-        assert_eq!(ask(Place::Port(GUEST), &about, Cause::TtlExceeded), None);
+        assert_eq!(
+            ask(Place::Port(GUEST), &about, IcmpError::TtlExceeded),
+            None
+        );
     }
     let gone = Place::Port(weft_model::PortId(uuid::Uuid::from_u128(0x99)));
-    assert_eq!(ask(gone, &good, Cause::TtlExceeded), None);
-    assert!(ask(Place::Port(OTHER_GUEST), &good, Cause::TtlExceeded).is_some());
+    assert_eq!(ask(gone, &good, IcmpError::TtlExceeded), None);
+    assert!(ask(Place::Port(OTHER_GUEST), &good, IcmpError::TtlExceeded).is_some());
 }

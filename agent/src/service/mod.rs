@@ -8,6 +8,7 @@
 //! It decides nothing about packets that pass: that is the engines' business.
 
 pub mod announce;
+mod checksum;
 mod counters;
 pub mod dhcp;
 pub mod dhcp_option;

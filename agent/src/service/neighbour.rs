@@ -66,8 +66,6 @@ struct Heard {
 #[derive(Debug, Default)]
 pub struct Neighbours {
     legs: BTreeMap<NetworkId, Vec<Leg>>,
-    /// Frames with these source MAC addresses leave by these networks.
-    sources: BTreeMap<MacAddress, Vec<NetworkId>>,
     subnets: BTreeMap<NetworkId, Vec<IpNet>>,
     /// Addresses that Weft answers for, or that live here: never neighbours.
     owned: BTreeSet<Key>,
@@ -96,7 +94,6 @@ impl Neighbours {
             let id = floating_ip.floating_network_id;
             self.owned
                 .insert((id, floating_ip.floating_ip_address.into()));
-            self.add_source(floating_ip.mac_address, id);
         }
         for port in snapshot.ports.values() {
             let ips = port.fixed_ips.iter();
@@ -166,28 +163,22 @@ impl Neighbours {
         };
         self.owned
             .extend(addresses.iter().map(|a| (network_id, a.ip_address)));
-        self.add_source(mac, network_id);
         self.legs.entry(network_id).or_default().push(leg);
     }
 
-    fn add_source(&mut self, mac: MacAddress, network_id: NetworkId) {
-        if self.subnets.contains_key(&network_id) {
-            self.sources.entry(mac).or_default().push(network_id);
-        }
-    }
-
-    /// A finished frame whose next hop has no MAC address yet: sent if it is known meanwhile, else kept and asked for.
+    /// A finished frame for a network, whose next hop has no MAC address yet: sent if it is known meanwhile, else kept
+    /// and asked for.
     pub fn needed(
         &mut self,
-        next_hop: IpAddr,
+        key: (NetworkId, IpAddr),
         frame: &[u8],
         now: Millis,
         counters: &mut ServiceCounters,
     ) -> Vec<Action> {
-        let Some(key) = self.wire_of(frame, next_hop) else {
+        if !self.legs.contains_key(&key.0) || self.owned.contains(&key) {
             counters.neighbour_frames_dropped += 1;
             return Vec::new();
-        };
+        }
         if let Some(mac) = self.entries.get(&key).and_then(|entry| entry.mac) {
             counters.neighbour_frames_sent += 1;
             return vec![put(key, mac), send_finished(key.0, frame.to_vec(), mac)];
@@ -219,15 +210,6 @@ impl Neighbours {
             entry.tries = 0;
             entry.due = now;
         }
-    }
-
-    /// The network that a finished frame leaves by: that of the leg it is sent from.
-    fn wire_of(&self, frame: &[u8], next_hop: IpAddr) -> Option<Key> {
-        let frame = ethernet::Frame::new_checked(frame).ok()?;
-        let networks = self.sources.get(&MacAddress(frame.source()))?;
-        let fits = |id: &&NetworkId| on_link(&self.subnets, **id, next_hop);
-        let id = networks.iter().find(fits).or(networks.first())?;
-        Some((*id, next_hop))
     }
 
     /// Makes sure that the address is known or looked for; false if there is no room.

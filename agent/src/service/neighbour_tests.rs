@@ -44,7 +44,7 @@ impl Bench {
 
     fn need(&mut self, hop: &str, frame: &[u8]) -> Vec<Action> {
         self.neighbours
-            .needed(ip(hop), frame, self.now, &mut self.counters)
+            .needed((OUTSIDE, ip(hop)), frame, self.now, &mut self.counters)
     }
 }
 

@@ -1,8 +1,9 @@
 //! All services of a host behind one door: snapshot, event or tick in, actions out.
 
 use super::announce::Announcer;
+use super::checksum;
 use super::dhcp::DhcpServer;
-use super::icmp_error::{self, Cause};
+use super::icmp_error;
 use super::neighbour::Neighbours;
 use super::ra::RaServer;
 use super::{Action, Millis, Place, ServiceCounters};
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+use weft_wire::frame::IcmpError;
 
 /// What an engine hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,12 @@ pub struct ServiceEvent {
     pub kind: EventKind,
     /// Where the frame came from.
     pub ingress: Place,
-    /// The neighbour that is needed.
-    pub next_hop: Option<IpAddr>,
+    /// The neighbour that is needed, and the network that the frame leaves by.
+    pub needed: Option<(NetworkId, IpAddr)>,
+    /// What the frame is too large for, in bytes.
+    pub mtu: u32,
+    /// Whether the frame was cut.
+    pub cut: bool,
     /// The frame, at most [`limits::SERVICE_FRAME_BYTES_MAX`] of it.
     pub frame: Vec<u8>,
 }
@@ -139,7 +145,7 @@ impl Services {
         }
         let counters = &mut self.counters;
         let frame = event.frame.as_slice();
-        match (event.kind, event.ingress, event.next_hop) {
+        match (event.kind, event.ingress, event.needed) {
             (EventKind::Dhcp, Place::Port(port_id), _) => self
                 .dhcp
                 .answer(port_id, frame, counters)
@@ -151,11 +157,21 @@ impl Services {
             (EventKind::Neighbour, Place::Network(network_id), _) => {
                 self.neighbours.heard(network_id, frame, now, counters)
             }
-            (EventKind::NeighbourNeeded, _, Some(next_hop)) => {
-                self.neighbours.needed(next_hop, frame, now, counters)
+            (EventKind::NeighbourNeeded, _, Some(_)) if event.cut => {
+                counters.neighbour_frames_dropped += 1;
+                Vec::new()
             }
-            (EventKind::TtlExceeded, place, _) => self.icmp_error(place, frame, Cause::TtlExceeded),
-            (EventKind::MtuExceeded, place, _) => self.icmp_error(place, frame, Cause::MtuExceeded),
+            (EventKind::NeighbourNeeded, _, Some(key)) => {
+                let mut frame = frame.to_vec();
+                checksum::complete(&mut frame);
+                self.neighbours.needed(key, &frame, now, counters)
+            }
+            (EventKind::TtlExceeded, place, _) => {
+                self.icmp_error(place, frame, IcmpError::TtlExceeded)
+            }
+            (EventKind::MtuExceeded, place, _) => {
+                self.icmp_error(place, frame, IcmpError::MtuExceeded(event.mtu))
+            }
             _ => {
                 counters.unanswered += 1;
                 Vec::new()
@@ -163,8 +179,8 @@ impl Services {
         }
     }
 
-    fn icmp_error(&mut self, place: Place, frame: &[u8], cause: Cause) -> Vec<Action> {
-        icmp_error::answer(&self.snapshot, place, frame, cause, &mut self.counters)
+    fn icmp_error(&mut self, place: Place, frame: &[u8], what: IcmpError) -> Vec<Action> {
+        icmp_error::answer(&self.snapshot, place, frame, what, &mut self.counters)
             .into_iter()
             .collect()
     }

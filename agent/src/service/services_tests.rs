@@ -1,4 +1,6 @@
-use super::super::fixture::{FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, OUTSIDE, ip, snapshot};
+use super::super::fixture::{
+    FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, OUTSIDE, ip, snapshot,
+};
 use super::*;
 use weft_model::{Epoch, eui64_link_local};
 use weft_wire::{arp, ethernet, frame};
@@ -15,7 +17,9 @@ fn solicitation() -> ServiceEvent {
     ServiceEvent {
         kind: EventKind::Ra,
         ingress: Place::Port(GUEST),
-        next_hop: None,
+        needed: None,
+        mtu: 0,
+        cut: false,
         frame: frame::router_solicitation(GUEST_MAC.0, eui64_link_local(GUEST_MAC)),
     }
 }
@@ -93,4 +97,55 @@ fn the_next_tick_is_known() {
     assert_eq!(services.due(), Some(0));
     services.tick(0, &mut || 0.0);
     assert_eq!(services.due(), Some(1_000), "neighbours are asked again");
+}
+
+#[test]
+fn frames_for_a_neighbour_leave_whole_and_with_their_checksum() {
+    let mut services = services();
+    let link = frame::Link {
+        source: GATEWAY_MAC.0,
+        destination: [0; 6],
+    };
+    let addresses = frame::Ip::new(ip("203.0.113.10"), ip("203.0.113.99"));
+    let ports = weft_wire::udp::Repr {
+        source_port: 1_024,
+        destination_port: 53,
+    };
+    let whole = frame::udp(link, addresses, ports, b"question");
+    let mut offloaded = whole.clone();
+    offloaded[14 + 20 + 6..14 + 20 + 8].copy_from_slice(&[0x12, 0x34]);
+    let needed = ServiceEvent {
+        kind: EventKind::NeighbourNeeded,
+        ingress: Place::Port(GUEST),
+        needed: Some((OUTSIDE, ip("203.0.113.99"))),
+        mtu: 0,
+        cut: false,
+        frame: offloaded,
+    };
+    let cut = ServiceEvent {
+        cut: true,
+        ..needed.clone()
+    };
+    services.event(&cut, 0);
+    assert_eq!(services.counters().neighbour_frames_dropped, 1);
+    services.event(&needed, 0);
+    let asks = ServiceEvent {
+        kind: EventKind::Neighbour,
+        ingress: Place::Network(OUTSIDE),
+        needed: None,
+        frame: frame::arp_request(
+            HOP_MAC.0,
+            [203, 0, 113, 99].into(),
+            [203, 0, 113, 10].into(),
+        ),
+        ..needed
+    };
+    let actions = services.event(&asks, 0);
+    let mut expected = whole;
+    expected[..6].copy_from_slice(&HOP_MAC.0);
+    let sent = Action::Send {
+        to: Place::Network(OUTSIDE),
+        frame: expected,
+    };
+    assert_eq!(actions.last(), Some(&sent));
 }
