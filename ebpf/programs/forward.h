@@ -66,7 +66,6 @@ int weft_route(struct __sk_buff *skb)
 	if (own) {
 		if (!echo_request(s))
 			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
-		FRESH_ONLY(skb, s);
 		return echo_reply(skb);
 	}
 	if (router->flags & ROUTER_GATEWAY) {
@@ -141,7 +140,6 @@ int weft_outside(struct __sk_buff *skb)
 	if (family == FAMILY_V4 && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
 		return walk_fail(skb, s, REASON_NAT_PRIVATE_DESTINATION);
 	if (own && echo_request(s)) {
-		FRESH_ONLY(skb, s);
 		return echo_reply(skb);
 	}
 	if (own && family == FAMILY_V4 && own->flags & ROUTER_ADDRESS_GATEWAY)

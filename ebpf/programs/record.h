@@ -174,8 +174,11 @@ static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s
 
 	session_delete(&s->forward);
 	reply_key(&s->reply, s);
-	if (!s->out.snat)
+	if (!s->out.snat) {
 		session_delete(&s->reply);
+		if (keys_equal(&s->forward, &s->reply))
+			return REASON_NO_ROUTE;
+	}
 	if (quota_take(owner))
 		return REASON_SESSION_QUOTA;
 	if (s->out.snat && snat_take())
@@ -185,8 +188,6 @@ static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s
 	if (!reason) {
 		s->entry.packets = 1;
 		s->entry.bytes = skb->len;
-		if (s->forward.protocol == PROTOCOL_TCP && s->tcp_flags & (TCP_FIN | TCP_RST) && !(s->flags & PACKET_LATER))
-			s->entry.state = s->other.state = STATE_CLOSING;
 		if (bpf_map_update_elem(&sessions, &s->forward, &s->entry, BPF_ANY)) {
 			reason = REASON_SESSION_TABLE_FULL;
 		} else if (bpf_map_update_elem(&sessions, &s->reply, &s->other, BPF_ANY)) {
@@ -275,15 +276,12 @@ int weft_record(struct __sk_buff *skb)
 		bpf_tail_call(skb, &stages, s->flags & PACKET_ICMP_ERROR ? STAGE_APPLY_ERROR : STAGE_APPLY);
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	}
-	reply_key(&s->reply, s);
 	s->entry.flags = s->out.flags;
 	s->entry.ttl = s->out.ttl;
 	s->entry.mtu = s->out.mtu;
 	reason = passable(skb, s, &s->entry);
 	if (reason)
 		return impassable(skb, reason, s->out.mtu, s->out.output);
-	if (keys_equal(&s->forward, &s->reply))
-		return drop(skb, s, REASON_NO_ROUTE);
 	reason = session_open(skb, s);
 	if (reason)
 		return drop(skb, s, reason);

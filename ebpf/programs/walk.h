@@ -248,7 +248,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 /* An echo request to a router's own address, answered in place. */
 static __always_inline int echo_request(struct scratch *s)
 {
-	if (s->flags & PACKET_LATER)
+	if (s->flags & (PACKET_LATER | PACKET_STALE))
 		return 0;
 	if (s->forward.family == FAMILY_V4)
 		return s->forward.protocol == PROTOCOL_ICMP && s->opener_type == 8;

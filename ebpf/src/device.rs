@@ -5,6 +5,7 @@
 
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::link_info::peer_elsewhere;
 use crate::stub::{Fallback, stub};
 use crate::sys::{self, Prog, ProgSpec, ProgType, SysError, TcxDirection};
 use std::collections::BTreeMap;
@@ -74,13 +75,16 @@ impl Devices {
 
 impl Engine {
     /// A device of this name is there now (in this thread's network namespace): attached at once if the snapshot in force
-    /// has a port with it or it is the interface of a physical network, or when a later snapshot has. `peer_elsewhere`:
-    /// it is a veth whose peer is in another namespace, so that frames may enter that directly.
+    /// has a port with it or it is the interface of a physical network, or when a later snapshot has. If
+    /// it is a veth whose peer is in another namespace, frames enter that peer directly.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn interface_added(&mut self, name: &str, ifindex: u32) -> Result<(), EngineError> {
-        let peer = peer_elsewhere(ifindex);
+        let peer = peer_elsewhere(ifindex).map_err(|errno| EngineError::Io {
+            what: format!("ask what device {name} is"),
+            source: errno.into(),
+        })?;
         self.devices
             .interfaces
             .insert(name.to_owned(), Interface { ifindex, peer });
@@ -354,9 +358,4 @@ fn unpin(path: &Path) -> Result<(), EngineError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Whether the device is a veth whose peer is in another network namespace.
-fn peer_elsewhere(_ifindex: u32) -> bool {
-    false
 }

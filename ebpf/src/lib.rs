@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod link_info;
 mod load;
 pub mod policy;
 mod stub;

@@ -1,6 +1,8 @@
 //! Frames through the loaded programs (BPF_PROG_TEST_RUN): one of each way of docs/pipeline.md. The vectors and the
 //! differential test go further; this tells at once what is broken. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod common;
 
 use common::{

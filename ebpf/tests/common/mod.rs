@@ -61,7 +61,7 @@ pub fn config(change: impl FnOnce(&mut EngineConfig)) -> EngineConfig {
     config.bpffs = std::env::temp_dir().join(format!("weft-ebpf-{}-{n}", std::process::id()));
     config.sessions_max = 1_000;
     config.ports_max = 64;
-    config.physical_networks = BTreeMap::from([("physnet1".to_owned(), "up".to_owned())]);
+    config.physical_networks = BTreeMap::from([("physnet1".to_owned(), "uplink0".to_owned())]);
     change(&mut config);
     config
 }

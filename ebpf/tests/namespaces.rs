@@ -1,0 +1,172 @@
+//! The engine on real devices: guests and an outside in namespaces, joined by nothing but attached programs. Needs root,
+//! ping and iperf3.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::{TestEngine, mac, network, port, snapshot};
+use std::time::Duration;
+use weft_ebpf::EventKind;
+use weft_kit::clock::until;
+use weft_kit::{Lab, Namespace};
+use weft_model::MacAddress;
+
+/// A host with three guests and an outside, addresses as in the snapshot.
+struct Place {
+    lab: Lab,
+    host: Namespace,
+    guests: Vec<Namespace>,
+    outside: Namespace,
+}
+
+fn mac_text(n: u8) -> String {
+    MacAddress(mac(n)).to_string()
+}
+
+fn place() -> Place {
+    let lab = Lab::new("weft-ebpf").unwrap();
+    let host = lab.namespace("host").unwrap();
+    let mut guests = Vec::new();
+    for (n, address, gateway) in [
+        (1, "192.0.2.11/24", "192.0.2.1"),
+        (2, "192.0.2.12/24", "192.0.2.1"),
+        (3, "198.51.100.13/24", "198.51.100.1"),
+    ] {
+        let guest = lab.namespace(&format!("g{n}")).unwrap();
+        lab.veth((&host, &format!("tap{n}")), (&guest, "eth0"))
+            .unwrap();
+        guest
+            .run(&format!(
+                "ip link set eth0 address {} mtu 1450",
+                mac_text(n)
+            ))
+            .unwrap();
+        guest
+            .run(&format!("ip addr add {address} dev eth0"))
+            .unwrap();
+        guest
+            .run(&format!("ip route add default via {gateway}"))
+            .unwrap();
+        guests.push(guest);
+    }
+    let outside = lab.namespace("out").unwrap();
+    lab.veth((&host, "uplink0"), (&outside, "eth0")).unwrap();
+    outside
+        .run(&format!("ip link set eth0 address {}", mac_text(77)))
+        .unwrap();
+    outside.run("ip addr add 203.0.113.77/24 dev eth0").unwrap();
+    Place {
+        lab,
+        host,
+        guests,
+        outside,
+    }
+}
+
+fn announce(engine: &mut TestEngine) {
+    for name in ["tap1", "tap2", "tap3", "uplink0"] {
+        let index = std::process::Command::new("ip")
+            .args(["-o", "link", "show", "dev", name])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(index.stdout).unwrap();
+        let index: u32 = text.split(':').next().unwrap().parse().unwrap();
+        engine.interface_added(name, index).unwrap();
+    }
+}
+
+fn sees(from: &Namespace, to: &str) -> bool {
+    from.outcome(&format!("ping -c 2 -i 0.2 -W 1 {to}"))
+        .unwrap()
+        .status
+        .success()
+}
+
+/// TCP by iperf3 to a port; bytes a second of the receiver, or none.
+fn tcp(lab: &Lab, from: &Namespace, to: (&Namespace, &str), port: u16) -> Option<f64> {
+    let mut command = to.0.command("iperf3");
+    command
+        .args(["-s", "-1", "-p", &port.to_string()])
+        .stdout(std::process::Stdio::null());
+    let server = lab.spawn(&mut command).unwrap();
+    let listens = || to.0.run("ss -ltn").unwrap().contains(&format!(":{port} "));
+    until("iperf3 listens", Duration::from_secs(5), || {
+        Ok(listens().then_some(()))
+    })
+    .unwrap();
+    let out = from
+        .outcome(&format!(
+            "timeout 6 iperf3 -J -t 1 --connect-timeout 1500 -c {} -p {port}",
+            to.1
+        ))
+        .unwrap();
+    drop(server);
+    let text = String::from_utf8(out.stdout).unwrap();
+    let at = text.rfind("\"sum_received\"")?;
+    let rest = &text[at..];
+    let rate = rest
+        .split("\"bits_per_second\":")
+        .nth(1)?
+        .split([',', '}'])
+        .next()?
+        .trim();
+    rate.parse::<f64>().ok().filter(|rate| *rate > 0.0)
+}
+
+#[test]
+fn guests_speak_through_the_programs() {
+    let place = place();
+    let (lab, g) = (&place.lab, &place.guests);
+    place
+        .host
+        .enter(|| {
+            let mut engine = TestEngine::open();
+            announce(&mut engine);
+            engine.apply(&snapshot()).unwrap();
+            assert!(engine.port_attached(port(1)));
+            assert!(sees(&g[0], "192.0.2.12"), "same network");
+            assert!(sees(&g[0], "198.51.100.13"), "routed");
+            assert!(sees(&g[0], "192.0.2.1"), "the router itself");
+            let rate = tcp(lab, &g[0], (&g[1], "192.0.2.12"), 22).expect("bridged TCP");
+            println!("bridged TCP: {:.1} Gbit/s", rate / 1e9);
+            let rate = tcp(lab, &g[0], (&g[2], "198.51.100.13"), 22).expect("routed TCP");
+            println!("routed TCP: {:.1} Gbit/s", rate / 1e9);
+            assert!(
+                tcp(lab, &g[0], (&g[1], "192.0.2.12"), 23).is_none(),
+                "no rule for 23"
+            );
+
+            // Nobody answers for the outside's MAC but it: an unknown neighbour reaches the agent.
+            assert!(!sees(&g[0], "203.0.113.77"));
+            assert!(
+                engine
+                    .events()
+                    .iter()
+                    .any(|e| e.kind == EventKind::NeighbourNeeded)
+            );
+            engine
+                .neighbour_put(
+                    network(3),
+                    "203.0.113.77".parse().unwrap(),
+                    MacAddress(mac(77)),
+                )
+                .unwrap();
+            assert!(sees(&g[0], "203.0.113.77"), "SNAT");
+            let rate =
+                tcp(lab, &g[0], (&place.outside, "203.0.113.77"), 5001).expect("TCP by SNAT");
+            println!("SNAT TCP: {:.1} Gbit/s", rate / 1e9);
+            assert!(
+                sees(&place.outside, "203.0.113.12"),
+                "floating IP, resolved by ARP"
+            );
+            let rate = tcp(lab, &place.outside, (&g[1], "203.0.113.12"), 22)
+                .expect("TCP to a floating IP");
+            println!("floating IP TCP: {:.1} Gbit/s", rate / 1e9);
+            assert!(tcp(lab, &place.outside, (&g[1], "203.0.113.12"), 23).is_none());
+            for (id, counters) in engine.counters().unwrap().ports {
+                println!("{id}: {counters:?}");
+            }
+        })
+        .unwrap();
+    place.lab.close().unwrap();
+}
