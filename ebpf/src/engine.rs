@@ -290,6 +290,12 @@ impl Engine {
         Ok(self.policies.poll()?)
     }
 
+    /// Whether every policy in force is compiled and installed: nothing waits for [`Engine::poll`].
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.policies.is_settled()
+    }
+
     /// Runs the collector: for one port's sessions, or for those idle for too long.
     fn collect(&self, slot: u32, now_s: Option<u32>) -> Result<u32, EngineError> {
         const NAME: &str = "weft_expire";
