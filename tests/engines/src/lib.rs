@@ -3,9 +3,11 @@
 //! Guarantees: a failure names the line of the vector, or is a vector itself, shrunk from a random case. It knows no
 //! engine's inside: what it sees is [`EngineUnderTest`].
 
+pub mod ebpf_engine;
 pub mod engine;
 pub mod frame_text;
 pub mod snapshot_text;
 pub mod vector;
 
+pub use ebpf_engine::{EbpfUnderTest, Policies};
 pub use engine::{EngineUnderTest, Limits, Observed, ReferenceUnderTest, SessionSeen};

@@ -10,7 +10,7 @@ use crate::engine::{EngineUnderTest, Limits, Observed};
 use crate::frame_text::{self, FrameText};
 use crate::snapshot_text::{self, Expanded, SnapshotText, kind, name_of, uuid_of};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_dataplane::flow::key::Ingress;
 use weft_dataplane::{Service, Verdict};
@@ -140,6 +140,49 @@ impl VectorFile {
         }
         Ok(())
     }
+}
+
+/// Plays every vector of the corpus on an engine, and says how many.
+///
+/// # Errors
+/// All failures, each with its file, case and line.
+pub fn play_all(engine: &mut dyn EngineUnderTest) -> Result<usize, String> {
+    let (mut played, mut failures) = (0, Vec::new());
+    for path in files()? {
+        let file = VectorFile::read(&path)?;
+        for case in file.cases() {
+            played += 1;
+            if let Err(error) = file.play(case, engine) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                failures.push(format!("{name}: {}\n{error}", case.name));
+            }
+        }
+    }
+    if failures.is_empty() {
+        Ok(played)
+    } else {
+        Err(format!(
+            "{} of {played} failed\n\n{}",
+            failures.len(),
+            failures.join("\n\n")
+        ))
+    }
+}
+
+/// The corpus's files, in order.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files() -> Result<Vec<PathBuf>, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors");
+    let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .filter(|path| !path.ends_with("exceptions.toml"))
+        .collect();
+    files.sort();
+    Ok(files)
 }
 
 /// The drop reasons that a script expects.
