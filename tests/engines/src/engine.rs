@@ -140,10 +140,20 @@ impl EngineUnderTest for ReferenceUnderTest {
     }
 
     fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {
-        let seen = |s: &weft_dataplane::Session| SessionSeen {
-            forward: s.forward,
-            reply: s.reply,
+        let snapshot = self.engine.snapshot();
+        let there = |ingress: Ingress| match ingress {
+            Ingress::Port(id) => snapshot.is_some_and(|s| s.ports.contains_key(&id)),
+            Ingress::Network(id) => snapshot.is_some_and(|s| s.networks.contains_key(&id)),
         };
-        Ok(self.engine.sessions().map(seen).collect())
+        let both = self
+            .engine
+            .sessions()
+            .filter(|s| there(s.forward.ingress) && there(s.reply.ingress));
+        Ok(both
+            .map(|s| SessionSeen {
+                forward: s.forward,
+                reply: s.reply,
+            })
+            .collect())
     }
 }
