@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{enforce, forward, memory};
+use crate::{classify, enforce, forward, memory};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -34,6 +34,10 @@ struct Group {
 }
 
 const MAIN: &[Group] = &[
+    Group {
+        name: "classify",
+        measure: classify::bars,
+    },
     Group {
         name: "forward",
         measure: forward::bars,

@@ -9,6 +9,7 @@
 )]
 
 mod bars;
+mod classify;
 mod enforce;
 mod figures;
 mod forward;
