@@ -333,7 +333,9 @@ mod tests {
         else {
             panic!("all-in-one")
         };
-        let refused = config(args.common, Some(args.control), Some(args.host), None).unwrap_err();
+        let refused = config(args.common, Some(args.control), Some(args.host), None)
+            .err()
+            .unwrap();
         assert!(
             refused.to_string().contains("at instance: expected"),
             "{refused}"

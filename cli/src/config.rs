@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use weft_control::app::config::NetworkConfig;
+use weft_control::identity::IdentityConfig;
 use weft_control::store::Durability;
 use weft_model::{HostName, limits};
 
@@ -51,7 +53,8 @@ pub(crate) enum ConfigError {
 }
 
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// No Debug: it holds a password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// This host, as in `binding:host_id`.
@@ -63,7 +66,9 @@ pub(crate) struct Config {
     pub(crate) api: Api,
     pub(crate) feed: Feed,
     pub(crate) store: Store,
-    pub(crate) identity: Identity,
+    pub(crate) network: NetworkConfig,
+    /// Without an `admin_password` the first start makes one and keeps it beside the database.
+    pub(crate) identity: IdentityConfig,
     pub(crate) agent: Agent,
 }
 
@@ -73,6 +78,9 @@ pub(crate) struct Config {
 pub(crate) struct Api {
     /// Where the Networking API and identity listen.
     pub(crate) listen: SocketAddr,
+    /// The URL that clients reach it by, for the catalogue; by default the one that each request came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public_url: Option<String>,
 }
 
 /// `[feed]`
@@ -94,21 +102,6 @@ pub(crate) struct Store {
     pub(crate) path: PathBuf,
     /// `full`: a commit survives a power cut; `process`: it survives Weft's own death.
     pub(crate) durability: Durability,
-}
-
-/// `[identity]`
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Identity {
-    /// The password of the user `admin`; without one, the first start makes one and keeps it beside the database.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) admin_password: Option<String>,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Identity { .. }")
-    }
 }
 
 /// `[agent]`
@@ -140,7 +133,8 @@ impl Default for Config {
             api: Api::default(),
             feed: Feed::default(),
             store: Store::default(),
-            identity: Identity::default(),
+            network: NetworkConfig::default(),
+            identity: IdentityConfig::default(),
             agent: Agent::default(),
         }
     }
@@ -150,6 +144,7 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 9696).into(),
+            public_url: None,
         }
     }
 }
@@ -278,6 +273,32 @@ impl Config {
         {
             return wrong("feed.url", "http://host:port");
         }
+        if self
+            .api
+            .public_url
+            .as_ref()
+            .is_some_and(|url| !url.starts_with("http"))
+        {
+            return wrong("api.public_url", "http://… or https://…");
+        }
+        if !(68..=65_535).contains(&self.network.mtu) {
+            return wrong("network.mtu", "68 to 65535");
+        }
+        let range = self.network.tunnel_id_range;
+        if !(1..=0xff_ffff).contains(&range.first)
+            || !(range.first..=0xff_ffff).contains(&range.last)
+        {
+            return wrong("network.tunnel_id_range", "1 <= first <= last <= 16777215");
+        }
+        for (network, range) in &self.network.vlan_ranges {
+            if !(1..=4_094).contains(&range.first) || !(range.first..=4_094).contains(&range.last) {
+                let field = format!("network.vlan_ranges.{network}");
+                return wrong(&field, "1 <= first <= last <= 4094");
+            }
+        }
+        if self.identity.token_lifetime_s == 0 {
+            return wrong("identity.token_lifetime_s", "at least 1");
+        }
         if self.store.path.as_os_str().is_empty() {
             return wrong("store.path", "a file's path");
         }
@@ -312,12 +333,19 @@ impl Config {
         Ok(())
     }
 
-    /// Where the agent finds the feed.
-    pub(crate) fn feed_url(&self) -> String {
+    /// Where the agent finds the feed, if it is not told.
+    pub(crate) fn feed_url(&self, listen: SocketAddr) -> String {
+        // A server that listens everywhere is here too.
+        let here = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let here = SocketAddr::new(here, listen.port());
         self.feed
             .url
             .clone()
-            .unwrap_or_else(|| format!("http://{}", self.feed.listen))
+            .unwrap_or_else(|| format!("http://{here}"))
     }
 }
 
@@ -326,7 +354,7 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        let error = Config::parse(text, Path::new("weft.toml")).unwrap_err();
+        let error = Config::parse(text, Path::new("weft.toml")).err().unwrap();
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -338,13 +366,14 @@ mod tests {
 
     #[test]
     fn no_file_and_an_empty_one_are_the_defaults() {
-        assert_eq!(Config::load(None).unwrap(), Config::default());
-        assert_eq!(
-            Config::parse("", Path::new("weft.toml")).unwrap(),
-            Config::default()
-        );
+        assert!(Config::load(None).unwrap() == Config::default());
+        assert!(Config::parse("", Path::new("weft.toml")).unwrap() == Config::default());
         Config::default().check().unwrap();
-        assert_eq!(Config::default().feed_url(), "http://127.0.0.1:9697");
+        let url = |listen: &str| Config::default().feed_url(listen.parse().unwrap());
+        assert_eq!(
+            (url("0.0.0.0:1"), url("[::]:2")),
+            ("http://127.0.0.1:1".into(), "http://[::1]:2".into())
+        );
     }
 
     #[test]
@@ -360,7 +389,8 @@ mod tests {
         };
         default.identity.admin_password = Some("change-me".to_owned());
         default.agent.physical_networks = [("provider".to_owned(), "eth1".to_owned())].into();
-        assert_eq!(config, default);
+        let text = |config: &Config| toml::to_string_pretty(config).unwrap();
+        assert_eq!(text(&config), text(&default));
         // No field goes undocumented.
         let fields = toml::Table::try_from(&config).unwrap();
         for (name, value) in &fields {
@@ -431,6 +461,27 @@ mod tests {
                 "[feed]\nurl = \"ftp://x\"",
                 "at feed.url: expected http://host:port",
             ),
+            (
+                "[network]\nmtu = 67",
+                "at network.mtu: expected 68 to 65535",
+            ),
+            (
+                "[network]\ntunnel_id_range = { first = 5, last = 4 }",
+                "at network.tunnel_id_range: expected",
+            ),
+            (
+                "[network.vlan_ranges]\np = { first = 0, last = 4 }",
+                "at network.vlan_ranges.p: expected",
+            ),
+            (
+                "[network]\ndefault_network_type = \"token-ring\"",
+                "at network.default_network_type: unknown variant",
+            ),
+            (
+                "[identity]\ntoken_lifetime_s = 0",
+                "at identity.token_lifetime_s: expected",
+            ),
+            ("[api]\npublic_url = \"x\"", "at api.public_url: expected"),
             ("log = \"a=b=c\"", "at log: expected a level"),
             ("host = ", "weft.toml, line 1: not TOML: "),
             (
@@ -449,7 +500,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_missing_or_too_large_is_named() {
-        let missing = Config::load(Some(Path::new("/nonexistent/weft.toml"))).unwrap_err();
+        let missing = Config::load(Some(Path::new("/nonexistent/weft.toml")))
+            .err()
+            .unwrap();
         assert_eq!(missing.to_string(), "cannot read /nonexistent/weft.toml");
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(CONFIG_BYTES_MAX + 1).unwrap();
@@ -458,14 +511,6 @@ mod tests {
             Err(ConfigError::TooLarge { .. })
         ));
         file.as_file().set_len(0).unwrap();
-        assert_eq!(Config::load(Some(file.path())).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn a_password_is_not_printed() {
-        let identity = Identity {
-            admin_password: Some("secret".to_owned()),
-        };
-        assert!(!format!("{identity:?}").contains("secret"));
+        assert!(Config::load(Some(file.path())).unwrap() == Config::default());
     }
 }

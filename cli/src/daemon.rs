@@ -16,15 +16,13 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_ebpf::check_host;
 use weft_model::HostSnapshot;
 
 #[allow(dead_code, reason = "the agent's entry point is not there yet")]
 enum Source {
     Feed(String),
     Fixed(watch::Receiver<Option<Arc<HostSnapshot>>>),
-}
-fn check_host() -> Vec<String> {
-    Vec::new()
 }
 
 /// From the signal to the end.
@@ -34,8 +32,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
 pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
     host_checked()?;
     let mut parts = Parts::new();
-    server::start(config, &mut parts).await?;
-    agent_start(config, &mut parts, Source::Feed(config.feed_url()))?;
+    let feed = server::start(config, &mut parts).await?;
+    agent_start(config, &mut parts, Source::Feed(config.feed_url(feed)))?;
     parts.run(None).await
 }
 
@@ -50,7 +48,11 @@ pub(crate) async fn server(config: &Config) -> anyhow::Result<()> {
 pub(crate) async fn agent(config: &Config) -> anyhow::Result<()> {
     host_checked()?;
     let mut parts = Parts::new();
-    agent_start(config, &mut parts, Source::Feed(config.feed_url()))?;
+    agent_start(
+        config,
+        &mut parts,
+        Source::Feed(config.feed_url(config.feed.listen)),
+    )?;
     parts.run(None).await
 }
 

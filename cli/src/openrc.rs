@@ -29,7 +29,9 @@ pub(crate) fn openrc(config: &Config, json: bool) -> anyhow::Result<()> {
 }
 
 fn environment(config: &Config, password: String) -> BTreeMap<&'static str, String> {
-    let url = format!("http://{}/identity/v3", config.api.listen);
+    let here = || format!("http://{}", config.api.listen);
+    let url = config.api.public_url.clone().unwrap_or_else(here);
+    let url = format!("{}/identity/v3", url.trim_end_matches('/'));
     [
         ("OS_AUTH_TYPE", "password".to_owned()),
         ("OS_AUTH_URL", url),
@@ -39,7 +41,7 @@ fn environment(config: &Config, password: String) -> BTreeMap<&'static str, Stri
         ("OS_PROJECT_NAME", "admin".to_owned()),
         ("OS_USER_DOMAIN_NAME", "Default".to_owned()),
         ("OS_PROJECT_DOMAIN_NAME", "Default".to_owned()),
-        ("OS_REGION_NAME", "RegionOne".to_owned()),
+        ("OS_REGION_NAME", config.identity.region.clone()),
     ]
     .into()
 }

@@ -1,5 +1,9 @@
 //! From a commit to the agent and back: store, realize, the feed's server and its client, over a real connection.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: helpers outside of its functions may panic too"
+)]
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
