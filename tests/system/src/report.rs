@@ -90,10 +90,10 @@ impl Report {
     ) {
         let (expected, happened) = (expected.to_string(), happened.to_string());
         let mark = self.mark(holds);
-        let seen = if holds && expected == happened {
-            expected.clone()
-        } else {
-            format!("{happened} (expected: {expected})")
+        let seen = match (holds, expected == happened) {
+            (true, true) => happened.clone(),
+            (true, false) => format!("{happened} {}", self.paint("2", &format!("({expected})"))),
+            (false, _) => format!("{happened}, expected: {expected}"),
         };
         self.line(&format!("    {mark} {what}: {seen}"));
         let (chapter, what) = (self.chapter, what.to_owned());
