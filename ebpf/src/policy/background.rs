@@ -62,13 +62,17 @@ pub(super) struct Background {
 }
 
 impl Background {
-    pub(super) fn start(maps: Arc<PolicyMaps>, places: PartPlaces) -> io::Result<Self> {
+    pub(super) fn start(
+        maps: Arc<PolicyMaps>,
+        places: PartPlaces,
+        parts_min: usize,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("policy-compile".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || work(&of_thread, &maps, &places))?;
+            .spawn(move || work(&of_thread, &maps, &places, parts_min))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -119,10 +123,10 @@ pub(super) fn target(maps: &PolicyMaps) -> Target {
     }
 }
 
-fn work(shared: &Shared, maps: &PolicyMaps, places: &PartPlaces) {
+fn work(shared: &Shared, maps: &PolicyMaps, places: &PartPlaces, parts_min: usize) {
     let target = target(maps);
     while let Some(job) = next_job(shared) {
-        let result = compile(&job.policy, job.domain, &target, places);
+        let result = compile(&job.policy, job.domain, &target, places, parts_min);
         let mut state = shared.lock();
         state.working = false;
         state.done.push(Done {

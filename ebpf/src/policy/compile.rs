@@ -149,10 +149,11 @@ pub(super) fn compile(
     domain: u32,
     target: &Target,
     places: &PartPlaces,
+    parts_min: usize,
 ) -> Result<Compiled, CompileError> {
     let rules = policy.rules.len();
     let mut error = CompileError::TooLarge { rules };
-    let mut parts = 1;
+    let mut parts = parts_min.max(1);
     while parts <= PARTS_MAX {
         let taken = places
             .take(parts - 1)
@@ -194,4 +195,46 @@ pub(super) fn load(insns: &[Insn]) -> Result<Prog, SysError> {
         expected_attach_type: 0,
         insns,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sets::{self, Shape};
+    use std::fmt::Write;
+    use weft_model::EtherType;
+
+    /// Instructions of fixed rule sets. A change is no mistake, but it must be seen: write the table anew with
+    /// `WEFT_REGENERATE=1 cargo test -p weft-ebpf instruction_counts`.
+    #[test]
+    fn instruction_counts_are_those_of_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/policy_instructions.txt");
+        let mut table = String::from("# shape family rules instructions\n");
+        for shape in Shape::ALL {
+            for ethertype in [EtherType::Ipv4, EtherType::Ipv6] {
+                for count in [1, 10, 100, 1_000, 10_000] {
+                    let policy = sets::policy(shape, ethertype, count);
+                    let domain = u32::from(!policy.remote_groups.is_empty());
+                    let programs =
+                        generate(&policy.rules, domain, &Target::default(), &[]).unwrap();
+                    let insns = programs[0].len();
+                    writeln!(table, "{shape:?} {ethertype:?} {count} {insns}").unwrap();
+                }
+            }
+        }
+        if std::env::var_os("WEFT_REGENERATE").is_some() {
+            std::fs::write(path, &table).unwrap();
+        }
+        assert_eq!(table, std::fs::read_to_string(path).unwrap());
+    }
+
+    #[test]
+    fn places_for_parts_are_limited_and_given_back() {
+        let places = PartPlaces::all();
+        let most = usize::try_from(PROGRAM_PARTS_MAX).unwrap();
+        let all = places.take(most).unwrap();
+        assert!(places.take(1).is_none());
+        drop(all);
+        assert_eq!(places.take(most).unwrap().places.len(), most);
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Nothing is attached or pinned; all is gone when it is dropped. It needs root.
 
-use super::{Policy, PolicyError, PolicyKey, PolicyMaps, PolicyTable, Remote};
+use super::{Policy, PolicyError, PolicyKey, PolicyMaps, PolicyTable, Remote, Tuning};
 use crate::sys::{Map, Prog, SysError, TestRun};
 use aya::programs::SchedClassifier;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +71,8 @@ impl Policy {
     }
 }
 
-fn groups_of(
+/// The groups of the policy that the tuple's remote address is in.
+pub(super) fn groups_of(
     policy: &Policy,
     tuple: &Tuple,
     members: &BTreeSet<SecurityGroupMember>,
@@ -102,6 +103,7 @@ pub struct Harness {
     questions: Map,
     /// Kept open: a program array is emptied when its last descriptor is closed.
     programs: Map,
+    rules: Map,
 }
 
 fn load_error(error: impl std::error::Error + Send + Sync + 'static) -> HarnessError {
@@ -144,12 +146,21 @@ impl Harness {
     /// # Errors
     /// The kernel refuses (root is needed).
     pub fn load() -> Result<Self, HarnessError> {
+        Self::load_tuned(Tuning::default(), false)
+    }
+
+    /// As [`Harness::load`], with another tuning; `broken` lets the compiler take a wrong map for the walks, so that
+    /// the verifier refuses what it makes.
+    ///
+    /// # Errors
+    /// As [`Harness::load`].
+    pub fn load_tuned(tuning: Tuning, broken: bool) -> Result<Self, HarnessError> {
         let mut object = aya::EbpfLoader::new().load(OBJECT).map_err(load_error)?;
         // The programs name the maps by descriptors that `take_map` closes: they are loaded first.
         let entry = take_program(&mut object, "harness_in")?;
         let many = take_program(&mut object, "harness_many")?;
         let continuation = take_program(&mut object, "harness_out")?;
-        let maps = PolicyMaps {
+        let mut maps = PolicyMaps {
             interpreter: take_program(&mut object, "policy_interpreter")?,
             programs: take_map(&mut object, "policy_programs")?,
             rules: take_map(&mut object, "policy_rules")?,
@@ -158,14 +169,19 @@ impl Harness {
             stages: take_map(&mut object, "stages")?,
         };
         maps.stages.set_fd(0, continuation.as_fd())?;
+        if broken {
+            maps.walks = maps.stages.try_clone()?;
+        }
         let programs = maps.programs.try_clone()?;
+        let rules = maps.rules.try_clone()?;
         let questions = take_map(&mut object, "questions")?;
         Ok(Self {
-            table: PolicyTable::open(maps)?,
+            table: PolicyTable::open_tuned(maps, tuning)?,
             entry,
             many,
             questions,
             programs,
+            rules,
         })
     }
 
@@ -252,13 +268,31 @@ impl Harness {
         self.table.slot(&key).ok_or(HarnessError::Missing("slot"))
     }
 
-    /// Whether a slot is served by a compiled program.
+    /// The kernel's number of the program in a slot, if it is compiled.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn is_compiled(&self, slot: u32) -> Result<bool, HarnessError> {
-        Ok(self.programs.lookup(&slot.to_ne_bytes())?.is_some())
+    pub fn program_id(&self, slot: u32) -> Result<Option<u32>, HarnessError> {
+        Ok(self
+            .programs
+            .lookup(&slot.to_ne_bytes())?
+            .map(|bytes| id_of(&bytes)))
     }
+
+    /// The kernel's number of the rule table in a slot.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn table_id(&self, slot: u32) -> Result<Option<u32>, HarnessError> {
+        Ok(self
+            .rules
+            .lookup(&slot.to_ne_bytes())?
+            .map(|bytes| id_of(&bytes)))
+    }
+}
+
+fn id_of(bytes: &[u8]) -> u32 {
+    bytes.try_into().map_or(0, u32::from_ne_bytes)
 }
 
 /// A `PolicyWalk` that asks.

@@ -305,3 +305,220 @@ fn ports(rule: &SecurityGroupRule) -> (u16, u16) {
         }) => (first, last),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use weft_model::{AddressGroup, AddressGroupId, Epoch, SecurityGroup, SecurityGroupMember};
+
+    const V4: EtherType = EtherType::Ipv4;
+    const V6: EtherType = EtherType::Ipv6;
+
+    fn group(n: u128) -> SecurityGroupId {
+        Uuid::from_u128(n).into()
+    }
+
+    fn snapshot() -> HostSnapshot {
+        let mut snapshot = HostSnapshot::empty("h".parse().unwrap(), Epoch(Uuid::nil()));
+        snapshot
+            .security_groups
+            .insert(group(1), SecurityGroup { stateful: true });
+        snapshot
+    }
+
+    fn any(ethertype: EtherType) -> SecurityGroupRule {
+        SecurityGroupRule {
+            security_group_id: group(1),
+            direction: Direction::Ingress,
+            ethertype,
+            protocol: None,
+            port_range: None,
+            remote: weft_model::Remote::Any,
+        }
+    }
+
+    fn put(snapshot: &mut HostSnapshot, id: u128, rule: SecurityGroupRule) {
+        snapshot
+            .security_group_rules
+            .insert(Uuid::from_u128(id).into(), rule);
+    }
+
+    fn lowered(snapshot: &HostSnapshot, ethertype: EtherType) -> Result<Policy, LowerError> {
+        lower(
+            snapshot,
+            &BTreeSet::from([group(1), group(2)]),
+            Direction::Ingress,
+            ethertype,
+        )
+    }
+
+    #[test]
+    fn indexes_are_in_order_of_uuid_over_all_groups() {
+        let mut s = snapshot();
+        put(
+            &mut s,
+            30,
+            SecurityGroupRule {
+                protocol: Some(6),
+                ..any(V4)
+            },
+        );
+        put(
+            &mut s,
+            20,
+            SecurityGroupRule {
+                security_group_id: group(2),
+                protocol: Some(17),
+                ..any(V4)
+            },
+        );
+        put(&mut s, 10, any(V6));
+        put(
+            &mut s,
+            11,
+            SecurityGroupRule {
+                direction: Direction::Egress,
+                ..any(V4)
+            },
+        );
+        put(
+            &mut s,
+            12,
+            SecurityGroupRule {
+                security_group_id: group(3),
+                ..any(V4)
+            },
+        );
+        let policy = lowered(&s, V4).unwrap();
+        assert_eq!(policy.rule_ids, [20, 30].map(|n| Uuid::from_u128(n).into()));
+        let got: Vec<_> = policy
+            .rules
+            .iter()
+            .map(|r| (r.rule_index, r.protocol))
+            .collect();
+        assert_eq!(got, [(0, Some(17)), (1, Some(6))]);
+    }
+
+    #[test]
+    fn icmp_is_type_and_code_and_protocol_1_is_58_in_ipv6() {
+        let icmp = |first, last| Some(PortRange { first, last });
+        for (ethertype, protocol, range, want) in [
+            (V4, 1, None, Some((1, Rule::PORTS_ANY))),
+            (V4, 1, icmp(8, None), Some((1, (0x800, 0x8ff)))),
+            (V4, 1, icmp(3, Some(4)), Some((1, (0x304, 0x304)))),
+            (V4, 1, icmp(255, Some(255)), Some((1, (0xffff, 0xffff)))),
+            (V6, 1, icmp(128, None), Some((58, (0x8000, 0x80ff)))),
+            (V6, 58, icmp(128, Some(0)), Some((58, (0x8000, 0x8000)))),
+            (V4, 58, None, Some((58, Rule::PORTS_ANY))),
+            (V4, 58, icmp(0, None), None),
+            (V4, 6, icmp(80, Some(90)), Some((6, (80, 90)))),
+        ] {
+            let mut s = snapshot();
+            let rule = SecurityGroupRule {
+                protocol: Some(protocol),
+                port_range: range,
+                ..any(ethertype)
+            };
+            put(&mut s, 1, rule);
+            let policy = lowered(&s, ethertype).unwrap();
+            let got = policy.rules.first().map(|r| (r.protocol.unwrap(), r.ports));
+            assert_eq!(got, want, "{ethertype:?} {protocol} {range:?}");
+        }
+    }
+
+    #[test]
+    fn address_groups_and_wide_members_are_written_out_and_single_members_are_not() {
+        let mut s = snapshot();
+        let addresses = ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"].map(|a| a.parse().unwrap());
+        let address_group = AddressGroupId(Uuid::nil());
+        s.address_groups.insert(
+            address_group,
+            AddressGroup {
+                addresses: addresses.to_vec(),
+            },
+        );
+        let remote = weft_model::Remote::AddressGroup(address_group);
+        put(&mut s, 1, SecurityGroupRule { remote, ..any(V4) });
+        put(
+            &mut s,
+            2,
+            SecurityGroupRule {
+                remote: weft_model::Remote::Group(group(9)),
+                ..any(V4)
+            },
+        );
+        for address in ["198.51.100.7/32", "198.51.100.0/28", "2001:db8::/64"] {
+            let address = address.parse().unwrap();
+            let member = SecurityGroupMember {
+                security_group_id: group(9),
+                address,
+            };
+            s.security_group_members.insert(member);
+        }
+        let policy = lowered(&s, V4).unwrap();
+        let prefix = |a: [u8; 4], mask: u32| Remote::Prefix {
+            address: [u32::from_be_bytes(a), 0, 0, 0],
+            mask: [mask, 0, 0, 0],
+        };
+        let got: Vec<_> = policy
+            .rules
+            .iter()
+            .map(|r| (r.rule_index, r.remote))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                (0, prefix([10, 0, 0, 0], 0xff00_0000)),
+                (0, prefix([192, 0, 2, 1], u32::MAX)),
+                (1, Remote::Group(0)),
+                (1, prefix([198, 51, 100, 0], 0xffff_fff0)),
+            ]
+        );
+        assert_eq!(policy.remote_groups, [group(9)]);
+    }
+
+    #[test]
+    fn an_ipv6_prefix_is_four_words() {
+        let words = prefix_words("2001:db8:0:8000::/49".parse().unwrap());
+        assert_eq!(words.0, [0x2001_0db8, 0x8000, 0, 0]);
+        assert_eq!(words.1, [u32::MAX, 0xffff_8000, 0, 0]);
+        assert_eq!(prefix("::/0".parse().unwrap()), Remote::Any);
+    }
+
+    #[test]
+    fn rules_and_remote_groups_are_limited() {
+        let address = |n: u32| ipnet::Ipv4Net::new_assert(n.into(), 32).into();
+        let address_group = AddressGroupId(Uuid::nil());
+        let remote = weft_model::Remote::AddressGroup(address_group);
+        for (count, good) in [
+            (limits::RULES_PER_POLICY_MAX, true),
+            (limits::RULES_PER_POLICY_MAX + 1, false),
+        ] {
+            let mut s = snapshot();
+            let addresses = (0..u32::try_from(count).unwrap()).map(address).collect();
+            s.address_groups
+                .insert(address_group, AddressGroup { addresses });
+            put(&mut s, 1, SecurityGroupRule { remote, ..any(V4) });
+            assert_eq!(lowered(&s, V4).is_ok(), good, "{count} rules");
+        }
+        for (count, good) in [(256u128, true), (257, false)] {
+            let mut s = snapshot();
+            for n in 0..count {
+                put(
+                    &mut s,
+                    n,
+                    SecurityGroupRule {
+                        remote: weft_model::Remote::Group(group(n)),
+                        ..any(V4)
+                    },
+                );
+            }
+            let policy = lowered(&s, V4);
+            assert_eq!(policy.is_ok(), good, "{count} remote groups");
+            assert!(
+                policy.is_err() || policy.is_ok_and(|p| p.rules[255].remote == Remote::Group(255))
+            );
+        }
+    }
+}

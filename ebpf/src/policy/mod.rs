@@ -28,4 +28,6 @@ mod tree;
 
 pub use compile::CompileError;
 pub use lower::{LowerError, Policy, PolicyKey, Remote, Rule, address_words, lower};
-pub use table::{CompileReport, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable};
+pub use table::{
+    CompileReport, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable, Tuning,
+};

@@ -24,6 +24,24 @@ use weft_model::{Direction, EtherType, HostSnapshot, SecurityGroupMember, Securi
 /// Policies of up to so many rules are left to the interpreter: a program would cost memory and win nothing.
 pub const INTERPRETED_RULES_MAX: usize = 16;
 
+/// What is compiled, and how. The default is what serves best; tests ask for the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Policies of up to so many rules are left to the interpreter.
+    pub interpreted_rules_max: usize,
+    /// Programs that a policy becomes at least (1 to 8).
+    pub parts_min: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            interpreted_rules_max: INTERPRETED_RULES_MAX,
+            parts_min: 1,
+        }
+    }
+}
+
 /// The objects of the stages' programs that policies live in.
 #[derive(Debug)]
 pub struct PolicyMaps {
@@ -94,6 +112,7 @@ pub struct PolicyTable {
     retired: Vec<TakenPlaces>,
     members: Members,
     generation: u64,
+    tuning: Tuning,
     background: Background,
 }
 
@@ -112,6 +131,14 @@ impl PolicyTable {
     /// # Errors
     /// The kernel refuses, or there is no thread to be had.
     pub fn open(maps: PolicyMaps) -> Result<Self, PolicyError> {
+        Self::open_tuned(maps, Tuning::default())
+    }
+
+    /// As [`PolicyTable::open`], with another tuning.
+    ///
+    /// # Errors
+    /// As [`PolicyTable::open`].
+    pub fn open_tuned(maps: PolicyMaps, tuning: Tuning) -> Result<Self, PolicyError> {
         let maps = Arc::new(maps);
         maps.programs
             .set_fd(PROGRAM_INTERPRETER, maps.interpreter.as_fd())?;
@@ -124,7 +151,8 @@ impl PolicyTable {
         let places = PartPlaces::all();
         let inherited_parts = places.take_used(&maps.programs)?;
         let members = Members::open(&maps.members)?;
-        let background = Background::start(maps.clone(), places).map_err(PolicyError::Thread)?;
+        let background = Background::start(maps.clone(), places, tuning.parts_min)
+            .map_err(PolicyError::Thread)?;
         Ok(Self {
             maps,
             entries: BTreeMap::new(),
@@ -134,6 +162,7 @@ impl PolicyTable {
             retired: Vec::new(),
             members,
             generation: 0,
+            tuning,
             background,
         })
     }
@@ -261,7 +290,7 @@ impl PolicyTable {
     }
 
     fn schedule(&self, entry: &Entry) {
-        if entry.policy.rules.len() <= INTERPRETED_RULES_MAX {
+        if entry.policy.rules.len() <= self.tuning.interpreted_rules_max {
             self.background.forget(entry.slot);
             return;
         }

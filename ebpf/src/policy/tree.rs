@@ -413,7 +413,7 @@ fn build_cut(rules: Vec<Boxed>, region: Region, bounds: Bounds, cut: Cut) -> Nod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::harness::Tuple;
+    use crate::policy::harness::{Tuple, groups_of};
     use crate::policy::sets::{self, Shape};
     use std::collections::BTreeSet;
     use weft_model::EtherType;
@@ -474,81 +474,92 @@ mod tests {
         }
     }
 
-    fn shape(node: &Node) -> (usize, usize, usize, usize) {
+    /// Rules in all leaves together.
+    fn rules_of(node: &Node) -> usize {
         match node {
-            Node::Cut { left, right, .. } => {
-                let (l, r) = (shape(left), shape(right));
-                (l.0 + r.0, l.1.max(r.1), l.2 + r.2, 1 + l.3.max(r.3))
-            }
-            Node::Both { first, second } => {
-                let (l, r) = (shape(first), shape(second));
-                (l.0 + r.0, l.1.max(r.1), l.2 + r.2 + 1, 1 + l.3 + r.3)
-            }
-            Node::Leaf { rules, .. } => (rules.len(), rules.len(), 0, 1),
-            Node::Groups { parts } => {
-                let shapes: Vec<_> = parts.iter().map(|(_, part)| shape(part)).collect();
-                (
-                    shapes.iter().map(|s| s.0).sum(),
-                    shapes.iter().map(|s| s.1).max().unwrap_or(0),
-                    shapes.iter().map(|s| s.2).sum(),
-                    shapes.iter().map(|s| s.3).sum(),
-                )
+            Node::Cut { left, right, .. } => rules_of(left) + rules_of(right),
+            Node::Both { first, second } => rules_of(first) + rules_of(second),
+            Node::Leaf { rules, .. } => rules.len(),
+            Node::Groups { parts } => parts.iter().map(|(_, part)| rules_of(part)).sum(),
+        }
+    }
+
+    fn question<'a>(tuple: &Tuple, groups: &'a [bool; 256]) -> Walk<'a> {
+        let Tuple {
+            protocol,
+            port,
+            remote,
+        } = *tuple;
+        let [a, b, c, d] = remote;
+        let fields = [protocol.into(), port.into(), a, b, c, d];
+        Walk {
+            fields,
+            groups,
+            answer: u32::MAX,
+            steps: 0,
+        }
+    }
+
+    /// Packets of each set.
+    const TUPLES: u32 = 200;
+
+    /// Steps (cuts taken and rules compared): the mean, and the worst.
+    fn steps(shape: Shape, ethertype: EtherType, count: u32) -> (usize, usize) {
+        let policy = sets::policy(shape, ethertype, count);
+        let members = sets::members(ethertype, 500);
+        let members = if shape == Shape::Groups {
+            members
+        } else {
+            BTreeSet::new()
+        };
+        let tree = Node::of(&policy.rules);
+        assert!(rules_of(&tree) <= policy.rules.len() * GROWTH_MAX + LEAF_RULES);
+        let (mut sum, mut worst) = (0, 0);
+        for tuple in sets::tuples(&policy, &members, TUPLES) {
+            let mut groups = [false; 256];
+            groups_of(&policy, &tuple, &members)
+                .iter()
+                .for_each(|bit| groups[usize::from(*bit)] = true);
+            let mut walk = question(&tuple, &groups);
+            walk.walk(&tree);
+            let answer = Some(walk.answer).filter(|answer| *answer != u32::MAX);
+            assert_eq!(
+                answer,
+                policy.answer(&tuple, &members),
+                "{shape:?} {tuple:?}"
+            );
+            (sum, worst) = (sum + walk.steps, worst.max(walk.steps));
+        }
+        (sum / TUPLES as usize, worst)
+    }
+
+    #[test]
+    fn ten_thousand_rules_of_any_shape_take_few_steps() {
+        for ethertype in [EtherType::Ipv4, EtherType::Ipv6] {
+            for shape in Shape::ALL {
+                let (mean, worst) = steps(shape, ethertype, 10_000);
+                assert!(mean <= 36, "{shape:?} {ethertype:?}: {mean} steps");
+                assert!(
+                    worst <= 400,
+                    "{shape:?} {ethertype:?}: {worst} steps at worst"
+                );
             }
         }
     }
 
     #[test]
-    fn stats() {
-        for ethertype in [EtherType::Ipv4, EtherType::Ipv6] {
-            for s in Shape::ALL {
-                let policy = sets::policy(s, ethertype, 10_000);
-                let members = if s == Shape::Groups {
-                    sets::members(ethertype, 500)
-                } else {
-                    BTreeSet::new()
-                };
-                let start = std::time::SystemTime::now();
-                let tree = Node::of(&policy.rules);
-                let took = start.elapsed();
-                let tuples = sets::tuples(&policy, &members, 1000);
-                let mut steps: Vec<usize> = Vec::new();
-                for Tuple {
-                    protocol,
-                    port,
-                    remote,
-                } in &tuples
-                {
-                    let mut groups = [false; 256];
-                    for m in &members {
-                        if crate::policy::address_words(m.address.addr()) == *remote {
-                            groups[m.security_group_id.0.as_u128() as usize] = true;
-                        }
-                    }
-                    let mut w = Walk {
-                        fields: [
-                            (*protocol).into(),
-                            (*port).into(),
-                            remote[0],
-                            remote[1],
-                            remote[2],
-                            remote[3],
-                        ],
-                        groups: &groups,
-                        answer: u32::MAX,
-                        steps: 0,
-                    };
-                    w.walk(&tree);
-                    steps.push(w.steps);
-                }
-                steps.sort();
-                let (rules, leaf, both, depth) = shape(&tree);
-                println!(
-                    "{ethertype:?} {s:?}: rules {rules} leaf {leaf} both {both} longest {depth}; steps mean {} p99 {} max {} {took:?}",
-                    steps.iter().sum::<usize>() / steps.len(),
-                    steps[990],
-                    steps[999]
-                );
+    fn random_small_sets_answer_as_the_list_does() {
+        for shape in Shape::ALL {
+            for count in (0..40).chain([64, 100, 200]) {
+                steps(shape, EtherType::Ipv4, count);
             }
         }
+    }
+
+    #[test]
+    fn a_rule_without_ports_between_its_ends_matches_nothing() {
+        let mut rule = sets::policy(Shape::Lines, EtherType::Ipv4, 1).rules[0];
+        rule.ports = (2, 1);
+        assert_eq!(rules_of(&Node::of(&[rule])), 0);
     }
 }
