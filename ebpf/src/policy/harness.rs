@@ -268,6 +268,14 @@ impl Harness {
         self.table.slot(&key).ok_or(HarnessError::Missing("slot"))
     }
 
+    /// Whether a slot is served by a compiled program.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn is_compiled(&self, slot: u32) -> Result<bool, HarnessError> {
+        Ok(self.program_id(slot)?.is_some())
+    }
+
     /// The kernel's number of the program in a slot, if it is compiled.
     ///
     /// # Errors
