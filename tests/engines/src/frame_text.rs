@@ -10,7 +10,8 @@
 //! Lengths and checksums are right unless a word says otherwise. `with WORDS` in an expected frame is the frame sent, with
 //! these words instead of its own.
 //!
-//! Words: `eth S>D`, `vlan N`, `type HEX`, `hex BYTES` (behind both MACs), `pad N`, `cut N`; `arp ask|tell TARGET from SENDER
+//! Words: `frame HEX` (all of it), `eth S>D`, `vlan N`, `type HEX`, `hex BYTES` (behind both MACs), `pad N`, `cut N`, `poke
+//! AT:HEX` (bytes overwritten at last); `arp ask|tell TARGET from SENDER
 //! [hw MAC] [to MAC]`; `ip S>D`, `ttl N`, `options N` (IPv4, bytes), `ext N,N` (IPv6 headers of 8 bytes), `frag ID:OFFSET[+]`,
 //! `total N`; `tcp S>D FLAGS`, `udp|udplite|sctp|dccp S>D`, `echo ID`, `pong ID`, `icmp TYPE/CODE [id N] [rest N]`, `ns|na
 //! TARGET [lladdr MAC] [flags rso]`, `rs`, `ra`, `proto N`; `data N`, `nosum`, `about (…)`, `bytes HEX` (layer 4, raw).
@@ -70,6 +71,8 @@ pub struct FrameText {
     no_sum: bool,
     pad: usize,
     cut: Option<usize>,
+    frame: Option<Vec<u8>>,
+    pokes: Vec<(usize, Vec<u8>)>,
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
@@ -148,6 +151,11 @@ impl FrameText {
                 return Some(0);
             }
             "eth" => self.macs = Some(ends(next()?, |w| mac_of(names, w))?),
+            "frame" => self.frame = Some(bytes_of(next()?)?),
+            "poke" => {
+                let (at, hex) = next()?.split_once(':')?;
+                self.pokes.push((at.parse().ok()?, bytes_of(hex)?));
+            }
             "vlan" => self.vlan = Some(next()?.parse().ok()?),
             "type" => self.ethertype = Some(u16::from_str_radix(next()?, 16).ok()?),
             "hex" => self.raw = Some(bytes_of(next()?)?),
@@ -269,6 +277,16 @@ impl FrameText {
     /// # Errors
     /// Something is missing.
     pub fn build(&self) -> Result<Vec<u8>, String> {
+        let mut frame = self.frame.clone().map_or_else(|| self.parts_build(), Ok)?;
+        for (at, bytes) in &self.pokes {
+            for (to, byte) in frame.iter_mut().skip(*at).zip(bytes) {
+                *to = *byte;
+            }
+        }
+        Ok(frame)
+    }
+
+    fn parts_build(&self) -> Result<Vec<u8>, String> {
         let (source, destination) = self.macs.unwrap_or_default();
         let mut frame = [destination, source].concat();
         if let Some(raw) = &self.raw {

@@ -6,6 +6,7 @@
 pub mod ebpf_engine;
 pub mod engine;
 pub mod frame_text;
+pub mod script;
 pub mod snapshot_text;
 pub mod vector;
 

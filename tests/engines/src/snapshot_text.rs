@@ -1,7 +1,7 @@
 //! Snapshots as vectors write them: short names in place of UUIDs and MAC addresses, one line a rule.
 //!
 //! A name expands to a UUID made of a letter for the kind and the name's bytes, so that resources are in the order of their
-//! names; MAC addresses are counted through. What is wrong is refused with the name it is about.
+//! names; MAC addresses are made of the names too. What is wrong is refused with the name it is about.
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -193,9 +193,13 @@ pub struct Expanded {
     pub names: Names,
 }
 
-fn mac(kind: u8, number: usize) -> MacAddress {
-    let [.., high, low] = number.to_be_bytes();
-    MacAddress([0xfa, 0x16, 0x3e, kind, high, low])
+/// A MAC address made of the kind and a hash (FNV-1a) of the name, so that it stays when other resources come and go.
+fn mac(kind: u8, name: &str) -> MacAddress {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
+    let [a, b, c, d] = hash.to_be_bytes();
+    MacAddress([0xfa, kind, a, b, c, d])
 }
 
 /// Expands a text.
@@ -312,8 +316,8 @@ fn pair(text: &str, own: MacAddress) -> Result<AllowedAddressPair, String> {
 }
 
 fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
-    for (number, (name, port)) in (1..).zip(&text.ports) {
-        let mac_address = port.mac.unwrap_or_else(|| mac(1, number));
+    for (name, port) in &text.ports {
+        let mac_address = port.mac.unwrap_or_else(|| mac(1, name));
         let pairs = port
             .pairs
             .iter()
@@ -355,7 +359,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             .ports
             .insert(uuid_of(kind::PORT, name).into(), made);
     }
-    for (number, (name, port)) in (1..).zip(&text.remote_ports) {
+    for (name, port) in &text.remote_ports {
         let host: weft_model::HostName = "elsewhere".parse().map_err(|x| format!("{x}"))?;
         let tunnel_ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
         e.snapshot
@@ -363,7 +367,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             .insert(host.clone(), TunnelHost { tunnel_ip });
         let made = RemotePort {
             network_id: network_id(&port.network),
-            mac_address: mac(5, number),
+            mac_address: mac(5, name),
             fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
             host,
         };
@@ -376,7 +380,6 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
 }
 
 fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
-    let mut number = 0;
     for (name, router) in &text.routers {
         let mut made = Router {
             admin_state_up: router.up,
@@ -385,29 +388,29 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             routes: vec![],
         };
         for (network, ips) in &router.interfaces {
-            number += 1;
             let leg = format!("{name}@{network}");
             made.interfaces.push(RouterInterface {
                 port_id: uuid_of(kind::PORT, &leg).into(),
                 network_id: network_id(network),
-                mac_address: mac(2, number),
+                mac_address: mac(2, &leg),
                 addresses: router_addresses(e, network, ips)?,
             });
-            e.names.insert(leg, mac(2, number));
+            let leg_mac = mac(2, &leg);
+            e.names.insert(leg, leg_mac);
         }
         if let Some(gateway) = &router.gateway {
-            number += 1;
             let leg = format!("{name}@{}", gateway.network);
             let [first, last] = gateway.ports.unwrap_or([32_768, 65_535]);
             made.gateway = Some(RouterGateway {
                 port_id: uuid_of(kind::PORT, &leg).into(),
                 network_id: network_id(&gateway.network),
-                mac_address: mac(3, number),
+                mac_address: mac(3, &leg),
                 addresses: router_addresses(e, &gateway.network, &gateway.ips)?,
                 enable_snat: gateway.snat,
                 snat_port_block: PortBlock { first, last },
             });
-            e.names.insert(leg, mac(3, number));
+            let leg_mac = mac(3, &leg);
+            e.names.insert(leg, leg_mac);
         }
         for route in &router.routes {
             let wrong = || format!("{route:?} is no route: expected DESTINATION via NEXTHOP");
@@ -425,7 +428,7 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
 }
 
 fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
-    for (number, (name, floating)) in (1..).zip(&text.floating_ips) {
+    for (name, floating) in &text.floating_ips {
         let router_id = uuid_of(kind::ROUTER, &floating.router).into();
         let gateway = e
             .snapshot
@@ -438,7 +441,7 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         let made = FloatingIp {
             floating_network_id,
             floating_ip_address: floating.address,
-            mac_address: mac(4, number),
+            mac_address: mac(4, name),
             router_id,
             port_id: uuid_of(kind::PORT, &floating.port).into(),
             fixed_ip_address: floating.fixed,

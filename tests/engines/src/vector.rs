@@ -1,18 +1,15 @@
 //! Vectors: files of cases, each a snapshot and a script of frames with what must become of them.
 //!
-//! A script's lines: `INGRESS: FRAME => VERDICT` (a port's name, or `uplink NETWORK`; `INGRESS*N` sends the frame N times and
-//! judges the last), `now SECONDS`, `neighbour NETWORK ADDRESS MAC`, `change PATH VALUE` (a TOML value put into the snapshot's
-//! text, or `gone`), `sessions N`. Verdicts: `drop REASON`, `pass`, `service KIND`, and `deliver PORT FRAME`, `uplink NETWORK
+//! A script's lines are those of [`crate::script`]. Verdicts: `drop REASON`, `pass`, `service KIND`, and `deliver PORT FRAME`, `uplink NETWORK
 //! FRAME`, `reply FRAME`, where FRAME is a frame's words, `same`, or `with WORDS`. Behind a verdict: `+N` or `-N`, by how much
 //! the number of sessions changes (else it must not), and `by RULE`, rules that must have allowed it.
 
 use crate::engine::{EngineUnderTest, Limits, Observed};
 use crate::frame_text::{self, FrameText};
-use crate::snapshot_text::{self, Expanded, SnapshotText, kind, name_of, uuid_of};
+use crate::script::{Action, PacketLine, Script, merge};
+use crate::snapshot_text::{kind, name_of, uuid_of};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use weft_dataplane::flow::key::Ingress;
 use weft_dataplane::{Service, Verdict};
 use weft_model::{DropReason, SecurityGroupRuleId};
 
@@ -44,38 +41,6 @@ pub struct Case {
     sessions_per_port_max: Option<u32>,
     /// The lines.
     pub script: String,
-}
-
-/// Puts one table over another; the text `gone` takes a key away.
-fn merge(to: &mut toml::Table, from: &toml::Table) {
-    for (key, value) in from {
-        match (to.get_mut(key), value) {
-            (_, toml::Value::String(text)) if text == "gone" => {
-                to.remove(key);
-            }
-            (Some(toml::Value::Table(to)), toml::Value::Table(from)) => merge(to, from),
-            _ => {
-                to.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-fn expand(table: &toml::Table, revision: u64) -> Result<Expanded, String> {
-    let text: SnapshotText = table
-        .clone()
-        .try_into()
-        .map_err(|e| format!("snapshot: {e}"))?;
-    snapshot_text::expand(&text, revision)
-}
-
-/// What the script is played with.
-struct Play<'a> {
-    engine: &'a mut dyn EngineUnderTest,
-    table: toml::Table,
-    now: Expanded,
-    revision: u64,
-    now_s: u32,
 }
 
 impl VectorFile {
@@ -123,22 +88,40 @@ impl VectorFile {
                 .sessions_per_port_max
                 .unwrap_or(defaults.sessions_per_port_max),
         })?;
-        let now = expand(&table, 1)?;
-        engine.apply(&Arc::new(now.snapshot.clone()))?;
-        let mut play = Play {
-            engine,
-            table,
-            now,
-            revision: 1,
-            now_s: 1_000,
-        };
-        for line in case.script.lines().map(str::trim) {
-            if !line.is_empty() && !line.starts_with('#') {
-                play.line(line)
-                    .map_err(|e| format!("{}: {line}\n{e}", play.engine.name()))?;
-            }
+        let (mut script, first) = Script::new(table)?;
+        engine.apply(&first)?;
+        for line in case.script.lines() {
+            line_play(&mut script, line, engine)
+                .map_err(|e| format!("{}: {line}\n{e}", engine.name()))?;
         }
         Ok(())
+    }
+}
+
+fn line_play(
+    script: &mut Script,
+    line: &str,
+    engine: &mut dyn EngineUnderTest,
+) -> Result<(), String> {
+    match script.read(line)? {
+        Action::Nothing => Ok(()),
+        Action::Apply(snapshot) => engine.apply(&snapshot),
+        Action::Neighbour(network, address, mac) => engine.neighbour_put(network, address, mac),
+        Action::Sessions(count) => {
+            let have = engine.sessions()?;
+            let good = have.len() == count;
+            good.then_some(())
+                .ok_or_else(|| format!("there are {} sessions: {have:#?}", have.len()))
+        }
+        Action::Packet(packet) => {
+            let expected = expected(script, &packet)?;
+            for _ in 1..packet.times {
+                engine.process(packet.ingress, &packet.bytes, script.now_s)?;
+            }
+            let before = engine.sessions()?.len();
+            let observed = engine.process(packet.ingress, &packet.bytes, script.now_s)?;
+            expected.check(&observed, before, engine.sessions()?.len())
+        }
     }
 }
 
@@ -199,118 +182,49 @@ pub fn reasons(script: &str) -> impl Iterator<Item = DropReason> {
     })
 }
 
-impl Play<'_> {
-    fn line(&mut self, line: &str) -> Result<(), String> {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "now" => self.now_s = rest.trim().parse().map_err(|_number| "seconds?")?,
-            "neighbour" => return self.neighbour(rest),
-            "change" => return self.change(rest),
-            "sessions" => {
-                let have = self.engine.sessions()?;
-                if rest.trim().parse() != Ok(have.len()) {
-                    return Err(format!("there are {} sessions: {have:#?}", have.len()));
-                }
-            }
-            _ => return self.packet(line),
-        }
-        Ok(())
-    }
-
-    fn neighbour(&mut self, rest: &str) -> Result<(), String> {
-        let words: Vec<&str> = rest.split_whitespace().collect();
-        let [network, address, mac] = words[..] else {
-            return Err("expected NETWORK ADDRESS MAC".into());
-        };
-        let mac = self.now.names.get(mac).copied().ok_or("no such station")?;
-        let address = address.parse().map_err(|e| format!("{e}"))?;
-        self.engine
-            .neighbour_put(uuid_of(kind::NETWORK, network).into(), address, mac)
-    }
-
-    fn change(&mut self, rest: &str) -> Result<(), String> {
-        let (path, value) = rest.split_once(' ').ok_or("expected PATH VALUE")?;
-        let value = if value.trim() == "gone" {
-            "\"gone\""
+fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
+    let (text, sent, names) = (packet.expected.as_str(), &packet.sent, script.names());
+    let (mut text, mut rules, mut delta) = (text, Vec::new(), 0);
+    while let Some((before, last)) = text.rsplit_once(' ') {
+        if let Some((before, "by")) = before.rsplit_once(' ') {
+            rules.push(SecurityGroupRuleId::from(uuid_of(kind::RULE, last)));
+            text = before;
+        } else if last.starts_with(['+', '-']) && last[1..].parse::<u8>().is_ok() {
+            delta = last.parse::<i64>().map_err(|e| format!("{last}: {e}"))?;
+            text = before;
         } else {
-            value
-        };
-        let text = format!("{path} = {value}");
-        let over: toml::Table = text.parse().map_err(|e| format!("{text}: {e}"))?;
-        merge(&mut self.table, &over);
-        self.revision += 1;
-        self.now = expand(&self.table, self.revision)?;
-        self.engine.apply(&Arc::new(self.now.snapshot.clone()))
-    }
-
-    fn packet(&mut self, line: &str) -> Result<(), String> {
-        let (from, rest) = line
-            .split_once(": ")
-            .ok_or("expected INGRESS: FRAME => VERDICT")?;
-        let (frame, expected) = rest.split_once("=>").ok_or("expected => VERDICT")?;
-        let (from, times) = match from.split_once('*') {
-            Some((from, times)) => (from, times.parse().map_err(|_number| "how often?")?),
-            None => (from, 1),
-        };
-        let ingress = match from.strip_prefix("uplink ") {
-            Some(network) => Ingress::Network(uuid_of(kind::NETWORK, network).into()),
-            None => Ingress::Port(uuid_of(kind::PORT, from).into()),
-        };
-        let sent = frame_text::parse(frame, FrameText::default(), &self.now.names)?;
-        let bytes = sent.build()?;
-        for _ in 1..times {
-            self.engine.process(ingress, &bytes, self.now_s)?;
+            break;
         }
-        let before = self.engine.sessions()?.len();
-        let observed = self.engine.process(ingress, &bytes, self.now_s)?;
-        let after = self.engine.sessions()?.len();
-        let expected = self.expected(expected.trim(), &sent)?;
-        expected.check(&observed, before, after)
     }
-
-    fn expected(&self, text: &str, sent: &FrameText) -> Result<Expected, String> {
-        let (mut text, mut rules, mut delta) = (text, Vec::new(), 0);
-        while let Some((before, last)) = text.rsplit_once(' ') {
-            if let Some((before, "by")) = before.rsplit_once(' ') {
-                rules.push(SecurityGroupRuleId::from(uuid_of(kind::RULE, last)));
-                text = before;
-            } else if last.starts_with(['+', '-']) && last[1..].parse::<u8>().is_ok() {
-                delta = last.parse::<i64>().map_err(|e| format!("{last}: {e}"))?;
-                text = before;
-            } else {
-                break;
-            }
-        }
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let target = rest.split(' ').next().unwrap_or_default();
-        let frame = |words: &str| match (words, words.strip_prefix("with ")) {
-            ("same", _) => sent.build(),
-            (_, Some(words)) => frame_text::parse(words, sent.clone(), &self.now.names)?.build(),
-            (_, None) => frame_text::parse(words, FrameText::default(), &self.now.names)?.build(),
-        };
-        let verdict = match word {
-            "drop" => Verdict::Drop(reason(rest)?),
-            "pass" => Verdict::Pass,
-            "service" => Verdict::Service(service(rest)?),
-            "deliver" => Verdict::Deliver {
-                port: uuid_of(kind::PORT, target).into(),
-                frame: frame(rest_of(rest))?,
-            },
-            "uplink" => Verdict::Uplink {
-                network: uuid_of(kind::NETWORK, target).into(),
-                frame: frame(rest_of(rest))?,
-            },
-            "reply" => Verdict::Reply {
-                frame: frame(rest)?,
-            },
-            _ => return Err(format!("no such verdict: {word:?}")),
-        };
-        Ok(Expected {
-            verdict,
-            delta,
-            rules,
-        })
-    }
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let target = rest.split(' ').next().unwrap_or_default();
+    let frame = |words: &str| match (words, words.strip_prefix("with ")) {
+        ("same", _) => sent.build(),
+        (_, Some(words)) => frame_text::parse(words, sent.clone(), names)?.build(),
+        (_, None) => frame_text::parse(words, FrameText::default(), names)?.build(),
+    };
+    let verdict = match word {
+        "drop" => Verdict::Drop(reason(rest)?),
+        "pass" => Verdict::Pass,
+        "service" => Verdict::Service(service(rest)?),
+        "deliver" => Verdict::Deliver {
+            port: uuid_of(kind::PORT, target).into(),
+            frame: frame(rest_of(rest))?,
+        },
+        "uplink" => Verdict::Uplink {
+            network: uuid_of(kind::NETWORK, target).into(),
+            frame: frame(rest_of(rest))?,
+        },
+        "reply" => Verdict::Reply {
+            frame: frame(rest)?,
+        },
+        _ => return Err(format!("no such verdict: {word:?}")),
+    };
+    Ok(Expected {
+        verdict,
+        delta,
+        rules,
+    })
 }
 
 fn rest_of(text: &str) -> &str {
@@ -376,10 +290,12 @@ pub fn verdict_text(verdict: &Verdict) -> String {
         Verdict::Drop(reason) => format!("drop {reason}"),
         Verdict::Pass => "pass".to_owned(),
         Verdict::Service(service) => format!("service {}", service.name()),
-        Verdict::Reply { frame } => format!("reply {}", hex(frame)),
-        Verdict::Deliver { port, frame } => format!("deliver {} {}", name_of(port.0), hex(frame)),
+        Verdict::Reply { frame } => format!("reply frame {}", hex(frame)),
+        Verdict::Deliver { port, frame } => {
+            format!("deliver {} frame {}", name_of(port.0), hex(frame))
+        }
         Verdict::Uplink { network, frame } => {
-            format!("uplink {} {}", name_of(network.0), hex(frame))
+            format!("uplink {} frame {}", name_of(network.0), hex(frame))
         }
     }
 }
