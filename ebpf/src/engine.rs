@@ -12,7 +12,7 @@ use crate::host::{bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{PolicyMaps, PolicyTable};
 use crate::sys::{Map, TestRun, UpdateMode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -73,7 +73,6 @@ pub struct Engine {
     installed: Tables,
     pub(crate) snapshot: Option<HostSnapshot>,
     pub(crate) devices: Devices,
-    topology_revision: u32,
 }
 
 impl Engine {
@@ -103,7 +102,6 @@ impl Engine {
         let policies = PolicyTable::open(policy_maps(&loaded)?)?;
         let mut slots = SlotTables::new(config.ports_max);
         let installed = adopt(&loaded, &mut slots)?;
-        let topology_revision = revision(&loaded.maps.revisions)?;
         let devices = Devices::open(&base, &directory)?;
         Ok(Self {
             config,
@@ -114,7 +112,6 @@ impl Engine {
             installed,
             snapshot: None,
             devices,
-            topology_revision,
         })
     }
 
@@ -127,27 +124,19 @@ impl Engine {
         for slot in slots.assign(snapshot)? {
             self.collect(slot, None)?;
         }
-        self.policies.apply(snapshot)?;
-        let input = Input {
-            snapshot,
-            slots: &slots,
+        let (tables, policies_changed, changes) = match self.change(snapshot, &slots) {
+            Ok(changed) => changed,
+            Err(error) => {
+                self.restore();
+                return Err(error);
+            }
         };
-        let tables = compile::compile(&input, &|key| self.policies.slot(key));
-        let written = self.write(&tables);
-        if let Err(error) = written {
-            self.restore(&tables);
-            return Err(error);
-        }
-        let changes = written.unwrap_or(0);
         self.slots = slots;
         self.installed = tables;
-        if self
-            .snapshot
-            .as_ref()
-            .is_none_or(|before| enforced_differs(before, snapshot))
-        {
-            self.revise()?;
+        if changes > 0 {
+            self.revise_topology()?;
         }
+        self.revise_ports(&policies_changed)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
         self.devices_settle()?;
@@ -155,6 +144,19 @@ impl Engine {
             changes,
             unsupported: compile::unsupported(snapshot),
         })
+    }
+
+    /// Policies, then tables: the new tables, the policy slots whose rules or members changed, and the count of writes.
+    fn change(
+        &mut self,
+        snapshot: &HostSnapshot,
+        slots: &SlotTables,
+    ) -> Result<(Tables, BTreeSet<u32>, usize), EngineError> {
+        let policies_changed = self.policies.apply(snapshot)?;
+        let input = Input { snapshot, slots };
+        let tables = compile::compile(&input, &|key| self.policies.slot(key));
+        let changes = self.write(&tables)?;
+        Ok((tables, policies_changed, changes))
     }
 
     /// Writes what differs: entries that go first, then what comes, each in the order of the tables.
@@ -181,16 +183,21 @@ impl Engine {
     }
 
     /// Puts back what was in force, as far as the kernel lets us: after a refused write.
-    fn restore(&self, tables: &Tables) {
-        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()) {
+    fn restore(&mut self) {
+        if let Some(before) = &self.snapshot {
+            let _refused = self.policies.apply(before);
+        }
+        for (name, have) in self.installed.iter() {
             let Ok(map) = self.table(name) else { continue };
-            for key in want.keys().filter(|key| !have.contains_key(*key)) {
+            let there = map.keys(usize::MAX).unwrap_or_default();
+            for key in there.iter().filter(|key| !have.contains_key(*key)) {
                 let _refused = delete(map, name, key);
             }
             for (key, value) in have {
                 let _refused = map.update(key, value, UpdateMode::Any);
             }
         }
+        let _refused = self.revise_topology();
     }
 
     fn table(&self, name: &'static str) -> Result<&Map, EngineError> {
@@ -201,12 +208,26 @@ impl Engine {
     }
 
     /// Makes every session look again at what it was computed from, on its next packet.
-    fn revise(&mut self) -> Result<(), EngineError> {
-        self.topology_revision = self.topology_revision.wrapping_add(1);
-        self.loaded
-            .maps
-            .revisions
-            .set(0, &self.topology_revision.to_ne_bytes())?;
+    fn revise_topology(&mut self) -> Result<(), EngineError> {
+        self.revise(0)
+    }
+
+    /// Makes the sessions look again that begin or end at a port with one of these policies.
+    fn revise_ports(&mut self, policies: &BTreeSet<u32>) -> Result<(), EngineError> {
+        if policies.is_empty() {
+            return Ok(());
+        }
+        let touched: Vec<u32> = by_slot::<PortRecord>(&self.installed.ports)
+            .into_iter()
+            .filter(|(_, record)| record.policy.iter().any(|slot| policies.contains(slot)))
+            .map(|(slot, _)| slot + 1)
+            .collect();
+        touched.into_iter().try_for_each(|index| self.revise(index))
+    }
+
+    fn revise(&mut self, index: u32) -> Result<(), EngineError> {
+        let next = revision(&self.loaded.maps.revisions, index)?.wrapping_add(1);
+        self.loaded.maps.revisions.set(index, &next.to_ne_bytes())?;
         Ok(())
     }
 
@@ -344,11 +365,6 @@ fn delete(map: &Map, name: &str, key: &[u8]) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Whether anything but the revision differs.
-fn enforced_differs(before: &HostSnapshot, after: &HostSnapshot) -> bool {
-    !weft_model::SnapshotDelta::between(before, after).is_empty()
-}
-
 fn policy_maps(loaded: &Loaded) -> Result<PolicyMaps, EngineError> {
     const NAME: &str = "policy_interpreter";
     let interpreter = loaded
@@ -365,8 +381,8 @@ fn policy_maps(loaded: &Loaded) -> Result<PolicyMaps, EngineError> {
     })
 }
 
-fn revision(map: &Map) -> Result<u32, EngineError> {
-    let value = map.lookup(&0u32.to_ne_bytes())?.unwrap_or_default();
+fn revision(map: &Map, index: u32) -> Result<u32, EngineError> {
+    let value = map.lookup(&index.to_ne_bytes())?.unwrap_or_default();
     Ok(u32::read_from_bytes(&value).unwrap_or(0))
 }
 
