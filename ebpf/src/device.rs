@@ -327,18 +327,9 @@ impl Engine {
         std::fs::remove_dir_all(&base).map_err(io)?;
         // Other instances may have theirs beside it: only an empty directory goes.
         let _not_empty = std::fs::remove_dir(self.config.bpffs.join("weft"));
-        if self.mounted {
-            let (bpffs, flags) = (
-                self.config.bpffs.clone(),
-                rustix::mount::UnmountFlags::DETACH,
-            );
-            drop(self);
-            rustix::mount::unmount(&bpffs, flags).map_err(|e| EngineError::Io {
-                what: format!("unmount {}", bpffs.display()),
-                source: e.into(),
-            })?;
-        }
-        Ok(())
+        let (bpffs, mounted) = (self.config.bpffs.clone(), self.mounted);
+        drop(self);
+        mounted.undo(&bpffs)
     }
 }
 

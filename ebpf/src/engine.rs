@@ -8,7 +8,7 @@ use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
 use crate::device::Devices;
 use crate::error::EngineError;
 use crate::event::{Event, event};
-use crate::host::{bpffs_mount, check_host};
+use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{PolicyMaps, PolicyTable};
 use crate::sys::{Map, TestRun, UpdateMode};
@@ -66,7 +66,7 @@ pub struct Applied {
 /// The kernel engine.
 pub struct Engine {
     pub(crate) config: EngineConfig,
-    pub(crate) mounted: bool,
+    pub(crate) mounted: Mounted,
     pub(crate) loaded: Loaded,
     pub(crate) policies: PolicyTable,
     pub(crate) slots: SlotTables,

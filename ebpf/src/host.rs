@@ -2,7 +2,7 @@
 
 use crate::error::EngineError;
 use rustix::fs::{StatFs, statfs};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fmt;
 use std::path::Path;
 
@@ -68,22 +68,53 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Makes sure that a bpffs is mounted at `path`; says whether it was mounted just now.
-pub(crate) fn bpffs_mount(path: &Path) -> Result<bool, EngineError> {
+/// What was made to have a bpffs: what the engine removes when it removes everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    mounted: bool,
+    directory: bool,
+}
+
+impl Mounted {
+    /// Unmounts and removes what was made.
+    pub(crate) fn undo(self, path: &Path) -> Result<(), EngineError> {
+        let io = |what: &str, source| EngineError::Io {
+            what: format!("{what} {}", path.display()),
+            source,
+        };
+        if self.mounted {
+            unmount(path, UnmountFlags::DETACH).map_err(|e| io("unmount", e.into()))?;
+        }
+        if self.directory {
+            std::fs::remove_dir(path).map_err(|e| io("remove", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes sure that a bpffs is mounted at `path`; says what that took.
+pub(crate) fn bpffs_mount(path: &Path) -> Result<Mounted, EngineError> {
     let io = |what: &str, error: rustix::io::Errno| EngineError::Io {
         what: format!("{what} {}", path.display()),
         source: error.into(),
     };
+    let directory = !path.exists();
     std::fs::create_dir_all(path).map_err(|source| EngineError::Io {
         what: format!("create directory {}", path.display()),
         source,
     })?;
     let StatFs { f_type, .. } = statfs(path).map_err(|e| io("look at", e))?;
     if u64::try_from(f_type).is_ok_and(|t| t & 0xffff_ffff == BPF_FS_MAGIC) {
-        return Ok(false);
+        return Ok(Mounted {
+            mounted: false,
+            directory: false,
+        });
     }
     mount("bpf", path, "bpf", MountFlags::empty(), None).map_err(|e| io("mount a bpffs at", e))?;
-    Ok(true)
+    Ok(Mounted {
+        mounted: true,
+        directory,
+    })
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ fn sessions_and_slots_survive() {
     drop(engine);
     assert!(!config.bpffs.join("weft").exists(), "nothing is left");
     rustix::mount::unmount(&config.bpffs, rustix::mount::UnmountFlags::DETACH).unwrap();
+    std::fs::remove_dir(&config.bpffs).unwrap();
 }
 
 #[test]
