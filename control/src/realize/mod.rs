@@ -7,6 +7,8 @@
 //! It writes nothing to the store, and knows nothing of how hosts are reached (`feed`).
 
 mod decode;
+#[cfg(test)]
+mod history_tests;
 mod rows;
 mod snapshot;
 #[cfg(test)]
@@ -15,21 +17,27 @@ mod tests;
 pub use decode::RowError;
 
 use crate::feed::Hub;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use rows::Rows;
 use snapshot::Index;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weft_model::Revision;
 
 /// Between two tries while the store does not answer.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Revisions whose changes stay on record: enough for any reconciler that is alive. Older ones are forgotten, as many
+/// at a time.
+const CHANGES_KEPT: u64 = 10_000;
 
 /// Publishes to `hub` what its hosts must do, until `shutdown` is cancelled.
 pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
     let mut nudges = store.subscribe();
     let mut rows: Option<Rows> = None;
+    let mut pruned = Revision(0);
     while !shutdown.is_cancelled() {
         // Marked as seen before anything is read: what is committed from here on is another round.
         nudges.borrow_and_update();
@@ -43,6 +51,12 @@ pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
                 () = tokio::time::sleep(RETRY) => continue,
             }
         }
+        if let Err(error) = prune(&store, hub.revision(), &mut pruned).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "old changes stay on record for now"
+            );
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = hub.wanted() => {}
@@ -53,6 +67,19 @@ pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
             }
         }
     }
+}
+
+/// Forgets old changes once there are enough of them. `pruned` is up to where that was done.
+async fn prune(store: &Store, now: Revision, pruned: &mut Revision) -> Result<(), StoreError> {
+    if now.0 < pruned.0 + 2 * CHANGES_KEPT {
+        return Ok(());
+    }
+    let up_to = Revision(now.0 - CHANGES_KEPT);
+    let mut tx = store.write().await?;
+    store::changes_prune(tx.conn(), up_to).await?;
+    tx.commit().await?;
+    *pruned = up_to;
+    Ok(())
 }
 
 /// Brings the rows up to date and publishes every wanted host's duty.

@@ -769,3 +769,41 @@ async fn a_commit_reaches_the_hub_by_a_nudge() {
     shutdown.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn old_changes_are_forgotten_and_rows_still_come_up_to_date() {
+    let mut cloud = small_cloud().await;
+    let now = cloud.duty("h1").await.revision;
+    let mut pruned = Revision(0);
+    let on_record = async |store: &Store, after: u64| {
+        let mut view = store.read().await.unwrap();
+        store::changes_since(view.conn(), Revision(after), 1_000)
+            .await
+            .unwrap()
+    };
+    // Not yet enough of them; then enough.
+    prune(&cloud.store, now, &mut pruned).await.unwrap();
+    assert!(
+        on_record(&cloud.store, 0)
+            .await
+            .is_some_and(|changes| !changes.is_empty())
+    );
+    pruned = Revision(now.0 - 1);
+    let far = Revision(pruned.0 + 2 * CHANGES_KEPT);
+    prune(&cloud.store, far, &mut pruned).await.unwrap();
+    assert_eq!(pruned, Revision(far.0 - CHANGES_KEPT));
+    assert_eq!(on_record(&cloud.store, 0).await, None);
+    // Rows that lag behind the record are read anew.
+    cloud.rows.revision = Revision(1);
+    cloud
+        .change::<PortRow>(GUEST, |port| port.admin_state_up = false)
+        .await;
+    assert!(
+        cloud
+            .duty("h1")
+            .await
+            .ports
+            .values()
+            .all(|port| !port.admin_state_up)
+    );
+}

@@ -1,0 +1,506 @@
+//! Random histories of the API: after every request the incremental rows are what a full load gives, every host's
+//! snapshot validates, and the delta from the last one leads exactly there.
+
+use super::rows::Rows;
+use super::snapshot::Index;
+use crate::app::config::NetworkConfig;
+use crate::app::error::Error;
+use crate::app::floating_ip::FloatingIp;
+use crate::app::network::Network;
+use crate::app::policy::{Caller, Policy};
+use crate::app::port::Port;
+use crate::app::router::{self, Router};
+use crate::app::security_group::SecurityGroup;
+use crate::app::security_group_rule::SecurityGroupRule;
+use crate::app::subnet::Subnet;
+use crate::app::{App, resource};
+use crate::store::{Durability, Store};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use weft_model::{HostName, HostSnapshot, SnapshotDelta, TunnelHost};
+
+/// One request. Numbers pick among what is there, whatever there is.
+#[derive(Clone, Debug)]
+enum Request {
+    Network {
+        external: bool,
+    },
+    Subnet {
+        network: usize,
+        v6: bool,
+    },
+    Port {
+        network: usize,
+        host: usize,
+        group: usize,
+        pairs: usize,
+    },
+    Router {
+        external: usize,
+    },
+    Group,
+    Rule {
+        group: usize,
+        remote: usize,
+        kind: usize,
+    },
+    FloatingIp {
+        external: usize,
+        port: usize,
+    },
+    InterfaceAdd {
+        router: usize,
+        subnet: usize,
+    },
+    InterfaceRemove {
+        router: usize,
+        subnet: usize,
+    },
+    PortUpdate {
+        port: usize,
+        kind: usize,
+        group: usize,
+    },
+    RouterUpdate {
+        router: usize,
+        kind: usize,
+        external: usize,
+    },
+    FloatingIpUpdate {
+        floating_ip: usize,
+        port: usize,
+    },
+    NetworkUpdate {
+        network: usize,
+        mtu: u32,
+    },
+    SubnetUpdate {
+        subnet: usize,
+        enable_dhcp: bool,
+    },
+    Delete {
+        collection: usize,
+        which: usize,
+    },
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let n = 0usize..64;
+    prop_oneof![
+        2 => any::<bool>().prop_map(|external| Request::Network { external }),
+        3 => (n.clone(), any::<bool>()).prop_map(|(network, v6)| Request::Subnet { network, v6 }),
+        5 => (n.clone(), n.clone(), n.clone(), 0usize..4)
+            .prop_map(|(network, host, group, pairs)| Request::Port { network, host, group, pairs }),
+        2 => n.clone().prop_map(|external| Request::Router { external }),
+        1 => Just(Request::Group),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(group, remote, kind)| Request::Rule { group, remote, kind }),
+        3 => (n.clone(), n.clone()).prop_map(|(external, port)| Request::FloatingIp { external, port }),
+        4 => (n.clone(), n.clone()).prop_map(|(router, subnet)| Request::InterfaceAdd { router, subnet }),
+        1 => (n.clone(), n.clone())
+            .prop_map(|(router, subnet)| Request::InterfaceRemove { router, subnet }),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(port, kind, group)| Request::PortUpdate { port, kind, group }),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(router, kind, external)| Request::RouterUpdate { router, kind, external }),
+        2 => (n.clone(), n.clone())
+            .prop_map(|(floating_ip, port)| Request::FloatingIpUpdate { floating_ip, port }),
+        1 => (n.clone(), 1_280u32..1_500).prop_map(|(network, mtu)| Request::NetworkUpdate { network, mtu }),
+        1 => (n.clone(), any::<bool>())
+            .prop_map(|(subnet, enable_dhcp)| Request::SubnetUpdate { subnet, enable_dhcp }),
+        2 => (n.clone(), n).prop_map(|(collection, which)| Request::Delete { collection, which }),
+    ]
+}
+
+/// A cloud that is driven by its API's rules, and what was made in it.
+struct Cloud {
+    app: App,
+    caller: Caller,
+    _folder: tempfile::TempDir,
+    made: BTreeMap<&'static str, Vec<String>>,
+    rows: Rows,
+    last: BTreeMap<HostName, HostSnapshot>,
+    accepted: usize,
+}
+
+impl Cloud {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
+            .await
+            .unwrap();
+        let rows = Rows::load(&store).await.unwrap();
+        let epoch = store.epoch();
+        let hosts = ["h1", "h2"].map(|name| name.parse::<HostName>().unwrap());
+        let caller = Caller {
+            project_id: "0".repeat(32),
+            roles: vec!["admin".to_owned(), "member".to_owned(), "reader".to_owned()],
+            ..Caller::default()
+        };
+        Self {
+            app: App {
+                store,
+                policy: Policy::default(),
+                config: NetworkConfig::default(),
+            },
+            caller,
+            _folder: folder,
+            made: BTreeMap::new(),
+            rows,
+            last: hosts
+                .map(|host| (host.clone(), HostSnapshot::empty(host, epoch)))
+                .into(),
+            accepted: 0,
+        }
+    }
+
+    /// One of what was made, if anything was.
+    fn pick(&self, kind: &'static str, number: usize) -> Value {
+        let made = self.made.get(kind).map_or(&[][..], Vec::as_slice);
+        if made.is_empty() {
+            json!("00000000-0000-4000-8000-000000000000")
+        } else {
+            json!(made[number % made.len()])
+        }
+    }
+
+    fn text(&self, kind: &'static str, number: usize) -> String {
+        self.pick(kind, number).as_str().unwrap().to_owned()
+    }
+
+    async fn create<R: resource::Resource>(
+        &mut self,
+        kind: &'static str,
+        body: Value,
+    ) -> Result<(), Error> {
+        let made = resource::create::<R>(&self.app, &self.caller, json!({ R::NAME: body })).await?;
+        let object = made.get(R::NAME).unwrap_or(&made);
+        let id = object["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no id in {made}"));
+        self.made.entry(kind).or_default().push(id.to_owned());
+        Ok(())
+    }
+
+    async fn update<R: resource::Resource>(&self, id: &str, body: Value) -> Result<(), Error> {
+        let body = json!({ R::NAME: body });
+        resource::update::<R>(&self.app, &self.caller, id, None, body)
+            .await
+            .map(drop)
+    }
+
+    async fn carry_out(&mut self, number: usize, request: &Request) -> Result<(), Error> {
+        let host = |n: usize| ["h1", "h2", "h1", ""][n % 4];
+        match *request {
+            Request::Network { external: true } => {
+                let body = json!({
+                    "router:external": true, "provider:network_type": "flat",
+                    "provider:physical_network": format!("physnet{number}"),
+                });
+                self.create::<Network>("external", body).await
+            }
+            Request::Network { external: false } => {
+                self.create::<Network>("network", json!({})).await
+            }
+            Request::Subnet { network, v6 } => {
+                let kind = if network % 3 == 0 {
+                    "external"
+                } else {
+                    "network"
+                };
+                let network = self.pick(kind, network);
+                let body = if v6 {
+                    json!({"network_id": network, "ip_version": 6, "cidr": format!("fd00:{number:x}::/64"),
+                           "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"})
+                } else {
+                    json!({"network_id": network, "ip_version": 4, "cidr": format!("10.{}.{}.0/24", number / 256, number % 256)})
+                };
+                self.create::<Subnet>("subnet", body).await
+            }
+            Request::Port {
+                network,
+                host: on,
+                group,
+                pairs,
+            } => {
+                let kind = if network % 5 == 0 {
+                    "external"
+                } else {
+                    "network"
+                };
+                let pairs: Vec<Value> = (0..pairs)
+                    .map(|n| json!({"ip_address": format!("172.16.{n}.{number}/{}", 24 + n)}))
+                    .collect();
+                let mut body = json!({"network_id": self.pick(kind, network), "binding:host_id": host(on),
+                    "device_owner": "compute:nova", "allowed_address_pairs": pairs});
+                if group % 2 == 0 {
+                    body["security_groups"] = json!([self.pick("group", group)]);
+                }
+                self.create::<Port>("port", body).await
+            }
+            Request::Router { external } => {
+                let mut body = json!({});
+                if external % 2 == 0 {
+                    body["external_gateway_info"] =
+                        json!({"network_id": self.pick("external", external)});
+                }
+                self.create::<Router>("router", body).await
+            }
+            Request::Group => {
+                self.create::<SecurityGroup>("group", json!({"name": format!("g{number}")}))
+                    .await
+            }
+            Request::Rule {
+                group,
+                remote,
+                kind,
+            } => {
+                let mut body = json!({"security_group_id": self.pick("group", group)});
+                body["direction"] = json!(["ingress", "egress"][kind % 2]);
+                body["ethertype"] = json!(["IPv4", "IPv6"][kind / 2 % 2]);
+                match kind / 4 % 5 {
+                    0 => {}
+                    1 => {
+                        body["protocol"] = json!(["tcp", "udp", "sctp", "6"][kind % 4]);
+                        body["port_range_min"] = json!(number);
+                        body["port_range_max"] = json!(number + kind);
+                    }
+                    2 => {
+                        body["protocol"] = json!("icmp");
+                        body["port_range_min"] = json!(kind);
+                    }
+                    3 => body["protocol"] = json!(["any", "ipv6-icmp", "255", "vrrp"][kind % 4]),
+                    _ => body["port_range_min"] = json!(7),
+                }
+                match remote % 3 {
+                    0 => {}
+                    1 => body["remote_group_id"] = self.pick("group", remote),
+                    _ => body["remote_ip_prefix"] = json!(["10.0.0.9/8", "fd00::/8"][kind / 2 % 2]),
+                }
+                self.create::<SecurityGroupRule>("rule", body).await
+            }
+            Request::FloatingIp { external, port } => {
+                let mut body = json!({"floating_network_id": self.pick("external", external)});
+                if port % 3 > 0 {
+                    body["port_id"] = self.pick("port", port);
+                }
+                self.create::<FloatingIp>("floating_ip", body).await
+            }
+            Request::InterfaceAdd { router, subnet } => {
+                let body = json!({"subnet_id": self.pick("subnet", subnet)});
+                router::add_interface(&self.app, &self.caller, &self.text("router", router), &body)
+                    .await
+                    .map(drop)
+            }
+            Request::InterfaceRemove { router, subnet } => {
+                let body = json!({"subnet_id": self.pick("subnet", subnet)});
+                router::remove_interface(
+                    &self.app,
+                    &self.caller,
+                    &self.text("router", router),
+                    &body,
+                )
+                .await
+                .map(drop)
+            }
+            Request::PortUpdate { port, kind, group } => {
+                let body = match kind % 6 {
+                    0 => json!({"admin_state_up": kind % 4 == 0}),
+                    1 => json!({"binding:host_id": host(kind / 6)}),
+                    2 => json!({"security_groups": [self.pick("group", group)]}),
+                    3 => json!({"security_groups": [], "port_security_enabled": false}),
+                    4 => json!({"port_security_enabled": true}),
+                    _ => json!({"dns_name": "guest"}),
+                };
+                self.update::<Port>(&self.text("port", port), body).await
+            }
+            Request::RouterUpdate {
+                router,
+                kind,
+                external,
+            } => {
+                let body = match kind % 5 {
+                    0 => json!({"admin_state_up": kind % 2 == 0}),
+                    1 => {
+                        json!({"external_gateway_info": {"network_id": self.pick("external", external)}})
+                    }
+                    2 => json!({"external_gateway_info": {}}),
+                    3 => {
+                        json!({"external_gateway_info": {"network_id": self.pick("external", external), "enable_snat": false}})
+                    }
+                    _ => {
+                        json!({"routes": [{"destination": "198.51.100.0/24", "nexthop": format!("10.0.{}.9", kind)}]})
+                    }
+                };
+                self.update::<Router>(&self.text("router", router), body)
+                    .await
+            }
+            Request::FloatingIpUpdate { floating_ip, port } => {
+                let port = if port % 2 == 0 {
+                    Value::Null
+                } else {
+                    self.pick("port", port)
+                };
+                self.update::<FloatingIp>(
+                    &self.text("floating_ip", floating_ip),
+                    json!({"port_id": port}),
+                )
+                .await
+            }
+            Request::NetworkUpdate { network, mtu } => {
+                self.update::<Network>(&self.text("network", network), json!({"mtu": mtu}))
+                    .await
+            }
+            Request::SubnetUpdate {
+                subnet,
+                enable_dhcp,
+            } => {
+                self.update::<Subnet>(
+                    &self.text("subnet", subnet),
+                    json!({"enable_dhcp": enable_dhcp}),
+                )
+                .await
+            }
+            Request::Delete { collection, which } => self.delete(collection, which).await,
+        }
+    }
+
+    async fn delete(&self, collection: usize, which: usize) -> Result<(), Error> {
+        let (app, caller) = (&self.app, &self.caller);
+        let id = |kind| self.text(kind, which);
+        match collection % 8 {
+            0 => resource::delete::<Network>(app, caller, &id("network"), None).await,
+            1 => resource::delete::<Subnet>(app, caller, &id("subnet"), None).await,
+            2 | 3 => resource::delete::<Port>(app, caller, &id("port"), None).await,
+            4 => resource::delete::<Router>(app, caller, &id("router"), None).await,
+            5 => resource::delete::<SecurityGroup>(app, caller, &id("group"), None).await,
+            6 => resource::delete::<SecurityGroupRule>(app, caller, &id("rule"), None).await,
+            _ => resource::delete::<FloatingIp>(app, caller, &id("floating_ip"), None).await,
+        }
+    }
+
+    async fn check(&mut self) {
+        self.rows.update(&self.app.store).await.unwrap();
+        assert_eq!(
+            self.rows,
+            Rows::load(&self.app.store).await.unwrap(),
+            "incremental and full"
+        );
+        let index = Index::new(&self.rows);
+        let hosts: BTreeSet<HostName> = self.last.keys().cloned().collect();
+        let tunnel = |host: &HostName| {
+            (
+                host.clone(),
+                TunnelHost {
+                    tunnel_ip: "192.0.2.1".parse().unwrap(),
+                },
+            )
+        };
+        let tunnels: BTreeMap<_, _> = hosts.iter().map(tunnel).collect();
+        for (host, last) in &mut self.last {
+            let next = index.snapshot(host, &hosts, &tunnels, self.app.store.epoch());
+            assert_eq!(next.validate(), [], "{host}");
+            let reached = last.apply(SnapshotDelta::between(last, &next)).unwrap();
+            assert_eq!(reached, next, "{host}");
+            *last = next;
+        }
+    }
+
+    async fn play(&mut self, history: &[Request]) {
+        for (number, request) in history.iter().enumerate() {
+            match self.carry_out(number, request).await {
+                Ok(()) => self.accepted += 1,
+                Err(error @ Error::Internal(_)) => panic!("{request:?}: {error}"),
+                Err(_refused) => {}
+            }
+            self.check().await;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_realizes(history in prop::collection::vec(request(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut cloud = Cloud::new().await;
+            cloud.play(&history).await;
+        });
+    }
+}
+
+/// The histories above are worth something only if the API takes a good part of them.
+#[tokio::test]
+async fn a_whole_cloud_can_be_made_of_such_requests() {
+    let mut cloud = Cloud::new().await;
+    let history = [
+        Request::Network { external: true },
+        Request::Network { external: false },
+        Request::Subnet {
+            network: 0,
+            v6: false,
+        },
+        Request::Subnet {
+            network: 1,
+            v6: false,
+        },
+        Request::Subnet {
+            network: 1,
+            v6: true,
+        },
+        Request::Router { external: 0 },
+        Request::InterfaceAdd {
+            router: 0,
+            subnet: 1,
+        },
+        Request::InterfaceAdd {
+            router: 0,
+            subnet: 2,
+        },
+        Request::Group,
+        Request::Rule {
+            group: 0,
+            remote: 1,
+            kind: 4,
+        },
+        Request::Port {
+            network: 1,
+            host: 0,
+            group: 0,
+            pairs: 2,
+        },
+        Request::Port {
+            network: 1,
+            host: 1,
+            group: 1,
+            pairs: 0,
+        },
+        Request::FloatingIp {
+            external: 0,
+            port: 4,
+        },
+    ];
+    cloud.play(&history).await;
+    assert_eq!(cloud.accepted, history.len());
+    let duty = cloud.last.values().next().unwrap();
+    let sizes = [
+        duty.networks.len(),
+        duty.subnets.len(),
+        duty.ports.len(),
+        duty.routers.len(),
+        duty.floating_ips.len(),
+        duty.remote_ports.len(),
+        duty.security_group_members.len(),
+    ];
+    assert_eq!(sizes, [2, 3, 1, 1, 1, 1, 4]);
+    let router = duty.routers.values().next().unwrap();
+    assert!(
+        router.gateway.is_some() && router.interfaces.len() == 2,
+        "{router:?}"
+    );
+}
