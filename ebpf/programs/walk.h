@@ -277,8 +277,15 @@ __noinline int echo_reply(struct __sk_buff *skb)
 		ttl_after = (ttl_protocol & 0xff00) | 64;
 		from = 8 | s->icmp_code << 8;
 		to = s->icmp_code << 8;
-		if (bpf_l3_csum_replace(skb, ETHERNET_BYTES + 10, ttl_protocol, ttl_after, 2) ||
-		    bpf_skb_store_bytes(skb, ETHERNET_BYTES + 8, &ttl_after, 2, 0) ||
+		/* What does not change does not enter: the checksum may be wrong, and must stay as wrong as it is. */
+		if (ttl_protocol != ttl_after &&
+		    bpf_l3_csum_replace(skb, ETHERNET_BYTES + 10, ttl_protocol, ttl_after, 2))
+			return drop(skb, s, REASON_ENGINE_ERROR);
+		if (load32(addresses) != load32(addresses + 4) &&
+		    (bpf_l3_csum_replace(skb, ETHERNET_BYTES + 10, load32(addresses + 4), load32(addresses), 4) ||
+		     bpf_l3_csum_replace(skb, ETHERNET_BYTES + 10, load32(addresses), load32(addresses + 4), 4)))
+			return drop(skb, s, REASON_ENGINE_ERROR);
+		if (bpf_skb_store_bytes(skb, ETHERNET_BYTES + 8, &ttl_after, 2, 0) ||
 		    bpf_skb_store_bytes(skb, ETHERNET_BYTES + 12, addresses, 8, 0))
 			return drop(skb, s, REASON_ENGINE_ERROR);
 	} else {
