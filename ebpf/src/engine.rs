@@ -175,7 +175,7 @@ impl Engine {
                 .iter()
                 .filter(|(key, value)| have.get(*key) != Some(*value))
             {
-                map.update(key, value, UpdateMode::Any)?;
+                put(map, name, key, value)?;
                 changes += 1;
             }
         }
@@ -354,6 +354,18 @@ trait RevTables: Iterator + Sized {
 }
 
 impl<I: Iterator> RevTables for I {}
+
+/// Writes an entry; a full table is told as such.
+fn put(map: &Map, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    map.update(key, value, UpdateMode::Any)
+        .map_err(|error| match error.errno() {
+            Some(libc::E2BIG | libc::ENOSPC) => EngineError::Full {
+                what: name,
+                max: map.info().entries_max as usize,
+            },
+            _ => error.into(),
+        })
+}
 
 /// Deletes an entry; one of an array becomes zero.
 fn delete(map: &Map, name: &str, key: &[u8]) -> Result<(), EngineError> {

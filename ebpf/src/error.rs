@@ -11,8 +11,8 @@ pub enum EngineError {
         /// All that is missing.
         missing: Vec<crate::MissingFeature>,
     },
-    /// The snapshot does not fit the sizes that the engine was opened with, or an id is not known.
-    #[error("{what}: at most {max}")]
+    /// The snapshot does not fit the sizes that the engine was opened with.
+    #[error("too many {what} for this engine: at most {max}")]
     Full {
         /// Which table.
         what: &'static str,

@@ -23,6 +23,10 @@ pub(crate) const LAYOUT: &str = env!("WEFT_LAYOUT");
 /// Lines of the verifier's log that an error carries.
 const VERIFIER_LINES: usize = 24;
 
+/// Remote ports that there is room for. A hash takes 16 bytes for each entry that it may ever hold, so the limit of the
+/// model would cost 150 MiB on every host; until there are tunnels, remote ports are only known to be elsewhere.
+const REMOTE_PORTS: u32 = 65_536;
+
 /// The stages: program and slot.
 const STAGES: &[(&str, u32)] = &[
     ("weft_guest", stage::GUEST),
@@ -127,6 +131,11 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .override_global("sessions_per_port_max", &sizes.sessions_per_port_max, true)
         .map_max_entries("sessions", sizes.sessions_max.saturating_mul(2))
         .map_max_entries("ports", sizes.ports_max)
+        .map_max_entries("fdb", 4 * sizes.ports_max + REMOTE_PORTS)
+        .map_max_entries("owners", 16 * sizes.ports_max + 2 * REMOTE_PORTS)
+        .map_max_entries("router_addresses", 8 * sizes.ports_max)
+        .map_max_entries("floatings", 4 * sizes.ports_max)
+        .map_max_entries("floating_srcs", 4 * sizes.ports_max)
         .map_max_entries("quotas", sizes.ports_max)
         .map_max_entries("revisions", sizes.ports_max + 1)
         .map_max_entries("devices", devices)
