@@ -50,6 +50,8 @@ service_counters! {
     icmp_errors,
     /// ICMP errors not sent, as RFC 1812 4.3.2.7 and RFC 4443 2.4 (e) demand, or because no address of the router fits.
     icmp_errors_withheld,
+    /// Frames of all services that could not be sent: the interface is missing, down or full.
+    frames_unsent,
     /// Events above the rate that one port or network may ask.
     rate_limited,
     /// Events of a kind that no service answers.

@@ -8,26 +8,26 @@ use weft_model::{
     RouterGateway, RouterId, RouterInterface, Segment, Subnet, SubnetId,
 };
 
-pub(super) const PROJECT: NetworkId = NetworkId(Uuid::from_u128(0x10));
-pub(super) const OUTSIDE: NetworkId = NetworkId(Uuid::from_u128(0x11));
-pub(super) const SUBNET4: SubnetId = SubnetId(Uuid::from_u128(0x20));
-pub(super) const SUBNET6: SubnetId = SubnetId(Uuid::from_u128(0x21));
-pub(super) const OUTSIDE4: SubnetId = SubnetId(Uuid::from_u128(0x22));
-pub(super) const OUTSIDE6: SubnetId = SubnetId(Uuid::from_u128(0x23));
-pub(super) const GUEST: PortId = PortId(Uuid::from_u128(0x30));
-pub(super) const OTHER_GUEST: PortId = PortId(Uuid::from_u128(0x31));
-pub(super) const LEG: PortId = PortId(Uuid::from_u128(0x40));
-pub(super) const GATEWAY: PortId = PortId(Uuid::from_u128(0x41));
-pub(super) const ROUTER: RouterId = RouterId(Uuid::from_u128(0x50));
-pub(super) const FLOATING: FloatingIpId = FloatingIpId(Uuid::from_u128(0x60));
+pub(crate) const PROJECT: NetworkId = NetworkId(Uuid::from_u128(0x10));
+pub(crate) const OUTSIDE: NetworkId = NetworkId(Uuid::from_u128(0x11));
+pub(crate) const SUBNET4: SubnetId = SubnetId(Uuid::from_u128(0x20));
+pub(crate) const SUBNET6: SubnetId = SubnetId(Uuid::from_u128(0x21));
+pub(crate) const OUTSIDE4: SubnetId = SubnetId(Uuid::from_u128(0x22));
+pub(crate) const OUTSIDE6: SubnetId = SubnetId(Uuid::from_u128(0x23));
+pub(crate) const GUEST: PortId = PortId(Uuid::from_u128(0x30));
+pub(crate) const OTHER_GUEST: PortId = PortId(Uuid::from_u128(0x31));
+pub(crate) const LEG: PortId = PortId(Uuid::from_u128(0x40));
+pub(crate) const GATEWAY: PortId = PortId(Uuid::from_u128(0x41));
+pub(crate) const ROUTER: RouterId = RouterId(Uuid::from_u128(0x50));
+pub(crate) const FLOATING: FloatingIpId = FloatingIpId(Uuid::from_u128(0x60));
 
-pub(super) const GUEST_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x30]);
-pub(super) const LEG_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x40]);
-pub(super) const GATEWAY_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x41]);
-pub(super) const FLOATING_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x60]);
-pub(super) const HOP_MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+pub(crate) const GUEST_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x30]);
+pub(crate) const LEG_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x40]);
+pub(crate) const GATEWAY_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x41]);
+pub(crate) const FLOATING_MAC: MacAddress = MacAddress([0xfa, 0x16, 0x3e, 0, 0, 0x60]);
+pub(crate) const HOP_MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
 
-pub(super) fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -116,7 +116,7 @@ fn router() -> Router {
 }
 
 /// A valid snapshot.
-pub(super) fn snapshot() -> HostSnapshot {
+pub(crate) fn snapshot() -> HostSnapshot {
     let mut s = HostSnapshot::empty("host1".parse().unwrap(), Epoch(Uuid::from_u128(1)));
     s.networks
         .insert(PROJECT, network(NetworkType::Vxlan, 1_450));

@@ -18,7 +18,7 @@ pub mod ra;
 mod services;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 pub use counters::ServiceCounters;
 pub use services::{EventKind, ServiceEvent, Services};

@@ -214,6 +214,11 @@ impl Services {
         each.into_iter().flatten().min()
     }
 
+    /// A frame of an action could not be sent.
+    pub fn unsent(&mut self) {
+        self.counters.frames_unsent += 1;
+    }
+
     /// What the services did so far.
     #[must_use]
     pub fn counters(&self) -> ServiceCounters {

@@ -13,8 +13,10 @@
 //! Anything else is answered by an HTTP status and an [`Error`].
 
 mod client;
+pub(crate) mod server;
 
 pub use client::{Client, ClientError};
+pub use server::SocketError;
 
 use crate::service::ServiceCounters;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,222 @@
+//! Starts the agent's parts and ends them together.
+
+use crate::clock::now;
+use crate::feed::{self, FeedConfig, FeedStartError, FeedStatus};
+use crate::links::{self, LinksError};
+use crate::owner::{self, Channels, OwnerConfig, OwnerError};
+use crate::service::dhcp;
+use crate::socket::SocketError;
+use crate::socket::server::{Context, Socket};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use weft_ebpf::EngineConfig;
+use weft_model::{HostName, HostReport, HostSnapshot, limits};
+
+/// Reports and questions that wait at most; behind that, reports are merged and who asks waits.
+const CHANNEL_MAX: usize = 16;
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// This host, as in `binding:host_id`.
+    pub host: HostName,
+    /// Names this agent's pins among others on the host.
+    pub instance: String,
+    /// Where a bpffs is, or is to be mounted.
+    pub bpffs: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The interface of each physical network.
+    pub physical_networks: BTreeMap<String, String>,
+    /// Sessions of the host.
+    pub sessions_max: u32,
+    /// Sessions that one port may hold.
+    pub sessions_per_port_max: u32,
+    /// Guest ports of the host.
+    pub ports_max: u32,
+    /// Seconds of a DHCP lease.
+    pub dhcp_lease_s: u32,
+    /// Whether the end removes programs, maps and links; without it packets go on while the agent is away.
+    pub remove_on_stop: bool,
+}
+
+impl AgentConfig {
+    /// The usual paths and limits.
+    #[must_use]
+    pub fn new(host: HostName) -> Self {
+        Self {
+            host,
+            instance: "weft".to_owned(),
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            socket: PathBuf::from(crate::socket::PATH_DEFAULT),
+            physical_networks: BTreeMap::new(),
+            sessions_max: limits::SESSIONS_MAX_DEFAULT,
+            sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
+            dhcp_lease_s: dhcp::LEASE_S_DEFAULT,
+            remove_on_stop: false,
+        }
+    }
+}
+
+/// Where the snapshots come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Control's feed at this address, such as `http://127.0.0.1:9697`; reports go back there.
+    Feed(String),
+    /// From the caller, who has checked them; nobody hears reports.
+    Fixed(watch::Receiver<Option<Arc<HostSnapshot>>>),
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The control socket.
+    #[error("the control socket failed")]
+    Socket(#[from] SocketError),
+    /// The interfaces cannot be watched.
+    #[error("the host's interfaces cannot be watched")]
+    Links(#[from] LinksError),
+    /// The feed's client cannot be started.
+    #[error("the feed failed")]
+    Feed(#[from] FeedStartError),
+    /// The engine's thread.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    /// The engine's thread panicked: a bug.
+    #[error("the engine's thread panicked")]
+    Panicked,
+}
+
+/// Runs the agent until `shutdown` is cancelled or a part fails.
+///
+/// # Errors
+/// What failed. What the engine enforces stays in force in the kernel, unless the configuration says otherwise.
+pub async fn run(
+    config: AgentConfig,
+    source: Source,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    // All parts end with this call, whichever way it returns.
+    let shutdown = shutdown.child_token();
+    let _guard = shutdown.clone().drop_guard();
+    let socket = Socket::bind(&config.socket)?;
+    let (links, netlink) = links::watch().await?;
+    let (questions, asked) = mpsc::channel(CHANNEL_MAX);
+    let feed = Feed::new(&config, source);
+    let context = Context {
+        host: config.host.clone(),
+        instance: config.instance.clone(),
+        started: now(),
+        feed_url: feed.url.clone(),
+        feed: feed.status.clone(),
+        questions,
+    };
+    let channels = Channels {
+        snapshots: feed.snapshots.clone(),
+        links,
+        netlink,
+        questions: asked,
+        reports: feed.reports.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let (thread, opened) = owner::spawn(owner_config(config), channels)?;
+    let mut fed = Ok(());
+    if opened.await.is_ok() {
+        let feeding = async {
+            let ended = feed.run(&shutdown).await;
+            shutdown.cancel();
+            ended
+        };
+        ((), fed) = tokio::join!(socket.serve(context, shutdown.clone()), feeding);
+    }
+    shutdown.cancel();
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+    match ended {
+        Ok(Ok(ended)) => ended?,
+        _ => return Err(AgentError::Panicked),
+    }
+    Ok(fed?)
+}
+
+fn owner_config(config: AgentConfig) -> OwnerConfig {
+    OwnerConfig {
+        engine: EngineConfig {
+            instance: config.instance,
+            bpffs: config.bpffs,
+            sessions_max: config.sessions_max,
+            sessions_per_port_max: config.sessions_per_port_max,
+            ports_max: config.ports_max,
+            physical_networks: config.physical_networks,
+        },
+        dhcp_lease_s: config.dhcp_lease_s,
+        remove_on_stop: config.remove_on_stop,
+    }
+}
+
+/// The source's ends on the agent's side.
+struct Feed {
+    url: Option<String>,
+    status: watch::Receiver<FeedStatus>,
+    snapshots: watch::Receiver<Option<Arc<HostSnapshot>>>,
+    reports: Option<mpsc::Sender<HostReport>>,
+    client: Option<FeedClient>,
+}
+
+/// What the feed's client works with.
+struct FeedClient {
+    config: FeedConfig,
+    snapshots: watch::Sender<Option<Arc<HostSnapshot>>>,
+    reports: mpsc::Receiver<HostReport>,
+}
+
+impl Feed {
+    fn new(config: &AgentConfig, source: Source) -> Self {
+        let url = match source {
+            Source::Feed(url) => url,
+            Source::Fixed(snapshots) => {
+                return Self {
+                    url: None,
+                    status: watch::channel(FeedStatus::default()).1,
+                    snapshots,
+                    reports: None,
+                    client: None,
+                };
+            }
+        };
+        let (reports, received) = mpsc::channel(CHANNEL_MAX);
+        let client = FeedClient {
+            config: FeedConfig::new(url.clone(), config.host.clone()),
+            snapshots: watch::Sender::new(None),
+            reports: received,
+        };
+        Self {
+            url: Some(url),
+            status: client.config.status.subscribe(),
+            snapshots: client.snapshots.subscribe(),
+            reports: Some(reports),
+            client: Some(client),
+        }
+    }
+
+    async fn run(self, shutdown: &CancellationToken) -> Result<(), FeedStartError> {
+        match self.client {
+            Some(client) => {
+                feed::run(
+                    client.config,
+                    client.snapshots,
+                    client.reports,
+                    shutdown.clone(),
+                )
+                .await
+            }
+            None => {
+                shutdown.cancelled().await;
+                Ok(())
+            }
+        }
+    }
+}

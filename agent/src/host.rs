@@ -1,0 +1,498 @@
+//! The host as the agent sees it: the engine, the services, the interfaces, what is in force and what was said of it.
+//! One method for each thing that can happen; [`crate::owner`] calls them in turn.
+
+use crate::links::{self, Links};
+use crate::question::{Ground, HostStatus, Question};
+use crate::report::{self, Device, Reporter, Said};
+use crate::service::{Action, EventKind, Millis, Place, ServiceEvent, Services};
+use crate::socket::{Neighbour, PhysicalNetworkState, PortState, SESSIONS_MAX, Sessions};
+use crate::view;
+use crate::wire_socket::WireSocket;
+use nix::errno::Errno;
+use rtnetlink::Handle;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use weft_ebpf::{Engine, EngineError, Event, Ingress};
+use weft_model::{
+    Epoch, HostReport, HostSnapshot, NetworkId, NetworkType, PortId, PortInterface, Revision,
+    Unsupported, limits,
+};
+
+/// Between two rounds of garbage collection.
+const EXPIRE_MS: Millis = 5_000;
+/// Between two looks for policies that were compiled in the background.
+const POLL_MS: Millis = 200;
+
+/// A device that has Weft's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prepared {
+    guest: bool,
+    mtu: u32,
+}
+
+/// Everything that the engine's thread owns.
+pub(crate) struct Host {
+    engine: Engine,
+    services: Services,
+    wire: WireSocket,
+    /// Physical networks' names and interfaces.
+    physical_networks: BTreeMap<String, String>,
+    links: Links,
+    /// The interfaces that the engine did not take, by name, and why.
+    link_errors: BTreeMap<String, String>,
+    prepared: BTreeMap<u32, Prepared>,
+    in_force: Option<Arc<HostSnapshot>>,
+    received: Option<Arc<HostSnapshot>>,
+    refused: Option<(Revision, String)>,
+    unsupported: Vec<Unsupported>,
+    attached: BTreeSet<PortId>,
+    uplinks: BTreeSet<NetworkId>,
+    reporter: Reporter,
+    /// Reports that wait for room in the channel.
+    reports: Vec<HostReport>,
+    expire_due: Millis,
+    poll_due: Millis,
+}
+
+impl Host {
+    pub(crate) fn new(
+        engine: Engine,
+        physical_networks: BTreeMap<String, String>,
+        dhcp_lease_s: u32,
+    ) -> Result<Self, Errno> {
+        // A snapshot without anything in it: nobody is answered before the first real one.
+        let name = weft_model::HostName::try_from("none".to_owned());
+        let empty = name.map(|name| HostSnapshot::empty(name, Epoch::from(uuid::Uuid::nil())));
+        let empty = empty.map_err(|_invalid| Errno::EINVAL)?;
+        Ok(Self {
+            engine,
+            services: Services::new(Arc::new(empty), dhcp_lease_s),
+            wire: WireSocket::open()?,
+            physical_networks,
+            links: Links::new(),
+            link_errors: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            in_force: None,
+            received: None,
+            refused: None,
+            unsupported: Vec::new(),
+            attached: BTreeSet::new(),
+            uplinks: BTreeSet::new(),
+            reporter: Reporter::default(),
+            reports: Vec::new(),
+            expire_due: 0,
+            poll_due: 0,
+        })
+    }
+
+    /// A snapshot came; it may be the same again.
+    pub(crate) fn snapshot_received(&mut self, snapshot: Arc<HostSnapshot>, now: Millis) {
+        self.received = Some(snapshot.clone());
+        self.apply(snapshot, now);
+    }
+
+    fn apply(&mut self, snapshot: Arc<HostSnapshot>, now: Millis) {
+        match self.engine.apply(&snapshot) {
+            Ok(applied) => {
+                tracing::debug!(revision = %snapshot.revision, changes = applied.changes, "enforced");
+                self.refused = None;
+                self.in_force = Some(snapshot.clone());
+                self.look_at_devices();
+                let actions = self.services.apply(snapshot, &self.attached, now);
+                self.unsupported = applied.unsupported;
+                self.unsupported
+                    .extend_from_slice(self.services.unsupported());
+                self.unsupported.truncate(limits::UNSUPPORTED_MAX);
+                self.act(actions);
+                self.uplinks_changed(now);
+            }
+            Err(error) => {
+                let why = sentence(&error);
+                tracing::error!(revision = %snapshot.revision, "the engine refuses the snapshot: {why}");
+                self.reports.push(self.reporter.refused(&snapshot, &why));
+                self.refused = Some((snapshot.revision, why));
+            }
+        }
+    }
+
+    /// The interfaces of the namespace changed.
+    pub(crate) fn links_changed(&mut self, links: Links, now: Millis) {
+        let old = std::mem::replace(&mut self.links, links);
+        if let Err(errno) = self.wire.refresh() {
+            tracing::warn!("cannot list the interfaces' addresses: {errno}");
+        }
+        for (index, name) in &old {
+            if self.links.get(index) != Some(name) {
+                self.link_errors.remove(name);
+                self.prepared.remove(index);
+                if let Err(error) = self.engine.interface_removed(name) {
+                    tracing::warn!("detaching {name}: {}", sentence(&error));
+                }
+            }
+        }
+        for (index, name) in &self.links {
+            if old.get(index) != Some(name)
+                && let Err(error) = self.engine.interface_added(name, *index)
+            {
+                let why = sentence(&error);
+                tracing::error!("attaching {name}: {why}");
+                self.link_errors.insert(name.clone(), why);
+            }
+        }
+        // The interfaces are part of what an apply works on: a refusal may have been theirs.
+        if let (Some(_), Some(received)) = (&self.refused, self.received.clone()) {
+            self.apply(received, now);
+        }
+        let before = self.attached.clone();
+        self.look_at_devices();
+        if self.attached != before {
+            let actions = self.services.guests_changed(&self.attached, now);
+            self.act(actions);
+        }
+        self.uplinks_changed(now);
+    }
+
+    fn look_at_devices(&mut self) {
+        let Some(snapshot) = &self.in_force else {
+            return;
+        };
+        let attached = snapshot.ports.keys().copied();
+        self.attached = attached
+            .filter(|id| self.engine.port_attached(*id))
+            .collect();
+    }
+
+    fn uplinks_changed(&mut self, now: Millis) {
+        let Some(snapshot) = &self.in_force else {
+            return;
+        };
+        let flat = snapshot
+            .networks
+            .iter()
+            .filter(|(_, network)| network.segment.network_type == NetworkType::Flat);
+        let there: BTreeSet<NetworkId> = flat
+            .filter(|(id, _)| self.interface_of(Place::Network(**id)).is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in there.difference(&self.uplinks) {
+            self.services.network_attached(*id, now);
+        }
+        self.uplinks = there;
+    }
+
+    /// What the programs handed up.
+    pub(crate) fn events(&mut self, now: Millis) {
+        for event in self.engine.events() {
+            let actions = self.services.event(&service_event(event), now);
+            self.act(actions);
+        }
+    }
+
+    /// What is due by the clock.
+    pub(crate) fn tick(&mut self, now: Millis) {
+        if now >= self.poll_due {
+            self.poll_due = now + POLL_MS;
+            if let Err(error) = self.engine.poll() {
+                tracing::warn!(
+                    "a compiled policy was not installed, the interpreted one stays: {}",
+                    sentence(&error)
+                );
+            }
+        }
+        if now >= self.expire_due {
+            self.expire_due = now + EXPIRE_MS;
+            if let Err(error) = self.engine.expire(None) {
+                tracing::warn!("idle sessions stay: {}", sentence(&error));
+            }
+        }
+        if self.services.due().is_some_and(|due| due <= now) {
+            let actions = self.services.tick(now, &mut fastrand::f64);
+            self.act(actions);
+        }
+    }
+
+    /// When the next tick has something to do.
+    pub(crate) fn due(&self) -> Millis {
+        let services = self.services.due().unwrap_or(Millis::MAX);
+        services.min(self.poll_due).min(self.expire_due)
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send { to, frame } => self.send(to, &frame),
+                Action::NeighbourPut {
+                    network_id,
+                    address,
+                    mac,
+                } => {
+                    if let Err(error) = self.engine.neighbour_put(network_id, address, mac) {
+                        tracing::warn!("neighbour {address}: {}", sentence(&error));
+                    }
+                }
+                Action::NeighbourDelete {
+                    network_id,
+                    address,
+                } => {
+                    // Gone with its network, perhaps.
+                    if let Err(error) = self.engine.neighbour_delete(network_id, address) {
+                        tracing::debug!("neighbour {address}: {}", sentence(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: Place, frame: &[u8]) {
+        let sent = match self.interface_of(to) {
+            Some((index, _)) => self.wire.send(index, frame),
+            None => Err(Errno::ENODEV),
+        };
+        if let Err(errno) = sent {
+            self.services.unsent();
+            tracing::debug!("a frame to {to:?} was not sent: {errno}");
+        }
+    }
+
+    /// Index and name of a place's interface, if it is there.
+    fn interface_of(&self, place: Place) -> Option<(u32, &str)> {
+        let snapshot = self.in_force.as_ref()?;
+        let name = match place {
+            Place::Port(id) => match &snapshot.ports.get(&id)?.interface {
+                PortInterface::Tap { name } => name,
+                PortInterface::VhostUser { .. } => return None,
+            },
+            Place::Network(id) => {
+                let segment = &snapshot.networks.get(&id)?.segment;
+                self.physical_networks
+                    .get(segment.physical_network.as_ref()?)?
+            }
+        };
+        self.index_of(name).map(|index| (index, name.as_str()))
+    }
+
+    fn index_of(&self, name: &str) -> Option<u32> {
+        let mut links = self.links.iter();
+        links
+            .find(|(_, known)| *known == name)
+            .map(|(index, _)| *index)
+    }
+
+    /// Gives the devices of ports and physical networks their settings, once.
+    pub(crate) async fn prepare(&mut self, netlink: &Handle) {
+        for (index, name, wanted) in self.unprepared() {
+            let done = if wanted.guest {
+                links::prepare_guest(netlink, index, &name, wanted.mtu).await
+            } else {
+                links::set_up(netlink, index).await
+            };
+            if let Err(error) = done {
+                tracing::warn!("preparing {name}: {}", sentence(&error));
+            }
+            self.prepared.insert(index, wanted);
+        }
+    }
+
+    fn unprepared(&self) -> Vec<(u32, String, Prepared)> {
+        let Some(snapshot) = &self.in_force else {
+            return Vec::new();
+        };
+        let guests = self.attached.iter().filter_map(|id| {
+            let mtu = snapshot
+                .networks
+                .get(&snapshot.ports.get(id)?.network_id)?
+                .mtu;
+            Some((Place::Port(*id), Prepared { guest: true, mtu }))
+        });
+        let uplinks = self.uplinks.iter().map(|id| {
+            let nothing = Prepared {
+                guest: false,
+                mtu: 0,
+            };
+            (Place::Network(*id), nothing)
+        });
+        guests
+            .chain(uplinks)
+            .filter_map(|(place, wanted)| {
+                let (index, name) = self.interface_of(place)?;
+                let open = self.prepared.get(&index) != Some(&wanted);
+                open.then(|| (index, name.to_owned(), wanted))
+            })
+            .collect()
+    }
+
+    /// Says what changed.
+    pub(crate) fn report(&mut self, channel: &mpsc::Sender<HostReport>) {
+        if let Some(snapshot) = self.in_force.clone() {
+            let ports = self.statuses(&snapshot);
+            let report = self.reporter.enforced(&snapshot, &ports, &self.unsupported);
+            self.reports.extend(report);
+        }
+        let mut waiting = std::mem::take(&mut self.reports).into_iter();
+        for report in waiting.by_ref() {
+            match channel.try_send(report) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    // Rather than to queue without end, everything is said again when there is room.
+                    self.reporter.forget();
+                    return;
+                }
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    fn statuses(&self, snapshot: &HostSnapshot) -> BTreeMap<PortId, Said> {
+        let each = snapshot.ports.iter();
+        each.map(|(id, port)| {
+            (
+                *id,
+                report::status(port, &self.device(*id, &port.interface)),
+            )
+        })
+        .collect()
+    }
+
+    fn device(&self, id: PortId, interface: &PortInterface) -> Device {
+        let PortInterface::Tap { name } = interface else {
+            return Device::Missing;
+        };
+        if self.attached.contains(&id) {
+            Device::Attached
+        } else if self.index_of(name).is_none() {
+            Device::Missing
+        } else {
+            let error = self.link_errors.get(name).cloned();
+            Device::Failed(error.unwrap_or_else(|| format!("the engine did not attach {name}")))
+        }
+    }
+
+    /// Answers the control socket. Who asked may be gone.
+    pub(crate) fn answer(&mut self, question: Question, now: Millis) {
+        match question {
+            Question::Status(to) => drop(to.send(self.status())),
+            Question::Stats(to) => drop(to.send(self.stats())),
+            Question::Sessions(limit, to) => drop(to.send(self.sessions(limit, now))),
+            Question::Ground(to) => {
+                let ground = self.in_force.clone().map(|snapshot| Ground {
+                    snapshot,
+                    neighbours: self.services.neighbours().collect(),
+                    sessions: self.sessions(SESSIONS_MAX, now).unwrap_or_default(),
+                });
+                drop(to.send(ground));
+            }
+        }
+    }
+
+    fn stats(&self) -> Result<crate::socket::Stats, String> {
+        let failed = |error: EngineError| sentence(&error);
+        let counters = self.engine.counters().map_err(failed)?;
+        let sessions = self.engine.sessions(SESSIONS_MAX).map_err(failed)?.len();
+        let snapshot = self.in_force.as_deref();
+        let services = self.services.counters();
+        Ok(view::stats(&counters, snapshot, sessions, services))
+    }
+
+    fn sessions(&self, limit: usize, now: Millis) -> Result<Sessions, String> {
+        let limit = limit.min(SESSIONS_MAX);
+        let mut sessions = self
+            .engine
+            .sessions(limit + 1)
+            .map_err(|error| sentence(&error))?;
+        let truncated = sessions.len() > limit;
+        sessions.truncate(limit);
+        Ok(Sessions {
+            sessions: sessions.iter().map(|s| view::session(s, now)).collect(),
+            truncated,
+        })
+    }
+
+    fn status(&self) -> HostStatus {
+        let ports = self.in_force.as_deref().map(|s| self.port_states(s));
+        let physical = self.physical_networks.iter();
+        HostStatus {
+            in_force: self.in_force.clone(),
+            received: self.received.as_ref().map(|s| s.revision),
+            refused: self.refused.clone(),
+            ports: ports.unwrap_or_default(),
+            physical_networks: physical
+                .map(|(name, interface)| PhysicalNetworkState {
+                    name: name.clone(),
+                    interface: interface.clone(),
+                    attached: self.index_of(interface).is_some(),
+                })
+                .collect(),
+            unsupported: self.unsupported.clone(),
+            neighbours: self
+                .services
+                .neighbours()
+                .map(|(network_id, ip_address, mac_address)| Neighbour {
+                    network_id,
+                    ip_address,
+                    mac_address,
+                })
+                .collect(),
+        }
+    }
+
+    fn port_states(&self, snapshot: &HostSnapshot) -> Vec<PortState> {
+        let mut said = self.statuses(snapshot);
+        let each = snapshot.ports.iter();
+        each.map(|(id, port)| {
+            let (status, reason) = said
+                .remove(id)
+                .unwrap_or((weft_model::PortStatus::Down, String::new()));
+            PortState {
+                port_id: *id,
+                network_id: port.network_id,
+                interface: view::interface_name(&port.interface),
+                mac_address: port.mac_address,
+                fixed_ips: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
+                status,
+                reason,
+            }
+        })
+        .collect()
+    }
+
+    /// Ends: what passes goes on without the agent, or, with `remove`, nothing of Weft stays.
+    pub(crate) fn close(self, remove: bool) -> Result<(), EngineError> {
+        self.engine.close(remove)
+    }
+}
+
+fn service_event(event: Event) -> ServiceEvent {
+    use weft_ebpf::EventKind as Kind;
+    ServiceEvent {
+        kind: match event.kind {
+            Kind::Dhcp => EventKind::Dhcp,
+            Kind::Dhcpv6 => EventKind::Dhcpv6,
+            Kind::Ra => EventKind::Ra,
+            Kind::Neighbour => EventKind::Neighbour,
+            Kind::NeighbourNeeded => EventKind::NeighbourNeeded,
+            Kind::TtlExceeded => EventKind::TtlExceeded,
+            Kind::MtuExceeded => EventKind::MtuExceeded,
+        },
+        ingress: match event.ingress {
+            Ingress::Port(id) => Place::Port(id),
+            Ingress::Network(id) => Place::Network(id),
+        },
+        needed: event.network.zip(event.next_hop),
+        mtu: event.mtu,
+        cut: event.frame_bytes as usize > event.frame.len(),
+        frame: event.frame,
+    }
+}
+
+/// An error and its sources, one after the other.
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,294 @@
+//! The control socket's server.
+
+use super::{Error, FeedState, REQUEST_BYTES_MAX, SESSIONS_DEFAULT, Status, TraceRequest};
+use crate::clock::now;
+use crate::feed::FeedStatus;
+use crate::question::{HostStatus, Question};
+use crate::service::Millis;
+use crate::trace;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use weft_model::HostName;
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 32;
+/// For a request's head to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another agent answers there.
+    #[error("another agent serves {}: stop it, or give this one another instance and socket", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot serve {}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the server tells beside what the engine's thread knows.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) host: HostName,
+    pub(crate) instance: String,
+    pub(crate) started: Millis,
+    pub(crate) feed_url: Option<String>,
+    pub(crate) feed: watch::Receiver<FeedStatus>,
+    pub(crate) questions: mpsc::Sender<Question>,
+}
+
+/// A socket of ours; its file goes with it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Whoever removed it before us did our work.
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Socket {
+    /// Binds it, in place of one that a dead agent left.
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(SocketError::Taken {
+                path: path.to_owned(),
+            });
+        }
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(failed)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = Self {
+            listener,
+            path: path.to_owned(),
+        };
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// Serves until the end.
+    pub(crate) async fn serve(self, context: Context, shutdown: CancellationToken) {
+        let context = Arc::new(context);
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Above the limit a connection is closed at once: nobody waits for long.
+                    if let Ok(permit) = room.clone().try_acquire_owned()
+                        && is_ours(&stream)
+                    {
+                        let (context, shutdown) = (context.clone(), shutdown.clone());
+                        tokio::spawn(async move {
+                            tokio::select! {
+                                () = shutdown.cancelled() => {}
+                                () = connection(stream, context) => {}
+                            }
+                            drop(permit);
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("control socket: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The mode of the file says so already; between binding and setting it there is a moment.
+fn is_ours(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    let peer = stream.peer_cred();
+    peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+}
+
+async fn connection(stream: UnixStream, context: Arc<Context>) {
+    let service = service_fn(move |request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(respond(request, &context).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("control socket: {error}");
+    }
+}
+
+/// An error's status and text.
+type Refusal = (StatusCode, String);
+
+async fn respond(request: Request<Incoming>, context: &Context) -> Response<Full<Bytes>> {
+    let answer = route(request, context).await;
+    let (status, body) = answer.unwrap_or_else(|(status, error)| {
+        let body = serde_json::to_vec(&Error { error }).unwrap_or_default();
+        (status, body)
+    });
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let json = hyper::header::HeaderValue::from_static("application/json");
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, json);
+    response
+}
+
+async fn route(
+    request: Request<Incoming>,
+    context: &Context,
+) -> Result<(StatusCode, Vec<u8>), Refusal> {
+    let path = request.uri().path().to_owned();
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/v1/status") => {
+            let host = context.ask(Question::Status).await?;
+            json(&context.status(host))
+        }
+        (&Method::GET, "/v1/stats") => json(&failed(context.ask(Question::Stats).await?)?),
+        (&Method::GET, "/v1/sessions") => {
+            let limit = limit(request.uri().query())?;
+            let asked = context.ask(|to| Question::Sessions(limit, to)).await?;
+            json(&failed(asked)?)
+        }
+        (&Method::POST, "/v1/trace") => {
+            let question: TraceRequest = body(request).await?;
+            let none = || {
+                let text = "no snapshot is in force yet; see `weft status`".to_owned();
+                (StatusCode::CONFLICT, text)
+            };
+            let ground = context.ask(Question::Ground).await?.ok_or_else(none)?;
+            let traced =
+                tokio::task::spawn_blocking(move || trace::trace(&question, &ground)).await;
+            let traced = traced.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+            json(&traced.map_err(|text| (StatusCode::BAD_REQUEST, text))?)
+        }
+        (_, "/v1/status" | "/v1/stats" | "/v1/sessions" | "/v1/trace") => {
+            let text = format!("{path} does not know this method");
+            Err((StatusCode::METHOD_NOT_ALLOWED, text))
+        }
+        _ => {
+            let text = format!("{path}: expected /v1/status, /v1/stats, /v1/sessions or /v1/trace");
+            Err((StatusCode::NOT_FOUND, text))
+        }
+    }
+}
+
+fn failed<T>(answer: Result<T, String>) -> Result<T, Refusal> {
+    answer.map_err(|text| (StatusCode::INTERNAL_SERVER_ERROR, text))
+}
+
+fn json(value: &impl Serialize) -> Result<(StatusCode, Vec<u8>), Refusal> {
+    let body = serde_json::to_vec(value);
+    let body = body.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    Ok((StatusCode::OK, body))
+}
+
+fn limit(query: Option<&str>) -> Result<usize, Refusal> {
+    match query.unwrap_or_default().split_once('=') {
+        None => Ok(SESSIONS_DEFAULT),
+        Some(("limit", number)) if number.parse::<usize>().is_ok() => {
+            Ok(number.parse().unwrap_or(SESSIONS_DEFAULT))
+        }
+        Some(_) => {
+            let text = "expected limit=N, N a number".to_owned();
+            Err((StatusCode::BAD_REQUEST, text))
+        }
+    }
+}
+
+async fn body(request: Request<Incoming>) -> Result<TraceRequest, Refusal> {
+    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX);
+    let too_large = |_error| {
+        let text = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
+        (StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let body = body.collect().await.map_err(too_large)?.to_bytes();
+    let wrong = |e: serde_json::Error| (StatusCode::BAD_REQUEST, format!("trace request: {e}"));
+    serde_json::from_slice(&body).map_err(wrong)
+}
+
+impl Context {
+    async fn ask<A>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<A>) -> Question,
+    ) -> Result<A, Refusal> {
+        let ending = || {
+            let text = "the agent is ending".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        };
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.questions.send(question(sender)).await;
+        sent.map_err(|_gone| ending())?;
+        receiver.await.map_err(|_gone| ending())
+    }
+
+    fn status(&self, host: HostStatus) -> Status {
+        let feed = self.feed.borrow().clone();
+        Status {
+            host: self.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            engine: "ebpf".to_owned(),
+            uptime_s: now().saturating_sub(self.started) / 1_000,
+            epoch: host.in_force.as_ref().map(|s| s.epoch),
+            revision: host.in_force.as_ref().map(|s| s.revision),
+            revision_received: host.received,
+            refused: host.refused,
+            feed: FeedState {
+                url: self.feed_url.clone(),
+                connected: feed.connected,
+                error: feed.error,
+            },
+            ports: host.ports,
+            physical_networks: host.physical_networks,
+            unsupported: host.unsupported,
+            neighbours: host.neighbours,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
