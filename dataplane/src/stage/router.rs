@@ -73,10 +73,7 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     }
     if let Some(f) = topology::floating_ip(sight.snapshot, sight.network_id, tuple.destination) {
         walk.opener_test()?;
-        let (router, source_mac) = floating_leg(walk, f)?;
-        if !router.admin_state_up {
-            return Err(DropReason::RouterDown);
-        }
+        let source_mac = floating_leg(walk, f)?;
         walk.say(
             Stage::Nat,
             format!(
@@ -135,15 +132,11 @@ fn hairpin(
     floating: &FloatingIp,
 ) -> Result<End, DropReason> {
     let snapshot = walk.sight.snapshot;
-    if !snapshot
-        .routers
-        .get(&floating.router_id)
-        .is_some_and(|r| r.admin_state_up)
-    {
+    if !floating_router(walk, floating)?.admin_state_up {
         return Err(DropReason::RouterDown);
     }
     let seen = nat::source(&walk.sight, id, router, walk.opening.tuple)?;
-    let (_, source_mac) = floating_leg(walk, floating)?;
+    let source_mac = floating_leg(walk, floating)?;
     walk.opener_test()?;
     let same = floating.router_id == id || walk.sight.has(Mutant::HairpinTtl);
     walk.say(
@@ -167,20 +160,20 @@ fn hairpin(
     })
 }
 
-/// The floating IP's router, and the MAC of its interface towards the fixed address.
-fn floating_leg<'a>(
-    walk: &Walk<'a>,
-    floating: &FloatingIp,
-) -> Result<(&'a Router, MacAddress), DropReason> {
-    let snapshot = walk.sight.snapshot;
-    let router = snapshot
-        .routers
-        .get(&floating.router_id)
-        .ok_or(DropReason::NoRoute)?;
+fn floating_router<'a>(walk: &Walk<'a>, floating: &FloatingIp) -> Result<&'a Router, DropReason> {
+    let routers = &walk.sight.snapshot.routers;
+    routers.get(&floating.router_id).ok_or(DropReason::NoRoute)
+}
+
+/// The MAC of the floating IP's router towards the fixed address; the router must be up.
+fn floating_leg(walk: &Walk<'_>, floating: &FloatingIp) -> Result<MacAddress, DropReason> {
+    let router = floating_router(walk, floating)?;
+    if !router.admin_state_up {
+        return Err(DropReason::RouterDown);
+    }
     let fixed = IpAddr::V4(floating.fixed_ip_address);
-    let interface =
-        topology::interface_towards(snapshot, router, fixed).ok_or(DropReason::NoRoute)?;
-    Ok((router, interface.mac_address))
+    let interface = topology::interface_towards(walk.sight.snapshot, router, fixed);
+    interface.map(|i| i.mac_address).ok_or(DropReason::NoRoute)
 }
 
 fn to_floating(

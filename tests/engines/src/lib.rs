@@ -3,9 +3,13 @@
 //! Guarantees: a failure names the line of the vector, or is a vector itself, shrunk from a random case. It knows no
 //! engine's inside: what it sees is [`EngineUnderTest`].
 
+pub mod chance;
+pub mod differential;
 pub mod ebpf_engine;
 pub mod engine;
 pub mod frame_text;
+pub mod generate;
+pub mod generate_snapshot;
 pub mod script;
 pub mod snapshot_text;
 pub mod vector;

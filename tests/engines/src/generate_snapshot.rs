@@ -1,0 +1,428 @@
+//! Random snapshots, in words: a few networks, ports, routers, floating IPs, groups and rules that overlap in nasty ways,
+//! and random changes of them.
+
+use crate::chance::Chance;
+use toml::{Table, Value};
+
+/// Physical networks that snapshots speak of.
+pub const PHYSICAL_NETWORKS: &[&str] = &["provider1", "provider2"];
+
+/// Names of project networks.
+const NETWORKS: &[&str] = &["blue", "green", "red"];
+const PORTS: &[&str] = &["a", "b", "c", "d", "e", "f"];
+const GROUPS: &[&str] = &["g1", "g2", "g3"];
+const MTUS: &[i64] = &[1280, 1300, 1400, 1450, 1500];
+
+fn text(value: impl Into<String>) -> Value {
+    Value::String(value.into())
+}
+
+fn list(values: impl IntoIterator<Item = String>) -> Value {
+    Value::Array(values.into_iter().map(Value::String).collect())
+}
+
+fn table(entries: impl IntoIterator<Item = (&'static str, Value)>) -> Table {
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// The /24 of the network with this number; some overlap.
+fn prefix4(chance: &mut Chance, number: usize) -> String {
+    let third = if chance.percent(10) { 2 } else { 2 + number };
+    format!("192.0.{third}")
+}
+
+/// A random snapshot. Not always a valid one: callers ask `expand`, and try again.
+#[must_use]
+pub fn snapshot(chance: &mut Chance) -> Table {
+    let mut all = Table::new();
+    let (mut networks, mut subnets, mut ports, mut routers) =
+        (Table::new(), Table::new(), Table::new(), Table::new());
+    let count = 1 + chance.below(3);
+    let mut places: Vec<(&str, String, String)> = Vec::new();
+    for (number, name) in NETWORKS.iter().enumerate().take(count) {
+        let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
+        networks.insert((*name).into(), Value::Table(table([("mtu", mtu)])));
+        let (v4, v6) = (prefix4(chance, number), format!("fd00:{}:", number + 1));
+        subnets.insert(
+            format!("{name}4"),
+            Value::Table(subnet(chance, name, &v4, false)),
+        );
+        subnets.insert(
+            format!("{name}6"),
+            Value::Table(subnet(chance, name, &v6, true)),
+        );
+        places.push((name, v4, v6));
+    }
+    for (number, name) in ["ext", "far"].iter().enumerate() {
+        if chance.percent(if number == 0 { 85 } else { 10 }) {
+            let physical = text(PHYSICAL_NETWORKS[number]);
+            networks.insert(
+                (*name).into(),
+                Value::Table(table([("physical", physical)])),
+            );
+            let (v4, v6) = (format!("203.0.11{number}"), format!("2001:db8:{number}:"));
+            subnets.insert(
+                format!("{name}4"),
+                Value::Table(subnet(chance, name, &v4, false)),
+            );
+            subnets.insert(
+                format!("{name}6"),
+                Value::Table(subnet(chance, name, &v6, true)),
+            );
+            places.push((name, v4, v6));
+        }
+    }
+    for (number, name) in PORTS.iter().enumerate().take(2 + chance.below(5)) {
+        ports.insert(
+            (*name).into(),
+            Value::Table(port(chance, &places, 11 + number)),
+        );
+    }
+    let mut remote = Table::new();
+    if chance.percent(40)
+        && let Some((network, v4, v6)) = chance.one(&places)
+    {
+        let ips = list([format!("{v4}.40"), format!("{v6}:40")]);
+        remote.insert(
+            "remote".into(),
+            Value::Table(table([("network", text(*network)), ("ips", ips)])),
+        );
+    }
+    for number in 1..=chance.below(4) {
+        routers.insert(
+            format!("r{number}"),
+            Value::Table(router(chance, &places, number)),
+        );
+    }
+    let floating = floating_ips(chance, &ports, &routers);
+    let rules = (0..3 + chance.below(9))
+        .map(|n| (format!("r{n:02}"), text(rule(chance))))
+        .collect::<Table>();
+    let groups = GROUPS
+        .iter()
+        .map(|g| ((*g).to_owned(), list(ranges(chance))))
+        .collect::<Table>();
+    let address_groups = [("ag".to_owned(), list(ranges(chance)))]
+        .into_iter()
+        .collect::<Table>();
+    let macs = table([
+        ("gw", text("02:00:00:00:00:01")),
+        ("host", text("02:00:00:00:00:99")),
+    ]);
+    for (key, value) in [
+        ("networks", networks),
+        ("subnets", subnets),
+        ("ports", ports),
+        ("remote_ports", remote),
+        ("routers", routers),
+        ("floating_ips", floating),
+        ("rules", rules),
+        ("groups", groups),
+        ("address_groups", address_groups),
+        ("macs", macs),
+    ] {
+        all.insert(key.into(), Value::Table(value));
+    }
+    all
+}
+
+fn subnet(chance: &mut Chance, network: &str, prefix: &str, v6: bool) -> Table {
+    let (cidr, gateway) = if v6 {
+        (format!("{prefix}:/64"), format!("{prefix}:1"))
+    } else {
+        (format!("{prefix}.0/24"), format!("{prefix}.1"))
+    };
+    let mut subnet = table([
+        ("network", text(network)),
+        ("cidr", text(cidr)),
+        ("dhcp", Value::Boolean(chance.percent(50))),
+    ]);
+    if chance.percent(90) {
+        subnet.insert("gateway".into(), text(gateway));
+    }
+    if v6 && chance.percent(50) {
+        let modes = ["slaac", "dhcpv6-stateful", "dhcpv6-stateless"];
+        subnet.insert("ra".into(), text(chance.word(&modes)));
+        subnet.insert("address_mode".into(), text(chance.word(&modes)));
+    }
+    subnet
+}
+
+fn port(chance: &mut Chance, places: &[(&str, String, String)], number: usize) -> Table {
+    let Some((network, v4, v6)) = chance.one(places) else {
+        return Table::new();
+    };
+    let mut ips = vec![format!("{v4}.{number}"), format!("{v6}:{number}")];
+    if chance.percent(15) {
+        ips.push(format!("{v4}.{}", 100 + number));
+    }
+    ips.retain(|_| chance.percent(95));
+    let groups: Vec<String> = GROUPS
+        .iter()
+        .filter(|_| chance.percent(50))
+        .map(|g| (*g).to_owned())
+        .collect();
+    let mut port = table([
+        ("network", text(*network)),
+        ("ips", list(ips)),
+        ("groups", list(groups)),
+        ("port_security", Value::Boolean(chance.percent(80))),
+        ("up", Value::Boolean(chance.percent(95))),
+    ]);
+    if chance.percent(20) {
+        let pair = [
+            "10.1.0.0/16",
+            "02:00:00:00:00:aa 10.2.0.0/16",
+            "fd00:aa::/32",
+            "0.0.0.0/0",
+        ];
+        port.insert("pairs".into(), list([chance.word(&pair).to_owned()]));
+    }
+    port
+}
+
+fn router(chance: &mut Chance, places: &[(&str, String, String)], number: usize) -> Table {
+    let mut interfaces = Table::new();
+    for (network, v4, v6) in places {
+        let wanted = if network.len() == 3 && *network != "red" {
+            5
+        } else {
+            65
+        };
+        if chance.percent(wanted) {
+            let last = if chance.percent(80) && number == 1 {
+                1
+            } else {
+                200 + number
+            };
+            let mut ips = vec![format!("{v4}.{last}"), format!("{v6}:{last}")];
+            ips.retain(|_| chance.percent(95));
+            interfaces.insert((*network).into(), list(ips));
+        }
+    }
+    let mut router = table([
+        ("up", Value::Boolean(chance.percent(93))),
+        ("interfaces", Value::Table(interfaces)),
+    ]);
+    let outside = places.iter().find(|(network, ..)| *network == "ext");
+    if let Some((network, v4, v6)) = outside.filter(|_| chance.percent(85)) {
+        let last = 9 + number;
+        let mut gateway = table([
+            ("network", text(*network)),
+            (
+                "ips",
+                list([format!("{v4}.{last}"), format!("{v6}:{last}")]),
+            ),
+            ("snat", Value::Boolean(chance.percent(70))),
+        ]);
+        gateway.insert("ports".into(), block(chance));
+        router.insert("gateway".into(), Value::Table(gateway));
+    }
+    if chance.percent(40) {
+        let routes = (0..1 + chance.below(3))
+            .map(|_| route(chance))
+            .collect::<Vec<_>>();
+        router.insert("routes".into(), list(routes));
+    }
+    router
+}
+
+fn block(chance: &mut Chance) -> Value {
+    let (first, last) = *chance
+        .one(&[
+            (32_768, 65_535),
+            (40_000, 40_003),
+            (1, 65_535),
+            (1000, 1000),
+        ])
+        .unwrap_or(&(1, 1));
+    Value::Array(vec![Value::Integer(first), Value::Integer(last)])
+}
+
+fn route(chance: &mut Chance) -> String {
+    let to4 = [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "0.0.0.0/0",
+        "192.0.3.0/25",
+        "203.0.110.0/24",
+    ];
+    let by4 = ["192.0.2.11", "192.0.3.12", "203.0.110.1", "172.16.0.1"];
+    let to6 = ["fd00:aaaa::/32", "::/0", "fd00:2::/96"];
+    let by6 = ["fd00:1::11", "fd00:2::12", "2001:db8:0::1"];
+    if chance.percent(60) {
+        format!("{} via {}", chance.word(&to4), chance.word(&by4))
+    } else {
+        format!("{} via {}", chance.word(&to6), chance.word(&by6))
+    }
+}
+
+fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table) -> Table {
+    let mut floating = Table::new();
+    let with_gateway: Vec<&String> = routers
+        .iter()
+        .filter(|(_, r)| r.get("gateway").is_some())
+        .map(|(name, _)| name)
+        .collect();
+    for (number, (name, port)) in ports.iter().enumerate() {
+        let ips = port
+            .get("ips")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let fixed = ips
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|ip| !ip.contains(':'));
+        if let (Some(router), Some(fixed)) = (chance.one(&with_gateway), fixed)
+            && chance.percent(45)
+        {
+            let one = floating_ip(number, router, name, fixed);
+            floating.insert(format!("f{name}"), Value::Table(one));
+        }
+    }
+    floating
+}
+
+fn floating_ip(number: usize, router: &str, port: &str, fixed: &str) -> Table {
+    table([
+        ("address", text(format!("203.0.110.{}", 50 + number))),
+        ("router", text(router)),
+        ("port", text(port)),
+        ("fixed", text(fixed)),
+    ])
+}
+
+fn ranges(chance: &mut Chance) -> Vec<String> {
+    let all = [
+        "192.0.2.0/25",
+        "192.0.2.11/32",
+        "192.0.2.8/29",
+        "192.0.3.0/24",
+        "203.0.110.0/28",
+        "203.0.110.10/31",
+        "fd00:1::/64",
+        "fd00:2::12/128",
+        "fd00::/16",
+        "9.0.0.0/8",
+        "2001:db8::/32",
+        "0.0.0.0/1",
+    ];
+    all.iter()
+        .filter(|_| chance.percent(20))
+        .map(|range| (*range).to_owned())
+        .collect()
+}
+
+/// A random rule.
+pub fn rule(chance: &mut Chance) -> String {
+    let v6 = chance.percent(40);
+    let direction = if chance.percent(40) {
+        "egress"
+    } else {
+        "ingress"
+    };
+    let (group, family) = (chance.word(GROUPS), if v6 { "v6" } else { "v4" });
+    let protocols = [
+        "any", "any", "tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmpv6", "sctp", "udplite",
+        "dccp", "47",
+    ];
+    let protocol = chance.word(&protocols);
+    let mut words = format!("{group} {direction} {family} {protocol}");
+    let range = match protocol {
+        "any" | "47" => "",
+        "icmp" | "icmpv6" => {
+            chance.word(&["", "8", "8/0", "128", "128/0", "13", "0", "3/3", "8/1"])
+        }
+        _ => chance.word(&[
+            "",
+            "22",
+            "22-53",
+            "1-65535",
+            "1000-1001",
+            "23-80",
+            "0-22",
+            "65535",
+            "53-79",
+        ]),
+    };
+    if !range.is_empty() {
+        words = format!("{words} {range}");
+    }
+    let remote = match (chance.below(10), v6) {
+        (0..=4, _) => "",
+        (5 | 6, false) => chance.word(&[
+            "192.0.2.0/24",
+            "192.0.2.11/32",
+            "0.0.0.0/0",
+            "203.0.110.0/26",
+            "8.0.0.0/7",
+        ]),
+        (5 | 6, true) => chance.word(&["fd00:1::/64", "fd00:2::12/128", "::/0", "2001:db8::/33"]),
+        (7 | 8, _) => chance.word(&["group:g1", "group:g2", "group:g3"]),
+        _ => "addresses:ag",
+    };
+    if !remote.is_empty() {
+        words = format!(
+            "{words} {} {remote}",
+            if direction == "egress" { "to" } else { "from" }
+        );
+    }
+    words
+}
+
+/// A random change, as a script's line.
+pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
+    let names = |key: &str| -> Vec<String> {
+        of.get(key)
+            .and_then(Value::as_table)
+            .map(|t| t.keys().cloned().collect())
+            .unwrap_or_default()
+    };
+    let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
+    let yes = chance.percent(50);
+    Some(match chance.below(16) {
+        0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
+        4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
+        6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
+        7 => format!(
+            "change ports.{}.port_security {yes}",
+            pick(chance, "ports")?
+        ),
+        8 => format!(
+            "change groups.{} {}",
+            chance.word(GROUPS),
+            list(ranges(chance))
+        ),
+        9 => format!("change address_groups.ag {}", list(ranges(chance))),
+        10 => format!("change routers.{}.up {yes}", pick(chance, "routers")?),
+        11 => format!(
+            "change routers.{}.gateway.snat {yes}",
+            pick(chance, "routers")?
+        ),
+        12 => format!(
+            "change routers.{}.gateway.ports {}",
+            pick(chance, "routers")?,
+            block(chance)
+        ),
+        13 => format!("change floating_ips.{} gone", pick(chance, "floating_ips")?),
+        14 => {
+            let (name, mtu) = (pick(chance, "networks")?, chance.one(MTUS)?);
+            format!("change networks.{name}.mtu {mtu}")
+        }
+        _ => {
+            let name = pick(chance, "ports")?;
+            if chance.percent(30) {
+                format!("change ports.{name} gone")
+            } else {
+                format!(
+                    "change ports.{name}.groups {}",
+                    list([chance.word(GROUPS).to_owned()])
+                )
+            }
+        }
+    })
+}
