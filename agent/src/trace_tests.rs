@@ -1,3 +1,5 @@
+//! Tests of traces: questions as the command asks them.
+
 use super::*;
 use crate::service::fixture::{
     GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, LEG_MAC, OTHER_GUEST, OUTSIDE, ip, snapshot,

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * The classifier: which rule of a port's security groups allows a packet. Layouts as in ebpf/common/src/policy.rs,
  * which also says how a packet is classified.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
  * What the classifier's tests and benches load: a way in that takes the question from the frame, and a way out that
  * writes the answer into it. Never attached to a device.

@@ -74,6 +74,7 @@ impl HostSnapshot {
         );
         self.validate_networks(r);
         self.validate_ports(r);
+        self.validate_remote_ports(r);
         self.validate_routers(r);
         self.validate_floating_ips(r);
         self.validate_security_groups(r);
@@ -232,6 +233,9 @@ impl HostSnapshot {
                 }
             }
         }
+    }
+
+    fn validate_remote_ports(&self, r: &mut Report) {
         for (id, port) in &self.remote_ports {
             let path = |field: &str| format!("remote_ports.{id}.{field}");
             self.network_known(r, port.network_id, || path("network_id"));

@@ -75,8 +75,10 @@ fn file_rules(path: &str, text: &str, broken: &mut Vec<String>) {
             "{path}: opens without SPDX-License-Identifier: GPL-2.0 OR Apache-2.0"
         ));
     }
-    let test =
-        path.starts_with("tests/") || path.starts_with("benches/") || path.contains("/tests");
+    let test = path.starts_with("tests/")
+        || path.starts_with("benches/")
+        || path.contains("/tests")
+        || path.ends_with("_tests.rs");
     let tests_at = lines
         .iter()
         .position(|l| l.trim() == "#[cfg(test)]")

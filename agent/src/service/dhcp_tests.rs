@@ -1,3 +1,5 @@
+//! Tests of `dhcp`, on real bytes and a clock of their own.
+
 use super::super::fixture::{GUEST, GUEST_MAC, LEG_MAC, PROJECT, SUBNET4, ip, snapshot};
 use super::*;
 use proptest::prelude::*;

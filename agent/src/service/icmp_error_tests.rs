@@ -1,3 +1,5 @@
+//! Tests of `icmp_error`, on real bytes and a clock of their own.
+
 use super::super::fixture::{
     FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, LEG_MAC, OTHER_GUEST, OUTSIDE, ip,
     snapshot,

@@ -1,3 +1,5 @@
+//! Tests of `neighbour`, on real bytes and a clock of their own.
+
 use super::super::fixture::{
     FLOATING_MAC, GATEWAY_MAC, HOP_MAC, OUTSIDE, PROJECT, ROUTER, ip, snapshot,
 };

@@ -1,3 +1,5 @@
+//! Tests of `ra`, on real bytes and a clock of their own.
+
 use super::super::fixture::{
     GUEST, GUEST_MAC, LEG, LEG_MAC, OTHER_GUEST, ROUTER, SUBNET6, snapshot,
 };

@@ -1,3 +1,5 @@
+//! Tests of `services`, on real bytes and a clock of their own.
+
 use super::super::fixture::{
     FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, OUTSIDE, ip, snapshot,
 };

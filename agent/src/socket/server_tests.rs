@@ -1,3 +1,5 @@
+//! Tests of the control socket: real requests over a real unix socket.
+
 use super::*;
 use crate::service::fixture::{GUEST, snapshot};
 use crate::socket::{Client, ClientError, FiveTuple, Sessions, Stats, TraceIngress, TracePacket};
