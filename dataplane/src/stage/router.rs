@@ -131,7 +131,6 @@ fn hairpin(
     router: &Router,
     floating: &FloatingIp,
 ) -> Result<End, DropReason> {
-    let snapshot = walk.sight.snapshot;
     if !floating_router(walk, floating)?.admin_state_up {
         return Err(DropReason::RouterDown);
     }
