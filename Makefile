@@ -5,13 +5,13 @@
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo:
 	@scripts/install.sh build
-	@cargo build --quiet --release --package weft
+	@cargo build --release --package weft
 	@cargo run --quiet --release --package weft-tests-system --bin weft-demo
 
 # The same all-in-one on loopback, left running for the stock client; `make down` ends it.
 up:
 	@scripts/install.sh build
-	@cargo build --quiet --release --package weft
+	@cargo build --release --package weft
 	@scripts/up.sh
 
 down:
