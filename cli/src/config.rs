@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use weft_agent::service::dhcp::LEASE_S_DEFAULT;
 use weft_control::app::config::NetworkConfig;
 use weft_control::identity::IdentityConfig;
 use weft_control::store::Durability;
@@ -20,6 +21,9 @@ const INSTANCE_CHARS_MAX: usize = 32;
 const INTERFACE_BYTES_MAX: usize = 15;
 /// Bytes of a unix socket's path (sun_path without its end).
 const SOCKET_BYTES_MAX: usize = 107;
+
+/// Seconds of a DHCP lease: shorter ones make guests ask all the time.
+const DHCP_LEASE_S_MIN: u32 = 60;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +126,8 @@ pub(crate) struct Agent {
     pub(crate) sessions_per_port_max: u32,
     /// Guest ports of the host.
     pub(crate) ports_max: u32,
+    /// Seconds of a DHCP lease.
+    pub(crate) dhcp_lease_s: u32,
 }
 
 impl Default for Config {
@@ -177,6 +183,7 @@ impl Default for Agent {
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
             ports_max: 1_024,
+            dhcp_lease_s: LEASE_S_DEFAULT,
         }
     }
 }
@@ -323,6 +330,12 @@ impl Config {
         if !(1..=agent.sessions_max).contains(&agent.sessions_per_port_max) {
             return wrong("agent.sessions_per_port_max", "1 to agent.sessions_max");
         }
+        if agent.dhcp_lease_s < DHCP_LEASE_S_MIN {
+            return wrong(
+                "agent.dhcp_lease_s",
+                &format!("at least {DHCP_LEASE_S_MIN}"),
+            );
+        }
         let ports_max = usize::try_from(agent.ports_max).unwrap_or(usize::MAX);
         if !(1..=limits::PORTS_PER_HOST_MAX).contains(&ports_max) {
             return wrong(
@@ -440,6 +453,10 @@ mod tests {
             (
                 "[agent]\nsessions_max = 5",
                 "at agent.sessions_per_port_max: expected 1 to agent.sessions_max",
+            ),
+            (
+                "[agent]\ndhcp_lease_s = 59",
+                "at agent.dhcp_lease_s: expected at least 60",
             ),
             (
                 "[agent]\nports_max = 4097",

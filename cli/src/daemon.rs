@@ -9,37 +9,30 @@ use crate::server;
 use crate::snapshot_file;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_ebpf::check_host;
-use weft_model::HostSnapshot;
-
-#[allow(dead_code, reason = "the agent's entry point is not there yet")]
-enum Source {
-    Feed(String),
-    Fixed(watch::Receiver<Option<Arc<HostSnapshot>>>),
-}
+use weft_agent::{AgentConfig, Source, check_host};
 
 /// From the signal to the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
+/// The same if what is in the kernel is to be removed: to leave half of it would be worse than to be late.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `weft all-in-one`
 pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
     host_checked()?;
-    let mut parts = Parts::new();
+    let mut parts = Parts::new()?;
     let feed = server::start(config, &mut parts).await?;
-    agent_start(config, &mut parts, Source::Feed(config.feed_url(feed)))?;
+    agent_start(config, &mut parts, Source::Feed(config.feed_url(feed)));
     parts.run(None).await
 }
 
 /// `weft server`
 pub(crate) async fn server(config: &Config) -> anyhow::Result<()> {
-    let mut parts = Parts::new();
+    let mut parts = Parts::new()?;
     server::start(config, &mut parts).await?;
     parts.run(None).await
 }
@@ -47,12 +40,12 @@ pub(crate) async fn server(config: &Config) -> anyhow::Result<()> {
 /// `weft agent`
 pub(crate) async fn agent(config: &Config) -> anyhow::Result<()> {
     host_checked()?;
-    let mut parts = Parts::new();
+    let mut parts = Parts::new()?;
     agent_start(
         config,
         &mut parts,
         Source::Feed(config.feed_url(config.feed.listen)),
-    )?;
+    );
     parts.run(None).await
 }
 
@@ -60,8 +53,8 @@ pub(crate) async fn agent(config: &Config) -> anyhow::Result<()> {
 pub(crate) async fn run(config: &Config, file: PathBuf) -> anyhow::Result<()> {
     let mut source = snapshot_file::SnapshotFile::open(file)?;
     host_checked()?;
-    let mut parts = Parts::new();
-    agent_start(config, &mut parts, Source::Fixed(source.subscribe()))?;
+    let mut parts = Parts::new()?;
+    agent_start(config, &mut parts, Source::Fixed(source.subscribe()));
     let (reload, reloads) = mpsc::channel(1);
     let shutdown = parts.shutdown.clone();
     parts.spawn("the snapshot file", async move {
@@ -87,10 +80,28 @@ fn host_checked() -> anyhow::Result<()> {
     );
 }
 
-/// The agent's part.
-fn agent_start(config: &Config, parts: &mut Parts, source: Source) -> anyhow::Result<()> {
-    let _ = (config, parts, source);
-    Ok(())
+/// Starts the agent's part.
+fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
+    let agent = &config.agent;
+    let config = AgentConfig {
+        host: config.host.clone(),
+        instance: config.instance.clone(),
+        bpffs: agent.bpffs.clone(),
+        socket: agent.socket.clone(),
+        physical_networks: agent.physical_networks.clone(),
+        sessions_max: agent.sessions_max,
+        sessions_per_port_max: agent.sessions_per_port_max,
+        ports_max: agent.ports_max,
+        dhcp_lease_s: agent.dhcp_lease_s,
+        remove_on_stop: agent.remove_on_stop,
+    };
+    if config.remove_on_stop {
+        parts.timeout = REMOVE_TIMEOUT;
+    }
+    let shutdown = parts.shutdown.clone();
+    parts.spawn("the agent", async move {
+        Ok(weft_agent::run(config, source, shutdown).await?)
+    });
 }
 
 /// Tasks that live and die together.
@@ -98,14 +109,23 @@ pub(crate) struct Parts {
     tasks: JoinSet<anyhow::Result<()>>,
     /// Cancelled when all must end.
     pub(crate) shutdown: CancellationToken,
+    timeout: Duration,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Parts {
-    fn new() -> Self {
-        Self {
+    /// No parts yet; from here on a signal ends the process in order.
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
             tasks: JoinSet::new(),
             shutdown: CancellationToken::new(),
-        }
+            timeout: SHUTDOWN_TIMEOUT,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Starts a part; `name` is for its error.
@@ -120,15 +140,12 @@ impl Parts {
 
     /// Waits for a signal or for a part to end, then ends all of them. SIGHUP goes to `reload`, if there is one.
     async fn run(mut self, reload: Option<mpsc::Sender<()>>) -> anyhow::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
         let mut done = Ok(());
         loop {
             tokio::select! {
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                _ = hangup.recv() => match &reload {
+                _ = self.interrupt.recv() => break,
+                _ = self.terminate.recv() => break,
+                _ = self.hangup.recv() => match &reload {
                     // A full channel holds a reload that is still to come.
                     Some(reload) => drop(reload.try_send(())),
                     None => break,
@@ -147,10 +164,10 @@ impl Parts {
                 done = std::mem::replace(&mut done, Ok(())).and(ended);
             }
         };
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
+        if tokio::time::timeout(self.timeout, rest).await.is_err() {
             bail!(
                 "some parts did not end within {} ms and were cut off",
-                SHUTDOWN_TIMEOUT.as_millis()
+                self.timeout.as_millis()
             );
         }
         done
