@@ -1,0 +1,350 @@
+//! No request makes the server fail: mangled bodies, wrong types, long texts, at every route.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::{Map, Value, json};
+use weft_control::http::routes;
+use weft_tests_api::{Api, Session, text};
+
+/// Bodies for one route.
+const CASES: usize = 24;
+
+/// Any JSON, with the kinds of values that break careless code.
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        Just(json!("")),
+        Just(json!("\u{0}")),
+        Just(json!("x".repeat(300))),
+        Just(json!("00000000-0000-4000-8000-000000000000")),
+        Just(json!("::ffff:192.0.2.1")),
+        Just(json!("255.255.255.255/32")),
+        Just(json!("192.0.2.0/24")),
+        Just(json!("fd00::/64")),
+        Just(json!("ff:ff:ff:ff:ff:ff")),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..4)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "subnet_id",
+        "ip_address",
+        "mac_address",
+        "start",
+        "end",
+        "destination",
+        "nexthop",
+        "network_id",
+        "enable_snat",
+        "external_fixed_ips",
+        "opt_name",
+        "opt_value",
+        "ip_version",
+        "id",
+        "name",
+        "domain",
+        "password",
+        "project",
+        "methods",
+        "user",
+    ])
+    .prop_map(str::to_owned)
+}
+
+/// The attributes that a resource's bodies may have, and one that they may not.
+fn attributes(name: &str, ids: &Map<String, Value>) -> Vec<(String, Value)> {
+    let own: &[&str] = match name {
+        "network" => &[
+            "name",
+            "shared",
+            "router:external",
+            "mtu",
+            "provider:network_type",
+            "provider:physical_network",
+            "provider:segmentation_id",
+            "description",
+            "project_id",
+        ],
+        "subnet" => &[
+            "network_id",
+            "ip_version",
+            "cidr",
+            "gateway_ip",
+            "allocation_pools",
+            "dns_nameservers",
+            "host_routes",
+            "enable_dhcp",
+            "ipv6_ra_mode",
+            "ipv6_address_mode",
+            "subnetpool_id",
+        ],
+        "port" => &[
+            "network_id",
+            "fixed_ips",
+            "mac_address",
+            "security_groups",
+            "allowed_address_pairs",
+            "extra_dhcp_opts",
+            "binding:host_id",
+            "binding:profile",
+            "binding:vnic_type",
+            "device_id",
+            "device_owner",
+            "port_security_enabled",
+            "admin_state_up",
+        ],
+        "router" => &[
+            "name",
+            "external_gateway_info",
+            "routes",
+            "distributed",
+            "ha",
+            "tenant_id",
+        ],
+        "floatingip" => &[
+            "floating_network_id",
+            "floating_ip_address",
+            "subnet_id",
+            "port_id",
+            "fixed_ip_address",
+        ],
+        "security_group" => &["name", "stateful", "description"],
+        "quota" => &["network", "port", "check_limit"],
+        "auth" => &["identity", "scope"],
+        "project" | "user" | "role" => &["name", "description", "enabled", "password"],
+        _ => &[
+            "security_group_id",
+            "direction",
+            "ethertype",
+            "protocol",
+            "port_range_min",
+            "port_range_max",
+            "remote_ip_prefix",
+            "remote_group_id",
+        ],
+    };
+    own.iter()
+        .chain(&["nonsense"])
+        .map(|name| {
+            (
+                (*name).to_owned(),
+                ids.get(*name).cloned().unwrap_or(Value::Null),
+            )
+        })
+        .collect()
+}
+
+/// What is there already, so that bodies reach deep: by the attribute that names it.
+async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
+    let (external, _) = admin.external_network().await;
+    let (network, subnet) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let router = admin.create("router", json!({})).await;
+    let group = admin.create("security_group", json!({ "name": "g" })).await;
+    let rule = json!({ "security_group_id": group["id"], "direction": "ingress" });
+    let rule = admin.create("security_group_rule", rule).await;
+    let port = admin
+        .create("port", json!({ "network_id": network["id"] }))
+        .await;
+    let fip = admin
+        .create(
+            "floatingip",
+            json!({ "floating_network_id": external["id"] }),
+        )
+        .await;
+    let references = json!({
+        "network_id": network["id"],
+        "floating_network_id": external["id"],
+        "security_group_id": group["id"],
+        "direction": "ingress",
+        "ip_version": 4,
+        "cidr": "198.51.100.0/24",
+        "protocol": "tcp",
+        "name": "n",
+        "enabled": true,
+        "network": 100,
+    });
+    let targets = json!({
+        "network": network["id"],
+        "subnet": subnet["id"],
+        "port": port["id"],
+        "router": router["id"],
+        "floatingip": fip["id"],
+        "security_group": group["id"],
+        "security_group_rule": rule["id"],
+    });
+    let object = |value: Value| value.as_object().expect("an object").clone();
+    (object(references), object(targets))
+}
+
+fn body(runner: &mut TestRunner, name: &str, references: &Map<String, Value>) -> Value {
+    let mut draw = |n: u32| (0..n).new_tree(runner).expect("a number").current();
+    let mut object = Map::new();
+    let mut wild = Vec::new();
+    for (attribute, good) in attributes(name, references) {
+        match draw(12) {
+            0 => wild.push(attribute),
+            1..=8 if !good.is_null() => {
+                object.insert(attribute, good);
+            }
+            _ => {}
+        }
+    }
+    let shape = draw(16);
+    for attribute in wild {
+        object.insert(
+            attribute,
+            anything().new_tree(runner).expect("a value").current(),
+        );
+    }
+    match shape {
+        0 => anything().new_tree(runner).expect("a value").current(),
+        1 => json!({ format!("{name}s"): [object.clone(), object] }),
+        2 => Value::Object(object),
+        _ => json!({ name: object }),
+    }
+}
+
+#[tokio::test]
+async fn no_body_makes_the_server_fail() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (references, targets) = scene(&admin).await;
+    let mut runner = TestRunner::deterministic();
+    let (mut sent, mut accepted) = (0, 0);
+    for route in routes()
+        .into_iter()
+        .filter(|r| matches!(r.method.as_str(), "POST" | "PUT" | "PATCH"))
+    {
+        let words = route.path.split('/').filter(|word| !word.starts_with('{'));
+        let name = match words.clone().next_back().unwrap_or_default() {
+            "tokens" => "auth".to_owned(),
+            "add_router_interface" | "remove_router_interface" => "router".to_owned(),
+            collection => collection.trim_end_matches('s').replace('-', "_"),
+        };
+        let id = targets.get(&name).map_or_else(|| "x".to_owned(), text);
+        let path = route.path.replace("{id}", &id).replace(['{', '}'], "");
+        for _ in 0..CASES {
+            let body = body(&mut runner, &name, &references);
+            let answer = admin
+                .send(route.method.as_str(), &path, body.to_string().into_bytes())
+                .await;
+            assert!(
+                answer.status < 500,
+                "{} {path} {body}: {}",
+                route.method,
+                answer.body
+            );
+            sent += 1;
+            accepted += usize::from(answer.status < 300);
+        }
+    }
+    // Mangling must leave enough whole for the rules behind the checks to be reached.
+    assert!(
+        sent >= 20 * CASES && accepted >= 2 * CASES,
+        "{sent} {accepted}"
+    );
+    assert_eq!(admin.get("/v2.0/networks").await.status, 200);
+}
+
+#[tokio::test]
+async fn no_query_makes_the_server_fail() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    scene(&admin).await;
+    let names = [
+        "limit",
+        "marker",
+        "sort_key",
+        "sort_dir",
+        "fields",
+        "page_reverse",
+        "fixed_ips",
+        "id",
+        "name",
+        "mtu",
+        "changed_since",
+    ];
+    let values = [
+        "",
+        "-1",
+        "0",
+        "1e9",
+        "99999999999999999999",
+        "%00",
+        "id",
+        "name",
+        "'",
+        "ip_address=x",
+        "true",
+        "2026-13-99",
+        "%ff",
+    ];
+    for collection in [
+        "networks",
+        "subnets",
+        "ports",
+        "routers",
+        "floatingips",
+        "security-groups",
+        "security-group-rules",
+    ] {
+        for name in names {
+            for value in values {
+                let path = format!("/v2.0/{collection}?{name}={value}&limit=2");
+                let answer = admin.get(&path).await;
+                assert!(answer.status < 500, "{path}: {}", answer.body);
+            }
+        }
+        assert_eq!(
+            admin.get(&format!("/v2.0/{collection}/%00")).await.status,
+            404
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_and_paths_have_bounds() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let long = admin
+        .send("POST", "/v2.0/networks", vec![b' '; (8 << 20) + 1])
+        .await;
+    long.error(413, "HTTPRequestEntityTooLarge");
+    for body in [
+        &b""[..],
+        b"{",
+        b"\xff",
+        b"null",
+        b"[]",
+        b"\"x\"",
+        b"1e999",
+        &b"[".repeat(100_000),
+    ] {
+        let answer = admin.send("POST", "/v2.0/networks", body.to_vec()).await;
+        answer.error(400, "HTTPBadRequest");
+    }
+    admin.get("/v2.0/nothing").await.error(404, "HTTPNotFound");
+    admin
+        .send("PATCH", "/v2.0/networks", Vec::new())
+        .await
+        .error(405, "HTTPMethodNotAllowed");
+    let name = admin
+        .create_refused("network", json!({ "name": "x".repeat(256) }))
+        .await;
+    assert!(name.error(400, "HTTPBadRequest").contains("name"));
+    admin
+        .create("network", json!({ "name": "x".repeat(255) }))
+        .await;
+}

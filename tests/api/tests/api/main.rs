@@ -1,0 +1,15 @@
+//! The API, driven by HTTP: one module a resource, and one for each promise that holds for all of them.
+
+mod authorization;
+mod concurrency;
+mod durability;
+mod floating_ip;
+mod hostile;
+mod identity;
+mod list;
+mod network;
+mod port;
+mod quota;
+mod router;
+mod security_group;
+mod subnet;

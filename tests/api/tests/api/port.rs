@@ -1,0 +1,299 @@
+//! Ports.
+
+use serde_json::{Value, json};
+use weft_tests_api::{Api, text};
+
+fn ips(port: &Value) -> Vec<String> {
+    let list = port["fixed_ips"].as_array().expect("a list");
+    list.iter().map(|ip| text(&ip["ip_address"])).collect()
+}
+
+#[tokio::test]
+async fn a_port_gets_mac_addresses_and_the_default_group() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, subnet) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let slaac = json!({
+        "network_id": network["id"],
+        "ip_version": 6,
+        "cidr": "fd00:1::/64",
+        "ipv6_ra_mode": "slaac",
+        "ipv6_address_mode": "slaac",
+    });
+    admin.create("subnet", slaac).await;
+    let port = admin
+        .create("port", json!({ "network_id": network["id"] }))
+        .await;
+    assert!(
+        text(&port["mac_address"]).starts_with("fa:16:3e:"),
+        "{port}"
+    );
+    assert_eq!(ips(&port)[0], "192.0.2.2");
+    assert!(ips(&port)[1].starts_with("fd00:1::f816:3eff:fe"), "{port}");
+    assert_eq!(port["status"], "DOWN");
+    assert_eq!(port["binding:vif_type"], "unbound");
+    let groups = admin.list("security_group", "name=default").await;
+    assert_eq!(port["security_groups"], json!([groups[0]["id"]]));
+
+    let bound = admin
+        .update("port", &port["id"], json!({ "binding:host_id": "h1" }))
+        .await
+        .ok();
+    assert_eq!(bound["port"]["binding:vif_type"], "tap");
+    let change =
+        json!({ "fixed_ips": [{ "subnet_id": subnet["id"], "ip_address": "192.0.2.50" }] });
+    let moved = admin.update("port", &port["id"], change).await.ok();
+    assert_eq!(ips(&moved["port"])[0], "192.0.2.50");
+    assert_eq!(
+        admin
+            .list("port", "fixed_ips=ip_address%3D192.0.2.50")
+            .await
+            .len(),
+        1
+    );
+    assert_eq!(
+        admin
+            .list("port", "fixed_ips=ip_address%3D192.0.2.2")
+            .await
+            .len(),
+        0
+    );
+    let none = admin
+        .update("port", &port["id"], json!({ "fixed_ips": [] }))
+        .await
+        .ok();
+    assert_eq!(ips(&none["port"]), [""; 0]);
+    assert_eq!(admin.remove("port", &port["id"]).await.status, 204);
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_are_refused() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, subnet) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let (_, elsewhere) = admin.network_with_subnet("m", "198.51.100.0/24").await;
+    let with = |ips: Value| json!({ "network_id": network["id"], "fixed_ips": ips });
+    let named = with(json!([{ "subnet_id": subnet["id"], "ip_address": "192.0.2.9" }]));
+    let port = admin.create("port", named.clone()).await;
+    assert_eq!(ips(&port), ["192.0.2.9"]);
+    for (ips, status, kind) in [
+        (
+            json!([{ "ip_address": "192.0.2.9" }]),
+            409,
+            "IpAddressAlreadyAllocated",
+        ),
+        (
+            json!([{ "ip_address": "10.0.0.1" }]),
+            400,
+            "InvalidIpForNetwork",
+        ),
+        (
+            json!([{ "subnet_id": subnet["id"], "ip_address": "10.0.0.1" }]),
+            400,
+            "InvalidIpForSubnet",
+        ),
+        (
+            json!([{ "ip_address": "192.0.2.255" }]),
+            400,
+            "InvalidIpForSubnet",
+        ),
+        (
+            json!([{ "subnet_id": elsewhere["id"] }]),
+            400,
+            "InvalidInput",
+        ),
+        (json!([{}]), 400, "InvalidInput"),
+        (json!([{ "ip_address": "nonsense" }]), 400, "HTTPBadRequest"),
+        (json!({}), 400, "HTTPBadRequest"),
+    ] {
+        admin
+            .create_refused("port", with(ips))
+            .await
+            .error(status, kind);
+    }
+    let mac = json!({ "network_id": network["id"], "mac_address": port["mac_address"] });
+    admin
+        .create_refused("port", mac)
+        .await
+        .error(409, "MacAddressInUse");
+    let nowhere = json!({ "network_id": "00000000-0000-4000-8000-000000000000" });
+    admin
+        .create_refused("port", nowhere)
+        .await
+        .error(404, "NetworkNotFound");
+    let missing = admin
+        .create_refused("port", json!({}))
+        .await
+        .error(400, "HTTPBadRequest");
+    assert!(missing.contains("network_id"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_full_subnet_says_so() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, _) = admin.network_with_subnet("n", "192.0.2.0/29").await;
+    let new = json!({ "network_id": network["id"] });
+    let mut ports = Vec::new();
+    for n in 2..=6 {
+        let port = admin.create("port", new.clone()).await;
+        assert_eq!(ips(&port), [format!("192.0.2.{n}")]);
+        ports.push(port);
+    }
+    let full = admin.create_refused("port", new.clone()).await;
+    full.error(409, "IpAddressGenerationFailure");
+    assert_eq!(admin.remove("port", &ports[1]["id"]).await.status, 204);
+    assert_eq!(ips(&admin.create("port", new).await), ["192.0.2.3"]);
+}
+
+#[tokio::test]
+async fn port_security_and_groups_go_together() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = admin.create("network", json!({})).await["id"].clone();
+    let group = admin.create("security_group", json!({ "name": "g" })).await["id"].clone();
+    let open = json!({ "network_id": network, "port_security_enabled": false });
+    let port = admin.create("port", open.clone()).await;
+    assert_eq!(port["security_groups"], json!([]));
+    let mut with_group = open.clone();
+    with_group["security_groups"] = json!([group]);
+    let refused = admin.create_refused("port", with_group).await;
+    refused.error(400, "PortSecurityAndIPRequiredForSecurityGroups");
+    let mut with_pair = open;
+    with_pair["allowed_address_pairs"] = json!([{ "ip_address": "192.0.2.9" }]);
+    let refused = admin.create_refused("port", with_pair).await;
+    refused.error(409, "AddressPairAndPortSecurityRequired");
+
+    let guarded = admin.create("port", json!({ "network_id": network })).await;
+    let disable = json!({ "port_security_enabled": false });
+    let refused = admin.update("port", &guarded["id"], disable).await;
+    refused.error(409, "PortSecurityPortHasSecurityGroup");
+    let disable = json!({ "port_security_enabled": false, "security_groups": [] });
+    assert_eq!(
+        admin.update("port", &guarded["id"], disable).await.status,
+        200
+    );
+    let unknown = json!({
+        "network_id": network,
+        "security_groups": ["00000000-0000-4000-8000-000000000000"],
+    });
+    admin
+        .create_refused("port", unknown)
+        .await
+        .error(404, "SecurityGroupNotFound");
+    let pairs = json!({
+        "network_id": network,
+        "allowed_address_pairs": [{ "ip_address": "192.0.2.0/25" }, { "ip_address": "192.0.2.200", "mac_address": "fa:16:3e:00:00:01" }],
+    });
+    let port = admin.create("port", pairs).await;
+    assert_eq!(
+        port["allowed_address_pairs"][0]["mac_address"],
+        port["mac_address"]
+    );
+}
+
+#[tokio::test]
+async fn members_bind_nothing_and_name_no_addresses_on_foreign_networks() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let member = api.user("p1", "member").await;
+    let shared = admin.create("network", json!({ "shared": true })).await;
+    let subnet = json!({ "network_id": shared["id"], "ip_version": 4, "cidr": "192.0.2.0/24" });
+    admin.create("subnet", subnet).await;
+    let port = member
+        .create("port", json!({ "network_id": shared["id"] }))
+        .await;
+    assert!(port.get("binding:host_id").is_none(), "{port}");
+    assert_eq!(port["binding:vnic_type"], "normal");
+    for (name, value) in [
+        ("binding:host_id", json!("h1")),
+        ("binding:profile", json!({ "a": 1 })),
+        ("mac_address", json!("fa:16:3e:00:00:09")),
+        ("fixed_ips", json!([{ "ip_address": "192.0.2.9" }])),
+        ("device_owner", json!("network:dhcp")),
+        ("port_security_enabled", json!(false)),
+        (
+            "allowed_address_pairs",
+            json!([{ "ip_address": "192.0.2.9" }]),
+        ),
+    ] {
+        let refused = member
+            .create_refused("port", json!({ "network_id": shared["id"], name: value }))
+            .await;
+        assert!(
+            refused.error(403, "PolicyNotAuthorized").contains(name),
+            "{name}"
+        );
+    }
+    let other = api.user("p2", "member").await;
+    let path = format!("/v2.0/ports/{}", text(&port["id"]));
+    other.get(&path).await.error(404, "PortNotFound");
+    let theirs = member.create("network", json!({})).await;
+    other
+        .create_refused("port", json!({ "network_id": theirs["id"] }))
+        .await;
+    let refused = other
+        .create_refused("port", json!({ "network_id": theirs["id"] }))
+        .await;
+    assert!([403, 404].contains(&refused.status), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn bulk_is_all_or_nothing() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, _) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let port =
+        |ip: &str| json!({ "network_id": network["id"], "fixed_ips": [{ "ip_address": ip }] });
+    let good = json!({ "ports": [port("192.0.2.5"), port("192.0.2.6")] });
+    let made = admin.post("/v2.0/ports", &good).await.expect(201);
+    assert_eq!(made["ports"].as_array().expect("a list").len(), 2);
+    let bad = json!({ "ports": [port("192.0.2.7"), port("192.0.2.5")] });
+    admin
+        .post("/v2.0/ports", &bad)
+        .await
+        .error(409, "IpAddressAlreadyAllocated");
+    assert_eq!(admin.list("port", "").await.len(), 2);
+    assert_eq!(
+        admin
+            .post("/v2.0/ports", &json!({ "ports": [] }))
+            .await
+            .status,
+        400
+    );
+}
+
+#[tokio::test]
+async fn if_match_guards_a_change() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = admin.create("network", json!({})).await;
+    let path = format!("/v2.0/networks/{}", text(&network["id"]));
+    let body = || {
+        json!({ "network": { "name": "x" } })
+            .to_string()
+            .into_bytes()
+    };
+    let stale = [("if-match", "revision_number=7")];
+    let refused = admin.send_with("PUT", &path, body(), &stale).await;
+    refused.error(412, "RevisionNumberConstraintFailed");
+    let current = [("if-match", "revision_number=1")];
+    assert_eq!(
+        admin.send_with("PUT", &path, body(), &current).await.status,
+        200
+    );
+    assert_eq!(
+        admin
+            .send_with("DELETE", &path, Vec::new(), &current)
+            .await
+            .status,
+        412
+    );
+    assert_eq!(
+        admin
+            .send_with("PUT", &path, body(), &[("if-match", "x")])
+            .await
+            .status,
+        400
+    );
+}
