@@ -32,8 +32,31 @@ pub struct Difference {
 pub struct Tally {
     /// Frames that both engines judged alike.
     pub frames: usize,
-    /// The first history that differs, shrunk: a vector, and what differs.
-    pub found: Option<String>,
+    /// The first history that differs, or that an engine failed at.
+    pub found: Option<Found>,
+}
+
+/// A history that differs.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it was made from.
+    pub seed: u64,
+    /// The history.
+    pub case: History,
+    /// What differs; or how an engine failed.
+    pub what: Result<Difference, String>,
+}
+
+impl Found {
+    /// The history shrunk to what matters, as a vector, with what differs.
+    #[must_use]
+    pub fn vector(self, pair: &mut Pair<'_>) -> String {
+        let (seed, case) = match self.what {
+            Ok(difference) => (self.seed, shrink(self.case, &difference, pair)),
+            Err(_) => (self.seed, self.case),
+        };
+        format!("seed {seed}\n{}", vector_text(&case, pair))
+    }
 }
 
 fn is_there(snapshot: &HostSnapshot, ingress: Ingress) -> bool {
@@ -130,20 +153,15 @@ pub fn run(seed: u64, frames: usize, pair: &mut Pair<'_>) -> Tally {
     };
     for seed in seed.. {
         let case = history(seed, FRAMES, config);
-        let compared = compare(&case, pair);
-        match compared {
-            Ok((count, None)) => tally.frames += count,
-            Ok((_, Some(difference))) => {
-                let case = shrink(case, &difference, pair);
-                tally.found = Some(format!("seed {seed}\n{}", vector_text(&case, pair)));
+        let what = match compare(&case, pair) {
+            Ok((count, None)) => {
+                tally.frames += count;
+                None
             }
-            Err(error) => {
-                tally.found = Some(format!(
-                    "seed {seed}\n{error}\n{}",
-                    vector_text(&case, pair)
-                ));
-            }
-        }
+            Ok((_, Some(difference))) => Some(Ok(difference)),
+            Err(error) => Some(Err(error)),
+        };
+        tally.found = what.map(|what| Found { seed, case, what });
         if tally.found.is_some() || tally.frames >= frames {
             break;
         }

@@ -95,7 +95,7 @@ impl Generator<'_> {
             49..=54 => self.fragments(),
             55..=62 => self.lines.iter().rfind(|l| l.contains(": eth")).cloned(),
             63..=72 => self.outsider(),
-            73..=76 => self.crowd(),
+            73..=79 => self.crowd(),
             _ => self.opener(),
         };
         if let Some(line) = line {
@@ -388,18 +388,42 @@ impl Generator<'_> {
         ))
     }
 
-    /// One of many that ask the same stranger from the same port: what SNAT has to tell apart.
+    /// One of many that ask the same stranger from the same port (what SNAT has to tell apart), or a floating IP or a
+    /// guest outside (who see a translated source).
     fn crowd(&mut self) -> Option<String> {
-        let (name, _, source, network) = self.guest(false)?;
-        let hop = self.next_hop(&network, "9.9.9.9");
-        let l4 = self.chance.word(&[
+        let floating = self
+            .snapshot()
+            .floating_ips
+            .values()
+            .map(|f| IpAddr::V4(f.floating_ip_address));
+        let outside = self
+            .snapshot()
+            .ports
+            .values()
+            .filter(|p| name_of(p.network_id.0) == "ext");
+        let outside = outside
+            .flat_map(|p| &p.fixed_ips)
+            .map(|f| f.ip_address)
+            .filter(IpAddr::is_ipv4);
+        let targets: Vec<String> = floating.chain(outside).map(|ip| ip.to_string()).collect();
+        let to = match self.chance.one(&targets) {
+            Some(target) if self.chance.percent(60) => target.clone(),
+            _ => "9.9.9.9".to_owned(),
+        };
+        let words = [
             "udp 40000>53",
-            "tcp 40000>53 S",
+            "tcp 40000>22 S",
             "echo 40000",
             "udp 1000>53",
             "proto 47",
-        ]);
-        Some(format!("{name}: eth {name}>{hop} ip {source}>9.9.9.9 {l4}"))
+        ];
+        let l4 = self.chance.word(&words);
+        for _ in 0..3 {
+            let (name, _, source, network) = self.guest(false)?;
+            let hop = self.next_hop(&network, &to);
+            self.play(format!("{name}: eth {name}>{hop} ip {source}>{to} {l4}"));
+        }
+        None
     }
 
     fn outsider(&mut self) -> Option<String> {

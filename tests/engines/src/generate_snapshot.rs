@@ -98,9 +98,7 @@ pub fn snapshot(chance: &mut Chance) -> Table {
         );
     }
     let floating = floating_ips(chance, &ports, &routers);
-    let rules = (0..3 + chance.below(9))
-        .map(|n| (format!("r{n:02}"), text(rule(chance))))
-        .collect::<Table>();
+    let rules = rules(chance);
     let groups = GROUPS
         .iter()
         .map(|g| ((*g).to_owned(), list(ranges(chance))))
@@ -315,6 +313,37 @@ fn ranges(chance: &mut Chance) -> Vec<String> {
         .filter(|_| chance.percent(20))
         .map(|range| (*range).to_owned())
         .collect()
+}
+
+/// Rules that let enough through for the rest of the pipeline to be met, and random ones.
+fn rules(chance: &mut Chance) -> Table {
+    let mut rules = Table::new();
+    for group in GROUPS {
+        for family in ["v4", "v6"] {
+            if chance.percent(65) {
+                rules.insert(
+                    format!("out-{group}-{family}"),
+                    text(format!("{group} egress {family} any")),
+                );
+            }
+        }
+        let from = [
+            "203.0.110.0/26",
+            "192.0.2.0/24",
+            "192.0.2.0/28",
+            "group:g1",
+            "9.0.0.0/8",
+            "0.0.0.0/0",
+        ];
+        if chance.percent(60) {
+            let rule = format!("{group} ingress v4 any from {}", chance.word(&from));
+            rules.insert(format!("in-{group}"), text(rule));
+        }
+    }
+    for n in 0..2 + chance.below(8) {
+        rules.insert(format!("r{n:02}"), text(rule(chance)));
+    }
+    rules
 }
 
 /// A random rule.

@@ -5,6 +5,9 @@ use weft_dataplane::mutant::Mutant;
 use weft_tests_engines::ReferenceUnderTest;
 use weft_tests_engines::differential::{Pair, run};
 
+/// Frames after which a planted mistake counts as missed; the kernel engine is compared over as many.
+const FRAMES: usize = 10_000;
+
 fn engine(mutant: Option<Mutant>) -> ReferenceUnderTest {
     ReferenceUnderTest::new(ReferenceConfig {
         mutant,
@@ -14,28 +17,30 @@ fn engine(mutant: Option<Mutant>) -> ReferenceUnderTest {
 
 #[test]
 fn the_reference_agrees_with_itself() {
-    let tally = run(
-        1,
-        2_000,
-        &mut Pair {
-            a: &mut engine(None),
-            b: &mut engine(None),
-        },
+    let (mut a, mut b) = (engine(None), engine(None));
+    let mut pair = Pair {
+        a: &mut a,
+        b: &mut b,
+    };
+    let tally = run(1, 2_000, &mut pair);
+    assert!(
+        tally.frames >= 2_000,
+        "{}",
+        tally.found.map(|f| f.vector(&mut pair)).unwrap_or_default()
     );
-    assert!(tally.found.is_none(), "{}", tally.found.unwrap_or_default());
-    assert!(tally.frames >= 2_000);
 }
 
 #[test]
 fn every_planted_mistake_is_found() {
     let mut missed = Vec::new();
     for mutant in Mutant::ALL {
+        let (mut a, mut b) = (engine(None), engine(Some(*mutant)));
         let tally = run(
             1,
-            20_000,
+            FRAMES,
             &mut Pair {
-                a: &mut engine(None),
-                b: &mut engine(Some(*mutant)),
+                a: &mut a,
+                b: &mut b,
             },
         );
         if tally.found.is_none() {
@@ -48,4 +53,20 @@ fn every_planted_mistake_is_found() {
         missed.len(),
         Mutant::ALL.len()
     );
+}
+
+#[test]
+fn what_is_found_is_shrunk_to_a_vector_that_can_be_read() {
+    let (mut a, mut b) = (engine(None), engine(Some(Mutant::PortRangeEnd)));
+    let mut pair = Pair {
+        a: &mut a,
+        b: &mut b,
+    };
+    let found = run(1, FRAMES, &mut pair)
+        .found
+        .expect("the mistake is found");
+    let vector = found.vector(&mut pair);
+    let frames = vector.lines().filter(|line| line.contains(" => ")).count();
+    assert_eq!(frames, 1, "one frame is enough to show it:\n{vector}");
+    assert!(vector.contains("=> drop security_group"), "{vector}");
 }

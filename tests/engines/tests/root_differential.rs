@@ -19,25 +19,17 @@ fn differential(seed: u64, policies: Policies) {
     let seed = asked("WEFT_DIFFERENTIAL_SEED").unwrap_or(seed);
     let mut reference = ReferenceUnderTest::new(ReferenceConfig::default());
     let mut ebpf = EbpfUnderTest::new(PHYSICAL_NETWORKS, policies);
-    let tally = run(
-        seed,
-        frames,
-        &mut Pair {
-            a: &mut reference,
-            b: &mut ebpf,
-        },
-    );
-    assert!(
-        tally.found.is_none(),
-        "after {} frames: {}",
-        tally.frames,
-        tally.found.unwrap_or_default()
-    );
-    assert!(
-        tally.frames >= frames,
-        "only {} frames were compared",
-        tally.frames
-    );
+    let mut pair = Pair {
+        a: &mut reference,
+        b: &mut ebpf,
+    };
+    let tally = run(seed, frames, &mut pair);
+    let after = tally.frames;
+    if let Some(found) = tally.found {
+        let vector = found.vector(&mut pair);
+        assert!(vector.is_empty(), "after {after} frames: {vector}");
+    }
+    assert!(after >= frames, "only {after} frames were compared");
 }
 
 #[test]
