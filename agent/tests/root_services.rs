@@ -1,6 +1,11 @@
 //! The agent with the kernel engine and real clients, in namespaces of its own: a host from a fixed snapshot, two guests,
 //! and a station outside.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test; clippy knows only functions marked as such"
+)]
+
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
