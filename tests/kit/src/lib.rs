@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod frame;
 pub mod guest;
+pub mod kernel;
 pub mod lab;
 pub mod namespace;
 pub mod openstack;

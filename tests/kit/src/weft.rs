@@ -1,14 +1,14 @@
 //! The weft process under test: its configuration, its start and end, its own words, and what it left in the kernel.
 
 use crate::clock::until;
-use crate::command::{outcome, output, run};
+use crate::command::output;
+use crate::kernel::KernelObjects;
 use crate::lab::{Lab, PINS_DIR, Process};
 use crate::namespace::Namespace;
 use crate::openstack::Cloud;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,8 +18,6 @@ use std::time::Duration;
 pub const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9696);
 /// The longest that the process may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest that the kernel may take to free what was let go.
-const FREED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The administrator's password, good for one run in a namespace that nobody else can reach.
 const ADMIN_PASSWORD: &str = "only-for-this-run";
 
@@ -250,137 +248,11 @@ impl Weft {
         Ok(())
     }
 
-    /// What it holds in the kernel now: by its open files, its pins, and what hangs on these.
+    /// What it holds in the kernel now.
     ///
     /// # Errors
-    /// The process is gone, or bpftool fails.
+    /// As [`KernelObjects::of`].
     pub fn kernel_objects(&self) -> Result<KernelObjects> {
-        KernelObjects::of(self.id(), &self.site.pins())
+        KernelObjects::of(self.id())
     }
-}
-
-/// Programs, maps and links by their ids, which the kernel does not give twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelObjects {
-    /// `prog`, `map` or `link`, and the id.
-    pub ids: BTreeSet<(&'static str, u64)>,
-}
-
-impl KernelObjects {
-    /// What a process holds by its open files, what is pinned below `pins`, and what hangs on these.
-    ///
-    /// # Errors
-    /// The process is gone, or bpftool fails.
-    pub fn of(process: u32, pins: &Path) -> Result<Self> {
-        let mut objects = Self::default();
-        for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
-            // A file may be closed while the list is read.
-            let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
-            for (key, kind) in [
-                ("prog_id:", "prog"),
-                ("map_id:", "map"),
-                ("link_id:", "link"),
-            ] {
-                let id = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-                objects.ids.extend(id.map(|id| (kind, id)));
-            }
-        }
-        for pin in pins_below(pins) {
-            for kind in ["prog", "map", "link"] {
-                let shown = run(&format!("bpftool -j {kind} show pinned {}", pin.display()));
-                let id = shown
-                    .ok()
-                    .and_then(|text| serde_json::from_str::<Value>(&text).ok()?["id"].as_u64());
-                objects.ids.extend(id.map(|id| (kind, id)));
-            }
-        }
-        objects.add_what_uses_them()?;
-        Ok(objects)
-    }
-
-    /// Programs that use our maps, and links of our programs: held by the kernel alone.
-    fn add_what_uses_them(&mut self) -> Result<()> {
-        for program in list("prog")? {
-            let maps = program["map_ids"].as_array().cloned().unwrap_or_default();
-            let ours = maps
-                .iter()
-                .filter_map(Value::as_u64)
-                .any(|id| self.ids.contains(&("map", id)));
-            self.ids.extend(
-                program["id"]
-                    .as_u64()
-                    .filter(|_| ours)
-                    .map(|id| ("prog", id)),
-            );
-        }
-        for link in list("link")? {
-            let ours = link["prog_id"]
-                .as_u64()
-                .is_some_and(|id| self.ids.contains(&("prog", id)));
-            self.ids
-                .extend(link["id"].as_u64().filter(|_| ours).map(|id| ("link", id)));
-        }
-        Ok(())
-    }
-
-    /// How many there are of a kind.
-    #[must_use]
-    pub fn count(&self, kind: &str) -> usize {
-        self.ids.iter().filter(|(other, _)| *other == kind).count()
-    }
-
-    /// Those that are still there.
-    ///
-    /// # Errors
-    /// bpftool cannot be run.
-    pub fn left(&self) -> Result<Vec<String>> {
-        let mut left = Vec::new();
-        for (kind, id) in &self.ids {
-            let mut command = Command::new("bpftool");
-            let shown = outcome(command.args(["-j", kind, "show", "id", &id.to_string()]))?;
-            if shown.status.success() {
-                left.push(format!("{kind} {id}"));
-            }
-        }
-        Ok(left)
-    }
-
-    /// Waits until none of them is there any more: the kernel frees some of them a little later.
-    ///
-    /// # Errors
-    /// Some are still there: says which.
-    pub fn wait_until_gone(&self) -> Result<()> {
-        until(
-            "the kernel to free programs and maps",
-            FREED_TIMEOUT,
-            || Ok(self.left()?.is_empty().then_some(())),
-        )
-        .with_context(|| format!("left: {}", self.left().unwrap_or_default().join(", ")))
-    }
-}
-
-fn list(kind: &str) -> Result<Vec<Value>> {
-    let text = run(&format!("bpftool -j {kind} show"))?;
-    Ok(serde_json::from_str::<Value>(&text)?
-        .as_array()
-        .cloned()
-        .unwrap_or_default())
-}
-
-fn pins_below(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .flat_map(|path| {
-            if path.is_dir() {
-                pins_below(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
 }
