@@ -55,13 +55,14 @@ pub fn addresses(packet: &mut [u8], to: &Endpoints) {
     }
 }
 
-/// Where a protocol keeps its checksum, and whether the pseudo-header is part of it.
-fn checksum_place(number: u8) -> Option<(usize, bool)> {
+/// Where a protocol keeps its checksum, and whether the pseudo-header is part of it. ICMP exists in IPv4 only, ICMPv6 in
+/// IPv6 only: elsewhere their numbers are protocols without ports.
+fn checksum_place(number: u8, v6: bool) -> Option<(usize, bool)> {
     match number {
         protocol::TCP => Some((16, true)),
         protocol::UDP | protocol::UDP_LITE | protocol::DCCP => Some((6, true)),
-        protocol::ICMP => Some((2, false)),
-        protocol::ICMPV6 => Some((2, true)),
+        protocol::ICMP if !v6 => Some((2, false)),
+        protocol::ICMPV6 if v6 => Some((2, true)),
         _ => None,
     }
 }
@@ -77,7 +78,7 @@ fn identifier_change(message: &[u8], from: &Endpoints, to: &Endpoints) -> Option
 
 /// Rewrites the ports of a layer-4 message and its checksum, which covers both ends' addresses.
 pub fn transport(number: u8, message: &mut [u8], from: &Endpoints, to: &Endpoints) {
-    let Some((at, pseudo_header)) = checksum_place(number) else {
+    let Some((at, pseudo_header)) = checksum_place(number, to.source.is_ipv6()) else {
         if number == protocol::SCTP && message.len() >= 4 {
             put(message, 0, to.source_port.to_be_bytes());
             put(message, 2, to.destination_port.to_be_bytes());
