@@ -100,10 +100,10 @@ static __always_inline int floating_from_outside(struct __sk_buff *skb, struct s
 {
 	int reason = opener_test(s);
 
-	if (!reason)
-		reason = floating_enter(s, f);
 	if (!reason && !(f->flags & FLOATING_ROUTER_UP))
 		reason = REASON_ROUTER_DOWN;
+	if (!reason)
+		reason = floating_enter(s, f);
 	if (reason)
 		return walk_fail(skb, s, reason);
 	return walk_on(skb, s);
