@@ -13,6 +13,7 @@ pub mod policy;
 mod policy_rules;
 pub mod port;
 mod port_address;
+mod port_attribute;
 pub mod query;
 pub mod quota;
 pub mod resource;

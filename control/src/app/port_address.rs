@@ -1,7 +1,8 @@
 //! Which addresses a port gets: what was asked for, or one a family, and those that IPv6 forms by itself.
 
 use super::error::{Error, Result};
-use super::port::{FixedIpWanted, ROUTER_GATEWAY, ROUTER_INTERFACE};
+use super::port::{ROUTER_GATEWAY, ROUTER_INTERFACE};
+use super::port_attribute::FixedIpWanted;
 use super::resource::Write;
 use super::subnet::{self, is_auto_address, range_of, range_of_pool};
 use crate::ipam::{self, Range, Step};

@@ -168,9 +168,12 @@ async fn authorize<R: Resource>(
     {
         return Err(not_found::<R>(R::row(item).id()));
     }
-    let rule = format!("{action}_{}", R::NAME);
-    // Security group rules have no rule of their own for updates: whoever may delete one may describe it.
-    if action != "get" && app.policy.has(&rule) && !app.policy.allows(&rule, caller, &target) {
+    let mut rule = format!("{action}_{}", R::NAME);
+    if !app.policy.has(&rule) {
+        // Neutron has no rule for updates of security group rules: whoever may delete one may describe it.
+        rule = format!("delete_{}", R::NAME);
+    }
+    if action != "get" && !app.policy.allows(&rule, caller, &target) {
         return Err(Error::Forbidden(format!("rule:{rule}")));
     }
     Ok(target)

@@ -2,7 +2,8 @@
 
 use super::attribute::{self, Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result, quote};
-use super::port::{self, FixedIpWanted, New, ROUTER_INTERFACE};
+use super::port::{self, New, ROUTER_INTERFACE};
+use super::port_attribute::FixedIpWanted;
 use super::resource::{self, Resource, Write, view};
 use super::router_gateway::{self, Gateway};
 use super::subnet::{Subnet, range_of, routes_of};

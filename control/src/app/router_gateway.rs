@@ -3,7 +3,8 @@
 use super::attribute::{bool_of, only_keys, uuid_of};
 use super::error::{Error, Result, quote_value};
 use super::network;
-use super::port::{self, FixedIpWanted, New, ROUTER_GATEWAY, fixed_ips};
+use super::port::{self, New, ROUTER_GATEWAY};
+use super::port_attribute::{FixedIpWanted, fixed_ips};
 use super::resource::Write;
 use super::router::Item;
 use super::{port_address, subnet};
