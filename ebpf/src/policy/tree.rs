@@ -333,9 +333,10 @@ impl Cut {
         }
     }
 
-    /// Rules left to look through afterwards, and the price of writing some twice.
+    /// What is left to look through afterwards, if a packet's way grows with a side's share: halves are best, and
+    /// rules on both sides count twice.
     fn cost(&self) -> usize {
-        self.left.max(self.right) + self.both
+        self.left * self.left + self.right * self.right
     }
 }
 
