@@ -311,7 +311,6 @@ struct Cut {
     value: u32,
     left: usize,
     right: usize,
-    both: usize,
 }
 
 impl Cut {
@@ -329,7 +328,6 @@ impl Cut {
             value,
             left,
             right,
-            both: left + right - rules.len(),
         }
     }
 
