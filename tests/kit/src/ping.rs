@@ -139,7 +139,7 @@ impl RunningPing {
 
     /// The longest time between two replies that came after `since_s`, and the number of these replies.
     #[must_use]
-    pub fn longest_gap(&self, since_s: f64) -> (Duration, usize) {
+    fn longest_gap(&self, since_s: f64) -> (Duration, usize) {
         let replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         let after: Vec<f64> = replies
             .iter()
@@ -151,6 +151,17 @@ impl RunningPing {
             .map(|pair| pair[1] - pair[0])
             .fold(0.0, f64::max);
         (Duration::from_secs_f64(gap), after.len())
+    }
+
+    /// Waits for `count` replies that came after `since_s`, and gives the longest time between two of them.
+    ///
+    /// # Errors
+    /// They do not come in time.
+    pub fn replies_after(&self, since_s: f64, count: usize, timeout: Duration) -> Result<Duration> {
+        until(&format!("{count} echo replies"), timeout, || {
+            let (gap, heard) = self.longest_gap(since_s);
+            Ok((heard >= count).then_some(gap))
+        })
     }
 
     /// Waits until no reply has come for `quiet`, and gives when the last one came.

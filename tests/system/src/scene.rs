@@ -114,15 +114,16 @@ impl Scene {
         Ok(())
     }
 
-    /// Kills the control plane and starts it again.
+    /// Kills the control plane, does `meanwhile` without it, and starts it again.
     ///
     /// # Errors
-    /// It does not come back.
-    pub fn crash_server(&mut self) -> Result<()> {
+    /// It does not come back, or `meanwhile` failed.
+    pub fn crash_server(&mut self, meanwhile: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         self.server
             .take()
             .context("the control plane does not run apart")?
             .kill()?;
+        meanwhile(self)?;
         self.server = Some(self.site.start(&self.lab, "server")?);
         self.operator = Box::new(Client::new(&self.host)?);
         Ok(())
