@@ -74,9 +74,6 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     if let Some(f) = topology::floating_ip(sight.snapshot, sight.network_id, tuple.destination) {
         walk.opener_test()?;
         let source_mac = floating_leg(walk, f)?;
-        if !floating_router(walk, f)?.admin_state_up {
-            return Err(DropReason::RouterDown);
-        }
         walk.say(
             Stage::Nat,
             format!(
@@ -167,9 +164,12 @@ fn floating_router<'a>(walk: &Walk<'a>, floating: &FloatingIp) -> Result<&'a Rou
     routers.get(&floating.router_id).ok_or(DropReason::NoRoute)
 }
 
-/// The MAC of the floating IP's router towards the fixed address.
+/// The MAC of the floating IP's router towards the fixed address; the router must be up.
 fn floating_leg(walk: &Walk<'_>, floating: &FloatingIp) -> Result<MacAddress, DropReason> {
     let router = floating_router(walk, floating)?;
+    if !router.admin_state_up {
+        return Err(DropReason::RouterDown);
+    }
     let fixed = IpAddr::V4(floating.fixed_ip_address);
     let interface = topology::interface_towards(walk.sight.snapshot, router, fixed);
     interface.map(|i| i.mac_address).ok_or(DropReason::NoRoute)
