@@ -25,6 +25,7 @@ mod rules;
 pub mod sets;
 mod table;
 mod tree;
+mod writer;
 
 pub use compile::CompileError;
 pub use lower::{LowerError, Policy, PolicyKey, Remote, Rule, address_words, lower};

@@ -5,18 +5,19 @@
 //! another policy before [`PolicyTable::settle`]. What the interpreter does for good (few rules, or a refused
 //! program) costs time, never rightness.
 //!
-//! It keeps no clock and starts one thread, that of [`super::background`].
+//! It keeps no clock. Two threads work for it: [`super::background`] compiles, [`super::writer`] waits for the kernel.
 
 use super::background::{Background, Done, Job};
 use super::compile::{CompileError, PartPlaces, TakenPlaces};
 use super::lower::Lowering;
 use super::members::Members;
 use super::rules::table_create;
+use super::writer::TableWriter;
 use super::{LowerError, Policy, PolicyKey};
 use crate::sys::{Map, Prog, SysError};
 use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use weft_ebpf_common::policy::{PROGRAM_INTERPRETER, SLOTS_MAX};
 use weft_model::{Direction, EtherType, HostSnapshot, SecurityGroupMember, SecurityGroupRuleId};
@@ -71,8 +72,8 @@ pub enum PolicyError {
     /// More distinct policies than slots.
     #[error("more than {0} distinct sets of security groups: give ports the same sets")]
     Slots(u32),
-    /// No thread for the compiler.
-    #[error("cannot start the policy compiler's thread")]
+    /// No thread for the compiler or the writer.
+    #[error("cannot start a thread for policies")]
     Thread(#[source] std::io::Error),
 }
 
@@ -113,6 +114,7 @@ pub struct PolicyTable {
     members: Members,
     generation: u64,
     tuning: Tuning,
+    writer: TableWriter,
     background: Background,
 }
 
@@ -163,6 +165,7 @@ impl PolicyTable {
             members,
             generation: 0,
             tuning,
+            writer: TableWriter::default(),
             background,
         })
     }
@@ -262,28 +265,31 @@ impl PolicyTable {
                 entry.unsure = true;
             }
         }
-        let keys: Vec<u8> = prepared
-            .iter()
-            .flat_map(|new| new.slot.to_ne_bytes())
-            .collect();
-        let tables = prepared.iter().map(|new| new.table.as_fd().as_raw_fd());
-        let values: Vec<u8> = tables.flat_map(i32::to_ne_bytes).collect();
-        self.maps.rules.update_batch(&keys, &values)?;
+        if prepared.is_empty() {
+            return Ok(());
+        }
+        let mut tables = Vec::with_capacity(prepared.len());
+        let mut entries = Vec::with_capacity(prepared.len());
         for new in prepared {
-            self.maps.programs.delete(&new.slot.to_ne_bytes())?;
-            self.slots_free.remove(&new.slot);
+            tables.push((new.slot, new.table));
+            entries.push((new.key, new.slot, new.policy, new.domain));
+        }
+        self.writer.swap(&self.maps, tables)?;
+        for (key, slot, policy, domain) in entries {
+            self.maps.programs.delete(&slot.to_ne_bytes())?;
+            self.slots_free.remove(&slot);
             self.generation += 1;
             let entry = Entry {
-                slot: new.slot,
-                policy: Arc::new(new.policy),
-                domain: new.domain,
+                slot,
+                policy: Arc::new(policy),
+                domain,
                 generation: self.generation,
                 parts: None,
                 unsure: false,
                 used: true,
             };
             self.schedule(&entry);
-            let old = self.entries.insert(new.key, entry);
+            let old = self.entries.insert(key, entry);
             self.retired.extend(old.and_then(|old| old.parts));
         }
         Ok(())
@@ -325,8 +331,8 @@ impl PolicyTable {
         }
         self.retired
             .extend(unused.into_iter().filter_map(|entry| entry.parts));
-        for slot in &slots {
-            self.maps.rules.delete(&slot.to_ne_bytes())?;
+        if !slots.is_empty() {
+            self.writer.remove(&self.maps, slots.clone())?;
         }
         self.slots_free.extend(slots);
         let domains = self.entries.values().map(|entry| entry.domain).collect();
