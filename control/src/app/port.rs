@@ -2,6 +2,7 @@
 
 use super::attribute::{Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result};
+use super::policy::Caller;
 use super::port_attribute::{FixedIpWanted, address_pairs, dhcp_opts, fixed_ips, host, profile};
 use super::resource::{Resource, Write, view};
 use super::{floating_ip, network, port_address, security_group, subnet};
@@ -145,6 +146,14 @@ impl Resource for Port {
 
     async fn target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
         subnet::network_target(conn, attributes).await
+    }
+
+    async fn parent(conn: &mut Conn, caller: &Caller, attributes: &Attributes) -> Result<()> {
+        let id = attributes
+            .get("network_id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        network::usable(conn, caller, id).await.map(|_network| ())
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {

@@ -68,6 +68,15 @@ pub trait Resource: Send + Sync + 'static {
         let _ = (conn, attributes);
         async { Ok(Attributes::new()) }
     }
+    /// Fails as if it were not there unless the caller may see the parent that `attributes` names.
+    fn parent(
+        conn: &mut Conn,
+        caller: &Caller,
+        attributes: &Attributes,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (conn, caller, attributes);
+        async { Ok(()) }
+    }
     /// What must be there before a list is read.
     fn before_list(app: &App, caller: &Caller) -> impl Future<Output = Result<()>> + Send {
         let _ = (app, caller);
@@ -286,6 +295,7 @@ pub async fn create<R: Resource>(app: &App, caller: &Caller, body: Value) -> Res
     let mut views = Vec::with_capacity(prepared.len());
     let mut projects: Vec<(String, i64)> = Vec::new();
     for attributes in prepared {
+        R::parent(write.conn(), caller, &attributes).await?;
         let mut target = attributes.clone();
         target.extend(R::target(write.conn(), &attributes).await?);
         let rule = format!("create_{}", R::NAME);

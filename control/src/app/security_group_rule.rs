@@ -2,6 +2,7 @@
 
 use super::attribute::{Attribute, Attributes, Default, Kind, Take, cidr_of, ip_of, text_of};
 use super::error::{Error, Result, quote, quote_value};
+use super::policy::Caller;
 use super::resource::{Resource, Write, view};
 use super::security_group::{self, SecurityGroup};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow, rule_get_match};
@@ -202,6 +203,18 @@ impl Resource for SecurityGroupRule {
             );
         }
         Ok(target)
+    }
+
+    async fn parent(conn: &mut Conn, caller: &Caller, attributes: &Attributes) -> Result<()> {
+        let id = attributes
+            .get("security_group_id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        rows::get::<SecurityGroupRow>(conn, id)
+            .await?
+            .filter(|group| group.project_id == caller.project_id || caller.is_admin())
+            .map(|_group| ())
+            .ok_or_else(|| super::resource::not_found::<SecurityGroup>(id))
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {

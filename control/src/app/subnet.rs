@@ -5,6 +5,7 @@ use super::attribute::{
 };
 use super::error::{Error, Result, quote_value};
 use super::network;
+use super::policy::Caller;
 use super::port_address;
 use super::resource::{Resource, Write, view};
 use crate::ipam::{self, Range};
@@ -189,6 +190,14 @@ impl Resource for Subnet {
     /// The network's owner may do with the subnet what its own may; shared and external are the network's.
     async fn target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
         network_target(conn, attributes).await
+    }
+
+    async fn parent(conn: &mut Conn, caller: &Caller, attributes: &Attributes) -> Result<()> {
+        let id = attributes
+            .get("network_id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        network::usable(conn, caller, id).await.map(|_network| ())
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Row> {

@@ -31,6 +31,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use request::{Reply, Request};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From a request's head to its answer, its body's arrival included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What handlers work with.
 pub struct Server {
@@ -246,9 +250,11 @@ async fn serve(
         let request = Request::read(&mut parts, body, caller).await?;
         handler(server, request).await
     };
-    match done.await {
-        Ok(reply) => reply.into_response(),
-        Err(error) => error.into_response(),
+    // A request that is given up undoes what it has written.
+    match tokio::time::timeout(REQUEST_TIMEOUT, done).await {
+        Ok(Ok(reply)) => reply.into_response(),
+        Ok(Err(error)) => error.into_response(),
+        Err(_elapsed) => HttpError::App(Error::Busy).into_response(),
     }
 }
 
