@@ -6,7 +6,7 @@ mod status;
 mod trace;
 
 use crate::arguments::{Ask, Sessions, Stats, Trace};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, print_on};
 use std::time::Duration;
 use weft_agent::socket::{Client, TraceIngress};
 
@@ -39,14 +39,16 @@ pub(crate) async fn stats(args: &Stats, json: bool) -> anyhow::Result<()> {
             interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
         }
         let now = stats::only(client.stats().await?, args.port)?;
-        if json {
-            let line = serde_json::to_string(&now)?;
-            print(&format!("{line}\n"))?;
+        let text = if json {
+            format!("{}\n", serde_json::to_string(&now)?)
         } else {
             let since = last.as_ref().map(|last| (last, u64::from(seconds)));
             // Home, then each line over the old one, then clear what is below: no flicker.
             let text = stats::text(&now, since).replace('\n', "\x1b[K\n");
-            print(&format!("\x1b[H{text}\x1b[J"))?;
+            format!("\x1b[H{text}\x1b[J")
+        };
+        if !print_on(&text)? {
+            return Ok(());
         }
         last = Some(now);
     }

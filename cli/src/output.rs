@@ -7,10 +7,16 @@ use std::io::{ErrorKind, Write};
 
 /// Writes text to standard output.
 pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    print_on(text).map(drop)
+}
+
+/// Writes text to standard output; whether somebody still reads it.
+pub(crate) fn print_on(text: &str) -> std::io::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

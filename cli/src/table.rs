@@ -40,8 +40,12 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        // A count or an amount: `1 234`, `5 KiB`.
         let number = |cell: &String| {
-            cell.is_empty() || cell.chars().next().is_some_and(|c| c.is_ascii_digit())
+            let digits = cell.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            cell.is_empty()
+                || digits.starts_with(|c: char| c.is_ascii_digit())
+                    && digits.chars().all(|c| c.is_ascii_digit() || c == ' ')
         };
         let right: Vec<bool> = (0..columns)
             .map(|column| self.rows.len() > 1 && cells(column).skip(1).all(number))
@@ -98,11 +102,11 @@ mod tests {
     fn columns_line_up() {
         let mut table = Table::new(&["port", "packets", "why"]);
         assert!(table.is_empty());
-        table.row(["tap1".to_owned(), "7".to_owned(), "none".to_owned()]);
-        table.row(["tap22".to_owned(), "1 234".to_owned(), String::new()]);
+        table.row(["6-t".to_owned(), "7".to_owned(), "none".to_owned()]);
+        table.row(["7-tap".to_owned(), "1 234".to_owned(), String::new()]);
         assert_eq!(
             table.text(),
-            "port   packets  why\ntap1         7  none\ntap22    1 234\n"
+            "port   packets  why\n6-t          7  none\n7-tap    1 234\n"
         );
     }
 

@@ -57,7 +57,10 @@ pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
         table.row(row);
     }
     let mut text = table.text();
-    text += &format!("\n{} sessions\n", count(stats.sessions));
+    text += &match stats.sessions {
+        1 => "\n1 session\n".to_owned(),
+        sessions => format!("\n{} sessions\n", count(sessions)),
+    };
     text += &drops(stats);
     let services = stats.services.rows().filter(|(_, number, _)| *number > 0);
     let mut table = Table::new(&["service", "count", "meaning"]);

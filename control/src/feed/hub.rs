@@ -314,7 +314,7 @@ impl Hub {
     pub fn hosts(&self, now: Instant) -> Vec<HostState> {
         let state = |(name, host): (&HostName, &Host)| HostState {
             host: name.clone(),
-            streams: host.snapshot.receiver_count() as u64,
+            streams: host.streams.receiver_count() as u64,
             revision: host.history.back().map(|snapshot| snapshot.revision),
             enforced: *host.enforced.borrow(),
             refused: host.refused.clone(),

@@ -197,6 +197,7 @@ async fn a_lost_connection_resumes_where_it_was() {
     let mut lines = server.watch("h1", None).await;
     server.publish("h1", 1, &networks[..1]);
     lines.snapshot().await;
+    assert_eq!(server.hub.hosts(Instant::now())[0].streams, 1);
     drop(lines);
 
     let mut lines = server.watch("h1", Some(Revision(1))).await;
