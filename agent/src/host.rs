@@ -5,7 +5,9 @@ use crate::links::{self, Links};
 use crate::question::{Ground, HostStatus, Question};
 use crate::report::{self, Device, Reporter, Said};
 use crate::service::{Action, EventKind, Millis, Place, ServiceEvent, Services};
-use crate::socket::{Neighbour, PhysicalNetworkState, PortState, SESSIONS_MAX, Sessions};
+use crate::socket::{
+    Neighbour, PhysicalNetworkState, PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions,
+};
 use crate::view;
 use crate::wire_socket::WireSocket;
 use nix::errno::Errno;
@@ -40,6 +42,8 @@ pub(crate) struct Host {
     /// Physical networks' names and interfaces.
     physical_networks: BTreeMap<String, String>,
     links: Links,
+    /// The same by name.
+    indices: BTreeMap<String, u32>,
     /// The interfaces that the engine did not take, by name, and why.
     link_errors: BTreeMap<String, String>,
     prepared: BTreeMap<u32, Prepared>,
@@ -50,8 +54,11 @@ pub(crate) struct Host {
     attached: BTreeSet<PortId>,
     uplinks: BTreeSet<NetworkId>,
     reporter: Reporter,
-    /// Reports that wait for room in the channel.
+    /// Reports that are due.
     reports: Vec<HostReport>,
+    /// Whether ports or devices may have changed since they were looked at for settings and for a report.
+    unprepared: bool,
+    unreported: bool,
     expire_due: Millis,
     poll_due: Millis,
 }
@@ -72,6 +79,7 @@ impl Host {
             wire: WireSocket::open()?,
             physical_networks,
             links: Links::new(),
+            indices: BTreeMap::new(),
             link_errors: BTreeMap::new(),
             prepared: BTreeMap::new(),
             in_force: None,
@@ -82,6 +90,8 @@ impl Host {
             uplinks: BTreeSet::new(),
             reporter: Reporter::default(),
             reports: Vec::new(),
+            unprepared: false,
+            unreported: false,
             expire_due: 0,
             poll_due: 0,
         })
@@ -102,8 +112,7 @@ impl Host {
                 self.look_at_devices();
                 let actions = self.services.apply(snapshot, &self.attached, now);
                 self.unsupported = applied.unsupported;
-                self.unsupported
-                    .extend_from_slice(self.services.unsupported());
+                self.unsupported.extend(self.services.unsupported());
                 self.unsupported.truncate(limits::UNSUPPORTED_MAX);
                 self.act(actions);
                 self.uplinks_changed(now);
@@ -120,6 +129,11 @@ impl Host {
     /// The interfaces of the namespace changed.
     pub(crate) fn links_changed(&mut self, links: Links, now: Millis) {
         let old = std::mem::replace(&mut self.links, links);
+        let by_name = self
+            .links
+            .iter()
+            .map(|(index, name)| (name.clone(), *index));
+        self.indices = by_name.collect();
         if let Err(errno) = self.wire.refresh() {
             tracing::warn!("cannot list the interfaces' addresses: {errno}");
         }
@@ -155,6 +169,8 @@ impl Host {
     }
 
     fn look_at_devices(&mut self) {
+        self.unprepared = true;
+        self.unreported = true;
         let Some(snapshot) = &self.in_force else {
             return;
         };
@@ -274,15 +290,15 @@ impl Host {
     }
 
     fn index_of(&self, name: &str) -> Option<u32> {
-        let mut links = self.links.iter();
-        links
-            .find(|(_, known)| *known == name)
-            .map(|(index, _)| *index)
+        self.indices.get(name).copied()
     }
 
     /// Gives the devices of ports and physical networks their settings, once.
     pub(crate) async fn prepare(&mut self, netlink: &Handle) {
-        for (index, name, wanted) in self.unprepared() {
+        if !std::mem::take(&mut self.unprepared) {
+            return;
+        }
+        for (index, name, wanted) in self.devices_unprepared() {
             let done = if wanted.guest {
                 links::prepare_guest(netlink, index, &name, wanted.mtu).await
             } else {
@@ -295,7 +311,7 @@ impl Host {
         }
     }
 
-    fn unprepared(&self) -> Vec<(u32, String, Prepared)> {
+    fn devices_unprepared(&self) -> Vec<(u32, String, Prepared)> {
         let Some(snapshot) = &self.in_force else {
             return Vec::new();
         };
@@ -325,21 +341,19 @@ impl Host {
 
     /// Says what changed.
     pub(crate) fn report(&mut self, channel: &mpsc::Sender<HostReport>) {
-        if let Some(snapshot) = self.in_force.clone() {
-            let ports = self.statuses(&snapshot);
-            let report = self.reporter.enforced(&snapshot, &ports, &self.unsupported);
+        if std::mem::take(&mut self.unreported)
+            && let Some(snapshot) = &self.in_force
+        {
+            let ports = self.statuses(snapshot);
+            let report = self.reporter.enforced(snapshot, &ports, &self.unsupported);
             self.reports.extend(report);
         }
-        let mut waiting = std::mem::take(&mut self.reports).into_iter();
-        for report in waiting.by_ref() {
-            match channel.try_send(report) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => {
-                    // Rather than to queue without end, everything is said again when there is room.
-                    self.reporter.forget();
-                    return;
-                }
-                Err(TrySendError::Closed(_)) => return,
+        for report in std::mem::take(&mut self.reports) {
+            if let Err(TrySendError::Full(_)) = channel.try_send(report) {
+                // Rather than to queue without end, everything is said again, with the next turn.
+                self.reporter.forget();
+                self.unreported = true;
+                return;
             }
         }
     }
@@ -379,7 +393,7 @@ impl Host {
                 let ground = self.in_force.clone().map(|snapshot| Ground {
                     snapshot,
                     neighbours: self.services.neighbours().collect(),
-                    sessions: self.sessions(SESSIONS_MAX, now).unwrap_or_default(),
+                    sessions: self.sessions(SESSIONS_COUNTED_MAX, now).unwrap_or_default(),
                 });
                 drop(to.send(ground));
             }
@@ -389,7 +403,8 @@ impl Host {
     fn stats(&self) -> Result<crate::socket::Stats, String> {
         let failed = |error: EngineError| sentence(&error);
         let counters = self.engine.counters().map_err(failed)?;
-        let sessions = self.engine.sessions(SESSIONS_MAX).map_err(failed)?.len();
+        let sessions = self.engine.sessions(SESSIONS_COUNTED_MAX);
+        let sessions = sessions.map_err(failed)?.len();
         let snapshot = self.in_force.as_deref();
         let services = self.services.counters();
         Ok(view::stats(&counters, snapshot, sessions, services))

@@ -12,8 +12,8 @@ use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    DhcpOption, FixedIp, HostSnapshot, MacAddress, Network, Port, PortId, Subnet, Unsupported,
-    limits,
+    DhcpOption, FixedIp, HostSnapshot, MacAddress, Network, NetworkId, Port, PortId, Subnet,
+    Unsupported, limits,
 };
 use weft_wire::dhcp::{self as wire, Message, message_type, option};
 use weft_wire::{ethernet, frame, ipv4, protocol, udp};
@@ -77,11 +77,12 @@ impl DhcpServer {
     /// The answers for this snapshot.
     #[must_use]
     pub fn new(snapshot: &HostSnapshot, lease_s: u32) -> Self {
+        let index = Index::new(snapshot);
         let ports = snapshot.ports.iter().filter_map(|(id, port)| {
             let leases: Vec<Lease> = port
                 .fixed_ips
                 .iter()
-                .filter_map(|ip| lease(snapshot, port, ip, lease_s))
+                .filter_map(|ip| lease(&index, port, ip, lease_s))
                 .collect();
             let mac = port.mac_address;
             (!leases.is_empty()).then_some((*id, PortLeases { mac, leases }))
@@ -332,13 +333,42 @@ impl Options {
     }
 }
 
+/// A snapshot with what leases look up in it by network.
+struct Index<'a> {
+    snapshot: &'a HostSnapshot,
+    /// The MAC addresses of router interfaces.
+    routers: BTreeMap<(NetworkId, Ipv4Addr), MacAddress>,
+    ranges: BTreeMap<NetworkId, Vec<Ipv4Net>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(snapshot: &'a HostSnapshot) -> Self {
+        let mut routers = BTreeMap::new();
+        for leg in snapshot.routers.values().flat_map(|r| &r.interfaces) {
+            let addresses = leg.addresses.iter().filter_map(|a| v4(a.ip_address));
+            routers.extend(addresses.map(|ip| ((leg.network_id, ip), leg.mac_address)));
+        }
+        let mut ranges: BTreeMap<NetworkId, Vec<Ipv4Net>> = BTreeMap::new();
+        for subnet in snapshot.subnets.values() {
+            if let IpNet::V4(range) = subnet.cidr {
+                ranges.entry(subnet.network_id).or_default().push(range);
+            }
+        }
+        Self {
+            snapshot,
+            routers,
+            ranges,
+        }
+    }
+}
+
 /// The lease for one fixed IP; none if its subnet has no DHCP or is not IPv4.
-fn lease(snapshot: &HostSnapshot, port: &Port, ip: &FixedIp, lease_s: u32) -> Option<Lease> {
+fn lease(index: &Index<'_>, port: &Port, ip: &FixedIp, lease_s: u32) -> Option<Lease> {
     let IpAddr::V4(address) = ip.ip_address else {
         return None;
     };
-    let subnet = snapshot.subnets.get(&ip.subnet_id)?;
-    let network = snapshot.networks.get(&port.network_id)?;
+    let subnet = index.snapshot.subnets.get(&ip.subnet_id)?;
+    let network = index.snapshot.networks.get(&port.network_id)?;
     let IpNet::V4(range) = subnet.cidr else {
         return None;
     };
@@ -350,13 +380,13 @@ fn lease(snapshot: &HostSnapshot, port: &Port, ip: &FixedIp, lease_s: u32) -> Op
         address,
         server_id: gateway.unwrap_or(SERVICE_ADDRESS),
         server_mac: gateway
-            .and_then(|ip| router_mac(snapshot, port, ip))
+            .and_then(|ip| index.routers.get(&(port.network_id, ip)).copied())
             .unwrap_or(SERVICE_MAC),
         next_server: Ipv4Addr::UNSPECIFIED,
         lease_s,
         t1_s: 0,
         t2_s: 0,
-        options: options(snapshot, port, (subnet, range), network),
+        options: options(index, port, (subnet, range), network),
     };
     apply_extra(&mut lease, port);
     lease.t1_s = lease.lease_s / 2;
@@ -380,23 +410,15 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The MAC address of the router interface that has this address on the port's network.
-fn router_mac(snapshot: &HostSnapshot, port: &Port, address: Ipv4Addr) -> Option<MacAddress> {
-    let legs = snapshot.routers.values().flat_map(|r| &r.interfaces);
-    legs.filter(|leg| leg.network_id == port.network_id)
-        .find(|leg| leg.addresses.iter().any(|a| a.ip_address == address))
-        .map(|leg| leg.mac_address)
-}
-
 /// What a subnet and its network tell, by importance: mask, gateway, name servers, routes, MTU, names.
 fn options(
-    snapshot: &HostSnapshot,
+    index: &Index<'_>,
     port: &Port,
     (subnet, range): (&Subnet, Ipv4Net),
     network: &Network,
 ) -> Vec<(u8, Vec<u8>)> {
     let mut options = vec![(option::SUBNET_MASK, range.netmask().octets().to_vec())];
-    let routes = Routes::new(snapshot, port, subnet, range);
+    let routes = Routes::new(index, port, subnet, range);
     if let Some(gateway) = routes.gateway {
         options.push((option::ROUTER, gateway.octets().to_vec()));
     }
@@ -435,15 +457,13 @@ struct Routes {
 impl Routes {
     /// The subnet's host routes, and, if there is a gateway, the network's other subnets as neighbours. A host route to
     /// everywhere stands for a missing gateway.
-    fn new(snapshot: &HostSnapshot, port: &Port, subnet: &Subnet, range: Ipv4Net) -> Self {
+    fn new(index: &Index<'_>, port: &Port, subnet: &Subnet, range: Ipv4Net) -> Self {
         let mut gateway = subnet.gateway_ip.and_then(v4);
         let mut others = Vec::new();
         if gateway.is_some() {
-            let siblings = snapshot.subnets_of(port.network_id);
-            others.extend(siblings.filter_map(|(_, sibling)| match sibling.cidr {
-                IpNet::V4(other) if other != range => Some((other, Ipv4Addr::UNSPECIFIED)),
-                _ => None,
-            }));
+            let siblings = index.ranges.get(&port.network_id).into_iter().flatten();
+            let siblings = siblings.filter(|sibling| **sibling != range);
+            others.extend(siblings.map(|sibling| (*sibling, Ipv4Addr::UNSPECIFIED)));
             others.truncate(limits::HOST_ROUTES_MAX);
         }
         for route in &subnet.host_routes {

@@ -83,10 +83,14 @@ impl RaServer {
             .iter()
             .filter_map(|id| Some((*id, snapshot.ports.get(id)?.network_id)))
             .collect();
+        let mut by_network: BTreeMap<NetworkId, Vec<PortId>> = BTreeMap::new();
+        for (guest, network_id) in &self.guests {
+            by_network.entry(*network_id).or_default().push(*guest);
+        }
         let mut timers = BTreeMap::new();
         for (id, new) in &next {
             let same = self.advertisers.get(id) == Some(new);
-            for (guest, _) in self.guests.iter().filter(|(_, n)| **n == new.network_id) {
+            for guest in by_network.get(&new.network_id).into_iter().flatten() {
                 let fresh = Timer {
                     due: now,
                     initial_left: INITIAL,

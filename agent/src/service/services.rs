@@ -10,7 +10,7 @@ use super::{Action, Millis, Place, ServiceCounters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+use weft_model::{HostSnapshot, Ipv6Mode, MacAddress, NetworkId, PortId, Unsupported, limits};
 use weft_wire::frame::IcmpError;
 
 /// What an engine hands over.
@@ -112,6 +112,10 @@ impl Services {
         attached: &BTreeSet<PortId>,
         now: Millis,
     ) -> Vec<Action> {
+        if answered_alike(&self.snapshot, &snapshot) {
+            self.snapshot = snapshot;
+            return self.guests_changed(attached, now);
+        }
         self.dhcp = DhcpServer::new(&snapshot, self.lease_s);
         let counters = &mut self.counters;
         let mut actions = self.ra.apply(&snapshot, attached, now, counters);
@@ -232,9 +236,30 @@ impl Services {
 
     /// What the snapshot asks of the services and they do not do.
     #[must_use]
-    pub fn unsupported(&self) -> &[Unsupported] {
-        self.dhcp.unsupported()
+    pub fn unsupported(&self) -> Vec<Unsupported> {
+        let subnets = self.snapshot.subnets.iter();
+        let dhcpv6 = subnets
+            .filter(|(_, s)| s.enable_dhcp)
+            .filter(|(_, s)| !matches!(s.ipv6_address_mode, None | Some(Ipv6Mode::Slaac)))
+            .map(|(id, _)| Unsupported {
+                path: format!("subnets.{id}.ipv6_address_mode"),
+                message: "DHCPv6 is not answered; router advertisements are".to_owned(),
+            });
+        let options = self.dhcp.unsupported().iter().cloned();
+        options
+            .chain(dhcpv6)
+            .take(limits::UNSUPPORTED_MAX)
+            .collect()
     }
+}
+
+/// Whether two snapshots differ only in what no service reads, such as security groups: these change most often.
+fn answered_alike(a: &HostSnapshot, b: &HostSnapshot) -> bool {
+    a.networks == b.networks
+        && a.subnets == b.subnets
+        && a.ports == b.ports
+        && a.routers == b.routers
+        && a.floating_ips == b.floating_ips
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Entries of [`Sessions`] at most.
 pub const SESSIONS_MAX: usize = 65_536;
+/// Sessions that statistics count at most: the engine's thread walks its table for them.
+pub const SESSIONS_COUNTED_MAX: usize = 8_192;
 /// Entries of [`Sessions`] unless asked otherwise.
 pub const SESSIONS_DEFAULT: usize = 1_000;
 
@@ -140,7 +142,7 @@ pub struct Stats {
     pub total: Traffic,
     /// The sum of drops over ports and networks, by reason.
     pub drops: Vec<DropCount>,
-    /// Sessions in the engine's table, at most [`SESSIONS_MAX`] counted.
+    /// Sessions in the engine's table; [`SESSIONS_COUNTED_MAX`] if there are so many or more.
     pub sessions: u64,
     /// What the services did since the agent started.
     pub services: ServiceCounters,
