@@ -43,7 +43,7 @@ pub(crate) struct Devices {
 
 impl Devices {
     /// Finds the links that are pinned already.
-    pub(crate) fn open(_base: &Path, directory: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, EngineError> {
         let directory = directory.join("links");
         let io = |what: &str, source| EngineError::Io {
             what: format!("{what} {}", directory.display()),
@@ -70,6 +70,10 @@ impl Devices {
             attached: BTreeMap::new(),
             pinned,
         })
+    }
+
+    fn pin(&self, slot: u32, ifindex: u32) -> PathBuf {
+        self.directory.join(format!("{slot:x}_{ifindex}"))
     }
 }
 
@@ -173,27 +177,8 @@ impl Engine {
         wanted
     }
 
+    /// Puts a stub on a device. One that has gone meanwhile is no error: its removal will be announced.
     fn attach(&mut self, slot: u32, interface: Interface) -> Result<(), EngineError> {
-        let uplink = slot & slot::UPLINK != 0;
-        let (index, fallback) = if uplink {
-            (stage::UPLINK, Fallback::Pass)
-        } else {
-            (stage::GUEST, Fallback::Drop)
-        };
-        let insns = stub(
-            self.loaded.maps.stages.as_fd(),
-            index,
-            [slot & !slot::UPLINK, 0, 0],
-            fallback,
-        );
-        let name = if uplink { "weft_uplink" } else { "weft_port" };
-        let spec = ProgSpec {
-            name,
-            kind: ProgType::SchedCls,
-            expected_attach_type: 0,
-            insns: &insns,
-        };
-        let prog = Prog::load(&spec)?;
         self.device_write(slot, Some(interface))?;
         if let Some(attached) = self.devices.attached.get_mut(&slot)
             && attached.ifindex == interface.ifindex
@@ -201,49 +186,51 @@ impl Engine {
             attached.peer = interface.peer;
             return Ok(());
         }
-        let pin = self
-            .devices
-            .directory
-            .join(format!("{slot:x}_{}", interface.ifindex));
-        let link = match self.devices.pinned.remove(&(slot, interface.ifindex)) {
-            Some(path) => self.take_over(&path, &prog, interface.ifindex)?,
+        let prog = self.stub_load(slot)?;
+        let pinned = match self.devices.pinned.remove(&(slot, interface.ifindex)) {
+            Some(path) => take_over(&path, &prog, interface.ifindex)?,
             None => None,
         };
-        let link = match link {
-            Some(link) => link,
-            None => {
-                let link =
-                    sys::link_create_tcx(prog.as_fd(), interface.ifindex, TcxDirection::Ingress)?;
-                sys::obj_pin(link.as_fd(), &pin)?;
-                link
-            }
+        let attached = match pinned {
+            Some(link) => Ok(link),
+            None => sys::link_create_tcx(prog.as_fd(), interface.ifindex, TcxDirection::Ingress),
         };
-        self.devices.attached.insert(
-            slot,
-            Attached {
-                ifindex: interface.ifindex,
-                link,
-                pin,
-                peer: interface.peer,
-            },
-        );
+        let link = match attached {
+            Ok(link) => link,
+            Err(error) if error.errno() == Some(libc::ENODEV) => {
+                return self.device_write(slot, None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let pin = self.devices.pin(slot, interface.ifindex);
+        if !pin.exists() {
+            sys::obj_pin(link.as_fd(), &pin)?;
+        }
+        let Interface { ifindex, peer } = interface;
+        let attached = Attached {
+            ifindex,
+            link,
+            pin,
+            peer,
+        };
+        self.devices.attached.insert(slot, attached);
         Ok(())
     }
 
-    /// A link that an earlier process pinned, with the new stub in it; none if its device is gone.
-    fn take_over(
-        &self,
-        path: &Path,
-        prog: &Prog,
-        ifindex: u32,
-    ) -> Result<Option<OwnedFd>, EngineError> {
-        let link = sys::obj_get_link(path)?;
-        if sys::link_info(link.as_fd())?.ifindex == ifindex {
-            sys::link_update(link.as_fd(), prog.as_fd())?;
-            return Ok(Some(link));
-        }
-        unpin(path)?;
-        Ok(None)
+    fn stub_load(&self, slot: u32) -> Result<Prog, EngineError> {
+        let (name, index, fallback) = if slot & slot::UPLINK == 0 {
+            ("weft_port", stage::GUEST, Fallback::Drop)
+        } else {
+            ("weft_uplink", stage::UPLINK, Fallback::Pass)
+        };
+        let stages = self.loaded.maps.stages.as_fd();
+        let insns = stub(stages, index, [slot & !slot::UPLINK, 0, 0], fallback);
+        Ok(Prog::load(&ProgSpec {
+            name,
+            kind: ProgType::SchedCls,
+            expected_attach_type: 0,
+            insns: &insns,
+        })?)
     }
 
     /// Detaches the links of an earlier process that nothing wants any more.
@@ -331,6 +318,17 @@ impl Engine {
         drop(self);
         mounted.undo(&bpffs)
     }
+}
+
+/// A link that an earlier process pinned, with the new stub in it; none, and no pin, if its device is gone.
+fn take_over(path: &Path, prog: &Prog, ifindex: u32) -> Result<Option<OwnedFd>, EngineError> {
+    let link = sys::obj_get_link(path)?;
+    if sys::link_info(link.as_fd())?.ifindex == ifindex {
+        sys::link_update(link.as_fd(), prog.as_fd())?;
+        return Ok(Some(link));
+    }
+    unpin(path)?;
+    Ok(None)
 }
 
 /// Detaches a link; its device may be gone already.

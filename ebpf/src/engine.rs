@@ -102,7 +102,7 @@ impl Engine {
         let policies = PolicyTable::open(policy_maps(&loaded)?)?;
         let mut slots = SlotTables::new(config.ports_max);
         let installed = adopt(&loaded, &mut slots)?;
-        let devices = Devices::open(&base, &directory)?;
+        let devices = Devices::open(&directory)?;
         Ok(Self {
             config,
             mounted,

@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{TestEngine, mac, network, port, snapshot};
+use common::{TestEngine, config, mac, network, port, snapshot};
 use std::time::Duration;
-use weft_ebpf::EventKind;
+use weft_ebpf::{Engine, EventKind};
 use weft_kit::clock::until;
 use weft_kit::{Lab, Namespace};
 use weft_model::MacAddress;
@@ -169,4 +169,56 @@ fn guests_speak_through_the_programs() {
         })
         .unwrap();
     place.lab.close().unwrap();
+}
+
+#[test]
+fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
+    let place = place();
+    let g = &place.guests;
+    place
+        .host
+        .enter(|| {
+            let config = config(|_config| {});
+            std::fs::create_dir(&config.bpffs).unwrap();
+            let bpffs = config.bpffs.to_str().unwrap().to_owned();
+            weft_kit::command::run(&format!("mount -t bpf bpf {bpffs}")).unwrap();
+            let mut engine = TestEngine(Some(Engine::open(config.clone()).unwrap()));
+            announce(&mut engine);
+            engine.apply(&snapshot()).unwrap();
+            assert!(sees(&g[0], "192.0.2.12"));
+            engine.0.take().unwrap().close(false).unwrap();
+            assert!(sees(&g[0], "198.51.100.13"), "nobody runs, packets pass");
+
+            let mut engine = TestEngine(Some(Engine::open(config).unwrap()));
+            assert!(sees(&g[0], "192.0.2.12"), "new programs, old stubs");
+            announce(&mut engine);
+            engine.apply(&snapshot()).unwrap();
+            assert!(engine.port_attached(port(1)));
+            assert!(sees(&g[0], "192.0.2.12"), "taken over");
+            assert_eq!(links(&bpffs), 4, "the same links, not more");
+
+            place.host.run("ip link del tap1").unwrap();
+            let mut changed = snapshot();
+            changed.security_group_rules.clear();
+            engine.apply(&changed).unwrap();
+            engine.interface_removed("tap1").unwrap();
+            assert!(!engine.port_attached(port(1)));
+            engine.interface_added("tap1", 4_000).unwrap();
+            assert!(!engine.port_attached(port(1)), "gone before we came to it");
+
+            engine.0.take().unwrap().close(true).unwrap();
+            assert!(!sees(&g[1], "198.51.100.13"), "nothing forwards any more");
+            assert!(!std::path::Path::new(&bpffs).join("weft").exists());
+            weft_kit::command::run(&format!("umount {bpffs}")).unwrap();
+            std::fs::remove_dir(bpffs).unwrap();
+        })
+        .unwrap();
+    place.lab.close().unwrap();
+}
+
+/// Links that the engine in this bpffs has pinned.
+fn links(bpffs: &str) -> usize {
+    let instance = std::fs::read_dir(format!("{bpffs}/weft/test")).unwrap();
+    let layout = instance.last().unwrap().unwrap().path();
+    std::fs::read_dir(layout.join("links")).unwrap().count()
 }
