@@ -11,7 +11,7 @@ use weft_dataplane::flow::key::Ingress;
 use weft_model::HostSnapshot;
 
 /// Frames of one history, about.
-const FRAMES: usize = 40;
+pub const FRAMES: usize = 80;
 /// Limits small enough to be met.
 pub const LIMITS: Limits = Limits {
     sessions_max: 64,
@@ -130,6 +130,12 @@ fn packet_compare(
     if x.verdict != y.verdict {
         let (a, b) = (verdict_text(&x.verdict), verdict_text(&y.verdict));
         return Ok(Some(format!("{left}: {a}\n{right}: {b}\n  {words}")));
+    }
+    if x.copy != y.copy {
+        let (a, b) = (x.copy, y.copy);
+        return Ok(Some(format!(
+            "copies for the agent\n{left}: {a:?}\n{right}: {b:?}\n  {words}"
+        )));
     }
     let (have, other) = (pair.a.sessions()?, pair.b.sessions()?);
     let only = |these: &BTreeSet<SessionSeen>, those| {
@@ -265,8 +271,11 @@ fn vector_text(case: &History, pair: &mut Pair<'_>) -> String {
     text
 }
 
-/// ` => VERDICT` for each line about a frame.
-fn verdicts(case: &History, engine: &mut dyn EngineUnderTest) -> Result<Vec<String>, String> {
+/// What an engine says of each line of a history: ` => VERDICT` for those about a frame, nothing for others.
+///
+/// # Errors
+/// The history is none, or the engine failed.
+pub fn verdicts(case: &History, engine: &mut dyn EngineUnderTest) -> Result<Vec<String>, String> {
     let (mut script, first) = Script::new(case.snapshot.clone())?;
     engine.reset(LIMITS)?;
     engine.apply(&first)?;

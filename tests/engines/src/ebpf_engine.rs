@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use weft_dataplane::flow::key::{Ingress, SessionKey, Tuple};
 use weft_dataplane::stage::decode;
-use weft_dataplane::{Service, Verdict};
+use weft_dataplane::{Copy, Service, Verdict};
 use weft_ebpf::{Engine, EngineConfig, EventKind, sys};
 use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId};
 
@@ -178,6 +178,17 @@ fn verdict(run: weft_ebpf::TestRun) -> Result<Verdict, String> {
     })
 }
 
+/// What an event stands for beside a verdict.
+fn copy(event: &weft_ebpf::Event) -> Option<Copy> {
+    match event.kind {
+        EventKind::Neighbour => Some(Copy::Neighbour),
+        EventKind::NeighbourNeeded => event.next_hop.map(Copy::NeighbourNeeded),
+        EventKind::TtlExceeded => Some(Copy::TtlExceeded),
+        EventKind::MtuExceeded => Some(Copy::MtuExceeded(event.mtu)),
+        EventKind::Dhcp | EventKind::Dhcpv6 | EventKind::Ra => None,
+    }
+}
+
 impl EngineUnderTest for EbpfUnderTest {
     fn name(&self) -> &'static str {
         "ebpf"
@@ -227,6 +238,7 @@ impl EngineUnderTest for EbpfUnderTest {
     fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
         let observed = |verdict| Observed {
             verdict,
+            copy: None,
             rules: vec![],
             words: vec![],
         };
@@ -246,8 +258,17 @@ impl EngineUnderTest for EbpfUnderTest {
         let run = engine
             .test_run(ebpf_ingress(ingress), frame, now_s)
             .map_err(text)?;
-        engine.events();
-        Ok(observed(verdict(run)?))
+        let copies = engine.events().iter().filter_map(copy).collect::<Vec<_>>();
+        let verdict = verdict(run)?;
+        match (&copies[..], &verdict) {
+            // A service is an event itself.
+            (_, Verdict::Service(_)) | ([], _) => Ok(observed(verdict)),
+            ([copy], _) => Ok(Observed {
+                copy: Some(*copy),
+                ..observed(verdict)
+            }),
+            (many, _) => Err(format!("one frame made {} events", many.len())),
+        }
     }
 
     fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {

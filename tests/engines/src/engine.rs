@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
-use weft_dataplane::{Reference, ReferenceConfig, Verdict};
+use weft_dataplane::{Copy, Reference, ReferenceConfig, Verdict};
 use weft_model::{HostSnapshot, MacAddress, NetworkId, SecurityGroupRuleId};
 
 /// A session as tests compare it.
@@ -40,6 +40,8 @@ impl Default for Limits {
 pub struct Observed {
     /// What becomes of it.
     pub verdict: Verdict,
+    /// What the agent gets beside.
+    pub copy: Option<Copy>,
     /// The rules that allowed it, where the engine tells them.
     pub rules: Vec<SecurityGroupRuleId>,
     /// What the engine said beside, for people.
@@ -130,6 +132,7 @@ impl EngineUnderTest for ReferenceUnderTest {
         let outcome = self.engine.process(ingress, frame, now_s);
         Ok(Observed {
             verdict: outcome.verdict,
+            copy: outcome.copy,
             rules: outcome.steps.iter().filter_map(|step| step.rule).collect(),
             words: outcome
                 .steps

@@ -177,7 +177,8 @@ impl Generator<'_> {
         if !line.contains(": eth") || !self.chance.percent(9) {
             return line;
         }
-        let spoil = match self.chance.below(6) {
+        let spoil = match self.chance.below(7) {
+            6 => "vlan 7".to_owned(),
             0 => format!("cut {}", 14 + self.chance.below(60)),
             1 => format!("pad {}", 1 + self.chance.below(30)),
             2 => format!("total {}", self.chance.below(80)),
@@ -573,11 +574,24 @@ impl Generator<'_> {
                 format!("{ingress}: eth {mac}>{to} arp tell {target} from {source} to {to}")
             }
             (false, 1) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source} hw gw"),
+            (false, 2) => {
+                format!("{ingress}: eth {mac}>bcast ip 0.0.0.0>255.255.255.255 udp 68>67 data 240")
+            }
+            (true, 5) => {
+                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::1:2 udp 546>547 data 20")
+            }
             (false, _) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source}"),
             (true, 0) => format!("{ingress}: eth {mac}>{to} ip {source}>ff02::2 rs"),
-            (true, 1) => format!(
-                "{ingress}: eth {mac}>{to} ip {source}>{target} na {source} lladdr {mac} flags so"
-            ),
+            (true, 1) => {
+                let told = if self.chance.percent(50) {
+                    &source
+                } else {
+                    &target
+                };
+                format!(
+                    "{ingress}: eth {mac}>{to} ip {source}>{target} na {told} lladdr {mac} flags so"
+                )
+            }
             (true, 2) => {
                 format!("{ingress}: eth {mac}>{to} ip {source}>ff02::16 icmp 143/0 data 20 ttl 1")
             }

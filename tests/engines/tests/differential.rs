@@ -1,9 +1,13 @@
 //! The differential machinery on the reference engine against itself, and against itself with planted mistakes.
 
+use std::collections::BTreeSet;
 use weft_dataplane::ReferenceConfig;
 use weft_dataplane::mutant::Mutant;
+use weft_model::DropReason;
 use weft_tests_engines::ReferenceUnderTest;
-use weft_tests_engines::differential::{Pair, run};
+use weft_tests_engines::differential::{self, Pair, run, verdicts};
+use weft_tests_engines::generate::history;
+use weft_tests_engines::vector::reasons;
 
 /// Frames after which a planted mistake counts as missed; the kernel engine is compared over as many.
 const FRAMES: usize = 10_000;
@@ -69,4 +73,44 @@ fn what_is_found_is_shrunk_to_a_vector_that_can_be_read() {
     let frames = vector.lines().filter(|line| line.contains(" => ")).count();
     assert_eq!(frames, 1, "one frame is enough to show it:\n{vector}");
     assert!(vector.contains("=> drop security_group"), "{vector}");
+}
+
+#[test]
+fn random_histories_meet_nearly_every_end_of_the_pipeline() {
+    // Bursts of services beyond the bucket, full host tables and rogue router advertisements are the vectors' part.
+    let rare = [
+        DropReason::ServiceRateLimit,
+        DropReason::SessionTableFull,
+        DropReason::NeighbourUnresolved,
+        DropReason::QosRateLimit,
+        DropReason::UplinkMissing,
+        DropReason::EngineError,
+    ];
+    let mut met: BTreeSet<DropReason> = BTreeSet::new();
+    let mut forwarded = [0, 0, 0, 0, 0];
+    for seed in 1..=150 {
+        let case = history(seed, differential::FRAMES, ReferenceConfig::default());
+        for verdict in verdicts(&case, &mut engine(None)).unwrap() {
+            met.extend(reasons(&verdict));
+            let words = [
+                " => deliver",
+                " => uplink",
+                " => reply",
+                " => service",
+                " => pass",
+            ];
+            for (count, word) in forwarded.iter_mut().zip(words) {
+                *count += usize::from(verdict.starts_with(word));
+            }
+        }
+    }
+    let missed: Vec<_> = DropReason::ALL
+        .iter()
+        .filter(|r| !met.contains(r) && !rare.contains(r))
+        .collect();
+    assert!(missed.is_empty(), "no history meets {missed:?}");
+    assert!(
+        forwarded.iter().all(|count| *count > 50),
+        "deliver, uplink, reply, service, pass: {forwarded:?}"
+    );
 }
