@@ -3,7 +3,11 @@
 //!
 //! Nothing is attached or pinned; all is gone when it is dropped. It needs root.
 
-use super::{Policy, PolicyError, PolicyKey, PolicyMaps, PolicyTable, Remote, Tuning};
+use super::compile::generate;
+use super::emit::Target;
+use super::{
+    CompileError, Policy, PolicyError, PolicyKey, PolicyMaps, PolicyTable, Remote, Tuning,
+};
 use crate::sys::{Map, Prog, SysError, TestRun};
 use aya::programs::SchedClassifier;
 use std::collections::{BTreeMap, BTreeSet};
@@ -301,6 +305,16 @@ impl Harness {
 
 fn id_of(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_ne_bytes)
+}
+
+/// Instructions of a policy's program: what the background makes, without loading it.
+///
+/// # Errors
+/// The generator made a mistake.
+pub fn instructions(policy: &Policy) -> Result<usize, CompileError> {
+    let domain = u32::from(!policy.remote_groups.is_empty());
+    let programs = generate(&policy.rules, domain, &Target::default(), &[])?;
+    Ok(programs.iter().map(Vec::len).sum())
 }
 
 /// A `PolicyWalk` that asks.
