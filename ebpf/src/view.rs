@@ -4,6 +4,7 @@ use crate::compile::address_ip;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::{Ingress, ingress};
+use crate::sys::ProgInfo;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{session, slot, state};
@@ -78,6 +79,17 @@ pub struct SessionView {
 }
 
 impl Engine {
+    /// The stages' programs and what the kernel says of them, by name.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn programs(&self) -> Result<BTreeMap<&'static str, ProgInfo>, EngineError> {
+        let programs = self.loaded.programs.iter();
+        programs
+            .map(|(name, program)| Ok((*name, program.info()?)))
+            .collect()
+    }
+
     /// All counters.
     ///
     /// # Errors
