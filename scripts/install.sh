@@ -19,6 +19,13 @@ fail() {
 }
 
 [ "$(uname -s)" = Linux ] || fail "Weft's engine is the Linux kernel: this is $(uname -s)"
+# Programs are attached by tcx, which is there since 6.6.
+kernel=$(uname -r)
+case "$kernel" in
+[0-5].* | 6.[0-5].* | 6.[0-5])
+    fail "Linux 6.6 or newer is needed, this is $kernel: install linux-image-amd64 from bookworm-backports and reboot"
+    ;;
+esac
 [ "$(id -u)" = 0 ] || fail "network namespaces and eBPF need root: run this as root (sudo make ...)"
 
 # program:package, for each program that is called

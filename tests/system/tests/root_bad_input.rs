@@ -149,7 +149,7 @@ fn without_root_it_says_so() -> Result<()> {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&program);
     let end = run(command.args(["all-in-one", "--config"]).arg(&config))?;
-    refused(&end, &["root"]);
+    refused(&end, &["run as root"]);
     lab.close()
 }
 
