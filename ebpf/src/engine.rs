@@ -11,13 +11,12 @@ use crate::event::{Event, event};
 use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{PolicyMaps, PolicyTable};
-use crate::sys::{Map, TestRun, UpdateMode};
+use crate::sys::{Map, UpdateMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
-use weft_ebpf_common::constants::slot;
 use weft_ebpf_common::layout::{Neighbour, NetworkRecord, PortRecord, RouterRecord, UplinkRecord};
 use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use zerocopy::{FromBytes, IntoBytes};
@@ -122,7 +121,7 @@ impl Engine {
     pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<Applied, EngineError> {
         let mut slots = self.slots.clone();
         for slot in slots.assign(snapshot)? {
-            self.collect(slot, None)?;
+            self.port_sessions_delete(slot)?;
         }
         let (tables, policies_changed, changes) = match self.change(snapshot, &slots) {
             Ok(changed) => changed,
@@ -295,14 +294,6 @@ impl Engine {
         self.loaded.events.as_raw_fd()
     }
 
-    /// Deletes the sessions that are idle for too long; `now_s` none means the kernel's clock. Says how many.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn expire(&mut self, now_s: Option<u32>) -> Result<u32, EngineError> {
-        self.collect(slot::NONE, now_s)
-    }
-
     /// Installs what the policy compiler has finished in the background. Call it every now and then.
     ///
     /// # Errors
@@ -315,26 +306,6 @@ impl Engine {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.policies.is_settled()
-    }
-
-    /// Runs the collector: for one port's sessions, or for those idle for too long.
-    fn collect(&self, slot: u32, now_s: Option<u32>) -> Result<u32, EngineError> {
-        const NAME: &str = "weft_expire";
-        let program = self
-            .loaded
-            .programs
-            .get(NAME)
-            .ok_or(EngineError::Missing { name: NAME })?;
-        let context =
-            crate::test_run::context([slot, u32::from(now_s.is_some()), now_s.unwrap_or(0)]);
-        let run = TestRun {
-            data: &[0; 64],
-            context: &context,
-            repeat: 1,
-            ..TestRun::default()
-        };
-        let output = program.test_run(&run)?;
-        Ok(crate::test_run::cb(&output.context)[3])
     }
 
     /// The port in a slot of the snapshot in force.

@@ -11,6 +11,7 @@ mod device;
 mod engine;
 mod error;
 mod event;
+mod expire;
 mod host;
 mod link_info;
 mod load;

@@ -54,6 +54,11 @@ constants! {
         /// Slots in all.
         COUNT = 16;
     }
+    /// The collector's runs.
+    expire: u32 {
+        /// Keys of one run.
+        KEYS_MAX = 64;
+    }
     /// What became of a frame; the low byte of `cb[0]`.
     verdict: u32 {
         /// Dropped for a reason.
