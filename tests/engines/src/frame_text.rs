@@ -134,22 +134,23 @@ impl FrameText {
         words: &mut impl Iterator<Item = &'a str>,
         names: &Names,
     ) -> Option<usize> {
+        // A word belongs to one of these; the others take nothing.
+        self.link_word(word, words, names)
+            .or_else(|| self.arp_word(word, words, names))
+            .or_else(|| self.ip_word(word, words))
+            .or_else(|| self.transport_word(word, words))
+            .or_else(|| self.icmp_word(word, words, names))
+    }
+
+    /// Words about the frame as such.
+    fn link_word<'a>(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+        names: &Names,
+    ) -> Option<usize> {
         let mut next = || words.next();
         match word {
-            "nosum" => {
-                self.no_sum = true;
-                return Some(0);
-            }
-            "rs" | "ra" => {
-                let kind = if word == "rs" { 133 } else { 134 };
-                self.l4 = Some(L4::Icmp {
-                    kind,
-                    code: 0,
-                    rest: [0; 4],
-                });
-                self.ttl.get_or_insert(255);
-                return Some(0);
-            }
             "eth" => self.macs = Some(ends(next()?, |w| mac_of(names, w))?),
             "frame" => self.frame = Some(bytes_of(next()?)?),
             "poke" => {
@@ -159,9 +160,55 @@ impl FrameText {
             "vlan" => self.vlan = Some(next()?.parse().ok()?),
             "type" => self.ethertype = Some(u16::from_str_radix(next()?, 16).ok()?),
             "hex" => self.raw = Some(bytes_of(next()?)?),
-            "bytes" => self.l4_bytes = Some(bytes_of(next()?)?),
             "pad" => self.pad = next()?.parse().ok()?,
             "cut" => self.cut = Some(next()?.parse().ok()?),
+            _ => return None,
+        }
+        Some(1)
+    }
+
+    /// Words about ARP.
+    fn arp_word<'a>(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+        names: &Names,
+    ) -> Option<usize> {
+        let mut next = || words.next();
+        match word {
+            "arp" => {
+                let operation = match next()? {
+                    "ask" => arp::REQUEST,
+                    "tell" => arp::REPLY,
+                    _ => return None,
+                };
+                let (target, from, sender) = (next()?.parse().ok()?, next()?, next()?);
+                let sender = sender.parse().ok().filter(|_| from == "from")?;
+                let arp = ArpText {
+                    operation,
+                    target,
+                    sender,
+                    hardware: None,
+                    to: [0; 6],
+                };
+                self.arp = Some(arp);
+                return Some(4);
+            }
+            "hw" => self.arp.as_mut()?.hardware = Some(mac_of(names, next()?)?),
+            "to" => self.arp.as_mut()?.to = mac_of(names, next()?)?,
+            _ => return None,
+        }
+        Some(1)
+    }
+
+    /// Words about the IP header.
+    fn ip_word<'a>(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+    ) -> Option<usize> {
+        let mut next = || words.next();
+        match word {
             "ip" => self.addresses = Some(ends(next()?, |w| w.parse().ok())?),
             "ttl" => self.ttl = Some(next()?.parse().ok()?),
             "options" => self.options = next()?.parse().ok()?,
@@ -179,6 +226,24 @@ impl FrameText {
                 let offset = offset.trim_end_matches('+').parse().ok()?;
                 self.fragment = Some((id.parse().ok()?, offset, more));
             }
+            _ => return None,
+        }
+        Some(1)
+    }
+
+    /// Words about layer 4, but for ICMP.
+    fn transport_word<'a>(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+    ) -> Option<usize> {
+        let mut next = || words.next();
+        match word {
+            "nosum" => {
+                self.no_sum = true;
+                return Some(0);
+            }
+            "bytes" => self.l4_bytes = Some(bytes_of(next()?)?),
             "proto" => self.l4 = Some(L4::Plain(next()?.parse().ok()?)),
             "udp" | "udplite" | "sctp" | "dccp" => {
                 let (source, destination) = ends(next()?, |w| w.parse().ok())?;
@@ -188,6 +253,30 @@ impl FrameText {
                 let (source, destination) = ends(next()?, |w| w.parse().ok())?;
                 self.l4 = Some(L4::Tcp(source, destination, flags_of(next()?)?));
                 return Some(2);
+            }
+            _ => return None,
+        }
+        Some(1)
+    }
+
+    /// Words about ICMP and ND.
+    fn icmp_word<'a>(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+        names: &Names,
+    ) -> Option<usize> {
+        let mut next = || words.next();
+        match word {
+            "rs" | "ra" => {
+                let kind = if word == "rs" { 133 } else { 134 };
+                self.l4 = Some(L4::Icmp {
+                    kind,
+                    code: 0,
+                    rest: [0; 4],
+                });
+                self.ttl.get_or_insert(255);
+                return Some(0);
             }
             "echo" | "pong" => {
                 let [high, low] = next()?.parse::<u16>().ok()?.to_be_bytes();
@@ -247,26 +336,6 @@ impl FrameText {
                     *flags |= if letters.contains(letter) { bit } else { 0 };
                 }
             }
-            "arp" => {
-                let operation = match next()? {
-                    "ask" => arp::REQUEST,
-                    "tell" => arp::REPLY,
-                    _ => return None,
-                };
-                let (target, from, sender) = (next()?.parse().ok()?, next()?, next()?);
-                let sender = sender.parse().ok().filter(|_| from == "from")?;
-                let arp = ArpText {
-                    operation,
-                    target,
-                    sender,
-                    hardware: None,
-                    to: [0; 6],
-                };
-                self.arp = Some(arp);
-                return Some(4);
-            }
-            "hw" => self.arp.as_mut()?.hardware = Some(mac_of(names, next()?)?),
-            "to" => self.arp.as_mut()?.to = mac_of(names, next()?)?,
             _ => return None,
         }
         Some(1)

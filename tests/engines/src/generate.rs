@@ -24,21 +24,21 @@ pub struct History {
 }
 
 /// A frame that came out, and where.
-struct Emitted {
-    output: Ingress,
-    source_mac: MacAddress,
-    destination_mac: MacAddress,
-    tuple: Tuple,
-    kind: Option<u8>,
+pub(crate) struct Emitted {
+    pub(crate) output: Ingress,
+    pub(crate) source_mac: MacAddress,
+    pub(crate) destination_mac: MacAddress,
+    pub(crate) tuple: Tuple,
+    pub(crate) kind: Option<u8>,
 }
 
-struct Generator<'a> {
-    chance: &'a mut Chance,
-    script: Script,
-    engine: Reference,
-    lines: Vec<String>,
-    emitted: Vec<Emitted>,
-    fragment: u32,
+pub(crate) struct Generator<'a> {
+    pub(crate) chance: &'a mut Chance,
+    pub(crate) script: Script,
+    pub(crate) engine: Reference,
+    pub(crate) lines: Vec<String>,
+    pub(crate) emitted: Vec<Emitted>,
+    pub(crate) fragment: u32,
 }
 
 /// A history from a seed, with about so many frames.
@@ -76,7 +76,7 @@ pub fn history(seed: u64, frames: usize, config: ReferenceConfig) -> History {
     }
 }
 
-fn ingress_word(ingress: Ingress) -> String {
+pub(crate) fn ingress_word(ingress: Ingress) -> String {
     match ingress {
         Ingress::Port(id) => name_of(id.0),
         Ingress::Network(id) => format!("uplink {}", name_of(id.0)),
@@ -104,7 +104,7 @@ impl Generator<'_> {
         }
     }
 
-    fn play(&mut self, line: String) {
+    pub(crate) fn play(&mut self, line: String) {
         match self.script.read(&line) {
             Ok(Action::Apply(snapshot)) => self.engine.apply(snapshot),
             Ok(Action::Neighbour(network, address, mac)) => {
@@ -143,11 +143,11 @@ impl Generator<'_> {
         }
     }
 
-    fn snapshot(&self) -> &HostSnapshot {
+    pub(crate) fn snapshot(&self) -> &HostSnapshot {
         self.script.snapshot()
     }
 
-    fn mac_word(&self, mac: MacAddress) -> String {
+    pub(crate) fn mac_word(&self, mac: MacAddress) -> String {
         let known = self.script.names().iter().find(|(_, m)| **m == mac);
         known.map_or_else(|| mac.to_string(), |(name, _)| name.clone())
     }
@@ -192,7 +192,7 @@ impl Generator<'_> {
     }
 
     /// A port of the snapshot: name, MAC, an address of this family.
-    fn guest(&mut self, v6: bool) -> Option<(String, MacAddress, IpAddr, Arc<str>)> {
+    pub(crate) fn guest(&mut self, v6: bool) -> Option<(String, MacAddress, IpAddr, Arc<str>)> {
         let ports: Vec<_> = self
             .snapshot()
             .ports
@@ -215,7 +215,7 @@ impl Generator<'_> {
         ))
     }
 
-    fn address(&mut self, v6: bool) -> String {
+    pub(crate) fn address(&mut self, v6: bool) -> String {
         let guest = self.guest(v6).map(|(_, _, ip, _)| ip.to_string());
         let owned: Vec<String> = self
             .snapshot()
@@ -240,6 +240,8 @@ impl Generator<'_> {
             "9.9.9.9",
             "8.8.8.8",
             "10.1.2.3",
+            "10.1.2.4",
+            "10.1.2.5",
             "10.9.9.9",
             "192.0.3.99",
             "192.0.2.40",
@@ -269,7 +271,7 @@ impl Generator<'_> {
         }
     }
 
-    fn port_number(&mut self) -> u16 {
+    pub(crate) fn port_number(&mut self) -> u16 {
         *self
             .chance
             .one(&[
@@ -278,7 +280,7 @@ impl Generator<'_> {
             .unwrap_or(&22)
     }
 
-    fn layer4(&mut self, v6: bool) -> String {
+    pub(crate) fn layer4(&mut self, v6: bool) -> String {
         let (a, b) = (self.port_number(), self.port_number());
         match self.chance.below(24) {
             0..=8 => format!("tcp {a}>{b} S"),
@@ -288,7 +290,8 @@ impl Generator<'_> {
             ),
             10..=13 => format!("udp {a}>{b}"),
             14 => format!("udp {a}>{b} nosum"),
-            15..=18 => format!(
+            18 => format!("icmp {}/1 id 1", if v6 { 128 } else { 8 }),
+            15..=17 => format!(
                 "echo {}",
                 self.chance.word(&["1", "2", "40000", "0", "65535"])
             ),
@@ -312,7 +315,7 @@ impl Generator<'_> {
         }
     }
 
-    fn tail(&mut self) -> String {
+    pub(crate) fn tail(&mut self) -> String {
         let data = self
             .chance
             .one(&[0, 0, 1, 7, 8, 40, 1200, 1232, 1252, 1300, 1380, 1440])
@@ -335,309 +338,5 @@ impl Generator<'_> {
             ]);
         }
         words
-    }
-
-    /// The MAC that a frame to this address is sent to, mostly.
-    fn next_hop(&mut self, network: &str, to: &str) -> String {
-        let here = self.snapshot().ports.iter().find(|(_, p)| {
-            name_of(p.network_id.0) == network
-                && p.fixed_ips.iter().any(|f| f.ip_address.to_string() == to)
-        });
-        let here = here.map(|(id, _)| name_of(id.0));
-        if let Some(here) = here
-            && self.chance.percent(85)
-        {
-            return here;
-        }
-        let legs: Vec<String> = self
-            .script
-            .names()
-            .keys()
-            .filter(|name| {
-                name.ends_with(&format!("@{network}"))
-                    || (network == "ext" && name.starts_with('f'))
-            })
-            .cloned()
-            .collect();
-        match self.chance.one(&legs) {
-            Some(leg) if self.chance.percent(93) => leg.clone(),
-            _ => {
-                let all: Vec<String> = self.script.names().keys().cloned().collect();
-                self.chance.one(&all).cloned().unwrap_or_default()
-            }
-        }
-    }
-
-    fn opener(&mut self) -> Option<String> {
-        let v6 = self.chance.percent(35);
-        let (name, _, source, network) = self.guest(v6)?;
-        let to = self.address(v6);
-        let hop = self.next_hop(&network, &to);
-        let source_mac = if self.chance.percent(97) {
-            name.clone()
-        } else {
-            self.mac_word(MacAddress([2, 0, 0, 0, 0, 0xaa]))
-        };
-        let source = if self.chance.percent(95) {
-            source.to_string()
-        } else {
-            self.address(v6)
-        };
-        let (l4, tail) = (self.layer4(v6), self.tail());
-        Some(format!(
-            "{name}: eth {source_mac}>{hop} ip {source}>{to} {l4} {tail}"
-        ))
-    }
-
-    /// One of many that ask the same stranger from the same port (what SNAT has to tell apart), or a floating IP or a
-    /// guest outside (who see a translated source).
-    fn crowd(&mut self) -> Option<String> {
-        let floating = self
-            .snapshot()
-            .floating_ips
-            .values()
-            .map(|f| IpAddr::V4(f.floating_ip_address));
-        let outside = self
-            .snapshot()
-            .ports
-            .values()
-            .filter(|p| name_of(p.network_id.0) == "ext");
-        let outside = outside
-            .flat_map(|p| &p.fixed_ips)
-            .map(|f| f.ip_address)
-            .filter(IpAddr::is_ipv4);
-        let targets: Vec<String> = floating.chain(outside).map(|ip| ip.to_string()).collect();
-        let to = match self.chance.one(&targets) {
-            Some(target) if self.chance.percent(60) => target.clone(),
-            _ => "9.9.9.9".to_owned(),
-        };
-        let words = [
-            "udp 40000>53",
-            "tcp 40000>22 S",
-            "echo 40000",
-            "udp 1000>53",
-            "proto 47",
-        ];
-        let l4 = self.chance.word(&words);
-        for _ in 0..3 {
-            let (name, _, source, network) = self.guest(false)?;
-            let hop = self.next_hop(&network, &to);
-            self.play(format!("{name}: eth {name}>{hop} ip {source}>{to} {l4}"));
-        }
-        None
-    }
-
-    fn outsider(&mut self) -> Option<String> {
-        self.snapshot()
-            .networks
-            .keys()
-            .find(|id| name_of(id.0) == "ext")?;
-        let v6 = self.chance.percent(30);
-        let (from, to) = (self.address(v6), self.address(v6));
-        let from = if self.chance.percent(70) {
-            (if v6 { "2001:db8:99::9" } else { "9.9.9.9" }).to_owned()
-        } else {
-            from
-        };
-        let hop = self.next_hop("ext", &to);
-        let (l4, tail) = (self.layer4(v6), self.tail());
-        Some(format!(
-            "uplink ext: eth gw>{hop} ip {from}>{to} {l4} {tail}"
-        ))
-    }
-
-    fn recent(&mut self) -> Option<Emitted> {
-        let window = self.emitted.len().min(8);
-        let back = self.chance.below(window.max(1));
-        let at = self.emitted.len().checked_sub(1 + back)?;
-        (window > 0).then(|| self.emitted.swap_remove(at))
-    }
-
-    /// What the receiver of a frame might send back.
-    fn answer(&mut self) -> Option<String> {
-        let seen = self.recent()?;
-        let t = seen.tuple;
-        let l4 = match (t.protocol, seen.kind) {
-            (6, _) => {
-                let flags = self
-                    .chance
-                    .word(&["SA", "A", "A", "A", "FA", "R", "S", "PA"]);
-                format!("tcp {}>{} {flags}", t.destination_port, t.source_port)
-            }
-            (1 | 58, Some(8 | 128)) => format!("pong {}", t.source_port),
-            (1 | 58, Some(0 | 129)) => format!("echo {}", t.destination_port),
-            (1 | 58, _) => return None,
-            (17 | 33 | 132 | 136, _) => {
-                let name = match t.protocol {
-                    17 => "udp",
-                    33 => "dccp",
-                    132 => "sctp",
-                    _ => "udplite",
-                };
-                format!("{name} {}>{}", t.destination_port, t.source_port)
-            }
-            (number, _) => format!("proto {number}"),
-        };
-        let (from, to) = (
-            self.mac_word(seen.destination_mac),
-            self.mac_word(seen.source_mac),
-        );
-        let to = if self.chance.percent(95) {
-            to
-        } else {
-            "gw".to_owned()
-        };
-        let from = if from == "zero" {
-            "gw".to_owned()
-        } else {
-            from
-        };
-        let (ingress, tail) = (ingress_word(seen.output), self.tail());
-        Some(format!(
-            "{ingress}: eth {from}>{to} ip {}>{} {l4} {tail}",
-            t.destination, t.source
-        ))
-    }
-
-    /// An ICMP error about a frame that came out.
-    fn error(&mut self) -> Option<String> {
-        let seen = self.recent()?;
-        let t = seen.tuple;
-        let l4 = match (t.protocol, seen.kind) {
-            (6, _) => format!("tcp {}>{} S", t.source_port, t.destination_port),
-            (17, _) => format!("udp {}>{}", t.source_port, t.destination_port),
-            (1 | 58, Some(8 | 128)) => format!("echo {}", t.source_port),
-            (1 | 58, Some(0 | 129)) => format!("pong {}", t.destination_port),
-            (1 | 58, _) => return None,
-            (132, _) => format!("sctp {}>{}", t.source_port, t.destination_port),
-            (number, _) => format!("proto {number}"),
-        };
-        let v6 = t.source.is_ipv6();
-        let kind = if v6 {
-            self.chance.word(&["1/4", "2/0 rest 1280", "3/0"])
-        } else {
-            self.chance.word(&["3/3", "3/4 rest 1300", "11/0"])
-        };
-        let by = if self.chance.percent(60) {
-            t.destination.to_string()
-        } else {
-            self.address(v6)
-        };
-        let whole = if v6 { 48 } else { 28 };
-        let cut = *self
-            .chance
-            .one(&[whole, whole, whole + 12, whole - 1, whole + 9])
-            .unwrap_or(&whole);
-        let (from, to) = (
-            self.mac_word(seen.destination_mac),
-            self.mac_word(seen.source_mac),
-        );
-        let inner = format!(
-            "ip {}>{} ttl 3 {l4} data 24 cut {cut}",
-            t.source, t.destination
-        );
-        let (ingress, ttl) = (
-            ingress_word(seen.output),
-            self.chance.word(&["64", "64", "2", "1"]),
-        );
-        Some(format!(
-            "{ingress}: eth {from}>{to} ip {by}>{} icmp {kind} about ({inner}) ttl {ttl}",
-            t.source
-        ))
-    }
-
-    fn arp_or_nd(&mut self) -> Option<String> {
-        let v6 = self.chance.percent(50);
-        let uplink = self.chance.percent(30);
-        let (name, _, source, _) = self.guest(v6)?;
-        let (ingress, mac, source) = if uplink {
-            let outside = if v6 { "2001:db8:0::1" } else { "203.0.110.1" };
-            ("uplink ext".to_owned(), "gw".to_owned(), outside.to_owned())
-        } else {
-            (name.clone(), name, source.to_string())
-        };
-        let source = match self.chance.below(10) {
-            0 if v6 => "::".to_owned(),
-            0 => "0.0.0.0".to_owned(),
-            1 => self.address(v6),
-            _ => source,
-        };
-        let target = self.address(v6);
-        let names: Vec<String> = self.script.names().keys().cloned().collect();
-        let to = if self.chance.percent(60) {
-            "bcast".to_owned()
-        } else {
-            self.chance.one(&names)?.clone()
-        };
-        Some(match (v6, self.chance.below(8)) {
-            (false, 0) => {
-                format!("{ingress}: eth {mac}>{to} arp tell {target} from {source} to {to}")
-            }
-            (false, 1) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source} hw gw"),
-            (false, 2) => {
-                format!("{ingress}: eth {mac}>bcast ip 0.0.0.0>255.255.255.255 udp 68>67 data 240")
-            }
-            (true, 5) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::1:2 udp 546>547 data 20")
-            }
-            (false, _) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source}"),
-            (true, 0) => format!("{ingress}: eth {mac}>{to} ip {source}>ff02::2 rs"),
-            (true, 1) => {
-                let told = if self.chance.percent(50) {
-                    &source
-                } else {
-                    &target
-                };
-                format!(
-                    "{ingress}: eth {mac}>{to} ip {source}>{target} na {told} lladdr {mac} flags so"
-                )
-            }
-            (true, 2) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::16 icmp 143/0 data 20 ttl 1")
-            }
-            (true, 3) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::1 ns {target} ttl 254")
-            }
-            (true, 4) => format!(
-                "{ingress}: eth {mac}>{to} ip {source}>ff02::1 ns {}",
-                self.link_local()?
-            ),
-            (true, _) => format!(
-                "{ingress}: eth {mac}>{to} ip {source}>ff02::1:ff00:1 ns {target} lladdr {mac}"
-            ),
-        })
-    }
-
-    fn link_local(&mut self) -> Option<IpAddr> {
-        let macs: Vec<MacAddress> = self.script.names().values().copied().collect();
-        self.chance
-            .one(&macs)
-            .map(|mac| weft_model::eui64_link_local(*mac).into())
-    }
-
-    /// A first fragment now, and a later one of the same packet, sometimes the other way round.
-    fn fragments(&mut self) -> Option<String> {
-        let v6 = self.chance.percent(40);
-        let (name, _, source, network) = self.guest(v6)?;
-        let to = self.address(v6);
-        let hop = self.next_hop(&network, &to);
-        let l4 = self.layer4(v6);
-        self.fragment += 1;
-        let (id, known) = (self.fragment, self.chance.percent(85));
-        let frame = |part: &str, source: String| {
-            format!("{name}: eth {name}>{hop} ip {source}>{to} frag {id}:{part} {l4} data 24")
-        };
-        let (first, later) = (
-            frame("0+", source.to_string()),
-            frame("3", source.to_string()),
-        );
-        if known {
-            self.play(first);
-        }
-        if self.chance.percent(10) {
-            let spoofed = self.address(v6);
-            return Some(frame("5+", spoofed));
-        }
-        Some(later)
     }
 }

@@ -34,97 +34,92 @@ fn prefix4(chance: &mut Chance, number: usize) -> String {
     format!("192.0.{third}")
 }
 
+/// A network with its prefixes.
+type Place = (&'static str, String, String);
+
 /// A random snapshot. Not always a valid one: callers ask `expand`, and try again.
 #[must_use]
 pub fn snapshot(chance: &mut Chance) -> Table {
     let mut all = Table::new();
-    let (mut networks, mut subnets, mut ports, mut routers) =
-        (Table::new(), Table::new(), Table::new(), Table::new());
-    let count = 1 + chance.below(3);
-    let mut places: Vec<(&str, String, String)> = Vec::new();
-    for (number, name) in NETWORKS.iter().enumerate().take(count) {
-        let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
-        networks.insert((*name).into(), Value::Table(table([("mtu", mtu)])));
-        let (v4, v6) = (prefix4(chance, number), format!("fd00:{}:", number + 1));
-        subnets.insert(
-            format!("{name}4"),
-            Value::Table(subnet(chance, name, &v4, false)),
-        );
-        subnets.insert(
-            format!("{name}6"),
-            Value::Table(subnet(chance, name, &v6, true)),
-        );
-        places.push((name, v4, v6));
-    }
-    for (number, name) in ["ext", "far"].iter().enumerate() {
-        if chance.percent(if number == 0 { 85 } else { 10 }) {
-            let physical = text(PHYSICAL_NETWORKS[number]);
-            networks.insert(
-                (*name).into(),
-                Value::Table(table([("physical", physical)])),
-            );
-            let (v4, v6) = (format!("203.0.11{number}"), format!("2001:db8:{number}:"));
-            subnets.insert(
-                format!("{name}4"),
-                Value::Table(subnet(chance, name, &v4, false)),
-            );
-            subnets.insert(
-                format!("{name}6"),
-                Value::Table(subnet(chance, name, &v6, true)),
-            );
-            places.push((name, v4, v6));
-        }
-    }
-    for (number, name) in PORTS.iter().enumerate().take(2 + chance.below(5)) {
-        ports.insert(
-            (*name).into(),
-            Value::Table(port(chance, &places, 11 + number)),
-        );
-    }
+    let mut put = |key: &str, entries: Table| all.insert(key.to_owned(), Value::Table(entries));
+    let (places, networks, subnets) = places(chance);
+    put("networks", networks);
+    put("subnets", subnets);
+    let count = 2 + chance.below(5);
+    let ports: Table = (11..)
+        .zip(PORTS)
+        .take(count)
+        .map(|(number, name)| {
+            (
+                (*name).to_owned(),
+                Value::Table(port(chance, &places, number)),
+            )
+        })
+        .collect();
     let mut remote = Table::new();
     if chance.percent(40)
         && let Some((network, v4, v6)) = chance.one(&places)
     {
         let ips = list([format!("{v4}.40"), format!("{v6}:40")]);
-        remote.insert(
-            "remote".into(),
-            Value::Table(table([("network", text(*network)), ("ips", ips)])),
-        );
+        let port = table([("network", text(*network)), ("ips", ips)]);
+        remote.insert("remote".into(), Value::Table(port));
     }
-    for number in 1..=chance.below(4) {
-        routers.insert(
-            format!("r{number}"),
-            Value::Table(router(chance, &places, number)),
-        );
-    }
-    let floating = floating_ips(chance, &ports, &routers);
-    let rules = rules(chance);
-    let groups = GROUPS
-        .iter()
-        .map(|g| ((*g).to_owned(), list(ranges(chance))))
-        .collect::<Table>();
-    let address_groups = [("ag".to_owned(), list(ranges(chance)))]
-        .into_iter()
-        .collect::<Table>();
-    let macs = table([
-        ("gw", text("02:00:00:00:00:01")),
-        ("host", text("02:00:00:00:00:99")),
-    ]);
-    for (key, value) in [
-        ("networks", networks),
-        ("subnets", subnets),
-        ("ports", ports),
-        ("remote_ports", remote),
-        ("routers", routers),
-        ("floating_ips", floating),
-        ("rules", rules),
-        ("groups", groups),
-        ("address_groups", address_groups),
-        ("macs", macs),
-    ] {
-        all.insert(key.into(), Value::Table(value));
-    }
+    put("remote_ports", remote);
+    let routers: Table = (1..=chance.below(4))
+        .map(|n| (format!("r{n}"), Value::Table(router(chance, &places, n))))
+        .collect();
+    put("floating_ips", floating_ips(chance, &ports, &routers));
+    put("ports", ports);
+    put("routers", routers);
+    put("rules", rules(chance));
+    put(
+        "groups",
+        GROUPS
+            .iter()
+            .map(|g| ((*g).to_owned(), list(ranges(chance))))
+            .collect(),
+    );
+    put("address_groups", table([("ag", list(ranges(chance)))]));
+    let stations = [("gw", "02:00:00:00:00:01"), ("host", "02:00:00:00:00:99")];
+    put("macs", table(stations.map(|(name, mac)| (name, text(mac)))));
     all
+}
+
+/// Project networks and physical ones, and their subnets.
+fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
+    let (mut places, mut networks, mut subnets) = (Vec::new(), Table::new(), Table::new());
+    let count = 1 + chance.below(3);
+    for (number, name) in NETWORKS.iter().enumerate().take(count) {
+        let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
+        networks.insert((*name).into(), Value::Table(table([("mtu", mtu)])));
+        places.push((
+            *name,
+            prefix4(chance, number),
+            format!("fd00:{}:", number + 1),
+        ));
+    }
+    for (number, name) in ["ext", "far"].into_iter().enumerate() {
+        if chance.percent(if number == 0 { 85 } else { 10 }) {
+            let physical = table([("physical", text(PHYSICAL_NETWORKS[number]))]);
+            networks.insert(name.into(), Value::Table(physical));
+            places.push((
+                name,
+                format!("203.0.11{number}"),
+                format!("2001:db8:{number}:"),
+            ));
+        }
+    }
+    for (name, v4, v6) in &places {
+        subnets.insert(
+            format!("{name}4"),
+            Value::Table(subnet(chance, name, v4, false)),
+        );
+        subnets.insert(
+            format!("{name}6"),
+            Value::Table(subnet(chance, name, v6, true)),
+        );
+    }
+    (places, networks, subnets)
 }
 
 fn subnet(chance: &mut Chance, network: &str, prefix: &str, v6: bool) -> Table {
@@ -149,7 +144,7 @@ fn subnet(chance: &mut Chance, network: &str, prefix: &str, v6: bool) -> Table {
     subnet
 }
 
-fn port(chance: &mut Chance, places: &[(&str, String, String)], number: usize) -> Table {
+fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
     let Some((network, v4, v6)) = chance.one(places) else {
         return Table::new();
     };
@@ -182,7 +177,7 @@ fn port(chance: &mut Chance, places: &[(&str, String, String)], number: usize) -
     port
 }
 
-fn router(chance: &mut Chance, places: &[(&str, String, String)], number: usize) -> Table {
+fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
     let mut interfaces = Table::new();
     for (network, v4, v6) in places {
         let wanted = if network.len() == 3 && *network != "red" {
@@ -219,10 +214,14 @@ fn router(chance: &mut Chance, places: &[(&str, String, String)], number: usize)
         gateway.insert("ports".into(), block(chance));
         router.insert("gateway".into(), Value::Table(gateway));
     }
-    if chance.percent(40) {
-        let routes = (0..1 + chance.below(3))
-            .map(|_| route(chance))
-            .collect::<Vec<_>>();
+    if chance.percent(50) {
+        let mut routes: Vec<String> = (0..1 + chance.below(3)).map(|_| route(chance)).collect();
+        if let (Some((_, near, _)), Some((_, other, _))) = (chance.one(places), chance.one(places))
+        {
+            // The shorter prefix first: only its length may decide.
+            routes.push(format!("10.0.0.0/8 via {near}.11"));
+            routes.push(format!("10.1.0.0/16 via {other}.12"));
+        }
         router.insert("routes".into(), list(routes));
     }
     router
@@ -335,6 +334,13 @@ fn rules(chance: &mut Chance) -> Table {
             "9.0.0.0/8",
             "0.0.0.0/0",
         ];
+        if chance.percent(50) {
+            let ping = chance.word(&["v4 icmp 8/0", "v6 icmpv6 128/0", "v4 icmp 8"]);
+            rules.insert(
+                format!("ping-{group}"),
+                text(format!("{group} ingress {ping}")),
+            );
+        }
         if chance.percent(60) {
             let rule = format!("{group} ingress v4 any from {}", chance.word(&from));
             rules.insert(format!("in-{group}"), text(rule));
@@ -363,9 +369,9 @@ pub fn rule(chance: &mut Chance) -> String {
     let mut words = format!("{group} {direction} {family} {protocol}");
     let range = match protocol {
         "any" | "47" => "",
-        "icmp" | "icmpv6" => {
-            chance.word(&["", "8", "8/0", "128", "128/0", "13", "0", "3/3", "8/1"])
-        }
+        "icmp" | "icmpv6" => chance.word(&[
+            "", "8/0", "8/0", "128/0", "8", "128", "128/0", "13", "0", "3/3", "8/1",
+        ]),
         _ => chance.word(&[
             "",
             "22",

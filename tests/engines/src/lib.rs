@@ -9,6 +9,7 @@ pub mod ebpf_engine;
 pub mod engine;
 pub mod frame_text;
 pub mod generate;
+mod generate_frames;
 pub mod generate_snapshot;
 pub mod script;
 pub mod snapshot_text;

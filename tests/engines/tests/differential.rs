@@ -9,8 +9,8 @@ use weft_tests_engines::differential::{self, Pair, run, verdicts};
 use weft_tests_engines::generate::history;
 use weft_tests_engines::vector::reasons;
 
-/// Frames after which a planted mistake counts as missed; the kernel engine is compared over as many.
-const FRAMES: usize = 10_000;
+/// Frames after which a planted mistake counts as missed; the kernel engine is compared over as many, in two tests.
+const FRAMES: usize = 20_000;
 
 fn engine(mutant: Option<Mutant>) -> ReferenceUnderTest {
     ReferenceUnderTest::new(ReferenceConfig {
