@@ -112,7 +112,8 @@ impl Host {
                 self.look_at_devices();
                 let actions = self.services.apply(snapshot, &self.attached, now);
                 self.unsupported = applied.unsupported;
-                self.unsupported.extend(self.services.unsupported());
+                self.unsupported
+                    .extend_from_slice(self.services.unsupported());
                 self.unsupported.truncate(limits::UNSUPPORTED_MAX);
                 self.act(actions);
                 self.uplinks_changed(now);

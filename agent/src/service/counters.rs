@@ -30,6 +30,10 @@ service_counters! {
     dhcp_releases,
     /// DHCP messages without an answer: malformed, relayed, for another server, or with another hardware address.
     dhcp_ignored,
+    /// DHCPv6 messages answered.
+    dhcpv6_answers,
+    /// DHCPv6 messages without an answer: malformed, for another server, or such as RFC 8415 16 discards.
+    dhcpv6_ignored,
     /// Router advertisements sent, solicited ones included.
     router_advertisements,
     /// Router advertisements sent because a guest solicited them.

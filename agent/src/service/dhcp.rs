@@ -495,16 +495,16 @@ impl Routes {
     }
 }
 
-/// An option that is unknown, the protocol's own, or whose text does not fit it.
+/// An option that is unknown, the protocol's own, DHCPv6's, or whose text does not fit it.
 struct Refused;
 
 /// An extra option's number, and its body or none to withhold it.
 type Extra = (u8, Option<Vec<u8>>);
 
-/// An extra option for DHCPv4; none if it is for DHCPv6.
-fn extra(said: &DhcpOption) -> Result<Option<Extra>, Refused> {
+/// An extra option for DHCPv4; those for DHCPv6 are not told.
+fn extra(said: &DhcpOption) -> Result<Extra, Refused> {
     if said.ip_version != 4 {
-        return Ok(None);
+        return Err(Refused);
     }
     let number = dhcp_option::number(&said.opt_name).ok_or(Refused)?;
     // What the protocol itself needs (requested address, overload … message size) is not an operator's to say.
@@ -519,12 +519,12 @@ fn extra(said: &DhcpOption) -> Result<Option<Extra>, Refused> {
         Some(text) => Some(dhcp_option::body(number, text).ok_or(Refused)?),
         None => None,
     };
-    Ok(Some((number, body)))
+    Ok((number, body))
 }
 
 /// The port's `extra_dhcp_opts`: each replaces what the subnet says, or withholds it.
 fn apply_extra(lease: &mut Lease, port: &Port) {
-    let extras = port.extra_dhcp_opts.iter().filter_map(|o| extra(o).ok()?);
+    let extras = port.extra_dhcp_opts.iter().filter_map(|o| extra(o).ok());
     for (number, body) in extras {
         let word: Option<[u8; 4]> = body.as_deref().and_then(|b| b.try_into().ok());
         match number {

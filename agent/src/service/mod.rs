@@ -12,6 +12,7 @@ mod checksum;
 mod counters;
 pub mod dhcp;
 pub mod dhcp_option;
+pub mod dhcpv6;
 pub mod icmp_error;
 pub mod neighbour;
 pub mod ra;

@@ -3,6 +3,7 @@
 use super::announce::Announcer;
 use super::checksum;
 use super::dhcp::DhcpServer;
+use super::dhcpv6::Dhcpv6Server;
 use super::icmp_error;
 use super::neighbour::Neighbours;
 use super::ra::RaServer;
@@ -10,7 +11,7 @@ use super::{Action, Millis, Place, ServiceCounters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use weft_model::{HostSnapshot, Ipv6Mode, MacAddress, NetworkId, PortId, Unsupported, limits};
+use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use weft_wire::frame::IcmpError;
 
 /// What an engine hands over.
@@ -81,6 +82,7 @@ pub struct Services {
     snapshot: Arc<HostSnapshot>,
     lease_s: u32,
     dhcp: DhcpServer,
+    dhcpv6: Dhcpv6Server,
     ra: RaServer,
     neighbours: Neighbours,
     announcer: Announcer,
@@ -97,6 +99,7 @@ impl Services {
             snapshot: empty,
             lease_s,
             dhcp: DhcpServer::default(),
+            dhcpv6: Dhcpv6Server::default(),
             ra: RaServer::default(),
             neighbours: Neighbours::default(),
             announcer: Announcer::default(),
@@ -117,6 +120,7 @@ impl Services {
             return self.guests_changed(attached, now);
         }
         self.dhcp = DhcpServer::new(&snapshot, self.lease_s);
+        self.dhcpv6 = Dhcpv6Server::new(&snapshot, self.lease_s);
         let counters = &mut self.counters;
         let mut actions = self.ra.apply(&snapshot, attached, now, counters);
         actions.extend(self.neighbours.apply(&snapshot, now));
@@ -152,6 +156,11 @@ impl Services {
         match (event.kind, event.ingress, event.needed) {
             (EventKind::Dhcp, Place::Port(port_id), _) => self
                 .dhcp
+                .answer(port_id, frame, counters)
+                .into_iter()
+                .collect(),
+            (EventKind::Dhcpv6, Place::Port(port_id), _) => self
+                .dhcpv6
                 .answer(port_id, frame, counters)
                 .into_iter()
                 .collect(),
@@ -236,20 +245,8 @@ impl Services {
 
     /// What the snapshot asks of the services and they do not do.
     #[must_use]
-    pub fn unsupported(&self) -> Vec<Unsupported> {
-        let subnets = self.snapshot.subnets.iter();
-        let dhcpv6 = subnets
-            .filter(|(_, s)| s.enable_dhcp)
-            .filter(|(_, s)| !matches!(s.ipv6_address_mode, None | Some(Ipv6Mode::Slaac)))
-            .map(|(id, _)| Unsupported {
-                path: format!("subnets.{id}.ipv6_address_mode"),
-                message: "DHCPv6 is not answered; router advertisements are".to_owned(),
-            });
-        let options = self.dhcp.unsupported().iter().cloned();
-        options
-            .chain(dhcpv6)
-            .take(limits::UNSUPPORTED_MAX)
-            .collect()
+    pub fn unsupported(&self) -> &[Unsupported] {
+        self.dhcp.unsupported()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of `services`, on real bytes and a clock of their own.
 
 use super::super::fixture::{
-    FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, OUTSIDE, SUBNET6, ip, snapshot,
+    FLOATING_MAC, GATEWAY_MAC, GUEST, GUEST_MAC, HOP_MAC, OUTSIDE, ip, snapshot,
 };
 use super::*;
 use weft_model::{Epoch, eui64_link_local};
@@ -162,16 +162,4 @@ fn a_snapshot_with_other_rules_only_costs_nothing() {
     assert_eq!(services.apply(Arc::new(s), &[GUEST].into(), 10), []);
     assert_eq!(services.due(), due);
     assert_eq!(services.snapshot.revision, weft_model::Revision(9));
-}
-
-#[test]
-fn what_is_not_answered_is_said() {
-    let mut services = services();
-    assert_eq!(services.unsupported(), []);
-    let mut s = snapshot();
-    let subnet = s.subnets.get_mut(&SUBNET6).unwrap();
-    subnet.ipv6_address_mode = Some(Ipv6Mode::Dhcpv6Stateless);
-    services.apply(Arc::new(s), &[GUEST].into(), 10);
-    let path = format!("subnets.{SUBNET6}.ipv6_address_mode");
-    assert_eq!(services.unsupported()[0].path, path);
 }

@@ -10,6 +10,7 @@ pub mod arp;
 mod bytes;
 pub mod checksum;
 pub mod dhcp;
+pub mod dhcpv6;
 pub mod ethernet;
 pub mod frame;
 pub mod icmpv4;
