@@ -39,11 +39,14 @@ pub(crate) struct Devices {
     attached: BTreeMap<u32, Attached>,
     /// Links that an earlier process pinned, by slot and ifindex, until they are taken over.
     pinned: BTreeMap<(u32, u32), PathBuf>,
+    /// What an earlier process left in another layout: its links go when ours are there.
+    replaced: Vec<PathBuf>,
 }
 
 impl Devices {
     /// Finds the links that are pinned already.
-    pub(crate) fn open(directory: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn open(base: &Path, directory: &Path) -> Result<Self, EngineError> {
+        let replaced = others(base, directory)?;
         let directory = directory.join("links");
         let io = |what: &str, source| EngineError::Io {
             what: format!("{what} {}", directory.display()),
@@ -69,7 +72,23 @@ impl Devices {
             interfaces: BTreeMap::new(),
             attached: BTreeMap::new(),
             pinned,
+            replaced,
         })
+    }
+
+    /// Detaches and removes what another layout left: after our own links, so that a device is never without one.
+    fn forget_replaced(&mut self) -> Result<(), EngineError> {
+        while let Some(directory) = self.replaced.pop() {
+            let io = |source| EngineError::Io {
+                what: format!("remove {}", directory.display()),
+                source,
+            };
+            for entry in std::fs::read_dir(directory.join("links")).map_err(io)? {
+                detach_link(&sys::obj_get_link(&entry.map_err(io)?.path())?)?;
+            }
+            std::fs::remove_dir_all(&directory).map_err(io)?;
+        }
+        Ok(())
     }
 
     fn pin(&self, slot: u32, ifindex: u32) -> PathBuf {
@@ -138,6 +157,7 @@ impl Engine {
         }
         if self.snapshot.is_some() {
             self.forget_pinned()?;
+            self.devices.forget_replaced()?;
         }
         Ok(())
     }
@@ -318,6 +338,22 @@ impl Engine {
         drop(self);
         mounted.undo(&bpffs)
     }
+}
+
+/// The directories of other layouts beside ours.
+fn others(base: &Path, directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let io = |source| EngineError::Io {
+        what: format!("list {}", base.display()),
+        source,
+    };
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(base).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path != directory && path.join("links").is_dir() {
+            others.push(path);
+        }
+    }
+    Ok(others)
 }
 
 /// A link that an earlier process pinned, with the new stub in it; none, and no pin, if its device is gone.

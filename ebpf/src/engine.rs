@@ -86,7 +86,11 @@ impl Engine {
         }
         let mounted = bpffs_mount(&config.bpffs)?;
         let base = config.bpffs.join("weft").join(&config.instance);
-        let directory = base.join(LAYOUT);
+        // Maps of other sizes are other maps.
+        let directory = base.join(format!(
+            "{LAYOUT}-{}-{}",
+            config.sessions_max, config.ports_max
+        ));
         let io = |what: &str, source| EngineError::Io {
             what: format!("{what} {}", directory.display()),
             source,
@@ -101,7 +105,7 @@ impl Engine {
         let policies = PolicyTable::open(policy_maps(&loaded)?)?;
         let mut slots = SlotTables::new(config.ports_max);
         let installed = adopt(&loaded, &mut slots)?;
-        let devices = Devices::open(&directory)?;
+        let devices = Devices::open(&base, &directory)?;
         Ok(Self {
             config,
             mounted,

@@ -182,6 +182,8 @@ fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
             std::fs::create_dir(&config.bpffs).unwrap();
             let bpffs = config.bpffs.to_str().unwrap().to_owned();
             weft_kit::command::run(&format!("mount -t bpf bpf {bpffs}")).unwrap();
+            let mut other_sizes = config.clone();
+            other_sizes.sessions_max += 1;
             let mut engine = TestEngine(Some(Engine::open(config.clone()).unwrap()));
             announce(&mut engine);
             engine.apply(&snapshot()).unwrap();
@@ -196,6 +198,17 @@ fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
             assert!(engine.port_attached(port(1)));
             assert!(sees(&g[0], "192.0.2.12"), "taken over");
             assert_eq!(links(&bpffs), 4, "the same links, not more");
+
+            engine.0.take().unwrap().close(false).unwrap();
+            let mut engine = TestEngine(Some(Engine::open(other_sizes).unwrap()));
+            announce(&mut engine);
+            assert!(
+                sees(&g[0], "192.0.2.12"),
+                "the old one forwards until the new one does"
+            );
+            engine.apply(&snapshot()).unwrap();
+            assert!(sees(&g[0], "192.0.2.12"), "replaced");
+            assert_eq!(links(&bpffs), 4, "the old links are gone");
 
             place.host.run("ip link del tap1").unwrap();
             let mut changed = snapshot();
@@ -219,6 +232,8 @@ fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
 /// Links that the engine in this bpffs has pinned.
 fn links(bpffs: &str) -> usize {
     let instance = std::fs::read_dir(format!("{bpffs}/weft/test")).unwrap();
-    let layout = instance.last().unwrap().unwrap().path();
-    std::fs::read_dir(layout.join("links")).unwrap().count()
+    let layouts = instance.map(|layout| layout.unwrap().path().join("links"));
+    layouts
+        .map(|links| std::fs::read_dir(links).unwrap().count())
+        .sum()
 }
