@@ -446,3 +446,35 @@ fn a_changed_snapshot_is_enforced_and_told() -> Result<()> {
     let _unused = &scene.outside;
     scene.close()
 }
+
+#[test]
+fn a_dhcpv6_client_gets_the_ports_address() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut next = snapshot(scene.lab.run());
+    next.revision = Revision(2);
+    let subnet = next.subnets.get_mut(&subnet_id(1)).context("no subnet")?;
+    subnet.ipv6_ra_mode = Some(Ipv6Mode::Dhcpv6Stateful);
+    subnet.ipv6_address_mode = Some(Ipv6Mode::Dhcpv6Stateful);
+    let address = format!("{PREFIX}::77");
+    let port = next.ports.get_mut(&PORT_IDS[0]).context("no port")?;
+    port.fixed_ips[1].ip_address = ip(&address);
+    scene.snapshots.send_replace(Some(Arc::new(next)));
+    let guest = scene.guest(0)?;
+    guest.start()?;
+    until("a link-local address", TIMEOUT, || {
+        let usable = guest.addresses()?;
+        Ok((!usable.is_empty()).then_some(()))
+    })?;
+    let file = |name: &str| scene.lab.directory().join(name).display().to_string();
+    let (leases, pid) = (file("v6.leases"), file("v6.pid"));
+    guest.namespace.run(&format!(
+        "dhclient -6 -1 -v -sf /bin/true -lf {leases} -pf {pid} eth0"
+    ))?;
+    let lease = std::fs::read_to_string(&leases)?;
+    guest.namespace.run(&format!(
+        "dhclient -6 -x -sf /bin/true -lf {leases} -pf {pid} eth0"
+    ))?;
+    assert!(lease.contains(&format!("iaaddr {address}")), "{lease}");
+    assert!(scene.agent.stats()?.services.dhcpv6_answers >= 2);
+    scene.close()
+}
