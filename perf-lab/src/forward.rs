@@ -10,7 +10,7 @@ use crate::traffic::{Sent, Stream};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use weft_kit::lab::Process;
@@ -251,8 +251,6 @@ fn guests() -> Result<Vec<SnapshotGuest>> {
 /// `weft run` on a snapshot file.
 pub(crate) struct WeftRun {
     pub(crate) process: Process,
-    /// Where its pins are.
-    pub(crate) pins: PathBuf,
 }
 
 impl WeftRun {
@@ -274,10 +272,7 @@ impl WeftRun {
             .arg("--snapshot")
             .arg(snapshot);
         let process = lab.spawn(command.stdout(Stdio::null()).stderr(log))?;
-        let run = Self {
-            process,
-            pins: site.pins(),
-        };
+        let run = Self { process };
         clock::until("the ports to turn active", READY_TIMEOUT, || {
             let Ok(status) = site.ask("status") else {
                 return Ok(None);

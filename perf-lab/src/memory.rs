@@ -5,12 +5,14 @@ use crate::figures::Bar;
 use crate::forward::WeftRun;
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use weft_kit::command::output;
+use weft_kit::kernel::KernelObjects;
 use weft_kit::snapshot::{self, SnapshotGuest};
-use weft_kit::weft::{KernelObjects, WeftOptions};
+use weft_kit::weft::WeftOptions;
 use weft_kit::{Lab, clock};
 use weft_model::MacAddress;
 use weft_tests_system::scene::Scene;
@@ -38,16 +40,13 @@ impl Memory {
             .find_map(|line| line.strip_prefix("Pss:"))
             .context("no Pss")?;
         let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        let sum = |kind: &str| -> Result<f64> {
-            let shown: Value =
-                serde_json::from_str(&output(Command::new("bpftool").args(["-j", kind, "show"]))?)?;
+        let sum = |kind: &str, ids: &BTreeSet<u32>| -> Result<f64> {
+            let mut command = Command::new("bpftool");
+            let shown: Value = serde_json::from_str(&output(command.args(["-j", kind, "show"]))?)?;
             let all = shown.as_array().context("bpftool shows no list")?;
             let ours = all.iter().filter(|object| {
-                let id = object["id"].as_u64().unwrap_or(0);
-                objects
-                    .ids
-                    .iter()
-                    .any(|(other, n)| *other == kind && *n == id)
+                let id = object["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+                id.is_some_and(|id| ids.contains(&id))
             });
             Ok(ours
                 .filter_map(|object| object["bytes_memlock"].as_f64())
@@ -55,8 +54,8 @@ impl Memory {
         };
         Ok(Self {
             process: kib * 1_024.0,
-            programs: sum("prog")?,
-            maps: sum("map")?,
+            programs: sum("prog", &objects.programs)?,
+            maps: sum("map", &objects.maps)?,
         })
     }
 
@@ -121,7 +120,7 @@ fn large_agent() -> Result<Bar> {
     clock::until("background compiles", SETTLE * 2, || {
         Ok((start.elapsed() > SETTLE).then_some(()))
     })?;
-    let objects = KernelObjects::of(weft.process.id(), &weft.pins)?;
+    let objects = KernelObjects::of(weft.process.id())?;
     let memory = Memory::of(weft.process.id(), &objects)?;
     weft.stop()?;
     Ok(memory.bar("memory: agent with 1,000 ports of 10 rules", 150.0))
