@@ -1,3 +1,5 @@
+//! DHCPv6 on real bytes: each kind of message, what must be discarded, and noise.
+
 use super::super::fixture::{GUEST, GUEST_MAC, LEG_MAC, SUBNET6, snapshot};
 use super::*;
 use proptest::prelude::*;
