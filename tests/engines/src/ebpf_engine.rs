@@ -42,6 +42,7 @@ pub struct EbpfUnderTest {
     engine: Option<Engine>,
     limits: Option<Limits>,
     policies: Policies,
+    bpffs: PathBuf,
     folder: PathBuf,
     physical_networks: BTreeMap<String, String>,
     snapshot: Option<Arc<HostSnapshot>>,
@@ -66,6 +67,7 @@ impl EbpfUnderTest {
             engine: None,
             limits: None,
             policies,
+            bpffs: PathBuf::new(),
             folder: PathBuf::new(),
             physical_networks: physical_networks.iter().enumerate().map(mapped).collect(),
             snapshot: None,
@@ -123,9 +125,15 @@ impl EbpfUnderTest {
 
     fn close(&mut self) -> Result<(), String> {
         self.limits = None;
-        self.engine
-            .take()
-            .map_or(Ok(()), |engine| engine.close(true).map_err(text))
+        let Some(engine) = self.engine.take() else {
+            return Ok(());
+        };
+        engine.close(true).map_err(text)?;
+        // The mount point: gone already, or empty now.
+        match std::fs::remove_dir(&self.bpffs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(text(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -209,6 +217,7 @@ impl EngineUnderTest for EbpfUnderTest {
         config.sessions_per_port_max = limits.sessions_per_port_max;
         config.ports_max = PORTS_MAX;
         config.physical_networks = self.physical_networks.clone();
+        self.bpffs.clone_from(&config.bpffs);
         self.folder = config.bpffs.join("weft/test");
         self.engine = Some(Engine::open(config).map_err(text)?);
         self.limits = Some(limits);
