@@ -1,14 +1,14 @@
 //! What a process has in the kernel: programs, maps and links by their ids, which the kernel does not give twice.
 //!
-//! Looked at without bpftool: it opens every map that it passes, and to open a program array while its last owner lets
-//! go of it can leave it in the kernel for ever (its clearing is then counted twice and done once).
+//! No map is opened here, as bpftool does with every map that it passes: to open and close a program array while its last
+//! owner lets go of it can leave it in the kernel for ever (its clearing is then counted twice and done once).
 
 use crate::clock::until;
 use anyhow::{Context, Result, ensure};
-use aya::maps::loaded_maps;
 use aya::programs::{loaded_links, loaded_programs};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use weft_ebpf::sys::{ObjectKind, next_id};
 
 /// The longest that the kernel may take to free what was let go.
 const FREED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,52 +66,40 @@ impl KernelObjects {
             !self.programs.is_empty(),
             "no programs: to wait for their end would prove nothing"
         );
-        ensure!(
-            self.programs.is_subset(&programs()),
-            "the kernel does not list the programs"
-        );
-        ensure!(
-            self.maps.is_subset(&maps()),
-            "the kernel does not list the maps"
-        );
-        ensure!(
-            self.links.is_subset(&links()),
-            "the kernel does not list the links"
-        );
+        for (kind, ids) in self.by_kind() {
+            ensure!(
+                ids.is_subset(&listed(kind)),
+                "the kernel does not list every {kind:?}"
+            );
+        }
         Ok(())
     }
 
-    /// Waits until none of them is there any more: the kernel frees some of them a little later. Maps are looked at only
-    /// when all programs are gone, for the reason above.
+    /// Waits until none of them is there any more: the kernel frees some of them a little later.
     ///
     /// # Errors
     /// Some are still there: says which.
     pub fn wait_until_gone(&self) -> Result<()> {
-        gone("link", &self.links, links)?;
-        gone("program", &self.programs, programs)?;
-        gone("map", &self.maps, maps)
+        for (kind, ids) in self.by_kind() {
+            let left = || -> Vec<u32> { ids.intersection(&listed(kind)).copied().collect() };
+            let what = format!("the kernel to free every {kind:?}");
+            until(&what, FREED_TIMEOUT, || Ok(left().is_empty().then_some(())))
+                .with_context(|| format!("left: {kind:?} {:?}", left()))?;
+        }
+        Ok(())
+    }
+
+    fn by_kind(&self) -> [(ObjectKind, &BTreeSet<u32>); 3] {
+        [
+            (ObjectKind::Link, &self.links),
+            (ObjectKind::Prog, &self.programs),
+            (ObjectKind::Map, &self.maps),
+        ]
     }
 }
 
-fn programs() -> BTreeSet<u32> {
-    loaded_programs()
-        .flatten()
-        .map(|program| program.id())
-        .collect()
-}
-
-fn maps() -> BTreeSet<u32> {
-    loaded_maps().flatten().map(|map| map.id()).collect()
-}
-
-fn links() -> BTreeSet<u32> {
-    loaded_links().flatten().map(|link| link.id()).collect()
-}
-
-/// Waits until none of `ids` is among those that `list` gives. What goes while it is listed counts as gone.
-fn gone(kind: &str, ids: &BTreeSet<u32>, list: impl Fn() -> BTreeSet<u32>) -> Result<()> {
-    let left = || -> Vec<u32> { ids.intersection(&list()).copied().collect() };
-    let what = format!("the kernel to free every {kind}");
-    until(&what, FREED_TIMEOUT, || Ok(left().is_empty().then_some(())))
-        .with_context(|| format!("left: {kind} {:?}", left()))
+/// All ids of a kind, without opening what has them.
+fn listed(kind: ObjectKind) -> BTreeSet<u32> {
+    let next = |after: &u32| next_id(kind, *after).ok().flatten();
+    std::iter::successors(next(&0), next).collect()
 }

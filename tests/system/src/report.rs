@@ -53,12 +53,19 @@ impl Report {
     /// Begins a chapter.
     pub fn chapter(&mut self, number: usize, of: usize, title: &str) {
         self.chapter = number;
+        self.heading(&format!("[{number}/{of}] {title}"));
+    }
+
+    /// Begins what comes after all chapters.
+    pub fn epilogue(&mut self, title: &str) {
+        self.chapter += 1;
+        self.heading(title);
+    }
+
+    fn heading(&self, title: &str) {
         let at = self.started.elapsed().as_secs_f64();
-        let heading = self.paint("1", &format!("[{number}/{of}] {title}"));
-        self.line(&format!(
-            "\n{heading}  {}",
-            self.paint("2", &format!("{at:.1} s"))
-        ));
+        let at = self.paint("2", &format!("{at:.1} s"));
+        self.line(&format!("\n{}  {at}", self.paint("1", title)));
     }
 
     /// A remark.

@@ -395,7 +395,7 @@ impl Scene {
     /// Stops Weft, checks that it left nothing, and removes the lab. The report is what remains.
     ///
     /// # Errors
-    /// Something could not be removed.
+    /// Weft does not run: a test that ended it must start it again.
     pub fn close(self) -> Result<Report> {
         let Self {
             weft,
@@ -407,38 +407,58 @@ impl Scene {
             ..
         } = self;
         drop(operator);
-        let weft = weft.context("weft does not run")?;
-        let memory = weft.memory_kib()?;
-        let objects = weft.kernel_objects()?;
-        report.remark(&format!(
-            "weft holds {} programs, {} maps, {} links and {} MiB",
-            objects.programs.len(),
-            objects.maps.len(),
-            objects.links.len(),
-            memory / 1024,
-        ));
-        let stopped = weft.stop();
-        let happened =
-            stopped.map_or_else(|error| format!("{error:#}"), |()| "status 0".to_owned());
-        report.equal("weft stops", "status 0", happened);
-        if let Some(server) = server {
-            server.stop()?;
+        let log = site.log_end();
+        report.epilogue("Nothing is left behind");
+        if let Err(error) = stop(weft.context("weft does not run")?, server, &mut report) {
+            report.failure(&error);
         }
-        let gone = objects.wait_until_gone();
-        let happened = gone.map_or_else(|error| format!("{error:#}"), |()| "none left".to_owned());
-        report.equal("its programs, maps and links", "none left", happened);
         let pins = if site.pins().exists() {
             "left"
         } else {
             "none left"
         };
         report.equal("its pins", "none left", pins);
-        let closed = lab.close();
-        let happened =
-            closed.map_or_else(|error| format!("{error:#}"), |()| "none left".to_owned());
-        report.equal("processes and namespaces", "none left", happened);
+        report.equal(
+            "processes and namespaces",
+            "none left",
+            outcome(lab.close(), "none left"),
+        );
+        if !report.failures().is_empty() {
+            report.remark(&format!("weft's log ends:\n{log}"));
+        }
         Ok(report)
     }
+}
+
+fn stop(weft: Weft, server: Option<Weft>, report: &mut Report) -> Result<()> {
+    let objects = weft.kernel_objects()?;
+    report.remark(&format!(
+        "weft holds {} programs, {} maps, {} links and {} MiB",
+        objects.programs.len(),
+        objects.maps.len(),
+        objects.links.len(),
+        weft.memory_kib()? / 1024,
+    ));
+    report.equal("weft stops", "status 0", outcome(weft.stop(), "status 0"));
+    if let Some(server) = server {
+        report.equal(
+            "the control plane stops",
+            "status 0",
+            outcome(server.stop(), "status 0"),
+        );
+    }
+    let gone = objects.wait_until_gone();
+    report.equal(
+        "its programs, maps and links",
+        "none left",
+        outcome(gone, "none left"),
+    );
+    Ok(())
+}
+
+/// `good`, or what went wrong.
+fn outcome(result: Result<()>, good: &str) -> String {
+    result.map_or_else(|error| format!("{error:#}"), |()| good.to_owned())
 }
 
 /// The host and the outside, joined once for each physical network: by `eth0`, `eth1`, … on the outside.

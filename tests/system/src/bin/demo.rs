@@ -32,6 +32,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut options = WeftOptions::new(arguments.weft.clone())?;
     options.remove_on_stop = true;
     let mut scene = Scene::open("weft-demo", &options)?;
+    scene.report.remark(&format!(
+        "weft all-in-one runs in the namespace {}: API, feed and database on its loopback, the agent, its programs",
+        scene.host.name()
+    ));
     story::play_all(&mut scene);
     let report = scene.close()?;
     report.table();
