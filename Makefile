@@ -1,21 +1,22 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo up down test format lint tidy test-unprivileged test-root
+.PHONY: demo up down release test format lint tidy test-unprivileged test-root
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
-demo:
-	@scripts/install.sh build
-	@cargo build --release --package weft
-	@cargo run --quiet --release --package weft-tests-system --bin weft-demo
+demo: release
+	@$${CARGO_TARGET_DIR:-target}/release/weft-demo
 
 # The same all-in-one on loopback, left running for the stock client; `make down` ends it.
-up:
-	@scripts/install.sh build
-	@cargo build --release --package weft
+up: release
 	@scripts/up.sh
 
 down:
 	@scripts/down.sh
+
+# Both programs at once, always: cargo then builds what they share once.
+release:
+	@scripts/install.sh build
+	@cargo build --release --package weft --package weft-tests-system
 
 # Everything that CI runs, in this order: the quick to fail first.
 test: format lint tidy test-unprivileged test-root
@@ -33,7 +34,7 @@ tidy:
 test-unprivileged:
 	cargo nextest run --workspace
 
-# The binary is what the system tests start.
+# The binary is what the system tests start. All of the workspace, so that nothing is built twice.
 test-root:
-	cargo build --quiet --package weft
+	cargo build --workspace --bins
 	cargo nextest run --workspace --profile root

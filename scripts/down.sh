@@ -19,7 +19,10 @@ if [ -e "$state/pid" ]; then
 elif [ "${1:-}" != quietly ]; then
     echo "Weft was not up"
 fi
+# Devices first: those of a namespace that is removed go only a little later.
+ip link del weft-uplink 2>/dev/null || true
 for namespace in $(ip netns list | sed -n 's/^\(weft-outside\|weft-guest-[0-9a-f-]*\).*/\1/p'); do
+    ip link del "tap${namespace#weft-guest-}" 2>/dev/null || true
     ip netns del "$namespace"
 done
 rm -rf "$state" /sys/fs/bpf/weft/weft-up
