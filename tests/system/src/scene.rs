@@ -344,8 +344,11 @@ impl Scene {
     fn ping_shown(&self, who: &str, from: &Namespace, to: IpAddr, count: u32) -> Result<Pinged> {
         let start = now();
         let pinged = ping(from, to, count)?;
-        self.report
-            .command(who, &format!("ping -c {count} {to}"), start.elapsed());
+        self.report.command(
+            who,
+            &format!("ping -i 0.05 -c {count} {to}"),
+            start.elapsed(),
+        );
         Ok(pinged)
     }
 
