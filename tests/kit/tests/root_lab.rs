@@ -4,6 +4,7 @@ use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
+use weft_kit::Namespace;
 use weft_kit::capture::Capture;
 use weft_kit::clock::{until, wall_s};
 use weft_kit::frame::{ArpSide, BROADCAST, arp, mac};
@@ -23,7 +24,7 @@ fn port(number: u8) -> PortFacts {
 }
 
 /// Two guests on a Linux bridge, addresses set by hand.
-fn bridged(lab: &Lab) -> Result<(weft_kit::Namespace, Guest, Guest)> {
+fn bridged(lab: &Lab) -> Result<(Namespace, Guest, Guest)> {
     let host = lab.namespace("host")?;
     host.run("ip link add br0 type bridge")?;
     host.run("ip link set br0 up")?;
@@ -167,7 +168,20 @@ fn what_a_killed_run_left_is_swept_by_the_next() -> Result<()> {
     child.wait()?;
     let left = format!("kit-sweep-{dead}-0-host");
     weft_kit::command::run(&format!("ip netns add {left}"))?;
+    let mut sleeper = Namespace::new(left.clone()).command("sleep");
+    let mut sleeper = sleeper.arg("1000").spawn()?;
+    let inside = format!("/proc/{}/comm", sleeper.id());
+    until("the sleeper to be inside", TIMEOUT, || {
+        Ok(std::fs::read_to_string(&inside)?
+            .starts_with("sleep")
+            .then_some(()))
+    })?;
     let lab = Lab::new("kit-sweep")?;
+    until(
+        "the end of the sleeper",
+        TIMEOUT,
+        || Ok(sleeper.try_wait()?),
+    )?;
     until("the end of the namespace", TIMEOUT, || {
         Ok((!namespace_exists(&left)).then_some(()))
     })?;
