@@ -156,8 +156,8 @@ impl Bench {
             reply: from == 1,
         };
         let output = namespace
-            .command("taskset")
-            .args(["-c", "1"])
+            .command("chrt")
+            .args(["--rr", "1", "taskset", "--cpu-list", "1"])
             .arg(std::env::current_exe()?)
             .args(stream.arguments())
             .output()?;
