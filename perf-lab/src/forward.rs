@@ -27,6 +27,8 @@ const TAPS: [&str; 2] = ["tap-lab-a", "tap-lab-b"];
 const RULES_MANY: usize = 10_000;
 /// The longest that Weft may take until its ports are active.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same until it has ended: the kernel waits for RCU at every device.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const GUEST_DEVICE: &str = "eth0";
 
 /// The two guests and the host between them.
@@ -290,8 +292,9 @@ impl WeftRun {
     }
 
     /// Ends it; its programs go with it.
-    pub(crate) fn stop(self) -> Result<()> {
-        let status = self.process.stop(Signal::TERM)?;
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(STOP_TIMEOUT)?;
         ensure!(status.success(), "weft run ended with {status}");
         Ok(())
     }
