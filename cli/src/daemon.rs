@@ -19,7 +19,7 @@ use weft_agent::{AgentConfig, Source, check_host};
 /// From the signal to the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
 /// The same if what is in the kernel is to be removed: to leave half of it would be worse than to be late.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `weft all-in-one`
 pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
