@@ -250,7 +250,6 @@ impl Config {
 
     /// The first value that is well-formed and wrong: where, and what was expected.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        let wrong = |field: &str, expected: &str| Err((field.to_owned(), expected.to_owned()));
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let name = &self.instance;
         if !(1..=INSTANCE_CHARS_MAX).contains(&name.len())
@@ -312,7 +311,28 @@ impl Config {
         if self.identity.admin_password.as_deref() == Some("") {
             return wrong("identity.admin_password", "at least one character");
         }
-        let agent = &self.agent;
+        self.agent.check()
+    }
+
+    /// Where the agent finds the feed, if it is not told.
+    pub(crate) fn feed_url(&self, listen: SocketAddr) -> String {
+        // A server that listens everywhere is here too.
+        let here = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let here = SocketAddr::new(here, listen.port());
+        self.feed
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("http://{here}"))
+    }
+}
+
+impl Agent {
+    fn check(&self) -> Result<(), (String, String)> {
+        let agent = self;
         if !(1..=SOCKET_BYTES_MAX).contains(&agent.socket.as_os_str().len()) {
             return wrong("agent.socket", "a path of 1 to 107 bytes");
         }
@@ -345,21 +365,11 @@ impl Config {
         }
         Ok(())
     }
+}
 
-    /// Where the agent finds the feed, if it is not told.
-    pub(crate) fn feed_url(&self, listen: SocketAddr) -> String {
-        // A server that listens everywhere is here too.
-        let here = match listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let here = SocketAddr::new(here, listen.port());
-        self.feed
-            .url
-            .clone()
-            .unwrap_or_else(|| format!("http://{here}"))
-    }
+/// A value that is well-formed and wrong.
+fn wrong(field: &str, expected: &str) -> Result<(), (String, String)> {
+    Err((field.to_owned(), expected.to_owned()))
 }
 
 #[cfg(test)]
