@@ -169,12 +169,22 @@ impl Guest {
         })
     }
 
-    /// Brings its `eth0` up.
+    /// Brings its `eth0` up and waits until it can send: the kernel gives it its queue a little later, and drops what is
+    /// sent before.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses, or the host's end is down.
     pub fn start(&self) -> Result<()> {
-        self.namespace.run("ip link set eth0 up").map(drop)
+        self.namespace.run("ip link set eth0 up")?;
+        until(
+            &format!("eth0 of {} to be up", self.name),
+            ADDRESS_TIMEOUT,
+            || {
+                let text = self.namespace.run("ip -j link show dev eth0")?;
+                let links: Value = serde_json::from_str(&text)?;
+                Ok((links[0]["operstate"] == "UP").then_some(()))
+            },
+        )
     }
 
     /// Gets an IPv4 address by `busybox udhcpc`.

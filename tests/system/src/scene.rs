@@ -324,9 +324,11 @@ impl Scene {
             None => format!("{received} of 3"),
         };
         let happened = words(pinged.received, pinged.ttl);
+        let expected = words(3, Some(ttl));
+        let holds = expected == happened;
         self.report
-            .equal(&format!("{who} pings {to}"), words(3, Some(ttl)), happened);
-        Ok(())
+            .check(&format!("{who} pings {to}"), expected, happened, holds);
+        self.explain(holds)
     }
 
     /// Two echo requests, none of which should come back.
@@ -373,7 +375,21 @@ impl Scene {
         let what = format!("{who} connects to {to}");
         self.report
             .check(&what, format!("{server} answers"), happened, holds);
+        self.explain(holds)?;
         Ok(probed)
+    }
+
+    /// If a check did not hold, adds what Weft says of dropped packets.
+    fn explain(&self, holds: bool) -> Result<()> {
+        if !holds {
+            let stats = self.site.ask("stats")?;
+            let drops = stats["drops"].as_array().into_iter().flatten();
+            let counts = drops.map(|drop| format!("{} {}", drop["reason"], drop["packets"]));
+            let counts: Vec<String> = counts.collect();
+            self.report
+                .remark(&format!("dropped so far: {}", counts.join(", ")));
+        }
+        Ok(())
     }
 
     /// A TCP connection that nobody should answer, not even with a refusal.
