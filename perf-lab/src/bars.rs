@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{classify, enforce, forward, memory};
+use crate::{classify, differential, enforce, forward, memory};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -45,6 +45,10 @@ const MAIN: &[Group] = &[
     Group {
         name: "enforce",
         measure: enforce::bars,
+    },
+    Group {
+        name: "differential",
+        measure: differential::bars,
     },
     Group {
         name: "memory",

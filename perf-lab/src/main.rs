@@ -10,6 +10,7 @@
 
 mod bars;
 mod classify;
+mod differential;
 mod enforce;
 mod figures;
 mod forward;
