@@ -52,7 +52,11 @@ const MAIN: &[Group] = &[
     },
     Group {
         name: "memory",
-        measure: memory::bars,
+        measure: memory::all_in_one,
+    },
+    Group {
+        name: "memory-large",
+        measure: memory::large_agent,
     },
 ];
 

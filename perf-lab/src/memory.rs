@@ -77,23 +77,18 @@ impl Memory {
     }
 }
 
-/// The two bars of memory.
-pub(crate) fn bars(_rounds: usize) -> Result<Vec<Bar>> {
-    Ok(vec![all_in_one()?, large_agent()?])
-}
-
 /// The all-in-one with the demo's story played on it.
-fn all_in_one() -> Result<Bar> {
+pub(crate) fn all_in_one(_rounds: usize) -> Result<Vec<Bar>> {
     let mut scene = Scene::open("weft-memory", &WeftOptions::new(None)?)?;
     story::play_all(&mut scene);
     let weft = scene.weft.as_ref().context("weft does not run")?;
     let memory = Memory::of(weft.id(), &weft.kernel_objects()?)?;
     scene.close()?;
-    Ok(memory.bar("memory: all-in-one, demo running", 60.0))
+    Ok(vec![memory.bar("memory: all-in-one, demo running", 60.0)])
 }
 
 /// `weft run` with a thousand taps, each in a policy of ten rules.
-fn large_agent() -> Result<Bar> {
+pub(crate) fn large_agent(_rounds: usize) -> Result<Vec<Bar>> {
     let lab = Lab::new("weft-large")?;
     let host = lab.namespace("host")?;
     let guest = |n: u16| {
@@ -124,5 +119,7 @@ fn large_agent() -> Result<Bar> {
     let objects = KernelObjects::of(weft.process.id())?;
     let memory = Memory::of(weft.process.id(), &objects)?;
     weft.stop()?;
-    Ok(memory.bar("memory: agent with 1,000 ports of 10 rules", 150.0))
+    Ok(vec![
+        memory.bar("memory: agent with 1,000 ports of 10 rules", 150.0),
+    ])
 }
