@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often a condition is looked at again.
-const POLL: Duration = Duration::from_millis(5);
+/// How long until a condition is looked at again.
+pub const POLL: Duration = Duration::from_millis(5);
 
 /// Now, for measuring.
 #[must_use]
@@ -22,13 +22,13 @@ pub fn wall_s() -> f64 {
         .map_or(0.0, |past| past.as_secs_f64())
 }
 
-/// The pause between two looks at a condition.
+/// The pause between two looks at a condition, or between two messages of a stream.
 #[allow(
     clippy::disallowed_methods,
-    reason = "the kit's one pause, between two looks at a condition"
+    reason = "the kit's one pause: nothing waits for a while in the hope that something has happened"
 )]
-pub fn pause() {
-    std::thread::sleep(POLL);
+pub fn pause(length: Duration) {
+    std::thread::sleep(length);
 }
 
 /// Waits until `look` gives something.
@@ -48,6 +48,6 @@ pub fn until<T>(
         if start.elapsed() > timeout {
             bail!("waited {timeout:?} in vain for {what}");
         }
-        pause();
+        pause(POLL);
     }
 }

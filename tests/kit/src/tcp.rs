@@ -1,6 +1,6 @@
 //! TCP servers that say whom they see, probes, and a session that runs on and knows when it was cut.
 
-use crate::clock::{now, pause, until};
+use crate::clock::{POLL, now, pause, until};
 use crate::namespace::Namespace;
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long a probe waits for an answer: several times what a lost SYN costs no one, and short for the reader.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// How often a session sends a byte.
+const PACE: Duration = Duration::from_millis(1);
 /// How often a waiting thread looks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -73,7 +75,7 @@ fn serve(
     let mut threads = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let Ok((stream, peer)) = listener.accept() else {
-            pause();
+            pause(POLL);
             continue;
         };
         let peer = unmapped(peer);
@@ -229,7 +231,7 @@ pub fn connect(
     ))
 }
 
-/// A TCP session that sends a byte every few milliseconds and notes when echoes come. Ends when dropped.
+/// A TCP session that sends a byte every millisecond and notes when echoes come. Ends when dropped.
 #[derive(Debug)]
 pub struct Session {
     stop: Arc<AtomicBool>,
@@ -311,7 +313,7 @@ fn keep_sending(mut stream: TcpStream, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         match stream.write_all(b".") {
             Err(error) if !is_timeout(&error) => return,
-            Ok(()) | Err(_) => pause(),
+            Ok(()) | Err(_) => pause(PACE),
         }
     }
 }

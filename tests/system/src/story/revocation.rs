@@ -20,11 +20,11 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
     let outside = scene.outside.clone();
     let floating = IpAddr::V4(story.floating_ip()?);
     let (icmp, ssh) = story.rules.clone().context("no rules were made")?;
-    let ping = RunningPing::start(&scene.lab, &outside, floating, Duration::from_millis(10))?;
+    let ping = RunningPing::start(&scene.lab, &outside, floating, Duration::from_millis(2))?;
     let session = Session::open(&outside, SocketAddr::new(floating, 22))?;
     scene
         .report
-        .remark("outside pings every 10 ms and holds a TCP session to port 22");
+        .remark("outside pings every 2 ms and sends a byte every 1 ms by a TCP session to port 22");
 
     let deleted = scene.openstack_timed(&user, &format!("security group rule delete {icmp}"))?;
     let deleted_s = wall_s() - deleted.elapsed().as_secs_f64();
