@@ -7,7 +7,9 @@ use crate::clock::until;
 use crate::command::{outcome, run};
 use crate::namespace::Namespace;
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process, waitpid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::os::unix::process::CommandExt;
@@ -255,8 +257,7 @@ fn close(things: &mut Things) -> Result<()> {
     }
 }
 
-/// Asks a process of the lab to end, and kills it if it does not listen. Not waited for by its parent here: it may
-/// remain as a zombie until this process ends.
+/// Asks a process of the lab to end, and kills it if it does not listen.
 fn end(id: u32) -> Result<()> {
     let pid = pid(id)?;
     if kill_process(pid, Signal::TERM).is_err() {
@@ -266,7 +267,12 @@ fn end(id: u32) -> Result<()> {
     if ended.is_err() {
         // It may have ended just now.
         let _ = kill_process_group(pid, Signal::KILL);
+        until("its end by force", STOP_TIMEOUT, || {
+            Ok(is_gone(id).then_some(()))
+        })?;
     }
+    // Nothing of it remains in the process table either, if it was a child of ours; another's is not ours to wait for.
+    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use weft_kit::Namespace;
@@ -156,7 +157,7 @@ fn a_lab_leaves_nothing_when_dropped() -> Result<()> {
     std::mem::forget(process);
     drop(lab);
     assert!(!namespace_exists(&name));
-    assert!(!std::path::Path::new(&format!("/proc/{id}/exe")).exists());
+    assert!(!Path::new(&format!("/proc/{id}/exe")).exists());
     Ok(())
 }
 
@@ -169,7 +170,7 @@ fn what_a_killed_run_left_is_swept_by_the_next() -> Result<()> {
     let left = format!("kit-sweep-{dead}-0-host");
     weft_kit::command::run(&format!("ip netns add {left}"))?;
     let mut sleeper = Namespace::new(left.clone()).command("sleep");
-    let mut sleeper = sleeper.arg("1000").spawn()?;
+    let sleeper = sleeper.arg("1000").spawn()?;
     let inside = format!("/proc/{}/comm", sleeper.id());
     until("the sleeper to be inside", TIMEOUT, || {
         Ok(std::fs::read_to_string(&inside)?

@@ -39,7 +39,7 @@ fn an_interrupted_demo_leaves_nothing() -> Result<()> {
     }
     assert!(!Path::new(PINS_DIR).join(&run).exists(), "pins are left");
     assert!(
-        !Path::new(&format!("/proc/{weft}/exe")).exists(),
+        !Path::new(&format!("/proc/{weft}")).exists(),
         "weft is left"
     );
     objects.wait_until_gone()
