@@ -1,7 +1,7 @@
 //! The database's epoch and revision, and the record of what was changed at which revision.
 
-use super::{Conn, Resource, Result};
-use sqlx::{AssertSqlSafe, Row as _};
+use super::sql::{self, AssertSqlSafe, record};
+use super::{Conn, Resource, Result, StoreError};
 use std::fmt::Write as _;
 use weft_model::{Epoch, Revision};
 
@@ -10,31 +10,28 @@ const INSERT_ROWS_MAX: usize = 500;
 
 /// Reads the epoch and the revision; makes them on the first start.
 pub(super) async fn ensure(conn: &mut Conn) -> Result<(Epoch, Revision)> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO control_state (id, epoch, revision) VALUES (1, $1, 0) ON CONFLICT (id) DO NOTHING",
     )
     .bind(Epoch::random().to_string())
     .execute(&mut *conn)
     .await?;
-    let row = sqlx::query("SELECT epoch, revision FROM control_state WHERE id = 1")
-        .fetch_one(&mut *conn)
-        .await?;
-    let epoch: String = row.try_get(0)?;
-    let revision: i64 = row.try_get(1)?;
-    let epoch = epoch
-        .parse()
-        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    let (epoch, revision): (String, i64) =
+        sql::query_as("SELECT epoch, revision FROM control_state WHERE id = 1")
+            .fetch_one(&mut *conn)
+            .await?;
+    let epoch = epoch.parse();
+    let epoch = epoch.map_err(|error| StoreError::Database(Box::new(error)))?;
     Ok((epoch, Revision(revision.unsigned_abs())))
 }
 
 /// Takes the next revision, for the transaction on this connection.
 pub(super) async fn revision_take(conn: &mut Conn) -> Result<i64> {
-    let row = sqlx::query(
+    sql::query_scalar(
         "UPDATE control_state SET revision = revision + 1 WHERE id = 1 RETURNING revision",
     )
     .fetch_one(conn)
-    .await?;
-    Ok(row.try_get(0)?)
+    .await
 }
 
 /// The newest revision that this connection sees.
@@ -42,21 +39,22 @@ pub(super) async fn revision_take(conn: &mut Conn) -> Result<i64> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn revision(conn: &mut Conn) -> Result<Revision> {
-    let row = sqlx::query("SELECT revision FROM control_state WHERE id = 1")
+    let revision: i64 = sql::query_scalar("SELECT revision FROM control_state WHERE id = 1")
         .fetch_one(conn)
         .await?;
-    Ok(Revision(row.try_get::<i64, _>(0)?.unsigned_abs()))
+    Ok(Revision(revision.unsigned_abs()))
 }
 
-/// One changed (or deleted) row.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct Change {
-    /// At which revision.
-    pub revision: i64,
-    /// [`Resource::name`] of its kind.
-    pub resource: String,
-    /// Its id.
-    pub resource_id: String,
+record! {
+    /// One changed (or deleted) row.
+    pub struct Change {
+        /// At which revision.
+        pub revision: i64,
+        /// [`Resource::name`] of its kind.
+        pub resource: String,
+        /// Its id.
+        pub resource_id: String,
+    }
 }
 
 pub(super) async fn changes_insert(
@@ -73,7 +71,7 @@ pub(super) async fn changes_insert(
         }
         // The same row may have been touched twice.
         sql.push_str(" ON CONFLICT DO NOTHING");
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(revision);
+        let mut query = sql::query(AssertSqlSafe(sql)).bind(revision);
         for (resource, id) in chunk {
             query = query.bind(resource.name()).bind(id);
         }
@@ -93,15 +91,14 @@ pub async fn changes_since(
     limit: u32,
 ) -> Result<Option<Vec<Change>>> {
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
-    let row = sqlx::query("SELECT MIN(revision) FROM changes")
+    let oldest: Option<i64> = sql::query_scalar("SELECT MIN(revision) FROM changes")
         .fetch_one(&mut *conn)
         .await?;
-    let oldest: Option<i64> = row.try_get(0)?;
     let newest = i64::try_from(revision(&mut *conn).await?.0).unwrap_or(i64::MAX);
     if after < newest && oldest.is_none_or(|oldest| oldest > after.saturating_add(1)) {
         return Ok(None);
     }
-    let changes: Vec<Change> = sqlx::query_as(
+    let changes: Vec<Change> = sql::query_as(
         "SELECT revision, resource, resource_id FROM changes WHERE revision > $1 ORDER BY revision LIMIT $2",
     )
     .bind(after)
@@ -116,7 +113,7 @@ pub async fn changes_since(
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn changes_prune(conn: &mut Conn, up_to: Revision) -> Result<()> {
-    sqlx::query("DELETE FROM changes WHERE revision <= $1")
+    sql::query("DELETE FROM changes WHERE revision <= $1")
         .bind(i64::try_from(up_to.0).unwrap_or(i64::MAX))
         .execute(conn)
         .await?;

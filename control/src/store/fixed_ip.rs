@@ -1,27 +1,27 @@
 //! Addresses of ports, and reading what hangs on many rows at once.
 
-use super::{Conn, Db, Result, WriteTx};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, FromRow};
+use super::sql::{self, AssertSqlSafe, FromRow, record};
+use super::{Conn, Result, WriteTx};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// Parents of one SELECT: keeps below the databases' limits on parameters.
-const PARENTS_MAX: usize = 500;
+const PARENTS_MAX: usize = 512;
 
-/// An address of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct FixedIpRow {
-    /// The subnet it was taken from.
-    pub subnet_id: String,
-    /// [`ip_key`] of the address.
-    pub ip_key: String,
-    /// The address.
-    pub ip_address: String,
-    /// Whose it is.
-    pub port_id: String,
-    /// Its place among the port's addresses, from 0.
-    pub position: i64,
+record! {
+    /// An address of a port.
+    pub struct FixedIpRow {
+        /// The subnet it was taken from.
+        pub subnet_id: String,
+        /// [`ip_key`] of the address.
+        pub ip_key: String,
+        /// The address.
+        pub ip_address: String,
+        /// Whose it is.
+        pub port_id: String,
+        /// Its place among the port's addresses, from 0.
+        pub position: i64,
+    }
 }
 
 /// An address as 32 hex digits (IPv4 behind `::ffff:`): text order is numeric order.
@@ -42,27 +42,30 @@ pub fn ip_of_key(key: &str) -> Option<IpAddr> {
 }
 
 /// Reads children of many parents, in chunks: `select` ends in `IN`.
-pub(super) async fn by_parents<T>(
+pub(super) async fn by_parents<T: FromRow>(
     conn: &mut Conn,
     select: &str,
     order: &str,
     parents: &[&str],
-) -> Result<Vec<T>>
-where
-    T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
-{
+) -> Result<Vec<T>> {
     let mut children = Vec::new();
     for chunk in parents.chunks(PARENTS_MAX) {
-        let mut sql = format!("{select} (");
-        for n in 1..=chunk.len() {
+        // Few different lengths, so that the statements are found compiled: the last parent stands in for more.
+        let places = chunk.len().next_power_of_two();
+        let mut text = format!("{select} (");
+        for n in 1..=places {
             let comma = if n == 1 { "" } else { ", " };
             // Writing to a String cannot fail.
-            let _ = write!(sql, "{comma}${n}");
+            let _ = write!(text, "{comma}${n}");
         }
-        let _ = write!(sql, ") {order}");
-        let mut query = sqlx::query_as::<Db, T>(AssertSqlSafe(sql));
-        for parent in chunk {
-            query = query.bind((*parent).to_owned());
+        let _ = write!(text, ") {order}");
+        let mut query = sql::query_as(AssertSqlSafe(text));
+        for parent in chunk
+            .iter()
+            .chain(chunk.last().into_iter().cycle())
+            .take(places)
+        {
+            query = query.bind(*parent);
         }
         children.extend(query.fetch_all(&mut *conn).await?);
     }
@@ -74,7 +77,7 @@ where
 /// # Errors
 /// [`super::StoreError::Conflict`] if another port has it.
 pub async fn fixed_ip_insert(tx: &mut WriteTx, row: &FixedIpRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO port_fixed_ips (subnet_id, ip_key, ip_address, port_id, position) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -93,7 +96,7 @@ pub async fn fixed_ip_insert(tx: &mut WriteTx, row: &FixedIpRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn fixed_ip_delete_port(tx: &mut WriteTx, port: &str) -> Result<()> {
-    sqlx::query("DELETE FROM port_fixed_ips WHERE port_id = $1")
+    sql::query("DELETE FROM port_fixed_ips WHERE port_id = $1")
         .bind(port)
         .execute(tx.conn())
         .await?;
@@ -124,14 +127,14 @@ pub async fn ip_keys_used(
     from: &str,
     limit: u32,
 ) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
+    sql::query_scalar(
         "SELECT ip_key FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key >= $2 ORDER BY ip_key LIMIT $3",
     )
     .bind(subnet)
     .bind(from)
     .bind(i64::from(limit))
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// Who has an address of a subnet.
@@ -139,13 +142,11 @@ pub async fn ip_keys_used(
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn fixed_ip_owner(conn: &mut Conn, subnet: &str, ip_key: &str) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT port_id FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key = $2",
-    )
-    .bind(subnet)
-    .bind(ip_key)
-    .fetch_optional(conn)
-    .await?)
+    sql::query_scalar("SELECT port_id FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key = $2")
+        .bind(subnet)
+        .bind(ip_key)
+        .fetch_optional(conn)
+        .await
 }
 
 /// The ports with an address of a subnet whose device owner is none of `network:dhcp` and the like, at most
@@ -154,11 +155,9 @@ pub async fn fixed_ip_owner(conn: &mut Conn, subnet: &str, ip_key: &str) -> Resu
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn ports_of_subnet(conn: &mut Conn, subnet: &str, limit: u32) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT DISTINCT port_id FROM port_fixed_ips WHERE subnet_id = $1 LIMIT $2",
-    )
-    .bind(subnet)
-    .bind(i64::from(limit))
-    .fetch_all(conn)
-    .await?)
+    sql::query_scalar("SELECT DISTINCT port_id FROM port_fixed_ips WHERE subnet_id = $1 LIMIT $2")
+        .bind(subnet)
+        .bind(i64::from(limit))
+        .fetch_all(conn)
+        .await
 }

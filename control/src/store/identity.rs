@@ -1,68 +1,74 @@
 //! The built-in identity's projects, users, roles and tokens.
 
+use super::sql::{self, record};
 use super::{Conn, Result, WriteTx};
 
-/// A project.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct ProjectRow {
-    /// 32 hex digits.
-    pub id: String,
-    /// Unique.
-    pub name: String,
-    /// For people.
-    pub description: String,
-    /// Whether tokens are given for it.
-    pub enabled: bool,
+record! {
+    /// A project.
+    pub struct ProjectRow {
+        /// 32 hex digits.
+        pub id: String,
+        /// Unique.
+        pub name: String,
+        /// For people.
+        pub description: String,
+        /// Whether tokens are given for it.
+        pub enabled: bool,
+    }
 }
 
-/// A user.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct UserRow {
-    /// 32 hex digits.
-    pub id: String,
-    /// Unique.
-    pub name: String,
-    /// Argon2's PHC string.
-    pub password_hash: String,
-    /// The project of a token that asks for none.
-    pub default_project_id: Option<String>,
-    /// Whether it may log in.
-    pub enabled: bool,
+record! {
+    /// A user.
+    pub struct UserRow {
+        /// 32 hex digits.
+        pub id: String,
+        /// Unique.
+        pub name: String,
+        /// Argon2's PHC string.
+        pub password_hash: String,
+        /// The project of a token that asks for none.
+        pub default_project_id: Option<String>,
+        /// Whether it may log in.
+        pub enabled: bool,
+    }
 }
 
-/// A role.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct RoleRow {
-    /// 32 hex digits.
-    pub id: String,
-    /// admin, member, reader, …
-    pub name: String,
+record! {
+    /// A role.
+    pub struct RoleRow {
+        /// 32 hex digits.
+        pub id: String,
+        /// admin, member, reader, …
+        pub name: String,
+    }
 }
 
-/// Who has which role where.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct AssignmentRow {
-    /// The user.
-    pub user_id: String,
-    /// The project.
-    pub project_id: String,
-    /// The role.
-    pub role_id: String,
+record! {
+    /// Who has which role where.
+    pub struct AssignmentRow {
+        /// The user.
+        pub user_id: String,
+        /// The project.
+        pub project_id: String,
+        /// The role.
+        pub role_id: String,
+    }
 }
 
-/// A token, by its hash.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct TokenRow {
-    /// SHA-256 of the token, in hex.
-    pub token_hash: String,
-    /// Whose it is.
-    pub user_id: String,
-    /// The project it is scoped to.
-    pub project_id: Option<String>,
-    /// Microseconds since 1970 (UTC).
-    pub issued_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub expires_at: i64,
+record! {
+    /// A token, by its hash.
+    pub struct TokenRow {
+        /// SHA-256 of the token, in hex.
+        pub token_hash: String,
+        /// Whose it is.
+        pub user_id: String,
+        /// The project it is scoped to.
+        pub project_id: Option<String>,
+        /// Microseconds since 1970 (UTC).
+        pub issued_at: i64,
+        /// Microseconds since 1970 (UTC).
+        pub expires_at: i64,
+    }
 }
 
 /// All projects, by name.
@@ -70,13 +76,9 @@ pub struct TokenRow {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn project_list(conn: &mut Conn) -> Result<Vec<ProjectRow>> {
-    Ok(
-        sqlx::query_as(
-            "SELECT id, name, description, enabled FROM identity_projects ORDER BY name",
-        )
+    sql::query_as("SELECT id, name, description, enabled FROM identity_projects ORDER BY name")
         .fetch_all(conn)
-        .await?,
-    )
+        .await
 }
 
 /// The project with this id.
@@ -84,14 +86,10 @@ pub async fn project_list(conn: &mut Conn) -> Result<Vec<ProjectRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn project_get(conn: &mut Conn, id: &str) -> Result<Option<ProjectRow>> {
-    Ok(
-        sqlx::query_as(
-            "SELECT id, name, description, enabled FROM identity_projects WHERE id = $1",
-        )
+    sql::query_as("SELECT id, name, description, enabled FROM identity_projects WHERE id = $1")
         .bind(id)
         .fetch_optional(conn)
-        .await?,
-    )
+        .await
 }
 
 /// The project with this name.
@@ -99,12 +97,10 @@ pub async fn project_get(conn: &mut Conn, id: &str) -> Result<Option<ProjectRow>
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn project_get_name(conn: &mut Conn, name: &str) -> Result<Option<ProjectRow>> {
-    Ok(sqlx::query_as(
-        "SELECT id, name, description, enabled FROM identity_projects WHERE name = $1",
-    )
-    .bind(name)
-    .fetch_optional(conn)
-    .await?)
+    sql::query_as("SELECT id, name, description, enabled FROM identity_projects WHERE name = $1")
+        .bind(name)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Writes a new project.
@@ -112,7 +108,7 @@ pub async fn project_get_name(conn: &mut Conn, name: &str) -> Result<Option<Proj
 /// # Errors
 /// [`super::StoreError::Conflict`] if the name is taken.
 pub async fn project_insert(tx: &mut WriteTx, row: &ProjectRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO identity_projects (id, name, description, enabled) VALUES ($1, $2, $3, $4)",
     )
     .bind(&row.id)
@@ -129,7 +125,7 @@ pub async fn project_insert(tx: &mut WriteTx, row: &ProjectRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Conflict`] if the name is taken.
 pub async fn project_update(tx: &mut WriteTx, row: &ProjectRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "UPDATE identity_projects SET name = $2, description = $3, enabled = $4 WHERE id = $1",
     )
     .bind(&row.id)
@@ -146,7 +142,7 @@ pub async fn project_update(tx: &mut WriteTx, row: &ProjectRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn project_delete(tx: &mut WriteTx, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM identity_projects WHERE id = $1")
+    sql::query("DELETE FROM identity_projects WHERE id = $1")
         .bind(id)
         .execute(tx.conn())
         .await?;
@@ -158,11 +154,11 @@ pub async fn project_delete(tx: &mut WriteTx, id: &str) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn user_list(conn: &mut Conn) -> Result<Vec<UserRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT id, name, password_hash, default_project_id, enabled FROM identity_users ORDER BY name",
     )
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// The user with this id.
@@ -170,12 +166,12 @@ pub async fn user_list(conn: &mut Conn) -> Result<Vec<UserRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn user_get(conn: &mut Conn, id: &str) -> Result<Option<UserRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT id, name, password_hash, default_project_id, enabled FROM identity_users WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(conn)
-    .await?)
+    .await
 }
 
 /// The user with this name.
@@ -183,12 +179,12 @@ pub async fn user_get(conn: &mut Conn, id: &str) -> Result<Option<UserRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn user_get_name(conn: &mut Conn, name: &str) -> Result<Option<UserRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT id, name, password_hash, default_project_id, enabled FROM identity_users WHERE name = $1",
     )
     .bind(name)
     .fetch_optional(conn)
-    .await?)
+    .await
 }
 
 /// Writes a new user.
@@ -196,7 +192,7 @@ pub async fn user_get_name(conn: &mut Conn, name: &str) -> Result<Option<UserRow
 /// # Errors
 /// [`super::StoreError::Conflict`] if the name is taken.
 pub async fn user_insert(tx: &mut WriteTx, row: &UserRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO identity_users (id, name, password_hash, default_project_id, enabled) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -215,7 +211,7 @@ pub async fn user_insert(tx: &mut WriteTx, row: &UserRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Conflict`] if the name is taken.
 pub async fn user_update(tx: &mut WriteTx, row: &UserRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "UPDATE identity_users SET name = $2, password_hash = $3, default_project_id = $4, enabled = $5 \
          WHERE id = $1",
     )
@@ -234,7 +230,7 @@ pub async fn user_update(tx: &mut WriteTx, row: &UserRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn user_delete(tx: &mut WriteTx, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM identity_users WHERE id = $1")
+    sql::query("DELETE FROM identity_users WHERE id = $1")
         .bind(id)
         .execute(tx.conn())
         .await?;
@@ -246,11 +242,9 @@ pub async fn user_delete(tx: &mut WriteTx, id: &str) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn role_list(conn: &mut Conn) -> Result<Vec<RoleRow>> {
-    Ok(
-        sqlx::query_as("SELECT id, name FROM identity_roles ORDER BY name")
-            .fetch_all(conn)
-            .await?,
-    )
+    sql::query_as("SELECT id, name FROM identity_roles ORDER BY name")
+        .fetch_all(conn)
+        .await
 }
 
 /// Writes a new role, unless one of this name is there.
@@ -258,7 +252,7 @@ pub async fn role_list(conn: &mut Conn) -> Result<Vec<RoleRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn role_ensure(tx: &mut WriteTx, row: &RoleRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO identity_roles (id, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
     )
     .bind(&row.id)
@@ -273,7 +267,7 @@ pub async fn role_ensure(tx: &mut WriteTx, row: &RoleRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Reference`] if one of the three does not exist.
 pub async fn assignment_insert(tx: &mut WriteTx, row: &AssignmentRow) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO identity_assignments (user_id, project_id, role_id) VALUES ($1, $2, $3) \
          ON CONFLICT DO NOTHING",
     )
@@ -290,7 +284,7 @@ pub async fn assignment_insert(tx: &mut WriteTx, row: &AssignmentRow) -> Result<
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn assignment_delete(tx: &mut WriteTx, row: &AssignmentRow) -> Result<bool> {
-    let done = sqlx::query(
+    let done = sql::query(
         "DELETE FROM identity_assignments WHERE user_id = $1 AND project_id = $2 AND role_id = $3",
     )
     .bind(&row.user_id)
@@ -298,7 +292,7 @@ pub async fn assignment_delete(tx: &mut WriteTx, row: &AssignmentRow) -> Result<
     .bind(&row.role_id)
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done > 0)
 }
 
 /// All assignments.
@@ -306,12 +300,12 @@ pub async fn assignment_delete(tx: &mut WriteTx, row: &AssignmentRow) -> Result<
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn assignment_list(conn: &mut Conn) -> Result<Vec<AssignmentRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT user_id, project_id, role_id FROM identity_assignments \
          ORDER BY user_id, project_id, role_id",
     )
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// A user's roles in a project, by name.
@@ -319,14 +313,14 @@ pub async fn assignment_list(conn: &mut Conn) -> Result<Vec<AssignmentRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn role_list_of(conn: &mut Conn, user: &str, project: &str) -> Result<Vec<RoleRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT r.id, r.name FROM identity_roles r JOIN identity_assignments a ON a.role_id = r.id \
          WHERE a.user_id = $1 AND a.project_id = $2 ORDER BY r.name",
     )
     .bind(user)
     .bind(project)
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// Writes a new token, and forgets those that have expired.
@@ -335,11 +329,11 @@ pub async fn role_list_of(conn: &mut Conn, user: &str, project: &str) -> Result<
 /// [`super::StoreError::Database`].
 pub async fn token_insert(tx: &mut WriteTx, row: &TokenRow) -> Result<()> {
     let now = tx.now();
-    sqlx::query("DELETE FROM identity_tokens WHERE expires_at < $1")
+    sql::query("DELETE FROM identity_tokens WHERE expires_at < $1")
         .bind(now)
         .execute(tx.conn())
         .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO identity_tokens (token_hash, user_id, project_id, issued_at, expires_at) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -358,13 +352,13 @@ pub async fn token_insert(tx: &mut WriteTx, row: &TokenRow) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn token_get(conn: &mut Conn, token_hash: &str) -> Result<Option<TokenRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT token_hash, user_id, project_id, issued_at, expires_at FROM identity_tokens \
          WHERE token_hash = $1",
     )
     .bind(token_hash)
     .fetch_optional(conn)
-    .await?)
+    .await
 }
 
 /// Revokes a token.
@@ -372,7 +366,7 @@ pub async fn token_get(conn: &mut Conn, token_hash: &str) -> Result<Option<Token
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn token_delete(tx: &mut WriteTx, token_hash: &str) -> Result<()> {
-    sqlx::query("DELETE FROM identity_tokens WHERE token_hash = $1")
+    sql::query("DELETE FROM identity_tokens WHERE token_hash = $1")
         .bind(token_hash)
         .execute(tx.conn())
         .await?;

@@ -1,35 +1,28 @@
 //! A value that is stored as JSON in a TEXT column, the same in every database.
 
-use super::Db;
+use super::sql::{Argument, Bind, FromColumn, Row};
+use super::{Result, StoreError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::encode::IsNull;
-use sqlx::error::BoxDynError;
-use sqlx::{Database, Decode, Encode, Type};
 
 /// A list or object that is only ever read and written whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonText<T>(pub T);
 
-impl<T> Type<Db> for JsonText<T> {
-    fn type_info() -> <Db as Database>::TypeInfo {
-        <String as Type<Db>>::type_info()
+impl<'q, T: Serialize> Bind<'q> for &JsonText<T> {
+    fn argument(self) -> Argument<'q> {
+        // The types kept here are lists and maps with texts as keys: those always have a JSON. A NULL would be
+        // refused by the column.
+        Argument::Text(serde_json::to_string(&self.0).ok().map(Into::into))
     }
 }
 
-impl<'q, T: Serialize> Encode<'q, Db> for JsonText<T> {
-    fn encode_by_ref(
-        &self,
-        buf: &mut <Db as Database>::ArgumentBuffer,
-    ) -> Result<IsNull, BoxDynError> {
-        let text = serde_json::to_string(&self.0)?;
-        <String as Encode<'q, Db>>::encode(text, buf)
-    }
-}
-
-impl<'r, T: DeserializeOwned> Decode<'r, Db> for JsonText<T> {
-    fn decode(value: <Db as Database>::ValueRef<'r>) -> Result<Self, BoxDynError> {
-        let text = <&str as Decode<'r, Db>>::decode(value)?;
-        Ok(Self(serde_json::from_str(text)?))
+impl<T: DeserializeOwned> FromColumn for JsonText<T> {
+    fn from_column(row: &Row<'_>, column: usize) -> Result<Self> {
+        let text = row.text(column)?.unwrap_or_default();
+        let value = serde_json::from_str(text);
+        Ok(Self(
+            value.map_err(|error| StoreError::Database(error.into()))?,
+        ))
     }
 }

@@ -3,10 +3,8 @@
 //! Pages are found by key and not by offset: a page costs the same wherever it is. Everything that comes from a
 //! request is bound, never written into the SQL.
 
+use super::sql::{self, Argument, AssertSqlSafe, Bind};
 use super::{Conn, Result, Row};
-use sqlx::Arguments as _;
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteArguments;
 use std::fmt::Write as _;
 
 /// What a resource may be filtered and sorted by.
@@ -100,30 +98,35 @@ pub struct ListQuery {
     pub page_reverse: bool,
 }
 
-struct Build {
+struct Build<'q> {
     sql: String,
-    arguments: SqliteArguments,
-    count: usize,
+    arguments: Vec<Argument<'q>>,
 }
 
-impl Build {
-    fn bind(&mut self, value: &Value) -> String {
-        self.count += 1;
-        // Encoding a text, a number or a truth value cannot fail: they have no invalid forms.
-        let _ = match value {
-            Value::Text(text) => self.arguments.add(text.clone()),
-            Value::Int(number) => self.arguments.add(*number),
-            Value::Bool(truth) => self.arguments.add(*truth),
-        };
-        format!("${}", self.count)
+impl<'q> Build<'q> {
+    fn bind(&mut self, value: impl Bind<'q>) -> String {
+        self.arguments.push(value.argument());
+        format!("${}", self.arguments.len())
+    }
+}
+
+impl<'q> Bind<'q> for &'q Value {
+    fn argument(self) -> Argument<'q> {
+        match self {
+            Value::Text(text) => text.argument(),
+            Value::Int(number) => number.argument(),
+            Value::Bool(truth) => truth.argument(),
+        }
     }
 }
 
 pub(super) async fn rows<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<R>> {
     let build = build::<R>(query);
-    let mut rows: Vec<R> = sqlx::query_as_with(AssertSqlSafe(build.sql), build.arguments)
-        .fetch_all(conn)
-        .await?;
+    let mut select = sql::query_as::<R>(AssertSqlSafe(build.sql));
+    for argument in build.arguments {
+        select = select.bind(argument);
+    }
+    let mut rows = select.fetch_all(conn).await?;
     if query.page_reverse {
         rows.reverse();
     }
@@ -136,17 +139,16 @@ fn column<R: Row>(attribute: &str) -> Option<&'static Column> {
         .find(|column| column.attribute == attribute)
 }
 
-fn build<R: Row>(query: &ListQuery) -> Build {
+fn build<R: Row>(query: &ListQuery) -> Build<'_> {
     let mut b = Build {
         sql: R::sql().select.to_string(),
-        arguments: SqliteArguments::default(),
-        count: 0,
+        arguments: Vec::new(),
     };
     match &query.scope {
         Scope::All => b.sql.push_str("TRUE"),
         Scope::Project(project) => {
             // $1, which R::VISIBLE may use too.
-            let p = b.bind(&Value::Text(project.clone()));
+            let p = b.bind(project);
             let _ = write!(b.sql, "(project_id = {p}");
             if let Some(visible) = R::VISIBLE {
                 let _ = write!(b.sql, " OR {visible}");
@@ -172,7 +174,7 @@ fn build<R: Row>(query: &ListQuery) -> Build {
 
 /// The ORDER BY, and with a marker the condition that the row comes behind it: for keys a, b it is
 /// `a > A OR (a = A AND b > B) OR (a = A AND b = B AND id > ID)`.
-fn order<R: Row>(b: &mut Build, query: &ListQuery) {
+fn order<'q, R: Row>(b: &mut Build<'q>, query: &'q ListQuery) {
     let mut keys: Vec<(&'static str, bool)> = query
         .sort
         .iter()
@@ -185,7 +187,7 @@ fn order<R: Row>(b: &mut Build, query: &ListQuery) {
         key.1 ^= query.page_reverse;
     }
     if let Some(marker) = &query.marker {
-        let m = b.bind(&Value::Text(marker.clone()));
+        let m = b.bind(marker);
         let at = |key: &str| match key {
             "id" => m.clone(),
             _ => format!("(SELECT {key} FROM {} WHERE id = {m})", R::TABLE),

@@ -22,27 +22,21 @@ pub mod quota;
 pub mod router;
 pub mod row;
 pub mod security_group;
+pub mod sql;
 pub mod subnet;
 
 pub use control_state::{Change, changes_prune, changes_since, revision};
 pub use json_text::JsonText;
 pub use list::{Filter, ListQuery, Scope, Sort, Value};
 pub use row::{Resource, Row, delete, get, insert, list, update};
+pub use sql::Conn;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sql::{Kind, Postgresql, Sqlite};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use weft_model::{Epoch, Revision};
-
-/// The database in use.
-pub type Db = Sqlite;
-/// A connection: what every read function takes, so that several reads can share one view of the data.
-pub type Conn = SqliteConnection;
 
 /// Microseconds since 1970 (UTC), from whoever owns the clock.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -51,8 +45,10 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 const WRITERS_WAITING_MAX: usize = 1_024;
 /// How long a writer or reader waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to PostgreSQL of one server.
+const CONNECTIONS_MAX: u32 = 16;
 /// Connections that read at the same time.
-const READERS_MAX: u32 = 4;
+const READERS_MAX: usize = 4;
 
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -79,26 +75,10 @@ pub enum StoreError {
     Busy,
     /// Anything else: a defect, a full disk, a damaged file.
     #[error("the database failed")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The migrations could not be applied.
     #[error("cannot bring the database to this version's schema")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        use sqlx::error::ErrorKind;
-        match &error {
-            sqlx::Error::Database(db) => match db.kind() {
-                ErrorKind::UniqueViolation => Self::Conflict(db.message().to_owned()),
-                ErrorKind::ForeignKeyViolation => Self::Reference(db.message().to_owned()),
-                _ if db.code().is_some_and(|code| code == "5") => Self::Busy,
-                _ => Self::Database(error),
-            },
-            sqlx::Error::PoolTimedOut => Self::Busy,
-            _ => Self::Database(error),
-        }
-    }
 }
 
 /// What every store function answers.
@@ -109,12 +89,33 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    readers: SqlitePool,
-    writer: SqlitePool,
+    database: Database,
     queue: Arc<Semaphore>,
     epoch: Epoch,
     nudge: watch::Sender<Revision>,
     clock: Clock,
+}
+
+/// The databases that a store may be in.
+enum Database {
+    Sqlite(Sqlite),
+    Postgresql(Postgresql),
+}
+
+impl Database {
+    async fn read(&self) -> Result<Conn> {
+        Ok(Conn(match self {
+            Self::Sqlite(sqlite) => Kind::Sqlite(sqlite.read().await?),
+            Self::Postgresql(postgresql) => Kind::Postgresql(postgresql.read().await?),
+        }))
+    }
+
+    async fn write(&self) -> Result<Conn> {
+        Ok(Conn(match self {
+            Self::Sqlite(sqlite) => Kind::Sqlite(sqlite.write().await?),
+            Self::Postgresql(postgresql) => Kind::Postgresql(postgresql.write().await?),
+        }))
+    }
 }
 
 impl Store {
@@ -123,34 +124,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] if the file cannot be opened, [`StoreError::Migrate`] if it is of another make.
     pub async fn open(file: &Path, durability: Durability, clock: Clock) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match durability {
-                Durability::Full => SqliteSynchronous::Full,
-                Durability::Process => SqliteSynchronous::Normal,
-            })
-            .foreign_keys(true)
-            .statement_cache_capacity(256)
-            .busy_timeout(TURN_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(TURN_TIMEOUT)
-            .connect_with(options.clone())
-            .await?;
-        sqlx::migrate!("./migrations").run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .acquire_timeout(TURN_TIMEOUT)
-            .connect_with(options)
-            .await?;
-        let mut conn = writer.acquire().await?;
+        let sqlite = Sqlite::open(file, durability, READERS_MAX, TURN_TIMEOUT)?;
+        Self::with(Database::Sqlite(sqlite), clock).await
+    }
+
+    /// Connects to a PostgreSQL database (`postgresql://…`) and brings it to this version's schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if it cannot be reached, [`StoreError::Migrate`] if it is of another make.
+    pub async fn connect(url: &str, clock: Clock) -> Result<Self> {
+        let postgresql = Postgresql::open(url, CONNECTIONS_MAX, TURN_TIMEOUT).await?;
+        Self::with(Database::Postgresql(postgresql), clock).await
+    }
+
+    async fn with(database: Database, clock: Clock) -> Result<Self> {
+        let mut conn = database.write().await?;
         let (epoch, revision) = control_state::ensure(&mut conn).await?;
-        drop(conn);
+        conn.commit().await?;
         Ok(Self(Arc::new(Inner {
-            readers,
-            writer,
+            database,
             queue: Arc::new(Semaphore::new(WRITERS_WAITING_MAX)),
             epoch,
             nudge: watch::Sender::new(revision),
@@ -181,7 +173,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] if no connection gets free in time.
     pub async fn read(&self) -> Result<ReadTx> {
-        Ok(ReadTx(self.0.readers.begin().await?))
+        Ok(ReadTx(self.0.database.read().await?))
     }
 
     /// Waits for this writer's turn and begins its transaction. Dropping it undoes everything.
@@ -195,9 +187,8 @@ impl Store {
             .clone()
             .try_acquire_owned()
             .map_err(|_full| StoreError::Busy)?;
-        let tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(WriteTx {
-            tx,
+            conn: self.0.database.write().await?,
             now: (self.0.clock)(),
             revision: None,
             touched: Vec::new(),
@@ -208,13 +199,15 @@ impl Store {
 
     /// Closes all connections; what was committed is in the file.
     pub async fn close(&self) {
-        self.0.readers.close().await;
-        self.0.writer.close().await;
+        match &self.0.database {
+            Database::Sqlite(sqlite) => sqlite.close(),
+            Database::Postgresql(postgresql) => postgresql.close().await,
+        }
     }
 }
 
 /// One view of the data, for reading.
-pub struct ReadTx(Transaction<'static, Db>);
+pub struct ReadTx(Conn);
 
 impl ReadTx {
     /// The connection, for the read functions.
@@ -225,7 +218,7 @@ impl ReadTx {
 
 /// A transaction that writes.
 pub struct WriteTx {
-    tx: Transaction<'static, Db>,
+    conn: Conn,
     now: i64,
     revision: Option<i64>,
     touched: Vec<(Resource, String)>,
@@ -236,7 +229,7 @@ pub struct WriteTx {
 impl WriteTx {
     /// The connection, for the read functions and for statements that take no revision.
     pub fn conn(&mut self) -> &mut Conn {
-        &mut self.tx
+        &mut self.conn
     }
 
     /// When the transaction began: all its rows get the same time.
@@ -252,7 +245,7 @@ impl WriteTx {
     pub async fn touch(&mut self, resource: Resource, id: &str) -> Result<i64> {
         let revision = match self.revision {
             Some(revision) => revision,
-            None => control_state::revision_take(&mut self.tx).await?,
+            None => control_state::revision_take(&mut self.conn).await?,
         };
         self.revision = Some(revision);
         self.touched.push((resource, id.to_owned()));
@@ -265,9 +258,9 @@ impl WriteTx {
     /// [`StoreError::Database`]; then nothing was written.
     pub async fn commit(mut self) -> Result<()> {
         if let Some(revision) = self.revision {
-            control_state::changes_insert(&mut self.tx, revision, &self.touched).await?;
+            control_state::changes_insert(&mut self.conn, revision, &self.touched).await?;
         }
-        self.tx.commit().await?;
+        self.conn.commit().await?;
         if let Some(revision) = self.revision {
             let revision = Revision(revision.unsigned_abs());
             self.store.0.nudge.send_if_modified(|newest| {

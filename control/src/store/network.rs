@@ -2,8 +2,8 @@
 
 use super::list::Column;
 use super::row::row;
+use super::sql::{self, record};
 use super::{Conn, JsonText, Resource, Result, WriteTx, row};
-use sqlx::Row as _;
 
 row! {
     /// A network.
@@ -52,21 +52,22 @@ row! {
     visible Some("shared OR external");
 }
 
-/// Where a network lives on the wire. A network has at least one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct SegmentRow {
-    /// Its UUID.
-    pub id: String,
-    /// Its network.
-    pub network_id: String,
-    /// Its place among the network's segments, from 0.
-    pub segment_index: i64,
-    /// As in `provider:network_type`.
-    pub network_type: String,
-    /// flat, vlan: the physical network.
-    pub physical_network: Option<String>,
-    /// vlan, vxlan, gre, geneve: the number.
-    pub segmentation_id: Option<i64>,
+record! {
+    /// Where a network lives on the wire. A network has at least one.
+    pub struct SegmentRow {
+        /// Its UUID.
+        pub id: String,
+        /// Its network.
+        pub network_id: String,
+        /// Its place among the network's segments, from 0.
+        pub segment_index: i64,
+        /// As in `provider:network_type`.
+        pub network_type: String,
+        /// flat, vlan: the physical network.
+        pub physical_network: Option<String>,
+        /// vlan, vxlan, gre, geneve: the number.
+        pub segmentation_id: Option<i64>,
+    }
 }
 
 /// The segments of some networks, by network and place.
@@ -89,12 +90,12 @@ pub async fn segment_list(conn: &mut Conn, networks: &[&str]) -> Result<Vec<Segm
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn segment_list_all(conn: &mut Conn) -> Result<Vec<SegmentRow>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT id, network_id, segment_index, network_type, physical_network, segmentation_id \
          FROM network_segments ORDER BY network_id, segment_index",
     )
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// Gives a network a segment.
@@ -103,7 +104,7 @@ pub async fn segment_list_all(conn: &mut Conn) -> Result<Vec<SegmentRow>> {
 /// [`super::StoreError::Conflict`] if another network has it.
 pub async fn segment_insert(tx: &mut WriteTx, segment: &SegmentRow) -> Result<()> {
     tx.touch(Resource::Network, &segment.network_id).await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO network_segments \
          (id, network_id, segment_index, network_type, physical_network, segmentation_id) \
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -132,7 +133,7 @@ pub async fn segmentation_id_free(
     last: i64,
 ) -> Result<Option<i64>> {
     // A gap begins at the range's beginning or behind a number in use.
-    let row = sqlx::query(
+    sql::query_scalar(
         "SELECT MIN(candidate) FROM ( \
            SELECT $3 AS candidate \
            UNION ALL \
@@ -148,8 +149,7 @@ pub async fn segmentation_id_free(
     .bind(first)
     .bind(last)
     .fetch_one(conn)
-    .await?;
-    Ok(row.try_get(0)?)
+    .await
 }
 
 /// The ids of a network's subnets, in order.

@@ -3,6 +3,7 @@
 use super::fixed_ip::by_parents;
 use super::list::Column;
 use super::row::{self, row};
+use super::sql;
 use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -219,11 +220,11 @@ pub async fn port_list_all(conn: &mut Conn) -> Result<Vec<Port>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn host_list(conn: &mut Conn) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
+    sql::query_scalar(
         "SELECT DISTINCT binding_host_id FROM ports WHERE binding_host_id <> '' ORDER BY binding_host_id",
     )
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// Replaces a port's security groups.
@@ -232,18 +233,16 @@ pub async fn host_list(conn: &mut Conn) -> Result<Vec<String>> {
 /// [`super::StoreError::Reference`] if a group does not exist.
 pub async fn security_groups_set(tx: &mut WriteTx, port: &str, groups: &[String]) -> Result<()> {
     tx.touch(Resource::Port, port).await?;
-    sqlx::query("DELETE FROM port_security_groups WHERE port_id = $1")
+    sql::query("DELETE FROM port_security_groups WHERE port_id = $1")
         .bind(port)
         .execute(tx.conn())
         .await?;
     for group in groups {
-        sqlx::query(
-            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES ($1, $2)",
-        )
-        .bind(port)
-        .bind(group)
-        .execute(tx.conn())
-        .await?;
+        sql::query("INSERT INTO port_security_groups (port_id, security_group_id) VALUES ($1, $2)")
+            .bind(port)
+            .bind(group)
+            .execute(tx.conn())
+            .await?;
     }
     Ok(())
 }
@@ -260,7 +259,7 @@ pub async fn port_status_set(
     status: &str,
 ) -> Result<bool> {
     let now = tx.now();
-    let done = sqlx::query(
+    let done = sql::query(
         "UPDATE ports SET status = $3, updated_at = $4, revision_number = revision_number + 1 \
          WHERE id = $1 AND binding_host_id = $2 AND status <> $3",
     )
@@ -270,7 +269,7 @@ pub async fn port_status_set(
     .bind(now)
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done > 0)
 }
 
 /// Whether a port of the network has this MAC address.
@@ -279,7 +278,7 @@ pub async fn port_status_set(
 /// [`super::StoreError::Database`].
 pub async fn mac_taken(conn: &mut Conn, network: &str, mac: &str) -> Result<bool> {
     let found: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM ports WHERE network_id = $1 AND mac_address = $2")
+        sql::query_scalar("SELECT 1 FROM ports WHERE network_id = $1 AND mac_address = $2")
             .bind(network)
             .bind(mac)
             .fetch_optional(conn)

@@ -1,19 +1,17 @@
 //! Quotas that differ from the configured defaults, and how much is in use.
 
+use super::sql::{self, AssertSqlSafe};
 use super::{Conn, Result, Row, WriteTx};
-use sqlx::AssertSqlSafe;
 
 /// A project's own limits, by resource.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn quota_get(conn: &mut Conn, project: &str) -> Result<Vec<(String, i64)>> {
-    Ok(
-        sqlx::query_as("SELECT resource, quota_limit FROM quotas WHERE project_id = $1")
-            .bind(project)
-            .fetch_all(conn)
-            .await?,
-    )
+    sql::query_as("SELECT resource, quota_limit FROM quotas WHERE project_id = $1")
+        .bind(project)
+        .fetch_all(conn)
+        .await
 }
 
 /// The projects with limits of their own.
@@ -21,11 +19,11 @@ pub async fn quota_get(conn: &mut Conn, project: &str) -> Result<Vec<(String, i6
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn quota_list(conn: &mut Conn) -> Result<Vec<(String, String, i64)>> {
-    Ok(sqlx::query_as(
+    sql::query_as(
         "SELECT project_id, resource, quota_limit FROM quotas ORDER BY project_id, resource",
     )
     .fetch_all(conn)
-    .await?)
+    .await
 }
 
 /// Sets a project's limit for a resource; -1 for none.
@@ -33,7 +31,7 @@ pub async fn quota_list(conn: &mut Conn) -> Result<Vec<(String, String, i64)>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn quota_set(tx: &mut WriteTx, project: &str, resource: &str, limit: i64) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO quotas (project_id, resource, quota_limit) VALUES ($1, $2, $3) \
          ON CONFLICT (project_id, resource) DO UPDATE SET quota_limit = excluded.quota_limit",
     )
@@ -50,11 +48,11 @@ pub async fn quota_set(tx: &mut WriteTx, project: &str, resource: &str, limit: i
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn quota_delete(tx: &mut WriteTx, project: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM quotas WHERE project_id = $1")
+    let done = sql::query("DELETE FROM quotas WHERE project_id = $1")
         .bind(project)
         .execute(tx.conn())
         .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done > 0)
 }
 
 /// How many rows a project has, counted up to `limit`: reads no further than it must.
@@ -62,13 +60,13 @@ pub async fn quota_delete(tx: &mut WriteTx, project: &str) -> Result<bool> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn usage<R: Row>(conn: &mut Conn, project: &str, limit: i64) -> Result<i64> {
-    let sql = format!(
+    let text = format!(
         "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE project_id = $1 LIMIT $2) AS counted",
         R::TABLE
     );
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql))
+    sql::query_scalar(AssertSqlSafe(text))
         .bind(project)
         .bind(limit)
         .fetch_one(conn)
-        .await?)
+        .await
 }

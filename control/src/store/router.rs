@@ -3,6 +3,7 @@
 use super::fixed_ip::by_parents;
 use super::list::Column;
 use super::row::{self, row};
+use super::sql::{self, record};
 use super::subnet::Route;
 use super::{Conn, JsonText, Resource, Result, WriteTx};
 
@@ -41,13 +42,14 @@ row! {
     visible None;
 }
 
-/// A leg of a router in a project network: the port `port_id`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct RouterInterfaceRow {
-    /// The port (device owner `network:router_interface`).
-    pub port_id: String,
-    /// The router.
-    pub router_id: String,
+record! {
+    /// A leg of a router in a project network: the port `port_id`.
+    pub struct RouterInterfaceRow {
+        /// The port (device owner `network:router_interface`).
+        pub port_id: String,
+        /// The router.
+        pub router_id: String,
+    }
 }
 
 /// The legs of some routers, by router.
@@ -69,11 +71,9 @@ pub async fn interface_list(conn: &mut Conn, routers: &[&str]) -> Result<Vec<Rou
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn interface_list_all(conn: &mut Conn) -> Result<Vec<RouterInterfaceRow>> {
-    Ok(sqlx::query_as(
-        "SELECT port_id, router_id FROM router_interfaces ORDER BY router_id, port_id",
-    )
-    .fetch_all(conn)
-    .await?)
+    sql::query_as("SELECT port_id, router_id FROM router_interfaces ORDER BY router_id, port_id")
+        .fetch_all(conn)
+        .await
 }
 
 /// All routers.
@@ -113,7 +113,7 @@ pub async fn router_list_subnet(conn: &mut Conn, subnet: &str) -> Result<Vec<Rou
 /// [`super::StoreError::Conflict`] if it is one already.
 pub async fn interface_insert(tx: &mut WriteTx, router: &str, port: &str) -> Result<()> {
     tx.touch(Resource::Router, router).await?;
-    sqlx::query("INSERT INTO router_interfaces (port_id, router_id) VALUES ($1, $2)")
+    sql::query("INSERT INTO router_interfaces (port_id, router_id) VALUES ($1, $2)")
         .bind(port)
         .bind(router)
         .execute(tx.conn())
@@ -127,7 +127,7 @@ pub async fn interface_insert(tx: &mut WriteTx, router: &str, port: &str) -> Res
 /// [`super::StoreError::Database`].
 pub async fn interface_delete(tx: &mut WriteTx, router: &str, port: &str) -> Result<()> {
     tx.touch(Resource::Router, router).await?;
-    sqlx::query("DELETE FROM router_interfaces WHERE port_id = $1 AND router_id = $2")
+    sql::query("DELETE FROM router_interfaces WHERE port_id = $1 AND router_id = $2")
         .bind(port)
         .bind(router)
         .execute(tx.conn())

@@ -1,9 +1,7 @@
 //! What the rows of all resources share: their standard columns, and insert, update, delete, get and list.
 
-use super::{Conn, Db, ListQuery, Result, WriteTx, list as list_sql};
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Database, FromRow};
+use super::sql::{self, AssertSqlSafe, FromRow, Query};
+use super::{Conn, ListQuery, Result, WriteTx, list as list_sql};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -71,11 +69,8 @@ impl RowSql {
     }
 }
 
-/// A statement of this database.
-pub type Statement<'q> = Query<'q, Db, <Db as Database>::Arguments>;
-
 /// A resource's own row, without what hangs on it in other tables.
-pub trait Row: for<'r> FromRow<'r, SqliteRow> + Clone + Send + Sync + Unpin + 'static {
+pub trait Row: FromRow + Clone + Send + Sync + 'static {
     /// Its kind.
     const RESOURCE: Resource;
     /// Its table.
@@ -94,7 +89,7 @@ pub trait Row: for<'r> FromRow<'r, SqliteRow> + Clone + Send + Sync + Unpin + 's
     /// Sets the standard columns of a row that is about to be written.
     fn stamp(&mut self, now: i64, revision: i64, new: bool);
     /// Binds all columns, in order.
-    fn bind<'q>(&'q self, statement: Statement<'q>) -> Statement<'q>;
+    fn bind<'q>(&'q self, statement: Query<'q>) -> Query<'q>;
 }
 
 /// Declares a row: a struct with the standard columns and its own, and its [`Row`].
@@ -107,7 +102,7 @@ macro_rules! row {
         visible $visible:expr;
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, sqlx::FromRow)]
+        #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $name {
             /// Its UUID.
             pub id: String,
@@ -123,6 +118,10 @@ macro_rules! row {
             /// The control plane's revision of the last change.
             pub revision: i64,
         }
+
+        crate::store::sql::from_row!($name {
+            id, project_id, $($field,)* created_at, updated_at, revision_number, revision
+        });
 
         impl crate::store::Row for $name {
             const RESOURCE: crate::store::Resource = crate::store::Resource::$resource;
@@ -159,8 +158,8 @@ macro_rules! row {
 
             fn bind<'q>(
                 &'q self,
-                statement: crate::store::row::Statement<'q>,
-            ) -> crate::store::row::Statement<'q> {
+                statement: crate::store::sql::Query<'q>,
+            ) -> crate::store::sql::Query<'q> {
                 statement
                     .bind(&self.id)
                     .bind(&self.project_id)
@@ -182,7 +181,7 @@ pub(super) use row;
 pub async fn insert<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
     let revision = tx.touch(R::RESOURCE, row.id()).await?;
     row.stamp(tx.now(), revision, true);
-    row.bind(sqlx::query(AssertSqlSafe(R::sql().insert.clone())))
+    row.bind(sql::query(AssertSqlSafe(R::sql().insert.clone())))
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -195,7 +194,7 @@ pub async fn insert<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
 pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
     let revision = tx.touch(R::RESOURCE, row.id()).await?;
     row.stamp(tx.now(), revision, false);
-    row.bind(sqlx::query(AssertSqlSafe(R::sql().update.clone())))
+    row.bind(sql::query(AssertSqlSafe(R::sql().update.clone())))
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -207,7 +206,7 @@ pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
 /// [`super::StoreError::Reference`] if something still refers to it.
 pub async fn delete<R: Row>(tx: &mut WriteTx, id: &str) -> Result<()> {
     tx.touch(R::RESOURCE, id).await?;
-    sqlx::query(AssertSqlSafe(R::sql().delete.clone()))
+    sql::query(AssertSqlSafe(R::sql().delete.clone()))
         .bind(id)
         .execute(tx.conn())
         .await?;
@@ -236,10 +235,10 @@ pub(super) async fn fetch<R: Row>(
     condition: &'static str,
     texts: &[&str],
 ) -> Result<Vec<R>> {
-    let sql = format!("{}{condition}", R::sql().select);
-    let mut query = sqlx::query_as(AssertSqlSafe(sql));
+    let select = format!("{}{condition}", R::sql().select);
+    let mut query = sql::query_as(AssertSqlSafe(select));
     for text in texts {
-        query = query.bind((*text).to_owned());
+        query = query.bind(*text);
     }
-    Ok(query.fetch_all(conn).await?)
+    query.fetch_all(conn).await
 }

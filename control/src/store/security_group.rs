@@ -3,6 +3,7 @@
 use super::fixed_ip::by_parents;
 use super::list::Column;
 use super::row::{self, Row as _, row};
+use super::sql;
 use super::{Conn, Result};
 
 row! {
@@ -142,7 +143,7 @@ pub async fn rule_get_match(
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn security_group_in_use(conn: &mut Conn, group: &str) -> Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar(
+    let found: Option<i64> = sql::query_scalar(
         "SELECT 1 FROM port_security_groups WHERE security_group_id = $1 LIMIT 1",
     )
     .bind(group)

@@ -2,9 +2,9 @@
 
 use super::list::Column;
 use super::row::{self, row};
+use super::sql;
 use super::{Conn, JsonText, Result, WriteTx};
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use std::net::IpAddr;
 
 /// Addresses that may be given out, both ends included.
@@ -104,11 +104,10 @@ pub async fn subnet_list_all(conn: &mut Conn) -> Result<Vec<SubnetRow>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn cursor_get(conn: &mut Conn, subnet: &str) -> Result<Option<String>> {
-    let row = sqlx::query("SELECT ip_key FROM subnet_cursors WHERE subnet_id = $1")
+    sql::query_scalar("SELECT ip_key FROM subnet_cursors WHERE subnet_id = $1")
         .bind(subnet)
         .fetch_optional(conn)
-        .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+        .await
 }
 
 /// Remembers where the next search starts.
@@ -116,7 +115,7 @@ pub async fn cursor_get(conn: &mut Conn, subnet: &str) -> Result<Option<String>>
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn cursor_set(tx: &mut WriteTx, subnet: &str, ip_key: &str) -> Result<()> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO subnet_cursors (subnet_id, ip_key) VALUES ($1, $2) \
          ON CONFLICT (subnet_id) DO UPDATE SET ip_key = excluded.ip_key",
     )

@@ -1,0 +1,220 @@
+//! SQLite, in this process: a file, its readers and its one writer.
+//!
+//! Statements run where they are called, without a thread of their own: most take microseconds, which is less than
+//! waking another thread would. A connection that is dropped within a transaction undoes it.
+
+use super::value::{Argument, Row};
+use crate::store::{Durability, Result, StoreError};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{ErrorCode, ToSql, ffi};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Statements that a connection keeps compiled.
+const STATEMENTS_CACHED: usize = 512;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let rusqlite::Error::SqliteFailure(code, message) = &error else {
+            return Self::Database(error.into());
+        };
+        let text = || message.clone().unwrap_or_else(|| error.to_string());
+        match (code.code, code.extended_code) {
+            (_, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
+                Self::Conflict(text())
+            }
+            (_, ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => Self::Reference(text()),
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => Self::Busy,
+            _ => Self::Database(error.into()),
+        }
+    }
+}
+
+impl ToSql for Argument<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
+            Self::Int(Some(number)) => ValueRef::Integer(*number),
+            Self::Bool(Some(truth)) => ValueRef::Integer(i64::from(*truth)),
+            Self::Text(None) | Self::Int(None) | Self::Bool(None) => ValueRef::Null,
+        }))
+    }
+}
+
+/// The file, with the connections that are open to it.
+#[derive(Clone)]
+pub(in crate::store) struct Sqlite {
+    readers: Arc<Pool>,
+    writer: Arc<Pool>,
+}
+
+impl Sqlite {
+    /// Opens the file (made if it is missing, in its folder) and brings it to this version's schema.
+    pub(in crate::store) fn open(
+        file: &Path,
+        durability: Durability,
+        readers: usize,
+        turn: Duration,
+    ) -> Result<Self> {
+        let pool = |size| {
+            Arc::new(Pool {
+                file: file.to_owned(),
+                durability,
+                turn,
+                turns: Arc::new(Semaphore::new(size)),
+                idle: Mutex::default(),
+            })
+        };
+        let writer = pool(1);
+        let mut first = writer.open()?;
+        super::migrate::sqlite(&mut first)?;
+        writer.put(first);
+        Ok(Self {
+            readers: pool(readers),
+            writer,
+        })
+    }
+
+    /// One view of the data.
+    pub(in crate::store) async fn read(&self) -> Result<Connection> {
+        self.readers.begin("BEGIN").await
+    }
+
+    /// The writer's turn.
+    pub(in crate::store) async fn write(&self) -> Result<Connection> {
+        self.writer.begin("BEGIN IMMEDIATE").await
+    }
+
+    /// Closes what is open.
+    pub(in crate::store) fn close(&self) {
+        for pool in [&self.readers, &self.writer] {
+            pool.turns.close();
+            pool.lock().clear();
+        }
+    }
+}
+
+struct Pool {
+    file: PathBuf,
+    durability: Durability,
+    turn: Duration,
+    turns: Arc<Semaphore>,
+    idle: Mutex<Vec<rusqlite::Connection>>,
+}
+
+impl Pool {
+    fn open(&self) -> Result<rusqlite::Connection> {
+        let conn = rusqlite::Connection::open(&self.file)?;
+        conn.busy_timeout(self.turn)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        let synchronous = match self.durability {
+            Durability::Full => "FULL",
+            Durability::Process => "NORMAL",
+        };
+        conn.pragma_update(None, "synchronous", synchronous)?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        Ok(conn)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<rusqlite::Connection>> {
+        // Pushing and popping leave no half-made state.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, conn: rusqlite::Connection) {
+        if !self.turns.is_closed() {
+            self.lock().push(conn);
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, begin: &str) -> Result<Connection> {
+        let turn = tokio::time::timeout(self.turn, self.turns.clone().acquire_owned())
+            .await
+            .map_err(|_elapsed| StoreError::Busy)?
+            .map_err(|closed| StoreError::Database(closed.into()))?;
+        let idle = self.lock().pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => self.open()?,
+        };
+        let conn = Connection {
+            conn: Some(conn),
+            pool: self.clone(),
+            _turn: turn,
+        };
+        conn.raw()?.prepare_cached(begin)?.raw_execute()?;
+        Ok(conn)
+    }
+}
+
+/// A connection within a transaction.
+pub(in crate::store) struct Connection {
+    conn: Option<rusqlite::Connection>,
+    pool: Arc<Pool>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else {
+            return;
+        };
+        // A connection that cannot even undo is closed, which undoes too.
+        if conn.is_autocommit() || conn.execute_batch("ROLLBACK").is_ok() {
+            self.pool.put(conn);
+        }
+    }
+}
+
+impl Connection {
+    fn raw(&self) -> Result<&rusqlite::Connection> {
+        let gone = || StoreError::Database("the connection was given back".into());
+        self.conn.as_ref().ok_or_else(gone)
+    }
+
+    pub(super) fn commit(self) -> Result<()> {
+        self.raw()?.prepare_cached("COMMIT")?.raw_execute()?;
+        Ok(())
+    }
+
+    fn statement(
+        &self,
+        sql: &str,
+        arguments: &[Argument<'_>],
+    ) -> Result<rusqlite::CachedStatement<'_>> {
+        let mut statement = self.raw()?.prepare_cached(sql)?;
+        // SQLite numbers `$2` by where it first stands and not by its name.
+        for place in 1..=statement.parameter_count() {
+            let argument = statement
+                .parameter_name(place)
+                .and_then(|name| name.get(1..)?.parse::<usize>().ok())
+                .and_then(|number| arguments.get(number.checked_sub(1)?))
+                .ok_or_else(|| StoreError::Database(format!("nothing bound in {sql}").into()))?;
+            statement.raw_bind_parameter(place, argument)?;
+        }
+        Ok(statement)
+    }
+
+    pub(super) fn execute(&self, sql: &str, arguments: &[Argument<'_>]) -> Result<u64> {
+        let written = self.statement(sql, arguments)?.raw_execute()?;
+        Ok(written as u64)
+    }
+
+    pub(super) fn fetch<T>(
+        &self,
+        sql: &str,
+        arguments: &[Argument<'_>],
+        read: impl Fn(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut statement = self.statement(sql, arguments)?;
+        let mut rows = statement.raw_query();
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(read(&Row::Sqlite(row))?);
+        }
+        Ok(found)
+    }
+}
