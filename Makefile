@@ -1,6 +1,6 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo up down release test format lint tidy test-unprivileged test-root
+.PHONY: demo up down release conformance test format lint tidy test-unprivileged test-root test-conformance
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo: release
@@ -18,8 +18,13 @@ release:
 	@scripts/install.sh build
 	@cargo build --release --package weft --package weft-tests-system
 
+# OpenStack's own API suites, whole, and how the results differ from neutron-server's.
+conformance:
+	@scripts/install.sh test
+	cargo xtask conformance
+
 # Everything that CI runs, in this order: the quick to fail first.
-test: format lint tidy test-unprivileged test-root
+test: format lint tidy test-unprivileged test-root test-conformance
 
 format:
 	@scripts/install.sh test
@@ -38,3 +43,8 @@ test-unprivileged:
 test-root:
 	cargo build --workspace --bins
 	cargo nextest run --workspace --profile root
+
+# The part of OpenStack's suites that tests/conformance/part.txt names.
+test-conformance:
+	cargo build --package weft --package weft-tests-conformance
+	cargo run --quiet --package weft-tests-conformance -- --part

@@ -3,7 +3,7 @@
 //! The measuring itself is the perf-lab's; this builds it in release and runs it, so that one command stands for the
 //! promise. Exit status: whether all bars hold.
 
-use crate::tree::Error;
+use crate::tree::{Error, step};
 use clap::ValueEnum;
 use std::process::Command;
 
@@ -53,20 +53,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
             source,
         })?;
     Ok(status.success())
-}
-
-fn step(command: &mut Command) -> Result<(), Error> {
-    let name = format!("{command:?}");
-    let status = command.status().map_err(|source| Error::Start {
-        command: name.clone(),
-        source,
-    })?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::Failed {
-            command: name,
-            output: status.to_string(),
-        })
-    }
 }

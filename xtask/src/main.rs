@@ -9,6 +9,7 @@
 )]
 
 mod bars;
+mod conformance;
 mod tidy;
 mod tree;
 
@@ -28,12 +29,15 @@ enum Chore {
     Tidy,
     /// Measure the bars of an issue and print a line each; run as root on a quiet machine.
     Bars(bars::Arguments),
+    /// Run OpenStack's own API suites against a server of their own.
+    Conformance(conformance::Arguments),
 }
 
 fn main() -> ExitCode {
     let holds = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
         Chore::Bars(arguments) => bars::run(&arguments),
+        Chore::Conformance(arguments) => conformance::run(&arguments),
     };
     match holds {
         Ok(true) => ExitCode::SUCCESS,

@@ -71,3 +71,20 @@ pub(crate) fn files() -> Result<Vec<File>, Error> {
         })
         .collect()
 }
+
+/// Runs a command to its end, with what it says for the caller's eyes.
+pub(crate) fn step(command: &mut Command) -> Result<(), Error> {
+    let name = format!("{command:?}");
+    let status = command.status().map_err(|source| Error::Start {
+        command: name.clone(),
+        source,
+    })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::Failed {
+            command: name,
+            output: status.to_string(),
+        })
+    }
+}
