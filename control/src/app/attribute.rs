@@ -166,8 +166,8 @@ impl Attribute {
     }
 }
 
-/// Attributes that every resource has.
-pub const STANDARD: &[Attribute] = &[
+/// The standard attributes, those of fewer resources last.
+const ALL: [Attribute; 7] = [
     Attribute::new("id", Kind::Uuid).sort(),
     Attribute::new("project_id", Kind::Text(255))
         .post(Default::Unset)
@@ -179,18 +179,62 @@ pub const STANDARD: &[Attribute] = &[
     Attribute::new("created_at", Kind::Text(255)),
     Attribute::new("updated_at", Kind::Text(255)),
     Attribute::new("revision_number", Kind::Int(0, i64::MAX)).filter(),
-    Attribute::new("tags", Kind::UuidList),
+    Attribute::new("tags", Kind::Custom(tags_of)).post(Default::EmptyList),
 ];
 
-/// The attribute of this name, among a resource's own and the standard ones.
-pub fn find(own: &'static [Attribute], name: &str) -> Option<&'static Attribute> {
+/// Attributes of nearly every resource.
+pub static STANDARD: &[Attribute] = &ALL;
+/// The standard attributes of what has no tags.
+pub static STANDARD_UNTAGGED: &[Attribute] = &[ALL[0], ALL[1], ALL[2], ALL[3], ALL[4], ALL[5]];
+/// Those of what has only its id and project.
+pub static STANDARD_BARE: &[Attribute] = &[ALL[0], ALL[1]];
+/// Those of what has only its id, and belongs to no project.
+pub static STANDARD_ID: &[Attribute] = &[ALL[0]];
+
+/// Tags of one resource (Neutron's limit is the database's; this one is ours).
+pub const TAGS_MAX: usize = 50;
+
+/// Reads a list of tags: each a text of 1 to 255 characters, none twice.
+///
+/// # Errors
+/// The reason.
+pub fn tags_of(value: &Value) -> Result<Value, String> {
+    let Value::Array(list) = value else {
+        return Err(format!("{} is not a list", quote_value(value)));
+    };
+    if list.len() > TAGS_MAX {
+        return Err(format!("a list of more than {TAGS_MAX} tags"));
+    }
+    let mut tags = Vec::with_capacity(list.len());
+    for item in list {
+        let tag = text_of(item, 255)?;
+        if tag.is_empty() {
+            return Err("a tag must not be empty".to_owned());
+        }
+        if tags.contains(&tag) {
+            return Err(format!(
+                "Duplicate items in the list: {}",
+                quote_value(value)
+            ));
+        }
+        tags.push(tag);
+    }
+    Ok(tags.into())
+}
+
+/// The attribute of this name, among a resource's own and the standard ones that it has.
+pub fn find(
+    own: &'static [Attribute],
+    standard: &'static [Attribute],
+    name: &str,
+) -> Option<&'static Attribute> {
     let name = if name == "tenant_id" {
         "project_id"
     } else {
         name
     };
     own.iter()
-        .chain(STANDARD)
+        .chain(standard)
         .find(|attribute| attribute.name == name)
 }
 
@@ -214,11 +258,15 @@ fn rename_tenant(body: &mut Attributes) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Invalid`], naming the attribute.
-pub fn prepare_create(own: &'static [Attribute], body: Attributes) -> Result<Attributes> {
-    let mut ready = prepare(own, body, "POST", |attribute| attribute.post)?;
+pub fn prepare_create(
+    own: &'static [Attribute],
+    standard: &'static [Attribute],
+    body: Attributes,
+) -> Result<Attributes> {
+    let mut ready = prepare(own, standard, body, "POST", |attribute| attribute.post)?;
     for attribute in own
         .iter()
-        .chain(STANDARD)
+        .chain(standard)
         .filter(|attribute| attribute.post)
     {
         if ready.contains_key(attribute.name) {
@@ -247,12 +295,17 @@ pub fn prepare_create(own: &'static [Attribute], body: Attributes) -> Result<Att
 ///
 /// # Errors
 /// [`Error::Invalid`], naming the attribute.
-pub fn prepare_update(own: &'static [Attribute], body: Attributes) -> Result<Attributes> {
-    prepare(own, body, "PUT", |attribute| attribute.put)
+pub fn prepare_update(
+    own: &'static [Attribute],
+    standard: &'static [Attribute],
+    body: Attributes,
+) -> Result<Attributes> {
+    prepare(own, standard, body, "PUT", |attribute| attribute.put)
 }
 
 fn prepare(
     own: &'static [Attribute],
+    standard: &'static [Attribute],
     mut body: Attributes,
     method: &str,
     allowed: fn(&Attribute) -> bool,
@@ -261,7 +314,7 @@ fn prepare(
     let mut unknown: Vec<String> = Vec::new();
     let mut ready = Attributes::new();
     for (name, value) in &body {
-        let Some(attribute) = find(own, name) else {
+        let Some(attribute) = find(own, standard, name) else {
             unknown.push(quote(name));
             continue;
         };

@@ -3,7 +3,9 @@
 use super::attribute::{Attribute, Attributes, Default, Kind, Take, int_of, text_of};
 use super::error::{Error, Result, quote};
 use super::policy::Caller;
-use super::resource::{Resource, Write, view};
+use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
+use super::resource::{Resource, Write};
+use super::view::view;
 use super::{port, security_group, subnet};
 use crate::store::network::{self as store, NetworkRow, SegmentRow};
 use crate::store::port::port_list_network;
@@ -45,6 +47,7 @@ impl Resource for Network {
     const COLLECTION: &'static str = "networks";
     const NOT_FOUND: &'static str = "NetworkNotFound";
     const TITLE: &'static str = "Network";
+    const RBAC: Option<&'static str> = Some("network");
     const ATTRIBUTES: &'static [Attribute] = &[
         Attribute::new("name", Kind::Text(255))
             .post(Default::Text(""))
@@ -126,7 +129,6 @@ impl Resource for Network {
             "name" => row.name,
             "admin_state_up" => row.admin_state_up,
             "status" => "ACTIVE",
-            "shared" => row.shared,
             "router:external" => row.external,
             "is_default" => row.is_default,
             "mtu" => row.mtu,
@@ -150,7 +152,6 @@ impl Resource for Network {
             name: given.text("name"),
             description: given.text("description"),
             admin_state_up: given.truth("admin_state_up").unwrap_or(true),
-            shared: given.truth("shared").unwrap_or(false),
             external: given.truth("router:external").unwrap_or(false),
             is_default: given.truth("is_default").unwrap_or(false),
             mtu,
@@ -160,6 +161,9 @@ impl Resource for Network {
         };
         security_group::default_ensure(write, &row.project_id).await?;
         rows::insert(&mut write.tx, &mut row).await?;
+        let shared = given.truth("shared").unwrap_or(false);
+        rbac_policy::everybody_set(write, object(&row), SHARED, shared).await?;
+        rbac_policy::everybody_set(write, object(&row), EXTERNAL, row.external).await?;
         segment_take(write, &mut segment).await?;
         Ok(Item {
             row,
@@ -189,12 +193,7 @@ impl Resource for Network {
         if let (Some(mtu), Some(segment)) = (given.int("mtu"), segments.first()) {
             row.mtu = mtu_wanted(write, network_type_of(&segment.network_type)?, mtu)?;
         }
-        let shared = given.truth("shared").unwrap_or(row.shared);
-        let external = given.truth("router:external").unwrap_or(row.external);
-        if (row.shared && !shared) || (row.external && !external) {
-            stop_sharing(write, &row, shared, external).await?;
-        }
-        (row.shared, row.external) = (shared, external);
+        update_sharing(write, &mut row, &mut given).await?;
         rows::update(&mut write.tx, &mut row).await?;
         Ok(Item {
             row,
@@ -227,15 +226,24 @@ impl Resource for Network {
 /// # Errors
 /// [`Error::NotFound`].
 pub(super) async fn usable(conn: &mut Conn, caller: &Caller, id: &str) -> Result<NetworkRow> {
-    let row = rows::get::<NetworkRow>(conn, id).await?;
-    row.filter(|row| {
-        row.shared
-            || row.external
-            || row.project_id == caller.project_id
-            || caller.is_admin()
-            || caller.has_role("service")
-    })
-    .ok_or_else(|| super::resource::not_found::<Network>(id))
+    let not_found = || super::resource::not_found::<Network>(id);
+    let row = rows::get::<NetworkRow>(conn, id)
+        .await?
+        .ok_or_else(not_found)?;
+    if rbac_policy::usable(conn, caller, object(&row)).await? {
+        Ok(row)
+    } else {
+        Err(not_found())
+    }
+}
+
+/// The network as RBAC policies name it.
+pub(super) fn object(row: &NetworkRow) -> Object<'_> {
+    Object {
+        object_type: "network",
+        id: &row.id,
+        project_id: &row.project_id,
+    }
 }
 
 /// The network's segment's type.
@@ -430,11 +438,31 @@ fn provider_unchanged(segments: &[SegmentRow], given: &Attributes) -> Result<()>
     Ok(())
 }
 
+/// Changes who may use the network, unless others do already.
+async fn update_sharing(
+    write: &mut Write<'_>,
+    row: &mut NetworkRow,
+    given: &mut Attributes,
+) -> Result<()> {
+    let was_shared = rbac_policy::everybody(write.conn(), object(row), SHARED).await?;
+    let shared = given.truth("shared").unwrap_or(was_shared);
+    let external = given.truth("router:external").unwrap_or(row.external);
+    if (was_shared && !shared) || (row.external && !external) {
+        stop_sharing(write, row, was_shared && !shared, external).await?;
+    }
+    rbac_policy::everybody_set(write, object(row), SHARED, shared).await?;
+    if external != row.external {
+        rbac_policy::everybody_set(write, object(row), EXTERNAL, external).await?;
+    }
+    row.external = external;
+    Ok(())
+}
+
 /// Refuses to close a network that others use.
 async fn stop_sharing(
     write: &mut Write<'_>,
     row: &NetworkRow,
-    shared: bool,
+    unshare: bool,
     external: bool,
 ) -> Result<()> {
     let ports = port_list_network(write.conn(), &row.id).await?;
@@ -461,7 +489,7 @@ async fn stop_sharing(
         .await?
         .iter()
         .any(|subnet| subnet.project_id != row.project_id);
-    if row.shared && !shared && (foreign_port || foreign_subnet) {
+    if unshare && (foreign_port || foreign_subnet) {
         return Err(Error::conflict(
             "InvalidSharedSetting",
             format!(

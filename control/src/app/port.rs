@@ -4,7 +4,8 @@ use super::attribute::{Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::port_attribute::{FixedIpWanted, address_pairs, dhcp_opts, fixed_ips, host, profile};
-use super::resource::{Resource, Write, view};
+use super::resource::{Resource, Write};
+use super::view::view;
 use super::{floating_ip, network, port_address, security_group, subnet};
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, AddressPair, DhcpOpt, Port as Item, PortRow};
@@ -144,8 +145,12 @@ impl Resource for Port {
         }
     }
 
-    async fn target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
-        subnet::network_target(conn, attributes).await
+    async fn target(
+        conn: &mut Conn,
+        caller: &Caller,
+        attributes: &Attributes,
+    ) -> Result<Attributes> {
+        subnet::network_target(conn, caller, attributes).await
     }
 
     async fn parent(conn: &mut Conn, caller: &Caller, attributes: &Attributes) -> Result<()> {

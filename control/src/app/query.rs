@@ -28,7 +28,11 @@ pub struct Asked {
 ///
 /// # Errors
 /// [`Error::Invalid`], naming the parameter.
-pub fn read(own: &'static [Attribute], pairs: &[(String, String)]) -> Result<Asked> {
+pub fn read(
+    own: &'static [Attribute],
+    standard: &'static [Attribute],
+    pairs: &[(String, String)],
+) -> Result<Asked> {
     if pairs.len() > VALUES_MAX {
         return Err(Error::bad_request(format!(
             "The query string has more than {VALUES_MAX} parameters"
@@ -49,12 +53,12 @@ pub fn read(own: &'static [Attribute], pairs: &[(String, String)]) -> Result<Ask
                 asked.list.page_reverse = bool_of(&Json::from(value.as_str()))
                     .map_err(|reason| Error::attribute("page_reverse", reason))?;
             }
-            _ => filter(own, &mut asked.list.filters, name, value)?,
+            _ => filter(own, standard, &mut asked.list.filters, name, value)?,
         }
     }
     asked.paged = asked.list.limit.is_some();
     asked.list.limit = Some(asked.list.limit.unwrap_or(LIST_ROWS_MAX).min(LIST_ROWS_MAX));
-    asked.list.sort = sort(own, keys, &directions)?;
+    asked.list.sort = sort(own, standard, keys, &directions)?;
     Ok(asked)
 }
 
@@ -74,7 +78,12 @@ fn limit(value: &str) -> Result<Option<u32>> {
     Ok(Some(u32::try_from(number).unwrap_or(u32::MAX)).filter(|limit| *limit > 0))
 }
 
-fn sort(own: &'static [Attribute], keys: Vec<String>, directions: &[&str]) -> Result<Vec<Sort>> {
+fn sort(
+    own: &'static [Attribute],
+    standard: &'static [Attribute],
+    keys: Vec<String>,
+    directions: &[&str],
+) -> Result<Vec<Sort>> {
     if !directions.is_empty() && directions.len() != keys.len() {
         return Err(Error::bad_request(
             "The number of sort_keys and sort_dirs must be same",
@@ -83,7 +92,7 @@ fn sort(own: &'static [Attribute], keys: Vec<String>, directions: &[&str]) -> Re
     keys.into_iter()
         .enumerate()
         .map(|(n, attribute)| {
-            if !find(own, &attribute).is_some_and(|a| a.sort) {
+            if !find(own, standard, &attribute).is_some_and(|a| a.sort) {
                 return Err(Error::bad_request(format!(
                     "{} is an invalid attribute for sort keys",
                     quote(&attribute)
@@ -106,13 +115,14 @@ fn sort(own: &'static [Attribute], keys: Vec<String>, directions: &[&str]) -> Re
 
 fn filter(
     own: &'static [Attribute],
+    standard: &'static [Attribute],
     filters: &mut Vec<Filter>,
     name: &str,
     value: &str,
 ) -> Result<()> {
     let refused = || Error::bad_request(format!("Invalid filters {} for resource", quote(name)));
     let (attribute, value) = match name {
-        "fixed_ips" if find(own, name).is_some() => {
+        "fixed_ips" if find(own, standard, name).is_some() => {
             // fixed_ips=ip_address=192.0.2.1 or subnet_id=… or ip_address_substr=…
             let (key, value) = value.split_once('=').ok_or_else(|| {
                 Error::attribute("fixed_ips", format!("{} is not KEY=VALUE", quote(value)))
@@ -125,6 +135,14 @@ fn filter(
             }
             (format!("fixed_ips:{key}"), canonical_ip(key, value))
         }
+        "tags" | "tags-any" | "not-tags" | "not-tags-any"
+            if find(own, standard, "tags").is_some() =>
+        {
+            for tag in value.split(',') {
+                push(filters, name.to_owned(), Value::Text(tag.to_owned()));
+            }
+            return Ok(());
+        }
         "changed_since" => {
             let when = changed_since(value)?;
             filters.push(Filter {
@@ -134,10 +152,18 @@ fn filter(
             return Ok(());
         }
         _ => {
-            let found = find(own, name).filter(|a| a.filter).ok_or_else(refused)?;
+            let found = find(own, standard, name)
+                .filter(|a| a.filter)
+                .ok_or_else(refused)?;
             (found.name.to_owned(), filter_value(found, value)?)
         }
     };
+    push(filters, attribute, value);
+    Ok(())
+}
+
+/// Adds a value to an attribute's filter.
+fn push(filters: &mut Vec<Filter>, attribute: String, value: Value) {
     match filters
         .iter_mut()
         .find(|filter| filter.attribute == attribute)
@@ -148,7 +174,6 @@ fn filter(
             values: vec![value],
         }),
     }
-    Ok(())
 }
 
 fn canonical_ip(key: &str, value: &str) -> Value {
@@ -191,7 +216,7 @@ fn changed_since(value: &str) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::attribute::Default;
+    use crate::app::attribute::{Default, STANDARD};
 
     const OWN: &[Attribute] = &[
         Attribute::new("name", Kind::Text(255))
@@ -205,7 +230,7 @@ mod tests {
         let pairs: Vec<_> = form_urlencoded::parse(text.as_bytes())
             .into_owned()
             .collect();
-        read(OWN, &pairs)
+        read(OWN, STANDARD, &pairs)
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! Guarantees: one request is one transaction; a bulk request is carried out whole or not at all; what a caller may
 //! not see does not exist for it.
 
-use super::attribute::{self, Attribute, Attributes, is_explicit};
+use super::attribute::{self, Attribute, Attributes, Take, is_explicit};
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::query::{self, Asked};
-use super::{App, quota};
-use crate::store::{Conn, Row, Scope, WriteTx};
+use super::{App, quota, view};
+use crate::store::{Conn, Filter, Row, Scope, WriteTx};
 use serde_json::Value;
 use std::future::Future;
 
@@ -50,22 +50,41 @@ pub trait Resource: Send + Sync + 'static {
     const TITLE: &'static str;
     /// All but the standard ones.
     const ATTRIBUTES: &'static [Attribute];
+    /// The standard ones that it has.
+    const STANDARD: &'static [Attribute] = attribute::STANDARD;
+    /// What it is called in the policy's rules.
+    const POLICY: &'static str = Self::NAME;
+    /// What it is called in RBAC policies, if it can be shared by them.
+    const RBAC: Option<&'static str> = None;
+    /// The attribute that names its parent, for what lives under another resource's path.
+    const PARENT: Option<&'static str> = None;
 
     /// The item's own row.
     fn row(item: &Self::Item) -> &Self::Row;
+    /// The parent's id, for what has a [`Resource::PARENT`].
+    fn parent_id(item: &Self::Item) -> &str {
+        let _ = item;
+        ""
+    }
     /// Adds what hangs on the rows.
     fn complete(
         conn: &mut Conn,
         rows: Vec<Self::Row>,
     ) -> impl Future<Output = Result<Vec<Self::Item>>> + Send;
-    /// All that it shows, to whom may see all of it; the standard attributes are added.
+    /// All that it shows, to whom may see all of it; what the policy, RBAC and tags add is added.
     fn view(item: &Self::Item) -> Attributes;
+    /// What of it no engine enforces yet, as sentences: the answer to a write says so in a Warning header.
+    fn unenforced(view: &Attributes) -> Vec<&'static str> {
+        let _ = view;
+        Vec::new()
+    }
     /// What the policy looks at beside the item's own attributes: of the parent that `attributes` names.
     fn target(
         conn: &mut Conn,
+        caller: &Caller,
         attributes: &Attributes,
     ) -> impl Future<Output = Result<Attributes>> + Send {
-        let _ = (conn, attributes);
+        let _ = (conn, caller, attributes);
         async { Ok(Attributes::new()) }
     }
     /// Fails as if it were not there unless the caller may see the parent that `attributes` names.
@@ -106,6 +125,34 @@ pub fn not_found<R: Resource>(id: &str) -> Error {
     )
 }
 
+/// Where an item is: its id, and its parent's for what has a [`Resource::PARENT`].
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The parent's id in the path.
+    pub parent: Option<&'a str>,
+    /// Its own.
+    pub id: &'a str,
+}
+
+impl<'a> From<&'a str> for Place<'a> {
+    fn from(id: &'a str) -> Self {
+        Self { parent: None, id }
+    }
+}
+
+/// Reads the item at a place; its parent must be visible.
+async fn find<R: Resource>(conn: &mut Conn, caller: &Caller, place: Place<'_>) -> Result<R::Item> {
+    if let (Some(name), Some(id)) = (R::PARENT, place.parent) {
+        let mut of = Attributes::new();
+        of.insert(name.to_owned(), id.into());
+        R::parent(conn, caller, &of).await?;
+    }
+    get::<R>(conn, place.id)
+        .await?
+        .filter(|item| place.parent.is_none_or(|id| R::parent_id(item) == id))
+        .ok_or_else(|| not_found::<R>(place.id))
+}
+
 /// Reads an item, whoever asks.
 ///
 /// # Errors
@@ -118,48 +165,6 @@ pub async fn get<R: Resource>(conn: &mut Conn, id: &str) -> Result<Option<R::Ite
         .next())
 }
 
-/// The view with the standard attributes.
-fn full_view<R: Resource>(item: &R::Item) -> Attributes {
-    let mut view = R::view(item);
-    if let Some(project) = view.get("project_id").cloned() {
-        view.insert("tenant_id".to_owned(), project);
-    }
-    view
-}
-
-/// Keeps what this caller may see, and of it what was asked for.
-fn show_to<R: Resource>(
-    app: &App,
-    caller: &Caller,
-    mut view: Attributes,
-    fields: &[String],
-) -> Value {
-    if !caller.is_admin() {
-        let hidden: Vec<String> = view
-            .keys()
-            .filter(|name| {
-                let rule = format!("get_{}:{name}", R::NAME);
-                app.policy.has(&rule) && !app.policy.allows(&rule, caller, &view)
-            })
-            .cloned()
-            .collect();
-        for name in hidden {
-            view.remove(&name);
-        }
-    }
-    if !fields.is_empty() {
-        view.retain(|name, _| {
-            let name = if name == "tenant_id" {
-                "project_id"
-            } else {
-                name
-            };
-            fields.iter().any(|field| field == name)
-        });
-    }
-    Value::Object(view)
-}
-
 /// Fails as if it were not there unless the caller may see it, and as forbidden unless it may do `action` to it.
 async fn authorize<R: Resource>(
     app: &App,
@@ -168,19 +173,22 @@ async fn authorize<R: Resource>(
     action: &str,
     item: &R::Item,
 ) -> Result<Attributes> {
-    let mut target = full_view::<R>(item);
-    let more = R::target(conn, &target).await?;
-    target.extend(more);
+    let mut target = view::full_of::<R>(conn, caller, item).await?;
+    let mut of = target.clone();
+    if let Some(parent) = R::PARENT {
+        of.insert(parent.to_owned(), R::parent_id(item).into());
+    }
+    target.extend(R::target(conn, caller, &of).await?);
     if !app
         .policy
-        .allows(&format!("get_{}", R::NAME), caller, &target)
+        .allows(&format!("get_{}", R::POLICY), caller, &target)
     {
         return Err(not_found::<R>(R::row(item).id()));
     }
-    let mut rule = format!("{action}_{}", R::NAME);
+    let mut rule = format!("{action}_{}", R::POLICY);
     if !app.policy.has(&rule) {
         // Neutron has no rule for updates of security group rules: whoever may delete one may describe it.
-        rule = format!("delete_{}", R::NAME);
+        rule = format!("delete_{}", R::POLICY);
     }
     if action != "get" && !app.policy.allows(&rule, caller, &target) {
         return Err(Error::Forbidden(format!("rule:{rule}")));
@@ -204,11 +212,12 @@ fn authorize_attributes<R: Resource>(
     };
     for (name, value) in given {
         let explicit = action != "create"
-            || attribute::find(R::ATTRIBUTES, name).is_none_or(|a| is_explicit(a, value));
+            || attribute::find(R::ATTRIBUTES, R::STANDARD, name)
+                .is_none_or(|a| is_explicit(a, value));
         if !explicit || name == "project_id" {
             continue;
         }
-        let rule = format!("{action}_{}:{name}", R::NAME);
+        let rule = format!("{action}_{}:{name}", R::POLICY);
         check(rule.clone())?;
         let objects = match value {
             Value::Object(object) => std::slice::from_ref(object).iter().collect(),
@@ -275,16 +284,32 @@ fn project_of(caller: &Caller, attributes: &mut Attributes) -> Result<()> {
     Ok(())
 }
 
-/// POST: one or many.
+/// A write that is done.
+pub struct Done {
+    /// The answer's body.
+    pub body: Value,
+    /// What of it no engine enforces yet ([`Resource::unenforced`]).
+    pub warnings: Vec<&'static str>,
+}
+
+/// POST: one or many; `parent` is the id in the path of what has a [`Resource::PARENT`].
 ///
 /// # Errors
 /// [`Error`].
-pub async fn create<R: Resource>(app: &App, caller: &Caller, body: Value) -> Result<Value> {
+pub async fn create<R: Resource>(
+    app: &App,
+    caller: &Caller,
+    parent: Option<&str>,
+    body: Value,
+) -> Result<Done> {
     let (objects, bulk) = unwrap_body::<R>(body, true)?;
     let mut prepared = Vec::with_capacity(objects.len());
     for object in objects {
-        let mut attributes = attribute::prepare_create(R::ATTRIBUTES, object)?;
+        let mut attributes = attribute::prepare_create(R::ATTRIBUTES, R::STANDARD, object)?;
         project_of(caller, &mut attributes)?;
+        if let (Some(name), Some(id)) = (R::PARENT, parent) {
+            attributes.insert(name.to_owned(), id.into());
+        }
         prepared.push(attributes);
     }
     let mut write = Write {
@@ -293,26 +318,18 @@ pub async fn create<R: Resource>(app: &App, caller: &Caller, body: Value) -> Res
         app,
     };
     let mut views = Vec::with_capacity(prepared.len());
+    let mut warnings = Vec::new();
     let mut projects: Vec<(String, i64)> = Vec::new();
     for attributes in prepared {
-        R::parent(write.conn(), caller, &attributes).await?;
-        let mut target = attributes.clone();
-        target.extend(R::target(write.conn(), &attributes).await?);
-        let rule = format!("create_{}", R::NAME);
-        if !app.policy.allows(&rule, caller, &target) {
-            return Err(Error::Forbidden(format!("rule:{rule}")));
-        }
-        authorize_attributes::<R>(app, caller, "create", &attributes, &target)?;
-        let project = attributes
-            .get("project_id")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let item = create_one::<R>(&mut write, attributes).await?;
+        let project = R::row(&item).project_id();
         match projects.iter_mut().find(|(counted, _)| counted == project) {
             Some((_, count)) => *count += 1,
             None => projects.push((project.to_owned(), 1)),
         }
-        let item = R::create(&mut write, attributes).await?;
-        views.push(show_to::<R>(app, caller, full_view::<R>(&item), &[]));
+        let view = view::full_of::<R>(write.conn(), caller, &item).await?;
+        warnings.extend(R::unenforced(&view));
+        views.push(view::show_to::<R>(app, caller, view, &[]));
     }
     for (project, new) in &projects {
         quota::check::<R>(&mut write, project, *new).await?;
@@ -324,7 +341,38 @@ pub async fn create<R: Resource>(app: &App, caller: &Caller, body: Value) -> Res
     } else if let Some(view) = views.pop() {
         body.insert(R::NAME.to_owned(), view);
     }
-    Ok(Value::Object(body))
+    warnings.sort_unstable();
+    warnings.dedup();
+    Ok(Done {
+        body: Value::Object(body),
+        warnings,
+    })
+}
+
+/// Checks what the caller may do, and makes one.
+async fn create_one<R: Resource>(
+    write: &mut Write<'_>,
+    mut attributes: Attributes,
+) -> Result<R::Item> {
+    let (app, caller) = (write.app, write.caller);
+    R::parent(write.conn(), caller, &attributes).await?;
+    let mut target = attributes.clone();
+    target.extend(R::target(write.conn(), caller, &attributes).await?);
+    let rule = format!("create_{}", R::POLICY);
+    if !app.policy.allows(&rule, caller, &target) {
+        return Err(Error::Forbidden(format!("rule:{rule}")));
+    }
+    authorize_attributes::<R>(app, caller, "create", &attributes, &target)?;
+    let tags = attributes.texts("tags").unwrap_or_default();
+    let mut item = R::create(write, attributes).await?;
+    if !tags.is_empty() {
+        crate::store::tags_write::<R::Row>(&mut write.tx, R::row(&item).id(), tags).await?;
+        let id = R::row(&item).id().to_owned();
+        item = get::<R>(write.conn(), &id)
+            .await?
+            .ok_or_else(|| not_found::<R>(&id))?;
+    }
+    Ok(item)
 }
 
 /// A page of a list.
@@ -337,37 +385,65 @@ pub struct Listed {
     pub asked: Asked,
 }
 
-/// GET of the collection.
+/// Whose rows the caller may list.
+async fn list_scope<R: Resource>(
+    app: &App,
+    conn: &mut Conn,
+    caller: &Caller,
+    parent: Option<&str>,
+) -> Result<Option<Scope>> {
+    let rule = format!("get_{}", R::POLICY);
+    if let (Some(name), Some(id)) = (R::PARENT, parent) {
+        let mut of = Attributes::new();
+        of.insert(name.to_owned(), id.into());
+        R::parent(conn, caller, &of).await?;
+        let target = R::target(conn, caller, &of).await?;
+        let allowed = app.policy.allows(&rule, caller, &target);
+        return Ok(allowed.then_some(Scope::All));
+    }
+    let allows = |project: &str| {
+        let mut target = Attributes::new();
+        target.insert("project_id".to_owned(), project.into());
+        target.insert("security_group:project_id".to_owned(), project.into());
+        target.insert("ext_parent:project_id".to_owned(), project.into());
+        app.policy.allows(&rule, caller, &target)
+    };
+    // A project that nobody has: whoever may see its rows may see all.
+    Ok(match (allows("*"), allows(&caller.project_id)) {
+        (true, _) => Some(Scope::All),
+        (false, true) => Some(Scope::Project),
+        (false, false) => None,
+    })
+}
+
+/// GET of the collection; `parent` is the id in the path of what has a [`Resource::PARENT`].
 ///
 /// # Errors
 /// [`Error`].
 pub async fn list<R: Resource>(
     app: &App,
     caller: &Caller,
+    parent: Option<&str>,
     pairs: &[(String, String)],
 ) -> Result<Listed> {
-    let mut asked = query::read(R::ATTRIBUTES, pairs)?;
-    let allows = |project: &str| {
-        let mut target = Attributes::new();
-        target.insert("project_id".to_owned(), project.into());
-        target.insert("security_group:project_id".to_owned(), project.into());
-        app.policy
-            .allows(&format!("get_{}", R::NAME), caller, &target)
-    };
-    // A project that nobody has: whoever may see its rows may see all.
-    asked.list.scope = match (allows("*"), allows(&caller.project_id)) {
-        (true, _) => Scope::All,
-        (false, true) => Scope::Project(caller.project_id.clone()),
-        (false, false) => {
-            return Ok(Listed {
-                items: Vec::new(),
-                ends: None,
-                asked,
-            });
-        }
-    };
+    let mut asked = query::read(R::ATTRIBUTES, R::STANDARD, pairs)?;
     R::before_list(app, caller).await?;
     let mut read = app.store.read().await?;
+    let Some(scope) = list_scope::<R>(app, read.conn(), caller, parent).await? else {
+        return Ok(Listed {
+            items: Vec::new(),
+            ends: None,
+            asked,
+        });
+    };
+    asked.list.scope = scope;
+    asked.list.project.clone_from(&caller.project_id);
+    if let (Some(name), Some(id)) = (R::PARENT, parent) {
+        asked.list.filters.push(Filter {
+            attribute: name.to_owned(),
+            values: vec![crate::store::Value::Text(id.to_owned())],
+        });
+    }
     if let Some(marker) = &asked.list.marker
         && crate::store::get::<R::Row>(read.conn(), marker)
             .await?
@@ -381,10 +457,11 @@ pub async fn list<R: Resource>(
         .zip(rows.last())
         .map(|(a, b)| (a.id().to_owned(), b.id().to_owned()));
     let items = R::complete(read.conn(), rows).await?;
+    let views = view::full::<R>(read.conn(), caller, &items).await?;
     drop(read);
-    let items = items
-        .iter()
-        .map(|item| show_to::<R>(app, caller, full_view::<R>(item), &asked.fields))
+    let items = views
+        .into_iter()
+        .map(|view| view::show_to::<R>(app, caller, view, &asked.fields))
         .collect();
     Ok(Listed { items, ends, asked })
 }
@@ -396,7 +473,7 @@ pub async fn list<R: Resource>(
 pub async fn show<R: Resource>(
     app: &App,
     caller: &Caller,
-    id: &str,
+    place: Place<'_>,
     pairs: &[(String, String)],
 ) -> Result<Value> {
     let fields: Vec<_> = pairs
@@ -404,17 +481,23 @@ pub async fn show<R: Resource>(
         .filter(|(name, _)| name == "fields")
         .cloned()
         .collect();
-    let asked = query::read(R::ATTRIBUTES, &fields)?;
+    let asked = query::read(R::ATTRIBUTES, R::STANDARD, &fields)?;
     let mut read = app.store.read().await?;
-    let item = get::<R>(read.conn(), id)
-        .await?
-        .ok_or_else(|| not_found::<R>(id))?;
-    authorize::<R>(app, read.conn(), caller, "get", &item).await?;
+    let item = find::<R>(read.conn(), caller, place).await?;
+    let target = authorize::<R>(app, read.conn(), caller, "get", &item).await?;
     drop(read);
-    Ok(wrap::<R>(show_to::<R>(
+    // The target is the view, and what the policy looked at beside it.
+    let view = R::view(&item);
+    let shown = target
+        .into_iter()
+        .filter(|(name, _)| {
+            view.contains_key(name) || name == "tenant_id" || view::is_added::<R>(name)
+        })
+        .collect();
+    Ok(wrap::<R>(view::show_to::<R>(
         app,
         caller,
-        full_view::<R>(&item),
+        shown,
         &asked.fields,
     )))
 }
@@ -433,7 +516,7 @@ pub async fn begin<'a, R: Resource>(
     app: &'a App,
     caller: &'a Caller,
     action: &str,
-    id: &str,
+    place: Place<'_>,
     if_match: Option<i64>,
 ) -> Result<(Write<'a>, R::Item, Attributes)> {
     let mut write = Write {
@@ -441,9 +524,7 @@ pub async fn begin<'a, R: Resource>(
         caller,
         app,
     };
-    let item = get::<R>(write.conn(), id)
-        .await?
-        .ok_or_else(|| not_found::<R>(id))?;
+    let item = find::<R>(write.conn(), caller, place).await?;
     let target = authorize::<R>(app, write.conn(), caller, action, &item).await?;
     if let Some(wanted) = if_match {
         let current = R::row(&item).revision_number();
@@ -461,25 +542,26 @@ pub async fn begin<'a, R: Resource>(
 pub async fn update<R: Resource>(
     app: &App,
     caller: &Caller,
-    id: &str,
+    place: Place<'_>,
     if_match: Option<i64>,
     body: Value,
-) -> Result<Value> {
+) -> Result<Done> {
     let (mut objects, _) = unwrap_body::<R>(body, false)?;
-    let attributes = attribute::prepare_update(R::ATTRIBUTES, objects.pop().unwrap_or_default())?;
-    let (mut write, item, mut target) = begin::<R>(app, caller, "update", id, if_match).await?;
+    let object = objects.pop().unwrap_or_default();
+    let attributes = attribute::prepare_update(R::ATTRIBUTES, R::STANDARD, object)?;
+    let (mut write, item, mut target) = begin::<R>(app, caller, "update", place, if_match).await?;
     for (name, value) in &attributes {
         target.insert(name.clone(), value.clone());
     }
     authorize_attributes::<R>(app, caller, "update", &attributes, &target)?;
     let item = R::update(&mut write, item, attributes).await?;
+    let view = view::full_of::<R>(write.conn(), caller, &item).await?;
     write.tx.commit().await?;
-    Ok(wrap::<R>(show_to::<R>(
-        app,
-        caller,
-        full_view::<R>(&item),
-        &[],
-    )))
+    let warnings = R::unenforced(&view);
+    Ok(Done {
+        body: wrap::<R>(view::show_to::<R>(app, caller, view, &[])),
+        warnings,
+    })
 }
 
 /// DELETE.
@@ -489,49 +571,15 @@ pub async fn update<R: Resource>(
 pub async fn delete<R: Resource>(
     app: &App,
     caller: &Caller,
-    id: &str,
+    place: Place<'_>,
     if_match: Option<i64>,
 ) -> Result<()> {
-    let (mut write, item, _) = begin::<R>(app, caller, "delete", id, if_match).await?;
+    let (mut write, item, _) = begin::<R>(app, caller, "delete", place, if_match).await?;
+    let id = R::row(&item).id().to_owned();
     R::delete(&mut write, item).await?;
+    if let Some(object_type) = R::RBAC {
+        crate::store::rbac_policy::object_gone(&mut write.tx, object_type, &id).await?;
+    }
     write.tx.commit().await?;
     Ok(())
 }
-
-/// A time as Neutron prints it.
-pub fn time_text(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us)
-        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_default()
-}
-
-/// The standard attributes of a row, into its view.
-macro_rules! standard_view {
-    ($view:ident, $row:expr) => {
-        $view.insert("id".to_owned(), $row.id.clone().into());
-        $view.insert("project_id".to_owned(), $row.project_id.clone().into());
-        $view.insert("description".to_owned(), $row.description.clone().into());
-        $view.insert(
-            "created_at".to_owned(),
-            crate::app::resource::time_text($row.created_at).into(),
-        );
-        $view.insert(
-            "updated_at".to_owned(),
-            crate::app::resource::time_text($row.updated_at).into(),
-        );
-        $view.insert("revision_number".to_owned(), $row.revision_number.into());
-        $view.insert("tags".to_owned(), serde_json::Value::Array(Vec::new()));
-    };
-}
-pub(super) use standard_view;
-
-/// Builds a view: `view! { row; "name" => value, … }` with the row's standard attributes.
-macro_rules! view {
-    ($row:expr; $($name:literal => $value:expr,)*) => {{
-        let mut view = crate::app::attribute::Attributes::new();
-        crate::app::resource::standard_view!(view, $row);
-        $(view.insert($name.to_owned(), serde_json::json!($value));)*
-        view
-    }};
-}
-pub(super) use view;

@@ -4,9 +4,10 @@ use super::attribute::{self, Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result, quote};
 use super::port::{self, New, ROUTER_INTERFACE};
 use super::port_attribute::FixedIpWanted;
-use super::resource::{self, Resource, Write, view};
+use super::resource::{self, Resource, Write};
 use super::router_gateway::{self, Gateway};
 use super::subnet::{Subnet, range_of, routes_of};
+use super::view::view;
 use super::{App, network, policy::Caller, port_address};
 use crate::store::floating_ip::floating_ip_list_router;
 use crate::store::network::NetworkRow;
@@ -272,7 +273,7 @@ fn answer(item: &Item, leg: &PortItem, subnet: &str) -> Value {
 pub async fn add_interface(app: &App, caller: &Caller, id: &str, body: &Value) -> Result<Value> {
     let leg = leg_of(body)?;
     let (mut write, mut item, target) =
-        resource::begin::<Router>(app, caller, "update", id, None).await?;
+        resource::begin::<Router>(app, caller, "update", id.into(), None).await?;
     permit(app, caller, "add_router_interface", &target)?;
     let (port, subnet) = match (leg.subnet_id, leg.port_id) {
         (Some(_), Some(_)) => return Err(bad("Cannot specify both subnet-id and port-id")),
@@ -441,7 +442,7 @@ async fn add_port(write: &mut Write<'_>, item: &Item, id: &str) -> Result<(PortI
 pub async fn remove_interface(app: &App, caller: &Caller, id: &str, body: &Value) -> Result<Value> {
     let wanted = leg_of(body)?;
     let (mut write, mut item, target) =
-        resource::begin::<Router>(app, caller, "update", id, None).await?;
+        resource::begin::<Router>(app, caller, "update", id.into(), None).await?;
     permit(app, caller, "remove_router_interface", &target)?;
     let legs = interfaces(&mut write, id).await?;
     let (leg, subnet) = leg_wanted(&legs, &item, &wanted)?;

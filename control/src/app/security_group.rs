@@ -3,8 +3,9 @@
 use super::attribute::{Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result};
 use super::policy::Caller;
-use super::resource::{Resource, Write, view};
+use super::resource::{Resource, Write};
 use super::security_group_rule::{self, SecurityGroupRule};
+use super::view::view;
 use super::{App, attribute};
 use crate::store::security_group::{
     self as store, SecurityGroupRow, SecurityGroupRuleRow, default_get, rule_list_groups,

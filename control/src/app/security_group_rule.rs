@@ -3,8 +3,9 @@
 use super::attribute::{Attribute, Attributes, Default, Kind, Take, cidr_of, ip_of, text_of};
 use super::error::{Error, Result, quote, quote_value};
 use super::policy::Caller;
-use super::resource::{Resource, Write, view};
+use super::resource::{Resource, Write};
 use super::security_group::{self, SecurityGroup};
+use super::view::view;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow, rule_get_match};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -190,7 +191,11 @@ impl Resource for SecurityGroupRule {
         }
     }
 
-    async fn target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
+    async fn target(
+        conn: &mut Conn,
+        _caller: &Caller,
+        attributes: &Attributes,
+    ) -> Result<Attributes> {
         let id = attributes
             .get("security_group_id")
             .and_then(Value::as_str)

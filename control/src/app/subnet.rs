@@ -7,7 +7,9 @@ use super::error::{Error, Result, quote_value};
 use super::network;
 use super::policy::Caller;
 use super::port_address;
-use super::resource::{Resource, Write, view};
+use super::rbac_policy;
+use super::resource::{Resource, Write};
+use super::view::view;
 use crate::ipam::{self, Range};
 use crate::store::network::NetworkRow;
 use crate::store::port::{fixed_ip_owner, ip_key, port_get, ports_of_subnet};
@@ -188,8 +190,12 @@ impl Resource for Subnet {
     }
 
     /// The network's owner may do with the subnet what its own may; shared and external are the network's.
-    async fn target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
-        network_target(conn, attributes).await
+    async fn target(
+        conn: &mut Conn,
+        caller: &Caller,
+        attributes: &Attributes,
+    ) -> Result<Attributes> {
+        network_target(conn, caller, attributes).await
     }
 
     async fn parent(conn: &mut Conn, caller: &Caller, attributes: &Attributes) -> Result<()> {
@@ -297,15 +303,20 @@ impl Resource for Subnet {
 }
 
 /// What the policy wants to know of the network that `attributes` names.
-pub(super) async fn network_target(conn: &mut Conn, attributes: &Attributes) -> Result<Attributes> {
+pub(super) async fn network_target(
+    conn: &mut Conn,
+    caller: &Caller,
+    attributes: &Attributes,
+) -> Result<Attributes> {
     let id = attributes
         .get("network_id")
         .and_then(Value::as_str)
         .unwrap_or_default();
     let mut target = Attributes::new();
     if let Some(network) = rows::get::<NetworkRow>(conn, id).await? {
+        let shared = rbac_policy::shared(conn, caller, network::object(&network)).await?;
+        target.insert("shared".to_owned(), shared.into());
         target.insert("network:project_id".to_owned(), network.project_id.into());
-        target.insert("shared".to_owned(), network.shared.into());
         target.insert("router:external".to_owned(), network.external.into());
     }
     Ok(target)

@@ -9,6 +9,7 @@ mod quota;
 mod request;
 mod resource;
 mod router;
+mod tag;
 mod version;
 
 use crate::app::floating_ip::FloatingIp;
@@ -84,7 +85,8 @@ fn route(method: Method, path: &'static str, access: Access, handler: Handler) -
     }
 }
 
-/// The five operations of a resource.
+/// The five operations of a resource, by its collection's path; one that lives under another names the other's id
+/// `{parent}`.
 macro_rules! crud {
     ($routes:ident, $collection:literal, $resource:ty) => {
         let (list, one) = (
@@ -121,6 +123,35 @@ macro_rules! crud {
     };
 }
 
+/// The operations on a resource's tags.
+macro_rules! tags {
+    ($routes:ident, $collection:literal, $resource:ty) => {
+        let (all, one) = (
+            concat!("/v2.0/", $collection, "/{id}/tags"),
+            concat!("/v2.0/", $collection, "/{id}/tags/{tag}"),
+        );
+        $routes.extend([
+            route(Method::GET, all, Access::Token, tag::list::<$resource>),
+            route(Method::PUT, all, Access::Token, tag::replace::<$resource>),
+            route(Method::POST, all, Access::Token, tag::add::<$resource>),
+            route(
+                Method::DELETE,
+                all,
+                Access::Token,
+                tag::remove_all::<$resource>,
+            ),
+            route(Method::GET, one, Access::Token, tag::show::<$resource>),
+            route(Method::PUT, one, Access::Token, tag::add_one::<$resource>),
+            route(
+                Method::DELETE,
+                one,
+                Access::Token,
+                tag::remove_one::<$resource>,
+            ),
+        ]);
+    };
+}
+
 /// All routes.
 #[must_use]
 pub fn routes() -> Vec<Route> {
@@ -151,6 +182,12 @@ pub fn routes() -> Vec<Route> {
     crud!(routes, "floatingips", FloatingIp);
     crud!(routes, "security-groups", SecurityGroup);
     crud!(routes, "security-group-rules", SecurityGroupRule);
+    tags!(routes, "networks", Network);
+    tags!(routes, "subnets", Subnet);
+    tags!(routes, "ports", Port);
+    tags!(routes, "routers", RouterResource);
+    tags!(routes, "floatingips", FloatingIp);
+    tags!(routes, "security-groups", SecurityGroup);
     routes.extend([
         route(
             Method::PUT,

@@ -3,6 +3,7 @@
 use super::error::HttpError;
 use crate::app::error::Error;
 use crate::app::policy::Caller;
+use crate::app::resource::Place;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -20,6 +21,8 @@ pub(super) struct Request {
     pub(super) caller: Caller,
     /// The path's parameters, in order.
     pub(super) path: Vec<String>,
+    /// The path.
+    pub(super) uri_path: String,
     /// The query string's pairs.
     pub(super) query: Vec<(String, String)>,
     /// The headers.
@@ -37,6 +40,8 @@ pub(super) struct Reply {
     pub(super) body: Option<Value>,
     /// A token, for the header that carries it.
     pub(super) subject_token: Option<String>,
+    /// Sentences for Warning headers (RFC 7234, section 5.5).
+    pub(super) warnings: Vec<&'static str>,
 }
 
 impl Reply {
@@ -53,8 +58,13 @@ impl Reply {
         Self {
             status: StatusCode::CREATED,
             body: Some(body),
-            subject_token: None,
+            ..Self::default()
         }
+    }
+
+    /// The same answer with warnings.
+    pub(super) fn warning(self, warnings: Vec<&'static str>) -> Self {
+        Self { warnings, ..self }
     }
 
     /// 204
@@ -78,6 +88,11 @@ impl IntoResponse for Reply {
                 .headers_mut()
                 .insert(header::VARY, http::HeaderValue::from_static("X-Auth-Token"));
         }
+        for warning in self.warnings {
+            if let Ok(value) = format!("299 weft \"{warning}\"").parse() {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
         response
     }
 }
@@ -98,6 +113,7 @@ impl Request {
         Ok(Self {
             caller,
             path: path.map_err(|_not_text| HttpError::NoRoute)?,
+            uri_path: parts.uri.path().to_owned(),
             query: form_urlencoded::parse(query.as_bytes())
                 .into_owned()
                 .collect(),
@@ -109,6 +125,22 @@ impl Request {
     /// The n-th parameter of the path.
     pub(super) fn id(&self, n: usize) -> &str {
         self.path.get(n).map_or("", String::as_str)
+    }
+
+    /// The item that the path names, for what has a parent too.
+    pub(super) fn place(&self) -> Place<'_> {
+        match self.path.as_slice() {
+            [parent, id] => Place {
+                parent: Some(parent),
+                id,
+            },
+            _ => Place::from(self.id(0)),
+        }
+    }
+
+    /// The parent that the path of a collection names.
+    pub(super) fn parent(&self) -> Option<&str> {
+        self.path.first().map(String::as_str)
     }
 
     /// The body as JSON.

@@ -13,15 +13,16 @@ type Answer = BoxFuture<'static, Result<Reply, HttpError>>;
 pub(super) fn create<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let body = request.json()?;
-        Ok(Reply::created(
-            resource::create::<R>(&server.app, &request.caller, body).await?,
-        ))
+        let parent = request.parent();
+        let done = resource::create::<R>(&server.app, &request.caller, parent, body).await?;
+        Ok(Reply::created(done.body).warning(done.warnings))
     })
 }
 
 pub(super) fn list<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
-        let listed = resource::list::<R>(&server.app, &request.caller, &request.query).await?;
+        let (parent, query) = (request.parent(), &request.query);
+        let listed = resource::list::<R>(&server.app, &request.caller, parent, query).await?;
         let mut body = Map::new();
         if listed.asked.paged {
             let links = links::<R>(&server, &request, &listed);
@@ -44,7 +45,6 @@ fn links<R: Resource>(server: &Server, request: &Request, listed: &resource::Lis
     let full = asked
         .limit
         .is_some_and(|limit| listed.items.len() >= limit as usize);
-    let path = R::COLLECTION.replace('_', "-");
     let link = |rel: &str, marker: &str, reverse: bool| {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in &request.query {
@@ -56,7 +56,12 @@ fn links<R: Resource>(server: &Server, request: &Request, listed: &resource::Lis
         if reverse {
             query.append_pair("page_reverse", "True");
         }
-        let href = format!("{}/v2.0/{path}?{}", server.origin(request), query.finish());
+        let href = format!(
+            "{}{}?{}",
+            server.origin(request),
+            request.uri_path,
+            query.finish()
+        );
         json!({ "rel": rel, "href": href })
     };
     let mut links = Vec::new();
@@ -75,8 +80,12 @@ fn links<R: Resource>(server: &Server, request: &Request, listed: &resource::Lis
 
 pub(super) fn show<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
-        let shown =
-            resource::show::<R>(&server.app, &request.caller, request.id(0), &request.query);
+        let shown = resource::show::<R>(
+            &server.app,
+            &request.caller,
+            request.place(),
+            &request.query,
+        );
         Ok(Reply::ok(shown.await?))
     })
 }
@@ -84,16 +93,17 @@ pub(super) fn show<R: Resource>(server: Arc<Server>, request: Request) -> Answer
 pub(super) fn update<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let (body, if_match) = (request.json()?, request.if_match()?);
-        let id = request.id(0);
-        let updated = resource::update::<R>(&server.app, &request.caller, id, if_match, body);
-        Ok(Reply::ok(updated.await?))
+        let place = request.place();
+        let done = resource::update::<R>(&server.app, &request.caller, place, if_match, body);
+        let done = done.await?;
+        Ok(Reply::ok(done.body).warning(done.warnings))
     })
 }
 
 pub(super) fn delete<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let if_match = request.if_match()?;
-        resource::delete::<R>(&server.app, &request.caller, request.id(0), if_match).await?;
+        resource::delete::<R>(&server.app, &request.caller, request.place(), if_match).await?;
         Ok(Reply::no_content())
     })
 }

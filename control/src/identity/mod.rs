@@ -359,6 +359,7 @@ impl Identity {
             return Ok(None);
         };
         let caller = Caller {
+            service_roles: Vec::new(),
             user_id: view.user.id,
             project_id: view.project.map(|project| project.id).unwrap_or_default(),
             roles: view.roles.into_iter().map(|role| role.name).collect(),

@@ -176,7 +176,9 @@ impl Cloud {
         kind: &'static str,
         body: Value,
     ) -> Result<(), Error> {
-        let made = resource::create::<R>(&self.app, &self.caller, json!({ R::NAME: body })).await?;
+        let made = resource::create::<R>(&self.app, &self.caller, None, json!({ R::NAME: body }))
+            .await?
+            .body;
         let object = made.get(R::NAME).unwrap_or(&made);
         let id = object["id"]
             .as_str()
@@ -187,7 +189,7 @@ impl Cloud {
 
     async fn update<R: resource::Resource>(&self, id: &str, body: Value) -> Result<(), Error> {
         let body = json!({ R::NAME: body });
-        resource::update::<R>(&self.app, &self.caller, id, None, body)
+        resource::update::<R>(&self.app, &self.caller, id.into(), None, body)
             .await
             .map(drop)
     }
@@ -372,13 +374,24 @@ impl Cloud {
         let (app, caller) = (&self.app, &self.caller);
         let id = |kind| self.text(kind, which);
         match collection % 8 {
-            0 => resource::delete::<Network>(app, caller, &id("network"), None).await,
-            1 => resource::delete::<Subnet>(app, caller, &id("subnet"), None).await,
-            2 | 3 => resource::delete::<Port>(app, caller, &id("port"), None).await,
-            4 => resource::delete::<Router>(app, caller, &id("router"), None).await,
-            5 => resource::delete::<SecurityGroup>(app, caller, &id("group"), None).await,
-            6 => resource::delete::<SecurityGroupRule>(app, caller, &id("rule"), None).await,
-            _ => resource::delete::<FloatingIp>(app, caller, &id("floating_ip"), None).await,
+            0 => {
+                resource::delete::<Network>(app, caller, id("network").as_str().into(), None).await
+            }
+            1 => resource::delete::<Subnet>(app, caller, id("subnet").as_str().into(), None).await,
+            2 | 3 => resource::delete::<Port>(app, caller, id("port").as_str().into(), None).await,
+            4 => resource::delete::<Router>(app, caller, id("router").as_str().into(), None).await,
+            5 => {
+                resource::delete::<SecurityGroup>(app, caller, id("group").as_str().into(), None)
+                    .await
+            }
+            6 => {
+                resource::delete::<SecurityGroupRule>(app, caller, id("rule").as_str().into(), None)
+                    .await
+            }
+            _ => {
+                resource::delete::<FloatingIp>(app, caller, id("floating_ip").as_str().into(), None)
+                    .await
+            }
         }
     }
 

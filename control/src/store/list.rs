@@ -72,18 +72,20 @@ pub struct Sort {
 }
 
 /// Whose rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// Everybody's.
     #[default]
     All,
-    /// A project's, and what is visible to it ([`Row::VISIBLE`]).
-    Project(String),
+    /// The asking project's, and what is visible to it ([`Row::VISIBLE`]).
+    Project,
 }
 
 /// What is asked for. Unknown attributes match nothing (the API refuses them before).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
+    /// The project that asks: what is shared is shared with it.
+    pub project: String,
     /// Whose rows.
     pub scope: Scope,
     /// All must hold.
@@ -96,6 +98,45 @@ pub struct ListQuery {
     pub limit: Option<u32>,
     /// The page that ends before the marker, and not the one that begins behind it.
     pub page_reverse: bool,
+}
+
+/// The four filters by tags.
+#[derive(Clone, Copy)]
+struct TagRule {
+    all: bool,
+    not: bool,
+}
+
+impl TagRule {
+    fn of(attribute: &str) -> Option<Self> {
+        let (all, not) = match attribute {
+            "tags" => (true, false),
+            "tags-any" => (false, false),
+            "not-tags" => (true, true),
+            "not-tags-any" => (false, true),
+            _ => return None,
+        };
+        Some(Self { all, not })
+    }
+
+    /// Tags are stored as a JSON list of texts: a tag is in it if its own JSON text is.
+    fn condition(self, b: &mut Build<'_>, values: &[Value]) {
+        let has: Vec<String> = values
+            .iter()
+            .map(|value| {
+                let tag = match value {
+                    Value::Text(tag) => tag.as_str(),
+                    _ => "",
+                };
+                let json = serde_json::Value::from(tag).to_string();
+                let at = b.bind(json);
+                format!("REPLACE(tags, {at}, '') <> tags")
+            })
+            .collect();
+        let has = has.join(if self.all { " AND " } else { " OR " });
+        let not = if self.not { "NOT " } else { "" };
+        let _ = write!(b.sql, " AND {not}({has})");
+    }
 }
 
 struct Build<'q> {
@@ -144,11 +185,13 @@ fn build<R: Row>(query: &ListQuery) -> Build<'_> {
         sql: R::sql().select.to_string(),
         arguments: Vec::new(),
     };
-    match &query.scope {
-        Scope::All => b.sql.push_str("TRUE"),
-        Scope::Project(project) => {
-            // $1, which R::VISIBLE may use too.
-            let p = b.bind(project);
+    // $1, which R::VISIBLE and the filters' conditions may use too.
+    let p = b.bind(&query.project);
+    match query.scope {
+        Scope::All => {
+            let _ = write!(b.sql, "{p} = {p}");
+        }
+        Scope::Project => {
             let _ = write!(b.sql, "(project_id = {p}");
             if let Some(visible) = R::VISIBLE {
                 let _ = write!(b.sql, " OR {visible}");
@@ -157,6 +200,10 @@ fn build<R: Row>(query: &ListQuery) -> Build<'_> {
         }
     }
     for filter in &query.filters {
+        if let Some(rule) = TagRule::of(&filter.attribute) {
+            rule.condition(&mut b, &filter.values);
+            continue;
+        }
         let Some(column) = column::<R>(&filter.attribute) else {
             b.sql.push_str(" AND FALSE");
             continue;

@@ -19,6 +19,7 @@ pub mod list;
 pub mod network;
 pub mod port;
 pub mod quota;
+pub mod rbac_policy;
 pub mod router;
 pub mod row;
 pub mod security_group;
@@ -28,7 +29,7 @@ pub mod subnet;
 pub use control_state::{Change, changes_prune, changes_since, revision};
 pub use json_text::JsonText;
 pub use list::{Filter, ListQuery, Scope, Sort, Value};
-pub use row::{Resource, Row, delete, get, insert, list, update};
+pub use row::{Resource, Row, delete, get, insert, list, tags_write, update};
 pub use sql::Conn;
 
 use sql::{Kind, Postgresql, Sqlite};

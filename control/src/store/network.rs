@@ -14,8 +14,6 @@ row! {
         description: String,
         /// Whether it may carry traffic.
         admin_state_up: bool,
-        /// Whether every project may use it.
-        shared: bool,
         /// `router:external`
         external: bool,
         /// Whether auto-allocated topologies use it.
@@ -36,7 +34,9 @@ row! {
         Column::filter("description", "description IN ({})"),
         Column::sorted("admin_state_up", "admin_state_up IN ({})", "admin_state_up"),
         Column::sorted("mtu", "mtu IN ({})", "mtu"),
-        Column::filter("shared", "shared IN ({})"),
+        Column::filter("shared",
+            "(id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
+              AND action = 'access_as_shared' AND target_project IN ('*', $1))) IN ({})"),
         Column::filter("router:external", "external IN ({})"),
         Column::filter("is_default", "is_default IN ({})"),
         Column::filter("revision_number", "revision_number IN ({})"),
@@ -49,7 +49,8 @@ row! {
             "id IN (SELECT network_id FROM network_segments WHERE segmentation_id IN ({}))"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("shared OR external");
+    visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
+                  AND target_project IN ('*', $1))");
 }
 
 record! {

@@ -22,6 +22,8 @@ pub enum Resource {
     SecurityGroup,
     /// `security_group_rules`
     SecurityGroupRule,
+    /// `rbac_policies`
+    RbacPolicy,
 }
 
 impl Resource {
@@ -36,6 +38,7 @@ impl Resource {
             Self::FloatingIp => "floatingip",
             Self::SecurityGroup => "security_group",
             Self::SecurityGroupRule => "security_group_rule",
+            Self::RbacPolicy => "rbac_policy",
         }
     }
 }
@@ -77,13 +80,19 @@ pub trait Row: FromRow + Clone + Send + Sync + 'static {
     const TABLE: &'static str;
     /// What it may be filtered and sorted by.
     const FILTERS: &'static [list_sql::Column];
-    /// Which rows of other projects a project's members see; `$1` is the project.
+    /// Which rows of other projects a project's members see; `$1` is the project, here and in the filters.
     const VISIBLE: Option<&'static str>;
 
     /// Its statements.
     fn sql() -> &'static RowSql;
     /// Its id.
     fn id(&self) -> &str;
+    /// The project that owns it; empty for what belongs to none.
+    fn project_id(&self) -> &str;
+    /// Its tags, in order.
+    fn tags(&self) -> &[String];
+    /// Sets its tags.
+    fn tags_set(&mut self, tags: Vec<String>);
     /// How often it was changed, as Neutron counts.
     fn revision_number(&self) -> i64;
     /// Sets the standard columns of a row that is about to be written.
@@ -109,6 +118,8 @@ macro_rules! row {
             /// The project that owns it; empty for what belongs to none.
             pub project_id: String,
             $($(#[$field_doc])* pub $field: $type,)*
+            /// Words that callers hang on it, in order.
+            pub tags: crate::store::JsonText<Vec<String>>,
             /// Microseconds since 1970 (UTC).
             pub created_at: i64,
             /// Microseconds since 1970 (UTC).
@@ -120,7 +131,7 @@ macro_rules! row {
         }
 
         crate::store::sql::from_row!($name {
-            id, project_id, $($field,)* created_at, updated_at, revision_number, revision
+            id, project_id, $($field,)* tags, created_at, updated_at, revision_number, revision
         });
 
         impl crate::store::Row for $name {
@@ -133,13 +144,25 @@ macro_rules! row {
                 static SQL: std::sync::LazyLock<crate::store::row::RowSql> =
                     std::sync::LazyLock::new(|| crate::store::row::RowSql::new($table, &[
                         "id", "project_id", $(stringify!($field),)*
-                        "created_at", "updated_at", "revision_number", "revision",
+                        "tags", "created_at", "updated_at", "revision_number", "revision",
                     ]));
                 &SQL
             }
 
             fn id(&self) -> &str {
                 &self.id
+            }
+
+            fn project_id(&self) -> &str {
+                &self.project_id
+            }
+
+            fn tags(&self) -> &[String] {
+                &self.tags.0
+            }
+
+            fn tags_set(&mut self, tags: Vec<String>) {
+                self.tags = crate::store::JsonText(tags);
             }
 
             fn revision_number(&self) -> i64 {
@@ -164,6 +187,7 @@ macro_rules! row {
                     .bind(&self.id)
                     .bind(&self.project_id)
                     $(.bind(&self.$field))*
+                    .bind(&self.tags)
                     .bind(self.created_at)
                     .bind(self.updated_at)
                     .bind(self.revision_number)
@@ -195,6 +219,20 @@ pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
     let revision = tx.touch(R::RESOURCE, row.id()).await?;
     row.stamp(tx.now(), revision, false);
     row.bind(sql::query(AssertSqlSafe(R::sql().update.clone())))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes the tags of a row that the same transaction has made: they come with it, and are no change of it.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn tags_write<R: Row>(tx: &mut WriteTx, id: &str, tags: Vec<String>) -> Result<()> {
+    let text = format!("UPDATE {} SET tags = $2 WHERE id = $1", R::TABLE);
+    sql::query(AssertSqlSafe(text))
+        .bind(id)
+        .bind(&super::JsonText(tags))
         .execute(tx.conn())
         .await?;
     Ok(())

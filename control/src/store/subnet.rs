@@ -70,7 +70,9 @@ row! {
         Column::sorted("ipv6_ra_mode", "ipv6_ra_mode IN ({})", "ipv6_ra_mode"),
         Column::sorted("ipv6_address_mode", "ipv6_address_mode IN ({})", "ipv6_address_mode"),
         Column::filter("revision_number", "revision_number IN ({})"),
-        Column::filter("shared", "(SELECT n.shared FROM networks n WHERE n.id = network_id) IN ({})"),
+        Column::filter("shared",
+            "(network_id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
+              AND action = 'access_as_shared' AND target_project IN ('*', $1))) IN ({})"),
         Column::filter("router:external",
             "(SELECT n.external FROM networks n WHERE n.id = network_id) IN ({})"),
         // No subnet comes from a pool yet, and none is on a segment of its own.
@@ -79,7 +81,9 @@ row! {
         Column::filter("changed_since", "updated_at >= {}"),
     ];
     visible Some(
-        "network_id IN (SELECT n.id FROM networks n WHERE n.shared OR n.external OR n.project_id = $1)"
+        "network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1 \
+          UNION ALL SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
+          AND target_project IN ('*', $1))"
     );
 }
 

@@ -5,7 +5,7 @@ use super::super::request::{Reply, Request};
 use super::super::{Server, boxed};
 use super::catalogue::catalogue;
 use super::{Answer, NAME_MAX, admin_only, invalid};
-use crate::app::resource::time_text;
+use crate::app::view::time_text;
 use crate::identity::{DOMAIN_ID, DOMAIN_NAME, IdentityError, Named, Proof, TokenScope, TokenView};
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -1,0 +1,154 @@
+//! What a caller sees of an item: its attributes, what RBAC adds, and what the policy hides.
+
+use super::App;
+use super::attribute::{self, Attributes};
+use super::error::Result;
+use super::policy::Caller;
+use super::resource::Resource;
+use crate::store::rbac_policy::granted;
+use crate::store::{Conn, Row};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Whether an attribute is added to every view of this resource here, and not by the resource.
+pub(super) fn is_added<R: Resource>(name: &str) -> bool {
+    R::RBAC.is_some() && name == "shared"
+}
+
+/// The views of some items, as this caller's project has them: `shared` says whether they are shared with it.
+pub(super) async fn full<R: Resource>(
+    conn: &mut Conn,
+    caller: &Caller,
+    items: &[R::Item],
+) -> Result<Vec<Attributes>> {
+    let mut shared = HashSet::new();
+    if let Some(object_type) = R::RBAC {
+        let ids: Vec<&str> = items.iter().map(|item| R::row(item).id()).collect();
+        let all = granted(conn, object_type, &caller.project_id, &ids).await?;
+        shared = all
+            .into_iter()
+            .filter(|(_, action)| action == "access_as_shared")
+            .map(|(id, _)| id)
+            .collect();
+    }
+    Ok(items
+        .iter()
+        .map(|item| {
+            let mut view = R::view(item);
+            if let Some(project) = view.get("project_id").cloned() {
+                view.insert("tenant_id".to_owned(), project);
+            }
+            if R::RBAC.is_some() {
+                view.insert(
+                    "shared".to_owned(),
+                    shared.contains(R::row(item).id()).into(),
+                );
+            }
+            if !std::ptr::eq(R::STANDARD, attribute::STANDARD) {
+                drop_what_it_lacks::<R>(&mut view);
+            }
+            view
+        })
+        .collect())
+}
+
+/// Takes out the standard attributes that this resource has not.
+fn drop_what_it_lacks<R: Resource>(view: &mut Attributes) {
+    for standard in attribute::STANDARD {
+        if attribute::find(R::ATTRIBUTES, R::STANDARD, standard.name).is_none() {
+            view.remove(standard.name);
+            if standard.name == "project_id" {
+                view.remove("tenant_id");
+            }
+        }
+    }
+}
+
+/// The view of one item.
+pub(super) async fn full_of<R: Resource>(
+    conn: &mut Conn,
+    caller: &Caller,
+    item: &R::Item,
+) -> Result<Attributes> {
+    let views = full::<R>(conn, caller, std::slice::from_ref(item)).await?;
+    Ok(views.into_iter().next().unwrap_or_default())
+}
+
+/// Keeps what this caller may see, and of it what was asked for.
+pub(super) fn show_to<R: Resource>(
+    app: &App,
+    caller: &Caller,
+    mut view: Attributes,
+    fields: &[String],
+) -> Value {
+    if !caller.is_admin() {
+        let hidden: Vec<String> = view
+            .keys()
+            .filter(|name| {
+                let rule = format!("get_{}:{name}", R::POLICY);
+                app.policy.has(&rule) && !app.policy.allows(&rule, caller, &view)
+            })
+            .cloned()
+            .collect();
+        for name in hidden {
+            view.remove(&name);
+        }
+    }
+    if !fields.is_empty() {
+        view.retain(|name, _| {
+            let name = if name == "tenant_id" {
+                "project_id"
+            } else {
+                name
+            };
+            fields.iter().any(|field| field == name)
+        });
+    }
+    Value::Object(view)
+}
+
+/// A time as Neutron prints it.
+pub fn time_text(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us)
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default()
+}
+
+/// The standard attributes of a row, into its view.
+macro_rules! standard_view {
+    ($view:ident, $row:expr) => {
+        $view.insert("id".to_owned(), $row.id.clone().into());
+        $view.insert("project_id".to_owned(), $row.project_id.clone().into());
+        $view.insert("description".to_owned(), $row.description.clone().into());
+        $view.insert(
+            "created_at".to_owned(),
+            crate::app::view::time_text($row.created_at).into(),
+        );
+        $view.insert(
+            "updated_at".to_owned(),
+            crate::app::view::time_text($row.updated_at).into(),
+        );
+        $view.insert("revision_number".to_owned(), $row.revision_number.into());
+        $view.insert("tags".to_owned(), serde_json::json!($row.tags.0));
+    };
+}
+pub(super) use standard_view;
+
+/// Builds a view: `view! { row; "name" => value, … }` with the row's standard attributes, or
+/// `view! { bare row; … }` with its id and project only.
+macro_rules! view {
+    (bare $row:expr; $($name:literal => $value:expr,)*) => {{
+        let mut view = crate::app::attribute::Attributes::new();
+        view.insert("id".to_owned(), $row.id.clone().into());
+        view.insert("project_id".to_owned(), $row.project_id.clone().into());
+        $(view.insert($name.to_owned(), serde_json::json!($value));)*
+        view
+    }};
+    ($row:expr; $($name:literal => $value:expr,)*) => {{
+        let mut view = crate::app::attribute::Attributes::new();
+        crate::app::view::standard_view!(view, $row);
+        $(view.insert($name.to_owned(), serde_json::json!($value));)*
+        view
+    }};
+}
+pub(super) use view;
