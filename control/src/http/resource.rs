@@ -25,7 +25,7 @@ pub(super) fn list<R: Resource>(server: Arc<Server>, request: Request) -> Answer
         let listed = resource::list::<R>(&server.app, &request.caller, parent, query).await?;
         let mut body = Map::new();
         if listed.asked.paged {
-            let links = links::<R>(&server, &request, &listed);
+            let links = links(&server, &request, &listed);
             if !links.is_empty() {
                 body.insert(format!("{}_links", R::COLLECTION), links.into());
             }
@@ -37,7 +37,7 @@ pub(super) fn list<R: Resource>(server: Arc<Server>, request: Request) -> Answer
 
 /// Links to the pages behind and before this one: the next one if this one is full, the previous one if there is a
 /// marker.
-fn links<R: Resource>(server: &Server, request: &Request, listed: &resource::Listed) -> Vec<Value> {
+fn links(server: &Server, request: &Request, listed: &resource::Listed) -> Vec<Value> {
     let Some((first, last)) = &listed.ends else {
         return Vec::new();
     };
