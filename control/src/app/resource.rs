@@ -116,6 +116,35 @@ pub trait Resource: Send + Sync + 'static {
     fn delete(write: &mut Write<'_>, item: Self::Item) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// What describes a kind of resource to those who only read about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// [`Resource::NAME`]
+    pub name: &'static str,
+    /// [`Resource::COLLECTION`]
+    pub collection: &'static str,
+    /// [`Resource::POLICY`]: also what distinguishes kinds with the same name.
+    pub policy: &'static str,
+    /// [`Resource::ATTRIBUTES`]
+    pub attributes: &'static [Attribute],
+    /// [`Resource::STANDARD`]
+    pub standard: &'static [Attribute],
+}
+
+impl Shape {
+    /// That of a resource.
+    #[must_use]
+    pub fn of<R: Resource>() -> Self {
+        Self {
+            name: R::NAME,
+            collection: R::COLLECTION,
+            policy: R::POLICY,
+            attributes: R::ATTRIBUTES,
+            standard: R::STANDARD,
+        }
+    }
+}
+
 /// The error for an id that is not there.
 pub fn not_found<R: Resource>(id: &str) -> Error {
     let shown: String = id.chars().take(64).collect();

@@ -5,6 +5,7 @@
 
 mod error;
 mod identity;
+pub mod openapi;
 mod quota;
 mod request;
 mod resource;
@@ -16,6 +17,7 @@ use crate::app::floating_ip::FloatingIp;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::port::Port;
+use crate::app::resource::{Resource, Shape};
 use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
@@ -73,7 +75,32 @@ pub struct Route {
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
+    /// For the five operations of a resource: which one, and of what.
+    pub shape: Option<(Operation, Shape)>,
     handler: Handler,
+}
+
+/// What a route does to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// GET of the collection.
+    List,
+    /// POST
+    Create,
+    /// GET of one.
+    Show,
+    /// PUT
+    Update,
+    /// DELETE
+    Delete,
+}
+
+impl Route {
+    /// Says what it does, for the API's description.
+    fn of<R: Resource>(mut self, operation: Operation) -> Self {
+        self.shape = Some((operation, Shape::of::<R>()));
+        self
+    }
 }
 
 fn route(method: Method, path: &'static str, access: Access, handler: Handler) -> Route {
@@ -81,6 +108,7 @@ fn route(method: Method, path: &'static str, access: Access, handler: Handler) -
         method,
         path,
         access,
+        shape: None,
         handler,
     }
 }
@@ -99,26 +127,31 @@ macro_rules! crud {
                 list,
                 Access::Token,
                 resource::list::<$resource>,
-            ),
+            )
+            .of::<$resource>(Operation::List),
             route(
                 Method::POST,
                 list,
                 Access::Token,
                 resource::create::<$resource>,
-            ),
-            route(Method::GET, one, Access::Token, resource::show::<$resource>),
+            )
+            .of::<$resource>(Operation::Create),
+            route(Method::GET, one, Access::Token, resource::show::<$resource>)
+                .of::<$resource>(Operation::Show),
             route(
                 Method::PUT,
                 one,
                 Access::Token,
                 resource::update::<$resource>,
-            ),
+            )
+            .of::<$resource>(Operation::Update),
             route(
                 Method::DELETE,
                 one,
                 Access::Token,
                 resource::delete::<$resource>,
-            ),
+            )
+            .of::<$resource>(Operation::Delete),
         ]);
     };
 }
@@ -158,6 +191,8 @@ pub fn routes() -> Vec<Route> {
     use Access::{Public, Token};
     let mut routes = vec![
         route(Method::GET, "/", Public, version::root),
+        route(Method::GET, "/openapi", Public, openapi::page),
+        route(Method::GET, "/openapi.json", Public, openapi::show),
         route(Method::GET, "/v2.0", Public, version::v2),
         route(Method::GET, "/v2.0/", Public, version::v2),
         route(Method::GET, "/v2.0/extensions", Token, version::extensions),
@@ -242,6 +277,7 @@ pub fn router(server: Arc<Server>) -> Router {
         path,
         access,
         handler,
+        shape: _,
     } in routes()
     {
         let Ok(filter) = MethodFilter::try_from(method) else {

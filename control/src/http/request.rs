@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::{Json, http};
 use serde_json::Value;
 
@@ -38,6 +38,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// None for no body.
     pub(super) body: Option<Value>,
+    /// A page for people, in the place of a body.
+    pub(super) page: Option<&'static str>,
     /// A token, for the header that carries it.
     pub(super) subject_token: Option<String>,
     /// Sentences for Warning headers (RFC 7234, section 5.5).
@@ -49,6 +51,14 @@ impl Reply {
     pub(super) fn ok(body: Value) -> Self {
         Self {
             body: Some(body),
+            ..Self::default()
+        }
+    }
+
+    /// 200 with a page for people.
+    pub(super) fn page(page: &'static str) -> Self {
+        Self {
+            page: Some(page),
             ..Self::default()
         }
     }
@@ -78,9 +88,10 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = match self.body {
-            Some(body) => (self.status, Json(body)).into_response(),
-            None => self.status.into_response(),
+        let mut response = match (self.body, self.page) {
+            (Some(body), _) => (self.status, Json(body)).into_response(),
+            (None, Some(page)) => (self.status, Html(page)).into_response(),
+            (None, None) => self.status.into_response(),
         };
         if let Some(token) = self.subject_token.and_then(|token| token.parse().ok()) {
             response.headers_mut().insert("x-subject-token", token);
