@@ -4,12 +4,11 @@
 use crate::figures::Bar;
 use crate::forward::WeftRun;
 use anyhow::{Context, Result};
-use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
-use std::process::Command;
-use weft_kit::command::output;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use weft_ebpf::sys::{Map, Prog};
 use weft_kit::kernel::KernelObjects;
 use weft_kit::snapshot::{self, SnapshotGuest};
 use weft_kit::weft::WeftOptions;
@@ -18,6 +17,7 @@ use weft_model::MacAddress;
 use weft_tests_system::scene::Scene;
 use weft_tests_system::story;
 
+const KIB: f64 = 1_024.0;
 const MIB: f64 = 1_048_576.0;
 /// Ports of the large agent, and rules of each.
 const PORTS: u16 = 1_000;
@@ -29,52 +29,65 @@ const SETTLE: std::time::Duration = std::time::Duration::from_secs(3);
 struct Memory {
     process: f64,
     programs: f64,
-    maps: f64,
+    /// By name, the largest first.
+    maps: Vec<(String, f64)>,
 }
 
 impl Memory {
     fn of(process: u32, objects: &KernelObjects) -> Result<Self> {
         let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .context("no Pss")?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        // One by one, by id: to list all would open other people's maps too.
-        let sum = |kind: &str, ids: &BTreeSet<u32>| -> Result<f64> {
-            let mut bytes = 0.0;
-            for id in ids {
-                let mut command = Command::new("bpftool");
-                let text = output(command.args(["-j", kind, "show", "id", &id.to_string()]))?;
-                let shown: Value = serde_json::from_str(&text)?;
-                bytes += shown["bytes_memlock"]
-                    .as_f64()
-                    .context("no bytes_memlock")?;
-            }
-            Ok(bytes)
-        };
+        let mut programs = 0.0;
+        for id in &objects.programs {
+            programs += charged(Prog::from_id(*id)?.as_fd())?;
+        }
+        let mut by_name: BTreeMap<String, f64> = BTreeMap::new();
+        for id in &objects.maps {
+            let map = Map::from_id(*id)?;
+            *by_name.entry(map.info().name.clone()).or_default() += charged(map.as_fd())?;
+        }
+        let mut maps: Vec<(String, f64)> = by_name.into_iter().collect();
+        maps.sort_by(|x, y| y.1.total_cmp(&x.1));
         Ok(Self {
-            process: kib * 1_024.0,
-            programs: sum("prog", &objects.programs)?,
-            maps: sum("map", &objects.maps)?,
+            process: field(&text, "Pss:")? * KIB,
+            programs,
+            maps,
         })
     }
 
     fn bar(&self, name: &str, mib_max: f64) -> Bar {
-        let total = (self.process + self.programs + self.maps) / MIB;
+        let maps: f64 = self.maps.iter().map(|(_, bytes)| bytes).sum();
+        let total = (self.process + self.programs + maps) / MIB;
+        let large = self.maps.iter().filter(|(_, bytes)| *bytes >= MIB);
+        let large: Vec<String> = large
+            .map(|(name, bytes)| format!("{name} {:.1}", bytes / MIB))
+            .collect();
         Bar {
             name: name.to_owned(),
             bar: format!("≤ {mib_max:.0} MiB"),
             figure: format!(
-                "{total:.1} MiB: process {:.1}, programs {:.1}, maps {:.1}",
+                "{total:.1} MiB: process {:.1}, programs {:.1}, maps {:.1} ({})",
                 self.process / MIB,
                 self.programs / MIB,
-                self.maps / MIB
+                maps / MIB,
+                large.join(", ")
             ),
             holds: total <= mib_max,
             rounds: vec![total],
         }
     }
+}
+
+/// The number behind a key of a /proc file.
+fn field(text: &str, key: &str) -> Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.with_context(|| format!("no {key}"))?.parse()?)
+}
+
+/// What the kernel charges for a program or map.
+fn charged(object: BorrowedFd<'_>) -> Result<f64> {
+    let path = format!("/proc/self/fdinfo/{}", object.as_raw_fd());
+    field(&std::fs::read_to_string(path)?, "memlock:")
 }
 
 /// The all-in-one with the demo's story played on it.
