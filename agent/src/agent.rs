@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub sessions_max: u32,
     /// Sessions that one port may hold.
     pub sessions_per_port_max: u32,
+    /// Memberships of security groups.
+    pub group_members_max: u32,
     /// Guest ports of the host.
     pub ports_max: u32,
     /// Seconds of a DHCP lease.
@@ -55,6 +57,7 @@ impl AgentConfig {
             physical_networks: BTreeMap::new(),
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             dhcp_lease_s: dhcp::LEASE_S_DEFAULT,
             remove_on_stop: false,
@@ -149,6 +152,7 @@ fn owner_config(config: AgentConfig) -> OwnerConfig {
             bpffs: config.bpffs,
             sessions_max: config.sessions_max,
             sessions_per_port_max: config.sessions_per_port_max,
+            group_members_max: config.group_members_max,
             ports_max: config.ports_max,
             physical_networks: config.physical_networks,
         },

@@ -124,6 +124,8 @@ pub(crate) struct Agent {
     pub(crate) sessions_max: u32,
     /// Sessions that one port may hold.
     pub(crate) sessions_per_port_max: u32,
+    /// Memberships of security groups that there is room for.
+    pub(crate) group_members_max: u32,
     /// Guest ports of the host.
     pub(crate) ports_max: u32,
     /// Seconds of a DHCP lease.
@@ -182,6 +184,7 @@ impl Default for Agent {
             remove_on_stop: false,
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: 1_024,
             dhcp_lease_s: LEASE_S_DEFAULT,
         }
@@ -350,6 +353,11 @@ impl Agent {
         if !(1..=agent.sessions_max).contains(&agent.sessions_per_port_max) {
             return wrong("agent.sessions_per_port_max", "1 to agent.sessions_max");
         }
+        let members_max = usize::try_from(agent.group_members_max).unwrap_or(usize::MAX);
+        if !(1..=limits::GROUP_MEMBERS_PER_HOST_MAX).contains(&members_max) {
+            let expected = format!("1 to {}", limits::GROUP_MEMBERS_PER_HOST_MAX);
+            return wrong("agent.group_members_max", &expected);
+        }
         if agent.dhcp_lease_s < DHCP_LEASE_S_MIN {
             return wrong(
                 "agent.dhcp_lease_s",
@@ -471,6 +479,14 @@ mod tests {
             (
                 "[agent]\nports_max = 4097",
                 "at agent.ports_max: expected 1 to 4096",
+            ),
+            (
+                "[agent]\ngroup_members_max = 0",
+                "at agent.group_members_max: expected 1 to 1048576",
+            ),
+            (
+                "[agent]\ngroup_members_max = 1048577",
+                "at agent.group_members_max: expected 1 to 1048576",
             ),
             (
                 "[store]\ndurability = \"maybe\"",

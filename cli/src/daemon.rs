@@ -91,6 +91,7 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         physical_networks: agent.physical_networks.clone(),
         sessions_max: agent.sessions_max,
         sessions_per_port_max: agent.sessions_per_port_max,
+        group_members_max: agent.group_members_max,
         ports_max: agent.ports_max,
         dhcp_lease_s: agent.dhcp_lease_s,
         remove_on_stop: agent.remove_on_stop,

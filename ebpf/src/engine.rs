@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub sessions_max: u32,
     /// Sessions that one port may hold.
     pub sessions_per_port_max: u32,
+    /// Memberships of security groups: see [`limits::GROUP_MEMBERS_MAX_DEFAULT`].
+    pub group_members_max: u32,
     /// Ports of the host.
     pub ports_max: u32,
     /// The interface of each physical network.
@@ -47,6 +49,7 @@ impl EngineConfig {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
+            group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             physical_networks: BTreeMap::new(),
         }
@@ -88,8 +91,8 @@ impl Engine {
         let base = config.bpffs.join("weft").join(&config.instance);
         // Maps of other sizes are other maps.
         let directory = base.join(format!(
-            "{LAYOUT}-{}-{}",
-            config.sessions_max, config.ports_max
+            "{LAYOUT}-{}-{}-{}",
+            config.sessions_max, config.group_members_max, config.ports_max
         ));
         let io = |what: &str, source| EngineError::Io {
             what: format!("{what} {}", directory.display()),
@@ -99,6 +102,7 @@ impl Engine {
         let sizes = Sizes {
             sessions_max: config.sessions_max,
             sessions_per_port_max: config.sessions_per_port_max,
+            group_members_max: config.group_members_max,
             ports_max: config.ports_max,
         };
         let loaded = load::load(&directory, sizes)?;

@@ -5,6 +5,7 @@
 //! A refused program leaves the stages untouched, and the error carries the verifier's last lines.
 
 use crate::error::EngineError;
+use crate::policy::MEMBERS_ROOM;
 use crate::sys::{self, Map, Prog};
 use aya::maps::{MapData, RingBuf};
 use aya::programs::SchedClassifier;
@@ -107,6 +108,7 @@ maps! {
 pub(crate) struct Sizes {
     pub(crate) sessions_max: u32,
     pub(crate) sessions_per_port_max: u32,
+    pub(crate) group_members_max: u32,
     pub(crate) ports_max: u32,
 }
 
@@ -130,6 +132,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
     loader
         .override_global("sessions_per_port_max", &sizes.sessions_per_port_max, true)
         .map_max_entries("sessions", sizes.sessions_max.saturating_mul(2))
+        .map_max_entries("policy_members", sizes.group_members_max * MEMBERS_ROOM)
         .map_max_entries("ports", sizes.ports_max)
         .map_max_entries("fdb", 4 * sizes.ports_max + REMOTE_PORTS)
         .map_max_entries("owners", 16 * sizes.ports_max + 2 * REMOTE_PORTS)

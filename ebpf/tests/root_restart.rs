@@ -1,11 +1,12 @@
 //! A restart of the process: what was enforced goes on, sessions included, and closing removes everything. Needs root.
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod common;
 
 use common::{ACK, SYN, TestEngine, config, ipv4, mac, port, snapshot, tcp};
+use weft_ebpf::policy::PolicyError;
 use weft_ebpf::{Engine, EngineError, Ingress, Verdict};
-use weft_model::DropReason;
+use weft_model::{DropReason, HostSnapshot, Remote, SecurityGroupId, SecurityGroupMember};
 
 const ONE: [u8; 4] = [192, 0, 2, 11];
 const TWO: [u8; 4] = [192, 0, 2, 12];
@@ -68,6 +69,51 @@ fn a_snapshot_that_does_not_fit_changes_nothing() {
         .test_run(Ingress::Port(port(1)), &frame(SYN), 1)
         .unwrap();
     assert_eq!(run.verdict, Verdict::Deliver(port(2)));
+}
+
+/// TCP only from members of a group, of which the first is port 1 and the others are nobody.
+fn snapshot_of_members(count: u8) -> HostSnapshot {
+    let mut snapshot = snapshot();
+    let group = SecurityGroupId::from(common::uuid(5, 9));
+    for rule in snapshot.security_group_rules.values_mut() {
+        if rule.protocol == Some(6) {
+            rule.remote = Remote::Group(group);
+        }
+    }
+    for n in 0..count {
+        snapshot.security_group_members.insert(SecurityGroupMember {
+            security_group_id: group,
+            address: std::net::IpAddr::from([192, 0, 2, 11 + n]).into(),
+        });
+    }
+    snapshot
+}
+
+#[test]
+fn as_many_members_fit_as_configured_and_also_beside_those_of_the_process_before() {
+    let config = config(|config| config.group_members_max = 3);
+    let passes = |engine: &mut Engine| {
+        let run = engine.test_run(Ingress::Port(port(1)), &frame(SYN), 1);
+        run.unwrap().verdict == Verdict::Deliver(port(2))
+    };
+    let mut engine = Engine::open(config.clone()).unwrap();
+    engine.apply(&snapshot_of_members(3)).unwrap();
+    assert!(passes(&mut engine));
+    let refused = engine.apply(&snapshot_of_members(4));
+    let Err(EngineError::Policy(PolicyError::Members { count: 4, max: 3 })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(passes(&mut engine), "what was in force still is");
+    engine.close(false).unwrap();
+
+    let mut engine = TestEngine(Some(Engine::open(config.clone()).unwrap()));
+    engine.apply(&snapshot_of_members(3)).unwrap();
+    assert!(passes(&mut engine));
+    engine.apply(&snapshot_of_members(0)).unwrap();
+    assert!(!passes(&mut engine));
+    drop(engine);
+    rustix::mount::unmount(&config.bpffs, rustix::mount::UnmountFlags::DETACH).unwrap();
+    std::fs::remove_dir(&config.bpffs).unwrap();
 }
 
 #[test]

@@ -56,6 +56,10 @@ pub const IPV6_EXTENSION_HEADERS_MAX: usize = 4;
 pub const NAT_PORT_TRIES_MAX: u32 = 32;
 /// Sessions of the host (each takes two entries, one a direction), unless configured.
 pub const SESSIONS_MAX_DEFAULT: u32 = 131_072;
+/// Memberships that the kernel engine has room for, unless configured: one for each address and distinct list of remote
+/// groups that has the address's group. The kernel takes 16 bytes a place whether it is filled or not, so the limit of
+/// the model is no good default.
+pub const GROUP_MEMBERS_MAX_DEFAULT: u32 = 65_536;
 /// Sessions that one port may hold, unless configured.
 pub const SESSIONS_PER_PORT_MAX_DEFAULT: u32 = 32_768;
 /// Neighbours on physical networks whose MAC is remembered, over the whole host.

@@ -31,6 +31,17 @@ pub(super) struct Members {
     next: u32,
 }
 
+/// What domains are to be, by number.
+#[derive(Debug)]
+pub(super) struct Wanted(BTreeMap<u32, HashMap<Address, Bits>>);
+
+impl Wanted {
+    /// Memberships in all.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().map(HashMap::len).sum()
+    }
+}
+
 fn key_bytes(domain: u32, address: &Address) -> [u8; 20] {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&domain.to_ne_bytes());
@@ -108,20 +119,32 @@ impl Members {
         number
     }
 
-    /// Writes what is new of the domains that nothing uses yet (`fresh`), or of all others; says which changed.
+    /// What some domains are to be.
+    pub(super) fn wanted(
+        &self,
+        members: &BTreeSet<SecurityGroupMember>,
+        chosen: &BTreeSet<u32>,
+    ) -> Wanted {
+        let domains = self.domains.iter();
+        let chosen = domains.filter(|(_, domain)| chosen.contains(&domain.number));
+        let wanted = chosen.map(|((ethertype, groups), domain)| {
+            (domain.number, wanted(*ethertype, groups, members))
+        });
+        Wanted(wanted.collect())
+    }
+
+    /// Writes what is new of the chosen ones of these domains; says which changed.
     pub(super) fn write(
         &mut self,
         map: &Map,
-        members: &BTreeSet<SecurityGroupMember>,
+        wanted: &Wanted,
         chosen: impl Fn(u32) -> bool,
     ) -> Result<BTreeSet<u32>, PolicyError> {
         let mut changed = BTreeSet::new();
-        for ((ethertype, groups), domain) in &mut self.domains {
-            if !chosen(domain.number) {
-                continue;
-            }
-            let wanted = wanted(*ethertype, groups, members);
-            if domain.bring_to(map, &wanted)? {
+        for domain in self.domains.values_mut().filter(|d| chosen(d.number)) {
+            if let Some(wanted) = wanted.0.get(&domain.number)
+                && domain.bring_to(map, wanted)?
+            {
                 changed.insert(domain.number);
             }
         }

@@ -29,6 +29,7 @@ mod writer;
 
 pub use compile::CompileError;
 pub use lower::{LowerError, Policy, PolicyKey, Remote, Rule, address_words, lower};
+pub(crate) use table::MEMBERS_ROOM;
 pub use table::{
     CompileReport, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable, Tuning,
 };

@@ -25,6 +25,10 @@ use weft_model::{Direction, EtherType, HostSnapshot, SecurityGroupMember, Securi
 /// Policies of up to so many rules are left to the interpreter: a program would cost memory and win nothing.
 pub const INTERPRETED_RULES_MAX: usize = 16;
 
+/// How often the memberships fit into their map: those of the policies that go stay beside those of the policies that
+/// come until all ports have changed, and those of an earlier process beside the first of this one.
+pub(crate) const MEMBERS_ROOM: u32 = 2;
+
 /// What is compiled, and how. The default is what serves best; tests ask for the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
@@ -72,6 +76,17 @@ pub enum PolicyError {
     /// More distinct policies than slots.
     #[error("more than {0} distinct sets of security groups: give ports the same sets")]
     Slots(u32),
+    /// More memberships than there is room for.
+    #[error(
+        "security groups have {count} memberships here, and this host has room for {max}: raise group_members_max, or \
+         name fewer groups as remote groups"
+    )]
+    Members {
+        /// How many there would be.
+        count: usize,
+        /// How many may be.
+        max: usize,
+    },
     /// No thread for the compiler or the writer.
     #[error("cannot start a thread for policies")]
     Thread(#[source] std::io::Error),
@@ -214,12 +229,19 @@ impl PolicyTable {
         let before: BTreeSet<u32> = self.entries.values().map(|entry| entry.domain).collect();
         let used: BTreeSet<PolicyKey> = policies.keys().cloned().collect();
         let prepared = self.prepare(policies)?;
-        self.members.write(&self.maps.members, members, |domain| {
+        let domains = self.domains_after(&used, &prepared);
+        let wanted = self.members.wanted(members, &domains);
+        let max = (self.maps.members.info().entries_max / MEMBERS_ROOM) as usize;
+        if wanted.count() > max {
+            let count = wanted.count();
+            return Err(PolicyError::Members { count, max });
+        }
+        self.members.write(&self.maps.members, &wanted, |domain| {
             !before.contains(&domain)
         })?;
         let mut changed: BTreeSet<u32> = prepared.iter().map(|new| new.slot).collect();
         self.commit(prepared)?;
-        let domains = self.members.write(&self.maps.members, members, |domain| {
+        let domains = self.members.write(&self.maps.members, &wanted, |domain| {
             before.contains(&domain)
         })?;
         for (key, entry) in &mut self.entries {
@@ -229,6 +251,17 @@ impl PolicyTable {
             }
         }
         Ok(changed)
+    }
+
+    /// The domains that policies have once `prepared` is in force.
+    fn domains_after(&self, used: &BTreeSet<PolicyKey>, prepared: &[Prepared]) -> BTreeSet<u32> {
+        let changed: BTreeMap<&PolicyKey, u32> =
+            prepared.iter().map(|new| (&new.key, new.domain)).collect();
+        let of = |key: &PolicyKey| {
+            let new = changed.get(key).copied();
+            new.or_else(|| self.entries.get(key).map(|entry| entry.domain))
+        };
+        used.iter().filter_map(of).collect()
     }
 
     /// Makes the tables of what differs, without anybody seeing them.
