@@ -3,6 +3,7 @@
 //! Guarantees: a mistake in what it is given is refused before anything is touched, with exit status 1 (2 for the command
 //! line) and a sentence on standard error. It holds no rule of the API and nothing about packets.
 
+mod allocator;
 mod arguments;
 mod ask;
 mod config;
@@ -19,11 +20,6 @@ use clap::{CommandFactory, Parser};
 use config::Config;
 use std::process::ExitCode;
 
-/// The C library's allocator keeps what a login's password hash took (19 MiB each, in every thread's arena); this one
-/// gives it back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Threads that run tasks. Two serve the API while a policy is compiled; more would only cost memory.
 const WORKERS: usize = 2;
 /// Threads for what blocks (files, names).
@@ -32,6 +28,7 @@ const BLOCKING_THREADS_MAX: usize = 8;
 const STACK_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
+    allocator::hand_back_at_once();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
