@@ -1,6 +1,6 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo up down release conformance test format lint tidy test-unprivileged test-root test-conformance
+.PHONY: demo up down release conformance test format lint tidy test-unprivileged test-postgresql test-root test-conformance
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo: release
@@ -24,7 +24,7 @@ conformance:
 	cargo xtask conformance
 
 # Everything that CI runs, in this order: the quick to fail first.
-test: format lint tidy test-unprivileged test-root test-conformance
+test: format lint tidy test-unprivileged test-postgresql test-root test-conformance
 
 format:
 	@scripts/install.sh test
@@ -38,6 +38,10 @@ tidy:
 
 test-unprivileged:
 	cargo nextest run --workspace
+
+# The API's tests once more, on the other database. The filter and not --package: so nothing is built again.
+test-postgresql:
+	WEFT_TEST_STORE=postgresql cargo nextest run --workspace -E 'package(weft-tests-api)'
 
 # The binary is what the system tests start. All of the workspace, so that nothing is built twice.
 test-root:

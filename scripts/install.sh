@@ -43,6 +43,8 @@ done
 [ -f /usr/include/stdio.h ] || want libc6-dev
 if [ -n "$for_tests" ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv
+    # The tests start a cluster of their own, on a socket in a temporary folder.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want postgresql
 fi
 
 # cargo of at least this version: from rustup if somebody has set it up, else from Debian's security archive.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use weft_agent::service::dhcp::LEASE_S_DEFAULT;
+use weft_control::Database;
 use weft_control::app::config::NetworkConfig;
 use weft_control::identity::IdentityConfig;
 use weft_control::store::Durability;
@@ -24,6 +25,9 @@ const SOCKET_BYTES_MAX: usize = 107;
 
 /// Seconds of a DHCP lease: shorter ones make guests ask all the time.
 const DHCP_LEASE_S_MIN: u32 = 60;
+
+/// What `store.url` may be.
+const POSTGRESQL_URL: &str = "postgresql://user:password@host:port/database, or postgresql:///database?host=/the/socket's/folder";
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +103,15 @@ pub(crate) struct Feed {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// No Debug: the URL may hold a password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
-    /// The SQLite file.
+    /// The SQLite file, unless there is a `url`.
     pub(crate) path: PathBuf,
+    /// The PostgreSQL database, which several servers may share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
     /// `full`: a commit survives a power cut; `process`: it survives Weft's own death.
     pub(crate) durability: Durability,
 }
@@ -170,6 +178,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             path: "/var/lib/weft/weft.sqlite".into(),
+            url: None,
             durability: Durability::Full,
         }
     }
@@ -308,8 +317,13 @@ impl Config {
         if self.identity.token_lifetime_s == 0 {
             return wrong("identity.token_lifetime_s", "at least 1");
         }
-        if self.store.path.as_os_str().is_empty() {
-            return wrong("store.path", "a file's path");
+        self.store.check()?;
+        if self.store.url.is_some() && self.identity.admin_password.is_none() {
+            // A password that one server makes up is of no use to the others.
+            return wrong(
+                "identity.admin_password",
+                "a password, because store.url is set",
+            );
         }
         if self.identity.admin_password.as_deref() == Some("") {
             return wrong("identity.admin_password", "at least one character");
@@ -330,6 +344,27 @@ impl Config {
             .url
             .clone()
             .unwrap_or_else(|| format!("http://{here}"))
+    }
+}
+
+impl Store {
+    fn check(&self) -> Result<(), (String, String)> {
+        if self.path.as_os_str().is_empty() {
+            return wrong("store.path", "a file's path");
+        }
+        let good = |url: &str| url.starts_with("postgresql://") || url.starts_with("postgres://");
+        match &self.url {
+            Some(url) if !good(url) => wrong("store.url", POSTGRESQL_URL),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where all rows are.
+    pub(crate) fn database(&self) -> Database {
+        match &self.url {
+            Some(url) => Database::Postgresql(url.clone()),
+            None => Database::Sqlite(self.path.clone()),
+        }
     }
 }
 
@@ -487,6 +522,18 @@ mod tests {
             (
                 "[agent]\ngroup_members_max = 1048577",
                 "at agent.group_members_max: expected 1 to 1048576",
+            ),
+            (
+                "[store]\npath = \"\"",
+                "at store.path: expected a file's path",
+            ),
+            (
+                "[store]\nurl = \"mysql://db/weft\"",
+                "at store.url: expected postgresql://user:password@host:port/database, or",
+            ),
+            (
+                "[store]\nurl = \"postgresql:///weft\"",
+                "at identity.admin_password: expected a password, because store.url is set",
             ),
             (
                 "[store]\ndurability = \"maybe\"",

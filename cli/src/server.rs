@@ -6,16 +6,16 @@ use crate::openrc;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use weft_control::{Control, ControlConfig};
+use weft_control::{Control, ControlConfig, Database};
 
 /// Opens the store, listens, and starts to serve. Answers where agents find the feed.
 pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<SocketAddr> {
-    if let Some(folder) = config
-        .store
-        .path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
+    let database = config.store.database();
+    let file = match &database {
+        Database::Sqlite(path) => path.parent(),
+        Database::Postgresql(_) => None,
+    };
+    if let Some(folder) = file.filter(|folder| !folder.as_os_str().is_empty()) {
         // Others have no business here: passwords and tokens are in the database, if only as hashes.
         let made = std::fs::DirBuilder::new()
             .recursive(true)
@@ -28,7 +28,7 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
     let control = Control::bind(ControlConfig {
         api_listen: config.api.listen,
         feed_listen: config.feed.listen,
-        database: config.store.path.clone(),
+        database: database.clone(),
         durability: config.store.durability,
         public_url: config.api.public_url.clone(),
         network: config.network.clone(),
@@ -36,7 +36,7 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
     });
     let control = control.await.context("the control plane does not start")?;
     let (api, feed) = (control.api_address(), control.feed_address());
-    tracing::info!(%api, %feed, store = %config.store.path.display(), "the control plane listens");
+    tracing::info!(%api, %feed, store = %database, "the control plane listens");
     let shutdown = parts.shutdown.clone();
     parts.spawn("the control plane", async move {
         Ok(control.run(shutdown).await?)

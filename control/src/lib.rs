@@ -14,5 +14,5 @@ pub mod realize;
 mod serve;
 pub mod store;
 
-pub use config::ControlConfig;
+pub use config::{ControlConfig, Database};
 pub use serve::{Control, ServeError, serve};

@@ -4,12 +4,12 @@
 
 use crate::app::App;
 use crate::app::policy::Policy;
-use crate::config::ControlConfig;
+use crate::config::{ControlConfig, Database};
 use crate::feed::{self, Hub};
 use crate::http;
 use crate::identity::{Identity, IdentityError};
 use crate::realize;
-use crate::store::{Store, StoreError};
+use crate::store::{Durability, Store, StoreError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// The database.
-    #[error("cannot open the database {}", path.display())]
+    #[error("cannot open the database {database}")]
     Store {
-        /// The database's file.
-        path: PathBuf,
+        /// Which.
+        database: Database,
         /// Why.
         source: StoreError,
     },
@@ -83,25 +83,32 @@ async fn listen(
     Ok((listener, bound))
 }
 
+async fn store_open(database: Database, durability: Durability) -> Result<Store, ServeError> {
+    let store = match &database {
+        Database::Postgresql(url) => Store::connect(url, durability, Arc::new(now)).await,
+        Database::Sqlite(path) => {
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder {
+                std::fs::create_dir_all(folder).map_err(|source| ServeError::Folder {
+                    path: path.clone(),
+                    source,
+                })?;
+            }
+            Store::open(path, durability, Arc::new(now)).await
+        }
+    };
+    store.map_err(|source| ServeError::Store { database, source })
+}
+
 impl Control {
     /// Opens the database, makes what is missing, and listens.
     ///
     /// # Errors
     /// [`ServeError`]; then nothing is left open.
     pub async fn bind(config: ControlConfig) -> Result<Self, ServeError> {
-        let path = config.database;
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(folder).map_err(|source| ServeError::Folder {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        let store = Store::open(&path, config.durability, Arc::new(now))
-            .await
-            .map_err(|source| ServeError::Store { path, source })?;
+        let store = store_open(config.database, config.durability).await?;
         let identity = Identity::new(store.clone(), config.identity);
         let admin_password = identity.bootstrap().await?;
         let (api, api_address) = listen("the API", config.api_listen).await?;

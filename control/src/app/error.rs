@@ -66,6 +66,7 @@ impl From<StoreError> for Error {
                 "InUse",
                 "The resource is in use, or one it refers to is gone.",
             ),
+            StoreError::Nul => Self::invalid_input("a text has the character U+0000"),
             other => Self::Internal(other),
         }
     }

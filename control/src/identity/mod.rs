@@ -101,6 +101,7 @@ impl From<StoreError> for IdentityError {
             StoreError::Reference(_) => {
                 Self::NotFound("user, project or role", "one of the three".to_owned())
             }
+            StoreError::Nul => Self::Invalid("a text has the character U+0000".to_owned()),
             other => Self::Internal(other),
         }
     }

@@ -37,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 use weft_model::{Epoch, Revision};
 
 /// Microseconds since 1970 (UTC), from whoever owns the clock.
@@ -71,6 +72,9 @@ pub enum StoreError {
     /// Something refers to what was to be deleted, or what was referred to is gone.
     #[error("in use, or gone: {0}")]
     Reference(String),
+    /// A text with the character U+0000, which no database keeps.
+    #[error("a text has the character U+0000")]
+    Nul,
     /// Too many writers wait, or the database did not answer in time. Asking again later may help.
     #[error("the database is busy")]
     Busy,
@@ -95,6 +99,8 @@ struct Inner {
     epoch: Epoch,
     nudge: watch::Sender<Revision>,
     clock: Clock,
+    /// Hears of the commits of other servers.
+    _listener: Option<AbortOnDropHandle<()>>,
 }
 
 /// The databases that a store may be in.
@@ -133,21 +139,30 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`] if it cannot be reached, [`StoreError::Migrate`] if it is of another make.
-    pub async fn connect(url: &str, clock: Clock) -> Result<Self> {
-        let postgresql = Postgresql::open(url, CONNECTIONS_MAX, TURN_TIMEOUT).await?;
+    pub async fn connect(url: &str, durability: Durability, clock: Clock) -> Result<Self> {
+        let postgresql = Postgresql::open(url, durability, CONNECTIONS_MAX, TURN_TIMEOUT).await?;
         Self::with(Database::Postgresql(postgresql), clock).await
     }
 
     async fn with(database: Database, clock: Clock) -> Result<Self> {
         let mut conn = database.write().await?;
         let (epoch, revision) = control_state::ensure(&mut conn).await?;
-        conn.commit().await?;
+        conn.commit(None).await?;
+        let nudge = watch::Sender::new(revision);
+        let listener = match &database {
+            Database::Sqlite(_) => None,
+            Database::Postgresql(postgresql) => {
+                let listen = postgresql.clone().listen(nudge.clone());
+                Some(AbortOnDropHandle::new(tokio::spawn(listen)))
+            }
+        };
         Ok(Self(Arc::new(Inner {
             database,
             queue: Arc::new(Semaphore::new(WRITERS_WAITING_MAX)),
             epoch,
-            nudge: watch::Sender::new(revision),
+            nudge,
             clock,
+            _listener: listener,
         })))
     }
 
@@ -157,7 +172,7 @@ impl Store {
         self.0.epoch
     }
 
-    /// Wakes after every committed transaction that took a revision; holds the newest one.
+    /// Wakes after every committed transaction that took a revision, of any server; holds the newest one.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.0.nudge.subscribe()
@@ -261,15 +276,19 @@ impl WriteTx {
         if let Some(revision) = self.revision {
             control_state::changes_insert(&mut self.conn, revision, &self.touched).await?;
         }
-        self.conn.commit().await?;
+        self.conn.commit(self.revision).await?;
         if let Some(revision) = self.revision {
-            let revision = Revision(revision.unsigned_abs());
-            self.store.0.nudge.send_if_modified(|newest| {
-                let newer = *newest < revision;
-                *newest = (*newest).max(revision);
-                newer
-            });
+            nudge(&self.store.0.nudge, Revision(revision.unsigned_abs()));
         }
         Ok(())
     }
+}
+
+/// Wakes whoever waits for changes, if this revision is news.
+fn nudge(nudge: &watch::Sender<Revision>, revision: Revision) {
+    nudge.send_if_modified(|newest| {
+        let newer = *newest < revision;
+        *newest = revision.max(*newest);
+        newer
+    });
 }

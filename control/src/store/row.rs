@@ -273,6 +273,10 @@ pub(super) async fn fetch<R: Row>(
     condition: &'static str,
     texts: &[&str],
 ) -> Result<Vec<R>> {
+    if texts.iter().any(|text| text.contains('\0')) {
+        // No row has such a text: see StoreError::Nul.
+        return Ok(Vec::new());
+    }
     let select = format!("{}{condition}", R::sql().select);
     let mut query = sql::query_as(AssertSqlSafe(select));
     for text in texts {

@@ -1,26 +1,61 @@
 //! A real server on loopback with a database of its own, and sessions that speak to it by HTTP.
 //!
-//! Guarantees: every test has its own server, port and file, so that all run beside each other; all is gone when the
-//! [`Api`] is dropped.
+//! Guarantees: every test has its own server, port and database, so that all run beside each other; all is gone when the
+//! [`Api`] is dropped. The database is SQLite's, or PostgreSQL's if the environment says `WEFT_TEST_STORE=postgresql`.
+
+pub mod postgresql;
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use weft_control::{Control, ControlConfig};
+use weft_control::{Control, ControlConfig, Database};
 
 /// The administrator's password in tests.
 pub const PASSWORD: &str = "secret";
 
-/// A configuration on free ports, with its database in a folder.
+/// A new database, gone with this value.
+pub enum Storage {
+    /// SQLite, in a folder.
+    Sqlite(TempDir),
+    /// PostgreSQL.
+    Postgresql(postgresql::Database),
+}
+
+impl Storage {
+    /// The kind that the environment asks for.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn create() -> Self {
+        match std::env::var("WEFT_TEST_STORE").as_deref() {
+            Ok("postgresql") => Self::Postgresql(postgresql::Database::create()),
+            other => {
+                let known = matches!(other, Ok("sqlite") | Err(_));
+                assert!(known, "WEFT_TEST_STORE: sqlite or postgresql");
+                Self::Sqlite(tempfile::tempdir().expect("a folder"))
+            }
+        }
+    }
+
+    /// For a server's configuration.
+    pub fn database(&self) -> Database {
+        match self {
+            Self::Sqlite(folder) => Database::Sqlite(folder.path().join("weft.sqlite")),
+            Self::Postgresql(database) => Database::Postgresql(database.url.clone()),
+        }
+    }
+}
+
+/// A configuration on free ports.
 ///
 /// # Panics
 /// Never: loopback is an address.
-pub fn config(folder: &std::path::Path) -> ControlConfig {
+pub fn config(storage: &Storage) -> ControlConfig {
     let mut config = ControlConfig {
         api_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         feed_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        database: folder.join("weft.sqlite"),
+        database: storage.database(),
         ..ControlConfig::default()
     };
     config.identity.admin_password = Some(PASSWORD.to_owned());
@@ -31,9 +66,13 @@ pub fn config(folder: &std::path::Path) -> ControlConfig {
 pub struct Api {
     /// Where it is.
     pub url: String,
+    /// Where agents find the feed.
+    pub feed_url: String,
     client: reqwest::Client,
     shutdown: CancellationToken,
-    _folder: TempDir,
+    /// Dropped last.
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    storage: Option<Storage>,
 }
 
 impl Drop for Api {
@@ -56,18 +95,34 @@ impl Api {
     /// # Panics
     /// If it does not start.
     pub async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut config = config(folder.path());
+        let storage = Storage::create();
+        let mut config = config(&storage);
         change(&mut config);
+        let mut api = Self::start_configured(config).await;
+        api.storage = Some(storage);
+        api
+    }
+
+    /// Starts a server on a database that others may use too.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_on(storage: &Storage) -> Self {
+        Self::start_configured(config(storage)).await
+    }
+
+    async fn start_configured(config: ControlConfig) -> Self {
         let control = Control::bind(config).await.expect("the server starts");
         let url = format!("http://{}", control.api_address());
+        let feed_url = format!("http://{}", control.feed_address());
         let shutdown = CancellationToken::new();
         tokio::spawn(control.run(shutdown.clone()));
         Self {
             url,
+            feed_url,
             client: reqwest::Client::new(),
             shutdown,
-            _folder: folder,
+            storage: None,
         }
     }
 
@@ -222,6 +277,15 @@ impl Session {
             url: url.to_owned(),
             token,
             project_id,
+        }
+    }
+
+    /// The same caller, who speaks to another server.
+    #[must_use]
+    pub fn at(&self, api: &Api) -> Self {
+        Self {
+            url: api.url.clone(),
+            ..self.clone()
         }
     }
 

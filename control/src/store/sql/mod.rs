@@ -31,10 +31,11 @@ pub(super) enum Kind {
 }
 
 impl Conn {
-    pub(super) async fn commit(self) -> Result<()> {
+    /// Commits; `revision` is the one that the transaction took.
+    pub(super) async fn commit(self, revision: Option<i64>) -> Result<()> {
         match self.0 {
             Kind::Sqlite(conn) => conn.commit(),
-            Kind::Postgresql(conn) => conn.commit().await,
+            Kind::Postgresql(conn) => conn.commit(revision).await,
         }
     }
 }
@@ -43,6 +44,7 @@ impl Conn {
 pub struct Query<'q> {
     sql: SqlStr,
     arguments: Vec<Argument<'q>>,
+    nul: bool,
 }
 
 /// A statement.
@@ -50,6 +52,7 @@ pub fn query<'q>(sql: impl SqlSafeStr) -> Query<'q> {
     Query {
         sql: sql.into_sql_str(),
         arguments: Vec::new(),
+        nul: false,
     }
 }
 
@@ -67,8 +70,19 @@ impl<'q> Query<'q> {
     /// Binds the next of `$1`, `$2`, …
     #[must_use]
     pub fn bind(mut self, value: impl Bind<'q>) -> Self {
-        self.arguments.push(value.argument());
+        let value = value.argument();
+        self.nul |= matches!(&value, Argument::Text(Some(text)) if text.contains('\0'));
+        self.arguments.push(value);
         self
+    }
+
+    /// The statement and what is bound to it.
+    fn parts(self) -> Result<(SqlStr, Vec<Argument<'q>>)> {
+        if self.nul {
+            // PostgreSQL has no such text, so SQLite is not asked for one either.
+            return Err(StoreError::Nul);
+        }
+        Ok((self.sql, self.arguments))
     }
 
     /// Runs it, and answers how many rows it wrote.
@@ -76,9 +90,10 @@ impl<'q> Query<'q> {
     /// # Errors
     /// [`StoreError`].
     pub async fn execute(self, conn: &mut Conn) -> Result<u64> {
+        let (sql, arguments) = self.parts()?;
         match &mut conn.0 {
-            Kind::Sqlite(conn) => conn.execute(self.sql.as_str(), &self.arguments),
-            Kind::Postgresql(conn) => conn.execute(self.sql, self.arguments).await,
+            Kind::Sqlite(conn) => conn.execute(sql.as_str(), &arguments),
+            Kind::Postgresql(conn) => conn.execute(sql, arguments).await,
         }
     }
 }
@@ -98,7 +113,7 @@ impl<'q, T: FromRow> QueryAs<'q, T> {
     /// # Errors
     /// [`StoreError`].
     pub async fn fetch_all(self, conn: &mut Conn) -> Result<Vec<T>> {
-        let Query { sql, arguments } = self.0;
+        let (sql, arguments) = self.0.parts()?;
         match &mut conn.0 {
             Kind::Sqlite(conn) => conn.fetch(sql.as_str(), &arguments, T::from_row),
             Kind::Postgresql(conn) => conn.fetch(sql, arguments, T::from_row).await,

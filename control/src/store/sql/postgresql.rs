@@ -1,14 +1,40 @@
 //! PostgreSQL, over a socket: several servers may share one database.
+//!
+//! Guarantees: transactions that write come one after the other, over all servers, and each sees all that was
+//! committed before it; a server that dies or is cut off within one holds up the others no longer than
+//! [`IDLE_MAX`]; every server hears of a commit at once, or within [`POLL`] if the message is lost.
 
 use super::value::{Argument, Row};
-use crate::store::{Result, StoreError};
+use crate::store::{Durability, Result, StoreError};
 use sqlx::error::ErrorKind;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Arguments as _, Postgres, SqlStr, Transaction};
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions,
+};
+use sqlx::{Arguments as _, Connection as _, Postgres, SqlStr, Transaction};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use weft_model::Revision;
 
 /// Statements that a connection keeps prepared.
 const STATEMENTS_CACHED: usize = 512;
+/// Writers of this server that hold a connection: one at work, and one that waits for the lock, so that it can go on
+/// at once. The others wait here.
+const WRITERS: usize = 2;
+/// How long a transaction may do nothing, and a statement may take, in the words of PostgreSQL.
+const IDLE_MAX: &str = "30s";
+/// How long a statement waits for a lock.
+const LOCK_WAIT_MAX: &str = "10s";
+/// A connection that was idle for longer is tried before it is used.
+const TRUST: Duration = Duration::from_secs(1);
+/// Between two looks at the revision, should a message have been lost.
+const POLL: Duration = Duration::from_secs(5);
+/// Between two tries while the server does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+/// Where commits are told.
+const CHANNEL: &str = "weft_revision";
+/// The number is "weft" in ASCII: of this database's advisory locks, the one that writers take.
+const BEGIN_WRITE: &str = "BEGIN; SELECT pg_advisory_xact_lock(2003134068)";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -46,34 +72,107 @@ fn again(code: &str) -> bool {
 #[derive(Clone)]
 pub(in crate::store) struct Postgresql {
     pool: PgPool,
+    writers: Arc<Semaphore>,
+    turn: Duration,
 }
 
 impl Postgresql {
     /// Connects and brings the database to this version's schema.
     pub(in crate::store) async fn open(
         url: &str,
+        durability: Durability,
         connections: u32,
         turn: Duration,
     ) -> Result<Self> {
-        let options: PgConnectOptions = url.parse()?;
+        let synchronous = match durability {
+            Durability::Full => "on",
+            Durability::Process => "off",
+        };
+        let options = url
+            .parse::<PgConnectOptions>()?
+            .application_name("weft")
+            .statement_cache_capacity(STATEMENTS_CACHED)
+            .options([
+                ("synchronous_commit", synchronous),
+                ("lock_timeout", LOCK_WAIT_MAX),
+                ("statement_timeout", IDLE_MAX),
+                ("idle_in_transaction_session_timeout", IDLE_MAX),
+            ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(turn)
-            .connect_with(options.statement_cache_capacity(STATEMENTS_CACHED))
+            .test_before_acquire(false)
+            .before_acquire(|conn, idle| {
+                Box::pin(async move {
+                    if idle.idle_for > TRUST {
+                        PgConnection::ping(conn).await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options)
             .await?;
         super::migrate::postgresql(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            turn,
+        })
     }
 
     /// One view of the data.
     pub(in crate::store) async fn read(&self) -> Result<Connection> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        Ok(Connection(self.pool.begin_with(begin).await?))
+        Ok(Connection {
+            tx: self.pool.begin_with(begin).await?,
+            _writer: None,
+        })
     }
 
     /// A transaction that writes.
     pub(in crate::store) async fn write(&self) -> Result<Connection> {
-        Ok(Connection(self.pool.begin().await?))
+        let writer = tokio::time::timeout(self.turn, self.writers.clone().acquire_owned())
+            .await
+            .map_err(|_elapsed| StoreError::Busy)?
+            .map_err(|closed| StoreError::Database(closed.into()))?;
+        Ok(Connection {
+            tx: self.pool.begin_with(BEGIN_WRITE).await?,
+            _writer: Some(writer),
+        })
+    }
+
+    /// Tells `nudge` of the commits of all servers, until the pool is closed.
+    pub(in crate::store) async fn listen(self, nudge: watch::Sender<Revision>) {
+        while let Err(error) = self.listen_until_error(&nudge).await {
+            if self.pool.is_closed() {
+                return;
+            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the other servers' changes are not heard of; trying again"
+            );
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn listen_until_error(&self, nudge: &watch::Sender<Revision>) -> Result<()> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        loop {
+            // First what was committed before it listened, or while the connection was lost.
+            let now: i64 = sqlx::query_scalar("SELECT revision FROM control_state WHERE id = 1")
+                .fetch_one(&self.pool)
+                .await?;
+            heard(nudge, now);
+            while let Ok(told) = tokio::time::timeout(POLL, listener.try_recv()).await {
+                let Some(told) = told? else {
+                    break;
+                };
+                if let Ok(revision) = told.payload().parse() {
+                    heard(nudge, revision);
+                }
+            }
+        }
     }
 
     /// Closes what is open.
@@ -82,8 +181,15 @@ impl Postgresql {
     }
 }
 
+fn heard(nudge: &watch::Sender<Revision>, revision: i64) {
+    crate::store::nudge(nudge, Revision(revision.unsigned_abs()));
+}
+
 /// A connection within a transaction.
-pub(in crate::store) struct Connection(Transaction<'static, Postgres>);
+pub(in crate::store) struct Connection {
+    tx: Transaction<'static, Postgres>,
+    _writer: Option<OwnedSemaphorePermit>,
+}
 
 fn bound(arguments: Vec<Argument<'_>>) -> Result<PgArguments> {
     let mut bound = PgArguments::default();
@@ -99,8 +205,16 @@ fn bound(arguments: Vec<Argument<'_>>) -> Result<PgArguments> {
 }
 
 impl Connection {
-    pub(super) async fn commit(self) -> Result<()> {
-        Ok(self.0.commit().await?)
+    /// Commits, and tells all servers that this revision is there.
+    pub(super) async fn commit(mut self, revision: Option<i64>) -> Result<()> {
+        if let Some(revision) = revision {
+            sqlx::query("SELECT pg_notify($1, $2)")
+                .bind(CHANNEL)
+                .bind(revision.to_string())
+                .execute(&mut *self.tx)
+                .await?;
+        }
+        Ok(self.tx.commit().await?)
     }
 
     pub(super) async fn execute(
@@ -109,7 +223,7 @@ impl Connection {
         arguments: Vec<Argument<'_>>,
     ) -> Result<u64> {
         let done = sqlx::query_with(sql, bound(arguments)?)
-            .execute(&mut *self.0)
+            .execute(&mut *self.tx)
             .await?;
         Ok(done.rows_affected())
     }
@@ -121,7 +235,7 @@ impl Connection {
         read: impl Fn(&Row<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
         let rows = sqlx::query_with(sql, bound(arguments)?)
-            .fetch_all(&mut *self.0)
+            .fetch_all(&mut *self.tx)
             .await?;
         rows.iter().map(|row| read(&Row::Postgresql(row))).collect()
     }

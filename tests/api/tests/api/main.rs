@@ -2,7 +2,6 @@
 
 mod authorization;
 mod concurrency;
-mod durability;
 mod floating_ip;
 mod hostile;
 mod identity;
@@ -12,4 +11,5 @@ mod port;
 mod quota;
 mod router;
 mod security_group;
+mod servers;
 mod subnet;

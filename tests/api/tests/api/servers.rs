@@ -1,0 +1,101 @@
+//! Several servers on one PostgreSQL, with no state of their own.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use weft_tests_api::postgresql::Database;
+use weft_tests_api::{Api, Storage, text};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Two {
+    a: Api,
+    b: Api,
+    // Dropped last.
+    _storage: Storage,
+}
+
+async fn two() -> Two {
+    let storage = Storage::Postgresql(Database::create());
+    // At the same time: only one migrates, and only one makes the administrator.
+    let (a, b) = tokio::join!(Api::start_on(&storage), Api::start_on(&storage));
+    Two {
+        a,
+        b,
+        _storage: storage,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_on_one_is_seen_on_the_other() {
+    let two = two().await;
+    let (a, b) = (two.a.admin().await, two.b.admin().await);
+    assert_eq!(a.project_id, b.project_id);
+    // A token of one is good for the other.
+    let a = a.at(&two.b);
+    let (network, subnet) = a.network_with_subnet("n", "192.0.2.0/26").await;
+    assert_eq!(b.show("network", &network["id"]).await["name"], "n");
+    let changed = b
+        .update("subnet", &subnet["id"], json!({ "name": "s" }))
+        .await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(a.show("subnet", &subnet["id"]).await["name"], "s");
+    assert_eq!(a.remove("network", &network["id"]).await.status, 204);
+    assert!(b.list("network", "name=n").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_address_is_given_by_both() {
+    let two = two().await;
+    let (a, b) = (two.a.admin().await, two.b.admin().await);
+    let (network, _) = a.network_with_subnet("n", "192.0.2.0/26").await;
+    let new = json!({ "port": { "network_id": network["id"] } });
+    let answers =
+        join_all((0..80).map(|n| if n % 2 == 0 { &a } else { &b }.post("/v2.0/ports", &new))).await;
+    let made: Vec<&Value> = answers
+        .iter()
+        .filter(|a| a.status == 201)
+        .map(|a| &a.body)
+        .collect();
+    let addresses: BTreeSet<String> = made
+        .iter()
+        .map(|body| text(&body["port"]["fixed_ips"][0]["ip_address"]))
+        .collect();
+    // All of them, each once; the gateway has the 62nd.
+    assert_eq!((made.len(), addresses.len()), (61, 61));
+    assert!(answers.iter().all(|a| a.status == 201 || a.status == 409));
+    assert_eq!(b.list("port", "").await.len(), 61);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_bound_on_one_reaches_an_agent_of_the_other() {
+    let two = two().await;
+    let a = two.a.admin().await;
+    let (network, _) = a.network_with_subnet("n", "192.0.2.0/26").await;
+    let watch = format!("{}/feed/v1/hosts/h1/watch", two.b.feed_url);
+    let mut feed = reqwest::get(watch).await.expect("a stream");
+    let first = feed.chunk().await.expect("a message").expect("a message");
+    let port = json!({
+        "network_id": network["id"],
+        "device_owner": "compute:nova",
+        "device_id": "guest",
+        "binding:host_id": "h1",
+    });
+    let port = text(&a.create("port", port).await["id"]);
+    let mut said = String::from_utf8_lossy(&first).into_owned();
+    assert!(!said.contains(&port));
+    let told = async {
+        while !said.contains(&port) {
+            let more = feed
+                .chunk()
+                .await
+                .expect("a message")
+                .expect("an open stream");
+            said.push_str(&String::from_utf8_lossy(&more));
+        }
+    };
+    tokio::time::timeout(DEADLINE, told)
+        .await
+        .expect("the agent is told");
+}
