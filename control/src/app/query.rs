@@ -41,10 +41,14 @@ pub fn read(
     let mut asked = Asked::default();
     let (mut keys, mut directions) = (Vec::new(), Vec::new());
     for (name, value) in pairs {
+        if value.contains('\0') {
+            return Err(Error::attribute(name, "it contains a null character"));
+        }
         match name.as_str() {
-            "fields" => asked
-                .fields
-                .extend(value.split(',').map(rename).filter(|f| !f.is_empty())),
+            "fields" => {
+                let names = value.split(',').filter(|field| !field.is_empty());
+                asked.fields.extend(names.map(str::to_owned));
+            }
             "sort_key" => keys.push(rename(value)),
             "sort_dir" => directions.push(value.as_str()),
             "marker" => asked.list.marker = (!value.is_empty()).then(|| value.clone()),

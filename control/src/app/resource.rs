@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::policy::Caller;
 use super::query::{self, Asked};
 use super::{App, quota, view};
-use crate::store::{Conn, Filter, Row, Scope, WriteTx};
+use crate::store::{Conn, Filter, ListQuery, Row, Scope, WriteTx};
 use serde_json::Value;
 use std::future::Future;
 
@@ -97,8 +97,12 @@ pub trait Resource: Send + Sync + 'static {
         async { Ok(()) }
     }
     /// What must be there before a list is read.
-    fn before_list(app: &App, caller: &Caller) -> impl Future<Output = Result<()>> + Send {
-        let _ = (app, caller);
+    fn before_list(
+        app: &App,
+        caller: &Caller,
+        asked: &ListQuery,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (app, caller, asked);
         async { Ok(()) }
     }
     /// Its rules for a new one. The attributes are prepared and permitted; `project_id` is there.
@@ -276,16 +280,7 @@ pub fn unwrap_body<R: Resource>(body: Value, bulk: bool) -> Result<(Vec<Attribut
                 R::COLLECTION
             )));
         }
-        let objects: Option<Vec<_>> = list
-            .into_iter()
-            .map(|item| {
-                if let Value::Object(object) = item {
-                    Some(object)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let objects: Option<Vec<_>> = list.into_iter().map(unwrap_item::<R>).collect();
         let wrong = || Error::bad_request(format!("'{}' must hold objects only", R::COLLECTION));
         return Ok((objects.ok_or_else(wrong)?, true));
     }
@@ -294,6 +289,21 @@ pub fn unwrap_body<R: Resource>(body: Value, bulk: bool) -> Result<(Vec<Attribut
         R::NAME,
         R::NAME
     )))
+}
+
+/// One item of a bulk request: its attributes, or (as Neutron's own clients write it) an object that holds them under
+/// the resource's name.
+fn unwrap_item<R: Resource>(item: Value) -> Option<Attributes> {
+    let Value::Object(mut object) = item else {
+        return None;
+    };
+    match object.get_mut(R::NAME) {
+        Some(Value::Object(inner)) => {
+            let inner = std::mem::take(inner);
+            (object.len() == 1).then_some(inner)
+        }
+        _ => Some(object),
+    }
 }
 
 /// The project of a new resource: the caller's, unless an admin names another.
@@ -456,7 +466,7 @@ pub async fn list<R: Resource>(
     pairs: &[(String, String)],
 ) -> Result<Listed> {
     let mut asked = query::read(R::ATTRIBUTES, R::STANDARD, pairs)?;
-    R::before_list(app, caller).await?;
+    R::before_list(app, caller, &asked.list).await?;
     let mut read = app.store.read().await?;
     let Some(scope) = list_scope::<R>(app, read.conn(), caller, parent).await? else {
         return Ok(Listed {

@@ -10,13 +10,16 @@ use super::{App, attribute};
 use crate::store::security_group::{
     self as store, SecurityGroupRow, SecurityGroupRuleRow, default_get, rule_list_groups,
 };
-use crate::store::{self as rows, Conn};
+use crate::store::{self as rows, Conn, ListQuery};
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The resource.
 pub struct SecurityGroup;
+
+/// Bytes of a project's id.
+const PROJECT_ID_BYTES_MAX: usize = 255;
 
 /// A group with its rules.
 #[derive(Clone, Debug)]
@@ -100,19 +103,32 @@ impl Resource for SecurityGroup {
         }
     }
 
-    async fn before_list(app: &App, caller: &Caller) -> Result<()> {
+    /// As in Neutron, looking for a project's groups makes its default one.
+    async fn before_list(app: &App, caller: &Caller, asked: &ListQuery) -> Result<()> {
+        let filter = asked.filters.iter().find(|f| f.attribute == "project_id");
+        let project = match filter.and_then(|filter| filter.values.first()) {
+            Some(rows::Value::Text(project)) => project,
+            _ => &caller.project_id,
+        };
+        let mut target = Attributes::new();
+        target.insert("project_id".to_owned(), project.as_str().into());
+        let rule = "create_default_security_group";
+        if project.is_empty()
+            || project.len() > PROJECT_ID_BYTES_MAX
+            || !app.policy.allows(rule, caller, &target)
+        {
+            return Ok(());
+        }
         let mut read = app.store.read().await?;
-        let there = default_get(read.conn(), &caller.project_id)
-            .await?
-            .is_some();
+        let there = default_get(read.conn(), project).await?.is_some();
         drop(read);
-        if !there && !caller.project_id.is_empty() {
+        if !there {
             let mut write = Write {
                 tx: app.store.write().await?,
                 caller,
                 app,
             };
-            default_ensure(&mut write, &caller.project_id).await?;
+            default_ensure(&mut write, project).await?;
             write.tx.commit().await?;
         }
         Ok(())

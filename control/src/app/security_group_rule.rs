@@ -278,10 +278,7 @@ impl Resource for SecurityGroupRule {
 
 /// A group shows its rules, so it changes with them.
 async fn touch_group(write: &mut Write<'_>, id: &str) -> Result<()> {
-    if let Some(mut group) = rows::get::<SecurityGroupRow>(write.conn(), id).await? {
-        rows::update(&mut write.tx, &mut group).await?;
-    }
-    Ok(())
+    Ok(rows::bump::<SecurityGroupRow>(&mut write.tx, id).await?)
 }
 
 /// What makes two rules of a group the same: names and numbers of a protocol are one, and so are no prefix and the

@@ -95,14 +95,7 @@ pub(super) fn show_to<R: Resource>(
         }
     }
     if !fields.is_empty() {
-        view.retain(|name, _| {
-            let name = if name == "tenant_id" {
-                "project_id"
-            } else {
-                name
-            };
-            fields.iter().any(|field| field == name)
-        });
+        view.retain(|name, _| fields.iter().any(|field| field == name));
     }
     Value::Object(view)
 }

@@ -26,33 +26,30 @@ pub(super) fn list<R: Resource>(server: Arc<Server>, request: Request) -> Answer
         let mut body = Map::new();
         if listed.asked.paged {
             let links = links(&server, &request, &listed);
-            if !links.is_empty() {
-                body.insert(format!("{}_links", R::COLLECTION), links.into());
-            }
+            body.insert(format!("{}_links", R::COLLECTION), links.into());
         }
         body.insert(R::COLLECTION.to_owned(), listed.items.into());
         Ok(Reply::ok(Value::Object(body)))
     })
 }
 
-/// Links to the pages behind and before this one: the next one if this one is full, the previous one if there is a
-/// marker.
+/// Links to the pages behind and before this one. As in Neutron, only a page that is not full has no link in the
+/// direction in which it was read: there is nothing more. An empty page leads back to where it came from.
 fn links(server: &Server, request: &Request, listed: &resource::Listed) -> Vec<Value> {
-    let Some((first, last)) = &listed.ends else {
-        return Vec::new();
-    };
     let asked = &listed.asked.list;
     let full = asked
         .limit
         .is_some_and(|limit| listed.items.len() >= limit as usize);
-    let link = |rel: &str, marker: &str, reverse: bool| {
+    let link = |rel: &str, marker: Option<&String>, reverse: bool| {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in &request.query {
             if name != "marker" && name != "page_reverse" {
                 query.append_pair(name, value);
             }
         }
-        query.append_pair("marker", marker);
+        if let Some(marker) = marker {
+            query.append_pair("marker", marker);
+        }
         if reverse {
             query.append_pair("page_reverse", "True");
         }
@@ -64,15 +61,15 @@ fn links(server: &Server, request: &Request, listed: &resource::Listed) -> Vec<V
         );
         json!({ "rel": rel, "href": href })
     };
+    let (first, last) = listed
+        .ends
+        .as_ref()
+        .map_or((None, None), |(first, last)| (Some(first), Some(last)));
     let mut links = Vec::new();
-    let (more_behind, more_before) = match asked.page_reverse {
-        false => (full, asked.marker.is_some()),
-        true => (asked.marker.is_some(), full),
-    };
-    if more_behind {
+    if full || asked.page_reverse {
         links.push(link("next", last, false));
     }
-    if more_before {
+    if full || !asked.page_reverse {
         links.push(link("previous", first, true));
     }
     links

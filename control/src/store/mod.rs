@@ -29,7 +29,7 @@ pub mod subnet;
 pub use control_state::{Change, changes_prune, changes_since, revision};
 pub use json_text::JsonText;
 pub use list::{Filter, ListQuery, Scope, Sort, Value};
-pub use row::{Resource, Row, delete, get, insert, list, tags_write, update};
+pub use row::{Resource, Row, bump, delete, get, insert, list, tags_write, update};
 pub use sql::Conn;
 
 use sql::{Kind, Postgresql, Sqlite};

@@ -224,6 +224,26 @@ pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
     Ok(())
 }
 
+/// Makes a row newer without another change of its own: what it shows, from other tables, has changed.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn bump<R: Row>(tx: &mut WriteTx, id: &str) -> Result<()> {
+    let revision = tx.touch(R::RESOURCE, id).await?;
+    let text = format!(
+        "UPDATE {} SET revision_number = revision_number + 1, updated_at = $2, revision = $3 \
+         WHERE id = $1",
+        R::TABLE
+    );
+    sql::query(AssertSqlSafe(text))
+        .bind(id)
+        .bind(tx.now())
+        .bind(revision)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Writes the tags of a row that the same transaction has made: they come with it, and are no change of it.
 ///
 /// # Errors

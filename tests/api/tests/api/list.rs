@@ -97,3 +97,71 @@ async fn pages_lead_through_all_and_back() {
         ["b", "c", "d"]
     );
 }
+
+#[tokio::test]
+async fn an_empty_page_leads_back_and_the_first_one_to_an_empty_one() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    networks(&admin, &["a", "b"]).await;
+    let rels = |page: &Value| -> Vec<(String, String)> {
+        let links = page["networks_links"].as_array().expect("links");
+        links
+            .iter()
+            .map(|link| {
+                (
+                    text(&link["rel"]),
+                    text(&link["href"]).replace(&api.url, ""),
+                )
+            })
+            .collect()
+    };
+    let first = admin.get("/v2.0/networks?sort_key=name&limit=2").await.ok();
+    let links = rels(&first);
+    assert_eq!(
+        (links[0].0.as_str(), links[1].0.as_str()),
+        ("next", "previous")
+    );
+    let behind = admin.get(&links[0].1).await.ok();
+    assert_eq!(behind["networks"], json!([]));
+    let links = rels(&behind);
+    assert_eq!((links.len(), links[0].0.as_str()), (1, "previous"));
+    let back = admin.get(&links[0].1).await.ok();
+    assert_eq!(
+        names(back["networks"].as_array().expect("a list")),
+        ["a", "b"]
+    );
+}
+
+#[tokio::test]
+async fn fields_are_exactly_those_asked_for() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    networks(&admin, &["a"]).await;
+    for (query, keys) in [
+        ("fields=project_id", vec!["project_id"]),
+        ("fields=tenant_id", vec!["tenant_id"]),
+        ("fields=id,nonsense", vec!["id"]),
+    ] {
+        let listed = admin.list("network", query).await;
+        let have: Vec<&String> = listed[0].as_object().expect("an object").keys().collect();
+        assert_eq!(have, keys, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn items_of_a_bulk_request_may_name_their_resource_again() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let body = json!({ "networks": [{ "network": { "name": "a" } }, { "name": "b" }] });
+    let made = admin.post("/v2.0/networks", &body).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(
+        names(&admin.list("network", "sort_key=name").await),
+        ["a", "b"]
+    );
+    let mixed = json!({ "networks": [{ "network": { "name": "a" }, "name": "b" }] });
+    admin
+        .post("/v2.0/networks", &mixed)
+        .await
+        .error(400, "HTTPBadRequest");
+}
