@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Sessions(Sessions),
     /// Print the environment that the openstack client needs, for `eval $(weft openrc)`.
     Openrc(Openrc),
+    /// Deal with Keystone.
+    #[command(subcommand)]
+    Identity(Identity),
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -202,6 +205,22 @@ pub(crate) struct Openrc {
     /// The configuration file of the server.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Identity {
+    /// Put the Networking API into Keystone's catalogue, as the admin of the OS_ environment or as the configured user.
+    Register(Register),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Register {
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The API's URL; by default api.public_url, or where it listens.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
 }
 
 fn physical_network(text: &str) -> Result<(String, String), String> {

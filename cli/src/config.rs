@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use weft_agent::service::dhcp::LEASE_S_DEFAULT;
 use weft_control::Database;
 use weft_control::app::config::NetworkConfig;
-use weft_control::identity::IdentityConfig;
+use weft_control::identity::{IdentityConfig, IdentityMode};
 use weft_control::store::Durability;
 use weft_model::{HostName, limits};
 
@@ -317,8 +317,16 @@ impl Config {
         if self.identity.token_lifetime_s == 0 {
             return wrong("identity.token_lifetime_s", "at least 1");
         }
+        if self.identity.mode == IdentityMode::Keystone
+            && let Err((field, expected)) = self.identity.keystone.check()
+        {
+            return wrong(&format!("identity.keystone.{field}"), expected);
+        }
         self.store.check()?;
-        if self.store.url.is_some() && self.identity.admin_password.is_none() {
+        if self.store.url.is_some()
+            && self.identity.mode == IdentityMode::Builtin
+            && self.identity.admin_password.is_none()
+        {
             // A password that one server makes up is of no use to the others.
             return wrong(
                 "identity.admin_password",

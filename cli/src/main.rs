@@ -8,6 +8,7 @@ mod arguments;
 mod ask;
 mod config;
 mod daemon;
+mod identity;
 mod log;
 mod openrc;
 mod output;
@@ -15,7 +16,7 @@ mod server;
 mod snapshot_file;
 mod table;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Identity};
 use clap::{CommandFactory, Parser};
 use config::Config;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Stats(args) => ask(ask::stats(&args, json)),
         Command::Sessions(args) => ask(ask::sessions(&args, json)),
         Command::Openrc(args) => openrc::openrc(&Config::load(args.config.as_deref())?, json),
+        Command::Identity(Identity::Register(args)) => ask(identity::register(&args, json)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
@@ -90,7 +92,7 @@ fn start(
     done
 }
 
-/// Asks the agent.
+/// Asks the agent, or another service.
 fn ask(question: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -2,14 +2,19 @@
 
 use crate::config::Config;
 use crate::output::{print, print_json};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use weft_control::identity::IdentityMode;
 
 /// Prints the environment.
 pub(crate) fn openrc(config: &Config, json: bool) -> anyhow::Result<()> {
+    if config.identity.mode == IdentityMode::Keystone {
+        let url = &config.identity.keystone.auth_url;
+        bail!("users are those of the Keystone at {url}: use its environment");
+    }
     let password = match &config.identity.admin_password {
         Some(password) => password.clone(),
         None => {

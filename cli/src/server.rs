@@ -6,6 +6,7 @@ use crate::openrc;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
+use weft_control::identity::IdentityMode;
 use weft_control::{Control, ControlConfig, Database};
 
 /// Opens the store, listens, and starts to serve. Answers where agents find the feed.
@@ -24,7 +25,9 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
         made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let mut identity = config.identity.clone();
-    identity.admin_password = Some(openrc::admin_password(config)?);
+    if identity.mode == IdentityMode::Builtin {
+        identity.admin_password = Some(openrc::admin_password(config)?);
+    }
     let control = Control::bind(ControlConfig {
         api_listen: config.api.listen,
         feed_listen: config.feed.listen,

@@ -11,8 +11,11 @@ pub mod http;
 pub mod identity;
 pub mod ipam;
 pub mod realize;
+mod remote;
 mod serve;
 pub mod store;
 
 pub use config::{ControlConfig, Database};
+pub use remote::RemoteError;
+pub use remote::session::Credentials;
 pub use serve::{Control, ServeError, serve};

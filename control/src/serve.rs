@@ -7,8 +7,9 @@ use crate::app::policy::Policy;
 use crate::config::{ControlConfig, Database};
 use crate::feed::{self, Hub};
 use crate::http;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Authority, Identity, IdentityError, IdentityMode, Keystone};
 use crate::realize;
+use crate::remote::RemoteError;
 use crate::store::{Durability, Store, StoreError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// The built-in identity's first rows.
     #[error("cannot prepare the built-in identity")]
     Identity(#[from] IdentityError),
+    /// Another service cannot be spoken to.
+    #[error("cannot speak to another service")]
+    Remote(#[from] RemoteError),
     /// A listener broke.
     #[error("a listener broke")]
     Serve(#[source] std::io::Error),
@@ -109,8 +113,17 @@ impl Control {
     /// [`ServeError`]; then nothing is left open.
     pub async fn bind(config: ControlConfig) -> Result<Self, ServeError> {
         let store = store_open(config.database, config.durability).await?;
-        let identity = Identity::new(store.clone(), config.identity);
-        let admin_password = identity.bootstrap().await?;
+        let (authority, admin_password) = match config.identity.mode {
+            IdentityMode::Builtin => {
+                let identity = Identity::new(store.clone(), config.identity);
+                let admin_password = identity.bootstrap().await?;
+                (Authority::Builtin(Box::new(identity)), admin_password)
+            }
+            IdentityMode::Keystone => {
+                let keystone = Keystone::new(config.identity.keystone, Arc::new(now))?;
+                (Authority::Keystone(keystone), None)
+            }
+        };
         let (api, api_address) = listen("the API", config.api_listen).await?;
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
         let app = App {
@@ -120,7 +133,7 @@ impl Control {
         };
         let server = Arc::new(http::Server {
             app,
-            identity,
+            authority,
             public_url: config.public_url,
         });
         Ok(Self {

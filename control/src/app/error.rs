@@ -13,9 +13,6 @@ pub enum Error {
         /// What is wrong, and with which field.
         message: String,
     },
-    /// No valid token.
-    #[error("The request you have made requires authentication.")]
-    Unauthorized,
     /// Not with these roles.
     #[error("{0} is disallowed by policy")]
     Forbidden(String),

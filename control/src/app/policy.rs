@@ -7,6 +7,20 @@ use super::attribute::Attributes;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
+/// What a token is scoped to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// One project: what all of the Networking API is for.
+    #[default]
+    Project,
+    /// A domain.
+    Domain,
+    /// The cloud as a system.
+    System,
+    /// Nothing: it says who somebody is, and gives no role.
+    None,
+}
+
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
@@ -20,6 +34,8 @@ pub struct Caller {
     pub service_roles: Vec<String>,
     /// When the token ends, microseconds since 1970.
     pub expires_at: i64,
+    /// What the token is scoped to.
+    pub scope: Scope,
 }
 
 impl Caller {
@@ -33,6 +49,12 @@ impl Caller {
     #[must_use]
     pub fn is_admin(&self) -> bool {
         self.has_role("admin")
+    }
+
+    /// Whether the token is of a kind that the Networking API is for: Neutron's rules are all of the scope "project".
+    #[must_use]
+    pub fn may_network(&self) -> bool {
+        !matches!(self.scope, Scope::Domain | Scope::System)
     }
 }
 

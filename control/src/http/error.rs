@@ -14,6 +14,9 @@ pub(super) enum HttpError {
     App(#[from] Error),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Without a good token; where to get one.
+    #[error("The request you have made requires authentication.")]
+    Unauthorized { auth_url: String },
     #[error("The request body is longer than {0} bytes.")]
     BodyTooLong(usize),
     #[error("The resource could not be found.")]
@@ -31,8 +34,15 @@ impl From<crate::store::StoreError> for HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         match self {
-            Self::App(Error::Unauthorized) => {
-                keystone(StatusCode::UNAUTHORIZED, &Error::Unauthorized.to_string())
+            Self::Unauthorized { ref auth_url } => {
+                let mut response = keystone(StatusCode::UNAUTHORIZED, &self.to_string());
+                let scheme = format!("Keystone uri=\"{auth_url}\"");
+                if let Ok(scheme) = HeaderValue::from_str(&scheme) {
+                    response
+                        .headers_mut()
+                        .insert(header::WWW_AUTHENTICATE, scheme);
+                }
+                response
             }
             Self::App(error) => {
                 let (status, kind) = neutron_status(&error);
@@ -45,7 +55,7 @@ impl IntoResponse for HttpError {
                     IdentityError::NotFound(..) => StatusCode::NOT_FOUND,
                     IdentityError::Conflict(_) => StatusCode::CONFLICT,
                     IdentityError::Invalid(_) => StatusCode::BAD_REQUEST,
-                    IdentityError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                    IdentityError::Busy | IdentityError::Away => StatusCode::SERVICE_UNAVAILABLE,
                     IdentityError::Internal(source) => {
                         log(source);
                         StatusCode::INTERNAL_SERVER_ERROR
@@ -71,7 +81,6 @@ impl IntoResponse for HttpError {
 fn neutron_status(error: &Error) -> (StatusCode, &'static str) {
     match error {
         Error::Invalid { kind, .. } => (StatusCode::BAD_REQUEST, kind),
-        Error::Unauthorized => (StatusCode::UNAUTHORIZED, "HTTPUnauthorized"),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "PolicyNotAuthorized"),
         Error::NotFound { kind, .. } => (StatusCode::NOT_FOUND, kind),
         // Neutron answers 503 where no segment is left.

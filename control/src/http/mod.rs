@@ -23,7 +23,7 @@ use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::subnet::Subnet;
 use crate::app::{App, error::Error};
-use crate::identity::Identity;
+use crate::identity::{Authority, Identity};
 use axum::Router;
 use axum::extract::State;
 use axum::http::Method;
@@ -43,13 +43,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Server {
     /// The networking API's rules.
     pub app: App,
-    /// The built-in identity.
-    pub identity: Identity,
+    /// Who validates tokens.
+    pub authority: Authority,
     /// The URL that clients reach this server by; none for the one that each request came to.
     pub public_url: Option<String>,
 }
 
 impl Server {
+    /// The built-in identity, for its own routes.
+    fn identity(&self) -> Result<&Identity, HttpError> {
+        Ok(self.authority.builtin()?)
+    }
+
+    /// The region that the built-in identity's catalogue names.
+    fn region(&self) -> &str {
+        self.authority.builtin().map_or("", Identity::region)
+    }
+
     /// Where clients reach this server.
     fn origin(&self, request: &Request) -> String {
         self.public_url.clone().unwrap_or_else(|| request.origin())
@@ -280,6 +290,10 @@ pub fn router(server: Arc<Server>) -> Router {
         shape: _,
     } in routes()
     {
+        // Whoever has a Keystone must not find another identity here.
+        if path.starts_with("/identity") && server.authority.builtin().is_err() {
+            continue;
+        }
         let Ok(filter) = MethodFilter::try_from(method) else {
             continue;
         };
@@ -311,14 +325,7 @@ async fn serve(
         let (mut parts, body) = request.into_parts();
         let caller = match access {
             Access::Public => Caller::default(),
-            Access::Token => {
-                let token = parts
-                    .headers
-                    .get("x-auth-token")
-                    .and_then(|token| token.to_str().ok());
-                let caller = server.identity.validate(token.unwrap_or_default()).await?;
-                caller.ok_or(HttpError::App(Error::Unauthorized))?
-            }
+            Access::Token => caller_of(&server, &parts).await?,
         };
         let request = Request::read(&mut parts, body, caller).await?;
         handler(server, request).await
@@ -329,6 +336,30 @@ async fn serve(
         Ok(Err(error)) => error.into_response(),
         Err(_elapsed) => HttpError::App(Error::Busy).into_response(),
     }
+}
+
+/// Who asks, by the request's tokens.
+async fn caller_of(
+    server: &Server,
+    parts: &axum::http::request::Parts,
+) -> Result<Caller, HttpError> {
+    // A header that is no text is a token that nobody gave.
+    let text = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .map(|t| t.to_str().unwrap_or_default())
+    };
+    let token = text("x-auth-token").unwrap_or_default();
+    let caller = server.authority.validate(token, text("x-service-token"));
+    let caller = caller.await?.ok_or_else(|| HttpError::Unauthorized {
+        auth_url: server.authority.auth_url().to_owned(),
+    })?;
+    if caller.may_network() || parts.uri.path().starts_with("/identity") {
+        return Ok(caller);
+    }
+    let message = "a token that is scoped to the system or a domain";
+    Err(Error::Forbidden(message.to_owned()).into())
 }
 
 /// Boxes a handler's future, so that handlers of all kinds fit into one table.

@@ -6,11 +6,17 @@
 //! most [`CACHE_US`]); password checks are bounded in number, so that a flood of logins takes no more memory.
 
 mod admin;
+mod authority;
+mod keystone;
 mod password;
+mod register;
 
 pub use admin::{Assignment, NewUser, UserChange};
+pub use authority::Authority;
+pub use keystone::{Keystone, KeystoneConfig, TOKEN_CACHE_S_MAX};
+pub use register::{Changes, Registration, register};
 
-use crate::app::policy::Caller;
+use crate::app::policy::{Caller, Scope};
 use crate::store::identity::{
     self as store, AssignmentRow, ProjectRow, RoleRow, TokenRow, UserRow,
 };
@@ -43,24 +49,41 @@ const ROLES: &[&str] = &["admin", "manager", "member", "reader"];
 /// Roles that stand apart.
 const ROLES_APART: &[&str] = &["service"];
 
+/// Who validates tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdentityMode {
+    /// The built-in identity, under /identity.
+    #[default]
+    Builtin,
+    /// A Keystone.
+    Keystone,
+}
+
 /// `[identity]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
+    /// Who validates tokens.
+    pub mode: IdentityMode,
     /// The password of the user `admin` on the first start; none for a random one.
     pub admin_password: Option<String>,
     /// Seconds that a token lasts.
     pub token_lifetime_s: u32,
     /// The region that the catalogue names.
     pub region: String,
+    /// For the mode `keystone`.
+    pub keystone: KeystoneConfig,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
         Self {
+            mode: IdentityMode::default(),
             admin_password: None,
             token_lifetime_s: 43_200,
             region: "RegionOne".to_owned(),
+            keystone: KeystoneConfig::default(),
         }
     }
 }
@@ -86,6 +109,9 @@ pub enum IdentityError {
     /// Too many logins at once.
     #[error("The server is busy, try again later.")]
     Busy,
+    /// Keystone cannot be asked.
+    #[error("The identity service cannot be reached, try again later.")]
+    Away,
     /// A defect of ours, or the database failed.
     #[error("An unexpected error prevented the server from fulfilling your request.")]
     Internal(#[source] StoreError),
@@ -361,6 +387,10 @@ impl Identity {
         };
         let caller = Caller {
             service_roles: Vec::new(),
+            scope: match view.project {
+                Some(_) => Scope::Project,
+                None => Scope::None,
+            },
             user_id: view.user.id,
             project_id: view.project.map(|project| project.id).unwrap_or_default(),
             roles: view.roles.into_iter().map(|role| role.name).collect(),

@@ -69,8 +69,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let python = python::install(
         &folder,
         "tempest",
-        include_str!("../requirements.txt"),
-        include_str!("../constraints.txt"),
+        include_str!("../tempest/requirements.txt"),
+        include_str!("../tempest/constraints.txt"),
     )?;
     let logs = tempfile::Builder::new()
         .prefix("run-")

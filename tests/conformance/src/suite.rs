@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-const WORKER: &str = include_str!("../worker.py");
-const CONFIG: &str = include_str!("../tempest.conf");
+const WORKER: &str = include_str!("../tempest/worker.py");
+const CONFIG: &str = include_str!("../tempest/tempest.conf");
 /// Seconds that one test may take.
 const TEST_S_MAX: &str = "240";
 

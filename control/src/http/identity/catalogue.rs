@@ -63,8 +63,8 @@ fn endpoint_view(server: &Server, origin: &str, n: usize, interface: &str) -> Va
     json!({
         "id": format!("656e64706f696e740000000000000{n}0{kind}"),
         "interface": interface,
-        "region": server.identity.region(),
-        "region_id": server.identity.region(),
+        "region": server.region(),
+        "region_id": server.region(),
         "service_id": service,
         "enabled": true,
         "url": format!("{origin}{path}"),
@@ -135,7 +135,7 @@ pub(super) fn endpoint_list(server: Arc<Server>, request: Request) -> Answer {
 pub(super) fn region_list(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let region = json!({
-            "id": server.identity.region(),
+            "id": server.region(),
             "description": "",
             "parent_region_id": null,
             "links": {},

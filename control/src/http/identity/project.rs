@@ -65,7 +65,7 @@ fn project_view(row: &ProjectRow) -> Value {
 fn project_list(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        let projects = server.identity.project_list().await?;
+        let projects = server.identity()?.project_list().await?;
         Ok(listed(
             &request,
             "projects",
@@ -85,13 +85,13 @@ fn project_list_own(server: Arc<Server>, request: Request) -> Answer {
                 user.to_owned()
             }
         };
-        let assignments = server.identity.assignment_list().await?;
+        let assignments = server.identity()?.assignment_list().await?;
         let own = |project: &&ProjectRow| {
             assignments
                 .iter()
                 .any(|a| a.user_id == user && a.project_id == project.id)
         };
-        let projects = server.identity.project_list().await?;
+        let projects = server.identity()?.project_list().await?;
         Ok(listed(
             &request,
             "projects",
@@ -105,7 +105,7 @@ fn project_show(server: Arc<Server>, request: Request) -> Answer {
         if request.id(0) != request.caller.project_id {
             admin_only(&request.caller)?;
         }
-        let row = server.identity.project_get(request.id(0)).await?;
+        let row = server.identity()?.project_get(request.id(0)).await?;
         Ok(Reply::ok(json!({ "project": project_view(&row) })))
     })
 }
@@ -120,7 +120,7 @@ fn project_create(server: Arc<Server>, request: Request) -> Answer {
             description: text(&project, "description")?.unwrap_or_default(),
             enabled: truth(&project, "enabled")?.unwrap_or(true),
         };
-        let row = server.identity.project_create(row).await?;
+        let row = server.identity()?.project_create(row).await?;
         Ok(Reply::created(json!({ "project": project_view(&row) })))
     })
 }
@@ -129,11 +129,11 @@ fn project_update(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
         let project = object(&request, "project")?;
-        let mut row = server.identity.project_get(request.id(0)).await?;
+        let mut row = server.identity()?.project_get(request.id(0)).await?;
         row.name = text(&project, "name")?.unwrap_or(row.name);
         row.description = text(&project, "description")?.unwrap_or(row.description);
         row.enabled = truth(&project, "enabled")?.unwrap_or(row.enabled);
-        let row = server.identity.project_update(row).await?;
+        let row = server.identity()?.project_update(row).await?;
         Ok(Reply::ok(json!({ "project": project_view(&row) })))
     })
 }
@@ -141,7 +141,7 @@ fn project_update(server: Arc<Server>, request: Request) -> Answer {
 fn project_delete(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        server.identity.project_delete(request.id(0)).await?;
+        server.identity()?.project_delete(request.id(0)).await?;
         Ok(Reply::no_content())
     })
 }

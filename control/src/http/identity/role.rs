@@ -49,7 +49,7 @@ fn role_view(row: &RoleRow) -> Value {
 fn role_list(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        let roles = server.identity.role_list().await?;
+        let roles = server.identity()?.role_list().await?;
         Ok(listed(
             &request,
             "roles",
@@ -62,7 +62,7 @@ fn role_create(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
         let row = server
-            .identity
+            .identity()?
             .role_create(&name(&object(&request, "role")?)?)
             .await?;
         Ok(Reply::created(json!({ "role": role_view(&row) })))
@@ -72,7 +72,7 @@ fn role_create(server: Arc<Server>, request: Request) -> Answer {
 fn role_show(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        let roles = server.identity.role_list().await?;
+        let roles = server.identity()?.role_list().await?;
         let row = roles.iter().find(|role| role.id == request.id(0));
         let shown = request.id(0).chars().take(64).collect();
         let row = row.ok_or(IdentityError::NotFound("role", shown))?;
@@ -83,8 +83,8 @@ fn role_show(server: Arc<Server>, request: Request) -> Answer {
 fn role_list_of(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        let assignments = server.identity.assignment_list().await?;
-        let roles = server.identity.role_list().await?;
+        let assignments = server.identity()?.assignment_list().await?;
+        let roles = server.identity()?.role_list().await?;
         let (project, user) = (request.id(0), request.id(1));
         let has = |role: &&RoleRow| {
             assignments
@@ -111,7 +111,7 @@ fn assignment_create(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
         server
-            .identity
+            .identity()?
             .assignment_create(&assignment_of(&request))
             .await?;
         Ok(Reply::no_content())
@@ -122,7 +122,12 @@ fn assignment_check(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
         let wanted = assignment_of(&request);
-        if server.identity.assignment_list().await?.contains(&wanted) {
+        if server
+            .identity()?
+            .assignment_list()
+            .await?
+            .contains(&wanted)
+        {
             return Ok(Reply::no_content());
         }
         Err(
@@ -136,7 +141,7 @@ fn assignment_delete(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
         server
-            .identity
+            .identity()?
             .assignment_delete(&assignment_of(&request))
             .await?;
         Ok(Reply::no_content())
@@ -156,7 +161,7 @@ fn assignment_list(server: Arc<Server>, request: Request) -> Answer {
         let fits = |key: &str, value: &String| asked(key).is_none_or(|wanted| wanted == value);
         let named = asked("include_names").is_some();
         let mut views = Vec::new();
-        for a in server.identity.assignment_list().await? {
+        for a in server.identity()?.assignment_list().await? {
             if fits("user.id", &a.user_id)
                 && fits("scope.project.id", &a.project_id)
                 && fits("role.id", &a.role_id)
@@ -177,12 +182,12 @@ async fn assignment_view(server: &Server, a: &Assignment, named: bool) -> Result
     });
     if named {
         let domain = json!({ "id": DOMAIN_ID, "name": DOMAIN_NAME });
-        let roles = server.identity.role_list().await?;
+        let roles = server.identity()?.role_list().await?;
         let role = roles.into_iter().find(|role| role.id == a.role_id);
         view["role"]["name"] = role.map(|role| role.name).into();
-        view["user"]["name"] = server.identity.user_get(&a.user_id).await?.name.into();
+        view["user"]["name"] = server.identity()?.user_get(&a.user_id).await?.name.into();
         view["user"]["domain"] = domain.clone();
-        let project = server.identity.project_get(&a.project_id).await?;
+        let project = server.identity()?.project_get(&a.project_id).await?;
         view["scope"]["project"]["name"] = project.name.into();
         view["scope"]["project"]["domain"] = domain;
     }

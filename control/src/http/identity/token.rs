@@ -128,7 +128,7 @@ pub(super) fn token_create(server: Arc<Server>, request: Request) -> Answer {
             .ok_or_else(|| invalid("auth.identity is missing"))?;
         let (proof, method) = proof_of(identity)?;
         let scope = scope_of(auth.get("scope"))?;
-        let (view, secret) = server.identity.login(proof, scope).await?;
+        let (view, secret) = server.identity()?.login(proof, scope).await?;
         let body = token_view(&server, &server.origin(&request), &view, &[method]);
         Ok(Reply {
             subject_token: Some(secret),
@@ -155,7 +155,7 @@ fn subject(request: &Request) -> Result<String, HttpError> {
 pub(super) fn token_show(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let subject = subject(&request)?;
-        let view = server.identity.show(&subject).await?;
+        let view = server.identity()?.show(&subject).await?;
         let view =
             view.ok_or_else(|| IdentityError::NotFound("token", "X-Subject-Token".into()))?;
         let body = token_view(&server, &server.origin(&request), &view, &["password"]);
@@ -169,7 +169,7 @@ pub(super) fn token_show(server: Arc<Server>, request: Request) -> Answer {
 pub(super) fn token_check(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let subject = subject(&request)?;
-        match server.identity.show(&subject).await? {
+        match server.identity()?.show(&subject).await? {
             Some(_) => Ok(Reply {
                 status: StatusCode::OK,
                 ..Reply::default()
@@ -181,7 +181,7 @@ pub(super) fn token_check(server: Arc<Server>, request: Request) -> Answer {
 
 pub(super) fn token_delete(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
-        server.identity.revoke(&subject(&request)?).await?;
+        server.identity()?.revoke(&subject(&request)?).await?;
         Ok(Reply::no_content())
     })
 }

@@ -45,7 +45,7 @@ fn user_view(row: &UserRow) -> Value {
 fn user_list(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        let users = server.identity.user_list().await?;
+        let users = server.identity()?.user_list().await?;
         Ok(listed(
             &request,
             "users",
@@ -59,7 +59,7 @@ fn user_show(server: Arc<Server>, request: Request) -> Answer {
         if request.id(0) != request.caller.user_id {
             admin_only(&request.caller)?;
         }
-        let row = server.identity.user_get(request.id(0)).await?;
+        let row = server.identity()?.user_get(request.id(0)).await?;
         Ok(Reply::ok(json!({ "user": user_view(&row) })))
     })
 }
@@ -82,7 +82,7 @@ fn user_create(server: Arc<Server>, request: Request) -> Answer {
             default_project_id: text(&user, "default_project_id")?,
             enabled: truth(&user, "enabled")?.unwrap_or(true),
         };
-        let row = server.identity.user_create(new).await?;
+        let row = server.identity()?.user_create(new).await?;
         Ok(Reply::created(json!({ "user": user_view(&row) })))
     })
 }
@@ -97,7 +97,10 @@ fn user_update(server: Arc<Server>, request: Request) -> Answer {
             enabled: truth(&user, "enabled")?,
             default_project_id: text(&user, "default_project_id")?,
         };
-        let row = server.identity.user_update(request.id(0), change).await?;
+        let row = server
+            .identity()?
+            .user_update(request.id(0), change)
+            .await?;
         Ok(Reply::ok(json!({ "user": user_view(&row) })))
     })
 }
@@ -105,7 +108,7 @@ fn user_update(server: Arc<Server>, request: Request) -> Answer {
 fn user_delete(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         admin_only(&request.caller)?;
-        server.identity.user_delete(request.id(0)).await?;
+        server.identity()?.user_delete(request.id(0)).await?;
         Ok(Reply::no_content())
     })
 }
