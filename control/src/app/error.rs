@@ -40,6 +40,9 @@ pub enum Error {
         /// What it is.
         current: i64,
     },
+    /// What the server does not do.
+    #[error("{0}")]
+    NotImplemented(String),
     /// Try again later.
     #[error("The server is busy, try again later.")]
     Busy,

@@ -6,6 +6,7 @@ use super::network;
 use super::policy::Caller;
 use super::port::{self, FLOATING_IP, New};
 use super::port_attribute::FixedIpWanted;
+use super::qos_policy;
 use super::resource::{self, Resource, Write};
 use super::view::view;
 use crate::store::floating_ip::{FloatingIpRow, floating_ip_list_port};
@@ -48,6 +49,10 @@ impl Resource for FloatingIp {
             .put()
             .nullable()
             .sort(),
+        Attribute::new("qos_policy_id", Kind::Uuid)
+            .post(Default::Null)
+            .put()
+            .nullable(),
         Attribute::new("router_id", Kind::Uuid).sort(),
         Attribute::new("status", Kind::Text(16)).sort(),
     ];
@@ -67,8 +72,13 @@ impl Resource for FloatingIp {
             "router_id" => row.router_id,
             "port_id" => row.port_id,
             "fixed_ip_address" => row.fixed_ip_address,
+            "qos_policy_id" => row.qos_policy_id,
             "status" => if row.port_id.is_some() { "ACTIVE" } else { "DOWN" },
         }
+    }
+
+    fn unenforced(view: &Attributes) -> Vec<&'static str> {
+        qos_policy::unenforced(view)
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<FloatingIpRow> {
@@ -96,6 +106,8 @@ impl Resource for FloatingIp {
             floating_port_id: holder.row.id,
             ..FloatingIpRow::default()
         };
+        let wanted = given.text_opt("qos_policy_id");
+        row.qos_policy_id = qos_policy::change(write, None, wanted).await?;
         let port = given.text_opt("port_id");
         let fixed = given.text_opt("fixed_ip_address");
         lead(write, &mut row, port, fixed).await?;
@@ -110,6 +122,9 @@ impl Resource for FloatingIp {
     ) -> Result<FloatingIpRow> {
         if let Some(description) = given.text_opt("description") {
             row.description = description;
+        }
+        if let Some(wanted) = given.text_or_null("qos_policy_id") {
+            row.qos_policy_id = qos_policy::change(write, row.qos_policy_id, wanted).await?;
         }
         let fixed = given.text_opt("fixed_ip_address");
         if let Some(port) = given.text_or_null("port_id") {

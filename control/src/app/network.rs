@@ -6,7 +6,7 @@ use super::policy::Caller;
 use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
 use super::resource::{Resource, Write};
 use super::view::view;
-use super::{port, security_group, subnet};
+use super::{port, qos_policy, security_group, subnet};
 use crate::store::network::{self as store, NetworkRow, SegmentRow};
 use crate::store::port::port_list_network;
 use crate::store::subnet::subnet_list_network;
@@ -76,6 +76,10 @@ impl Resource for Network {
         Attribute::new("port_security_enabled", Kind::Bool)
             .post(Default::Bool(true))
             .put(),
+        Attribute::new("qos_policy_id", Kind::Uuid)
+            .post(Default::Null)
+            .put()
+            .nullable(),
         Attribute::new("provider:network_type", Kind::Text(32))
             .post(Default::Unset)
             .put()
@@ -133,11 +137,16 @@ impl Resource for Network {
             "is_default" => row.is_default,
             "mtu" => row.mtu,
             "port_security_enabled" => row.port_security_enabled,
+            "qos_policy_id" => row.qos_policy_id,
             "subnets" => item.subnets,
             "provider:network_type" => segment.map(|s| &s.network_type),
             "provider:physical_network" => segment.and_then(|s| s.physical_network.as_ref()),
             "provider:segmentation_id" => segment.and_then(|s| s.segmentation_id),
         }
+    }
+
+    fn unenforced(view: &Attributes) -> Vec<&'static str> {
+        qos_policy::unenforced(view)
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
@@ -158,6 +167,10 @@ impl Resource for Network {
             port_security_enabled: given.truth("port_security_enabled").unwrap_or(true),
             availability_zone_hints: JsonText(Vec::new()),
             ..NetworkRow::default()
+        };
+        row.qos_policy_id = match given.text_opt("qos_policy_id") {
+            None => qos_policy::default_of(write, &row.project_id).await?,
+            wanted => qos_policy::change(write, None, wanted).await?,
         };
         security_group::default_ensure(write, &row.project_id).await?;
         rows::insert(&mut write.tx, &mut row).await?;
@@ -192,6 +205,9 @@ impl Resource for Network {
             .unwrap_or(row.port_security_enabled);
         if let (Some(mtu), Some(segment)) = (given.int("mtu"), segments.first()) {
             row.mtu = mtu_wanted(write, network_type_of(&segment.network_type)?, mtu)?;
+        }
+        if let Some(wanted) = given.text_or_null("qos_policy_id") {
+            row.qos_policy_id = qos_policy::change(write, row.qos_policy_id, wanted).await?;
         }
         update_sharing(write, &mut row, &mut given).await?;
         rows::update(&mut write.tx, &mut row).await?;

@@ -6,7 +6,9 @@ use super::policy::Caller;
 use super::port_attribute::{FixedIpWanted, address_pairs, dhcp_opts, fixed_ips, host, profile};
 use super::resource::{Resource, Write};
 use super::view::view;
-use super::{floating_ip, network, port_address, security_group, subnet};
+use super::{
+    floating_ip, network, port_address, qos_policy, resource_request, security_group, subnet,
+};
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, AddressPair, DhcpOpt, Port as Item, PortRow};
 use crate::store::{self as rows, Conn, JsonText};
@@ -103,6 +105,12 @@ impl Resource for Port {
             .post(Default::Unset)
             .put()
             .nullable(),
+        Attribute::new("qos_policy_id", Kind::Uuid)
+            .post(Default::Null)
+            .put()
+            .nullable(),
+        Attribute::new("qos_network_policy_id", Kind::Uuid),
+        Attribute::new("resource_request", Kind::Text(0)),
         Attribute::new("binding:vif_type", Kind::Text(64)),
         Attribute::new("binding:vif_details", Kind::Text(64)),
         Attribute::new("status", Kind::Text(16)).sort(),
@@ -140,9 +148,16 @@ impl Resource for Port {
             "binding:host_id" => row.binding_host_id,
             "binding:vnic_type" => row.binding_vnic_type,
             "binding:profile" => row.binding_profile.0,
+            "qos_policy_id" => row.qos_policy_id,
+            "qos_network_policy_id" => item.qos_network_policy_id,
+            "resource_request" => resource_request::view(item),
             "binding:vif_type" => if bound { "tap" } else { "unbound" },
             "binding:vif_details" => if bound { json!({ "port_filter": true }) } else { json!({}) },
         }
+    }
+
+    fn unenforced(view: &Attributes) -> Vec<&'static str> {
+        qos_policy::unenforced(view)
     }
 
     async fn target(
@@ -180,6 +195,7 @@ impl Resource for Port {
             security_groups: given.remove("security_groups").map(strings),
             allowed_address_pairs: given.remove("allowed_address_pairs").unwrap_or_default(),
             extra_dhcp_opts: opts_of(given.remove("extra_dhcp_opts"), Vec::new()),
+            qos_policy_id: given.text_opt("qos_policy_id"),
         };
         create(write, &network, new).await
     }
@@ -209,6 +225,11 @@ impl Resource for Port {
             floating_ip::addresses_gone(write, &item).await?;
         }
         update_security(write, &mut item, &mut given).await?;
+        if let Some(wanted) = given.text_or_null("qos_policy_id") {
+            let before = item.row.qos_policy_id.take();
+            item.row.qos_policy_id = qos_policy::change(write, before, wanted).await?;
+            store::qos_complete(write.conn(), std::slice::from_mut(&mut item)).await?;
+        }
         rows::update(&mut write.tx, &mut item.row).await?;
         Ok(item)
     }
@@ -262,6 +283,7 @@ pub(super) struct New {
     pub(super) security_groups: Option<Vec<String>>,
     pub(super) allowed_address_pairs: Value,
     pub(super) extra_dhcp_opts: Vec<DhcpOpt>,
+    pub(super) qos_policy_id: Option<String>,
 }
 
 /// Makes a port.
@@ -294,6 +316,7 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
         device_id: new.device_id,
         device_owner: new.device_owner,
         project_id: new.project_id,
+        qos_policy_id: qos_policy::change(write, None, new.qos_policy_id).await?,
         mac_address,
         ..PortRow::default()
     };
@@ -320,6 +343,7 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
     }
     port_address::assign(write, &mut item, new.fixed_ips.as_deref()).await?;
     set_groups(write, &mut item, groups).await?;
+    store::qos_complete(write.conn(), std::slice::from_mut(&mut item)).await?;
     Ok(item)
 }
 

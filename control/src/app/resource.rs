@@ -58,6 +58,9 @@ pub trait Resource: Send + Sync + 'static {
     const RBAC: Option<&'static str> = None;
     /// The attribute that names its parent, for what lives under another resource's path.
     const PARENT: Option<&'static str> = None;
+    /// What distinguishes its rows where several kinds share a table: the filter's attribute and its value. Rows of
+    /// other kinds are for [`Resource::complete`] to leave out.
+    const KIND: Option<(&'static str, &'static str)> = None;
 
     /// The item's own row.
     fn row(item: &Self::Item) -> &Self::Row;
@@ -481,6 +484,12 @@ pub async fn list<R: Resource>(
         asked.list.filters.push(Filter {
             attribute: name.to_owned(),
             values: vec![crate::store::Value::Text(id.to_owned())],
+        });
+    }
+    if let Some((attribute, value)) = R::KIND {
+        asked.list.filters.push(Filter {
+            attribute: attribute.to_owned(),
+            values: vec![crate::store::Value::Text(value.to_owned())],
         });
     }
     if let Some(marker) = &asked.list.marker

@@ -7,7 +7,7 @@ use super::port::{self, New, ROUTER_GATEWAY};
 use super::port_attribute::{FixedIpWanted, fixed_ips};
 use super::resource::Write;
 use super::router::Item;
-use super::{port_address, subnet};
+use super::{port_address, qos_policy, subnet};
 use crate::store::floating_ip::floating_ip_list_router;
 use crate::store::subnet::subnet_list_network;
 use crate::store::{self as rows};
@@ -26,6 +26,18 @@ pub(super) struct Gateway {
     /// Its addresses; none for one a family.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_fixed_ips: Option<Vec<FixedIpWanted>>,
+    /// Its QoS policy: the inner level says which; none for as it is.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
+    pub qos_policy_id: Option<Option<String>>,
+}
+
+/// What is there was given, null too.
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// Reads `external_gateway_info`; an empty object takes the gateway away.
@@ -43,9 +55,6 @@ pub(super) fn read(value: &Value) -> Result<Value, String> {
         ],
     )?;
     let given = |key: &str| object.get(key).filter(|value| !value.is_null());
-    if given("qos_policy_id").is_some() {
-        return Err("qos_policy_id is not supported".to_owned());
-    }
     if !object.is_empty() && given("network_id").is_none() {
         return Err("network_id is missing".to_owned());
     }
@@ -55,6 +64,13 @@ pub(super) fn read(value: &Value) -> Result<Value, String> {
     }
     if let Some(snat) = given("enable_snat") {
         read.insert("enable_snat".to_owned(), bool_of(snat)?.into());
+    }
+    if let Some(policy) = object.get("qos_policy_id") {
+        let id = match policy {
+            Value::Null => Value::Null,
+            id => uuid_of(id)?.into(),
+        };
+        read.insert("qos_policy_id".to_owned(), id);
     }
     if let Some(ips) = given("external_fixed_ips") {
         read.insert("external_fixed_ips".to_owned(), fixed_ips(ips)?);
@@ -76,6 +92,7 @@ pub(super) fn view(item: &Item) -> Value {
         "network_id": gateway.row.network_id,
         "enable_snat": item.row.enable_snat,
         "external_fixed_ips": ips,
+        "qos_policy_id": item.row.gateway_qos_policy_id,
     })
 }
 
@@ -90,6 +107,11 @@ pub(super) async fn set(write: &mut Write<'_>, item: &mut Item, wanted: Gateway)
         ));
     }
     item.row.enable_snat = wanted.enable_snat.unwrap_or(item.row.enable_snat);
+    let policy = item.row.gateway_qos_policy_id.clone();
+    let policy = match wanted.qos_policy_id {
+        Some(wanted) => qos_policy::change(write, policy, wanted).await?,
+        None => policy,
+    };
     let ips = wanted.external_fixed_ips.filter(|ips| !ips.is_empty());
     if let Some(gateway) = item
         .gateway
@@ -100,10 +122,12 @@ pub(super) async fn set(write: &mut Write<'_>, item: &mut Item, wanted: Gateway)
             port_address::assign(write, gateway, Some(&ips)).await?;
             rows::update(&mut write.tx, &mut gateway.row).await?;
         }
+        item.row.gateway_qos_policy_id = policy;
         return Ok(());
     }
     check_overlap(write, item, &network_id).await?;
     clear(write, item).await?;
+    item.row.gateway_qos_policy_id = policy;
     let new = New {
         // The port belongs to no project, so that it is neither seen nor counted there (as in Neutron).
         admin_state_up: true,
@@ -168,6 +192,7 @@ pub(super) async fn clear(write: &mut Write<'_>, item: &mut Item) -> Result<()> 
         ));
     }
     item.row.gateway_port_id = None;
+    item.row.gateway_qos_policy_id = None;
     // The row refers to the port: it lets go first.
     let revision_number = item.row.revision_number;
     rows::update(&mut write.tx, &mut item.row).await?;

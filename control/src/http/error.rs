@@ -93,6 +93,7 @@ fn neutron_status(error: &Error) -> (StatusCode, &'static str) {
             StatusCode::PRECONDITION_FAILED,
             "RevisionNumberConstraintFailed",
         ),
+        Error::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "HTTPNotImplemented"),
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Internal(source) => {
             log(source);

@@ -6,6 +6,7 @@
 mod error;
 mod identity;
 pub mod openapi;
+mod qos_rule_type;
 mod quota;
 mod request;
 mod resource;
@@ -17,6 +18,11 @@ use crate::app::floating_ip::FloatingIp;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::port::Port;
+use crate::app::qos_policy::QosPolicy;
+use crate::app::qos_rule::{
+    BandwidthLimit, DscpMarking, MinimumBandwidth, MinimumPacketRate, PacketRateLimit, QosRule,
+    QosRuleAlias,
+};
 use crate::app::resource::{Resource, Shape};
 use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
@@ -166,6 +172,31 @@ macro_rules! crud {
     };
 }
 
+/// The three operations on what is already there, by its collection's path.
+macro_rules! one {
+    ($routes:ident, $collection:literal, $resource:ty) => {
+        let one = concat!("/v2.0/", $collection, "/{id}");
+        $routes.extend([
+            route(Method::GET, one, Access::Token, resource::show::<$resource>)
+                .of::<$resource>(Operation::Show),
+            route(
+                Method::PUT,
+                one,
+                Access::Token,
+                resource::update::<$resource>,
+            )
+            .of::<$resource>(Operation::Update),
+            route(
+                Method::DELETE,
+                one,
+                Access::Token,
+                resource::delete::<$resource>,
+            )
+            .of::<$resource>(Operation::Delete),
+        ]);
+    };
+}
+
 /// The operations on a resource's tags.
 macro_rules! tags {
     ($routes:ident, $collection:literal, $resource:ty) => {
@@ -227,12 +258,60 @@ pub fn routes() -> Vec<Route> {
     crud!(routes, "floatingips", FloatingIp);
     crud!(routes, "security-groups", SecurityGroup);
     crud!(routes, "security-group-rules", SecurityGroupRule);
+    crud!(routes, "qos/policies", QosPolicy);
+    crud!(
+        routes,
+        "qos/policies/{parent}/bandwidth_limit_rules",
+        QosRule<BandwidthLimit>
+    );
+    crud!(
+        routes,
+        "qos/policies/{parent}/packet_rate_limit_rules",
+        QosRule<PacketRateLimit>
+    );
+    crud!(
+        routes,
+        "qos/policies/{parent}/dscp_marking_rules",
+        QosRule<DscpMarking>
+    );
+    crud!(
+        routes,
+        "qos/policies/{parent}/minimum_bandwidth_rules",
+        QosRule<MinimumBandwidth>
+    );
+    crud!(
+        routes,
+        "qos/policies/{parent}/minimum_packet_rate_rules",
+        QosRule<MinimumPacketRate>
+    );
+    one!(
+        routes,
+        "qos/alias_bandwidth_limit_rules",
+        QosRuleAlias<BandwidthLimit>
+    );
+    one!(
+        routes,
+        "qos/alias_dscp_marking_rules",
+        QosRuleAlias<DscpMarking>
+    );
+    one!(
+        routes,
+        "qos/alias_minimum_bandwidth_rules",
+        QosRuleAlias<MinimumBandwidth>
+    );
+    one!(
+        routes,
+        "qos/alias_minimum_packet_rate_rules",
+        QosRuleAlias<MinimumPacketRate>
+    );
     tags!(routes, "networks", Network);
     tags!(routes, "subnets", Subnet);
     tags!(routes, "ports", Port);
     tags!(routes, "routers", RouterResource);
     tags!(routes, "floatingips", FloatingIp);
     tags!(routes, "security-groups", SecurityGroup);
+    tags!(routes, "policies", QosPolicy);
+    tags!(routes, "qos/policies", QosPolicy);
     routes.extend([
         route(
             Method::PUT,
@@ -245,6 +324,18 @@ pub fn routes() -> Vec<Route> {
             "/v2.0/routers/{id}/remove_router_interface",
             Token,
             router::remove_interface,
+        ),
+        route(
+            Method::GET,
+            "/v2.0/qos/rule-types",
+            Token,
+            qos_rule_type::list,
+        ),
+        route(
+            Method::GET,
+            "/v2.0/qos/rule-types/{type}",
+            Token,
+            qos_rule_type::show,
         ),
         route(Method::GET, "/v2.0/quotas", Token, quota::list),
         route(Method::GET, "/v2.0/quotas/{project}", Token, quota::show),

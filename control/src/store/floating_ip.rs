@@ -25,6 +25,8 @@ row! {
         dns_name: String,
         /// Its domain in DNS.
         dns_domain: String,
+        /// Its QoS policy.
+        qos_policy_id: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),

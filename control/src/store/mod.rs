@@ -18,6 +18,7 @@ mod json_text;
 pub mod list;
 pub mod network;
 pub mod port;
+pub mod qos_policy;
 pub mod quota;
 pub mod rbac_policy;
 pub mod router;

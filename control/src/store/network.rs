@@ -26,6 +26,8 @@ row! {
         dns_domain: String,
         /// Names of availability zones.
         availability_zone_hints: JsonText<Vec<String>>,
+        /// The QoS policy of its guests' ports that have none of their own.
+        qos_policy_id: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),

@@ -2,12 +2,14 @@
 
 use super::fixed_ip::by_parents;
 use super::list::Column;
+use super::network::segment_list;
+use super::qos_policy::{QosRuleRow, rule_list_policies};
 use super::row::{self, row};
 use super::sql;
 use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 pub use super::fixed_ip::{
     FixedIpRow, fixed_ip_delete_port, fixed_ip_insert, fixed_ip_list, fixed_ip_owner, ip_key,
@@ -69,6 +71,8 @@ row! {
         binding_vnic_type: String,
         /// As Nova gave it.
         binding_profile: JsonText<Map<String, Json>>,
+        /// Its own QoS policy.
+        qos_policy_id: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -106,6 +110,19 @@ pub struct Port {
     pub fixed_ips: Vec<FixedIpRow>,
     /// Ids, in ascending order.
     pub security_groups: Vec<String>,
+    /// The network's QoS policy: it holds for a port without one of its own.
+    pub qos_network_policy_id: Option<String>,
+    /// What the scheduler must find room for.
+    pub guarantees: Guarantees,
+}
+
+/// What the QoS policy of a port promises.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guarantees {
+    /// The policy's rules, by id; those without a promise too.
+    pub rules: Vec<QosRuleRow>,
+    /// The physical network of the port's network; none if it is tunnelled.
+    pub physical_network: Option<String>,
 }
 
 /// Reads what hangs on some ports.
@@ -129,14 +146,71 @@ pub async fn complete(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> 
     for (port, group) in bindings {
         groups.entry(port).or_default().push(group);
     }
-    Ok(rows
+    let mut ports: Vec<Port> = rows
         .into_iter()
         .map(|row| Port {
             fixed_ips: fixed_ips.remove(&row.id).unwrap_or_default(),
             security_groups: groups.remove(&row.id).unwrap_or_default(),
             row,
+            ..Port::default()
         })
-        .collect())
+        .collect();
+    qos_complete(conn, &mut ports).await?;
+    Ok(ports)
+}
+
+/// Reads what QoS policies mean for some ports.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn qos_complete(conn: &mut Conn, ports: &mut [Port]) -> Result<()> {
+    let distinct: BTreeSet<String> = ports.iter().map(|p| p.row.network_id.clone()).collect();
+    let networks: Vec<&str> = distinct.iter().map(String::as_str).collect();
+    let of_networks: Vec<(String, String)> = by_parents(
+        conn,
+        "SELECT id, qos_policy_id FROM networks WHERE qos_policy_id IS NOT NULL AND id IN",
+        "",
+        &networks,
+    )
+    .await?;
+    let of_networks: HashMap<String, String> = of_networks.into_iter().collect();
+    for port in &mut *ports {
+        port.qos_network_policy_id = of_networks.get(&port.row.network_id).cloned();
+    }
+    let distinct: BTreeSet<&str> = ports.iter().filter_map(Port::qos_policy).collect();
+    let policies: Vec<&str> = distinct.into_iter().collect();
+    if policies.is_empty() {
+        return Ok(());
+    }
+    let mut rules: HashMap<String, Vec<QosRuleRow>> = HashMap::new();
+    for rule in rule_list_policies(conn, &policies).await? {
+        rules.entry(rule.policy_id.clone()).or_default().push(rule);
+    }
+    let mut physical: HashMap<String, Option<String>> = HashMap::new();
+    for segment in segment_list(conn, &networks).await?.into_iter().rev() {
+        // The first segment comes last, and stays.
+        physical.insert(segment.network_id, segment.physical_network);
+    }
+    for port in ports {
+        let policy = port.qos_policy();
+        port.guarantees = Guarantees {
+            rules: policy
+                .and_then(|id| rules.get(id))
+                .cloned()
+                .unwrap_or_default(),
+            physical_network: physical.get(&port.row.network_id).cloned().flatten(),
+        };
+    }
+    Ok(())
+}
+
+impl Port {
+    /// The QoS policy that holds for it.
+    #[must_use]
+    pub fn qos_policy(&self) -> Option<&str> {
+        let own = self.row.qos_policy_id.as_deref();
+        own.or(self.qos_network_policy_id.as_deref())
+    }
 }
 
 /// Reads a port.

@@ -28,6 +28,8 @@ row! {
         routes: JsonText<Vec<Route>>,
         /// Names of availability zones.
         availability_zone_hints: JsonText<Vec<String>>,
+        /// The QoS policy of its gateway.
+        gateway_qos_policy_id: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),

@@ -24,6 +24,10 @@ pub enum Resource {
     SecurityGroupRule,
     /// `rbac_policies`
     RbacPolicy,
+    /// `qos_policies`
+    QosPolicy,
+    /// `qos_rules`
+    QosRule,
 }
 
 impl Resource {
@@ -39,6 +43,8 @@ impl Resource {
             Self::SecurityGroup => "security_group",
             Self::SecurityGroupRule => "security_group_rule",
             Self::RbacPolicy => "rbac_policy",
+            Self::QosPolicy => "qos_policy",
+            Self::QosRule => "qos_rule",
         }
     }
 }
