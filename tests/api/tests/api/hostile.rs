@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
-use weft_control::http::routes;
+use weft_control::http::{Operation, Route, routes};
 use weft_tests_api::{Api, Session, text};
 
 /// Bodies for one route.
@@ -63,80 +63,16 @@ fn key() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-/// The attributes that a resource's bodies may have, and one that they may not.
-fn attributes(name: &str, ids: &Map<String, Value>) -> Vec<(String, Value)> {
-    let own: &[&str] = match name {
-        "network" => &[
-            "name",
-            "shared",
-            "router:external",
-            "mtu",
-            "provider:network_type",
-            "provider:physical_network",
-            "provider:segmentation_id",
-            "description",
-            "project_id",
-        ],
-        "subnet" => &[
-            "network_id",
-            "ip_version",
-            "cidr",
-            "gateway_ip",
-            "allocation_pools",
-            "dns_nameservers",
-            "host_routes",
-            "enable_dhcp",
-            "ipv6_ra_mode",
-            "ipv6_address_mode",
-            "subnetpool_id",
-        ],
-        "port" => &[
-            "network_id",
-            "fixed_ips",
-            "mac_address",
-            "security_groups",
-            "allowed_address_pairs",
-            "extra_dhcp_opts",
-            "binding:host_id",
-            "binding:profile",
-            "binding:vnic_type",
-            "device_id",
-            "device_owner",
-            "port_security_enabled",
-            "admin_state_up",
-        ],
-        "router" => &[
-            "name",
-            "external_gateway_info",
-            "routes",
-            "distributed",
-            "ha",
-            "tenant_id",
-        ],
-        "floatingip" => &[
-            "floating_network_id",
-            "floating_ip_address",
-            "subnet_id",
-            "port_id",
-            "fixed_ip_address",
-        ],
-        "security_group" => &["name", "stateful", "description"],
-        "quota" => &["network", "port", "check_limit"],
-        "auth" => &["identity", "scope"],
-        "project" | "user" | "role" => &["name", "description", "enabled", "password"],
-        _ => &[
-            "security_group_id",
-            "direction",
-            "ethertype",
-            "protocol",
-            "port_range_min",
-            "port_range_max",
-            "remote_ip_prefix",
-            "remote_group_id",
-        ],
+/// The attributes that a route's bodies may have, and one that they may not.
+fn attributes(route: &Route, name: &str, ids: &Map<String, Value>) -> Vec<(String, Value)> {
+    let own: Vec<&str> = match (&route.shape, name) {
+        (Some((_, shape)), _) => shape.attributes.iter().map(|a| a.name).collect(),
+        (None, "quota") => vec!["network", "port", "check_limit"],
+        (None, "auth") => vec!["identity", "scope"],
+        (None, _) => vec!["name", "description", "enabled", "password", "tags"],
     };
     own.iter()
-        .chain(&["nonsense"])
+        .chain(&["project_id", "description", "nonsense"])
         .map(|name| {
             (
                 (*name).to_owned(),
@@ -163,7 +99,19 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
             json!({ "floating_network_id": external["id"] }),
         )
         .await;
+    let policies = "/v2.0/qos/policies";
+    let policy = admin.post(policies, &json!({ "policy": {} })).await;
+    let policy = policy.expect(201)["policy"].clone();
+    let rules = format!("{policies}/{}/bandwidth_limit_rules", text(&policy["id"]));
+    let limit = json!({ "bandwidth_limit_rule": { "max_kbps": 1 } });
+    let limit = admin.post(&rules, &limit).await.expect(201)["bandwidth_limit_rule"].clone();
     let references = json!({
+        "qos_policy_id": policy["id"],
+        "max_kbps": 100,
+        "max_kpps": 100,
+        "min_kbps": 10,
+        "min_kpps": 10,
+        "dscp_mark": 8,
         "network_id": network["id"],
         "floating_network_id": external["id"],
         "security_group_id": group["id"],
@@ -183,16 +131,24 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "floatingip": fip["id"],
         "security_group": group["id"],
         "security_group_rule": rule["id"],
+        "policy": policy["id"],
+        "bandwidth_limit_rule": limit["id"],
+        "alias_bandwidth_limit_rule": limit["id"],
     });
     let object = |value: Value| value.as_object().expect("an object").clone();
     (object(references), object(targets))
 }
 
-fn body(runner: &mut TestRunner, name: &str, references: &Map<String, Value>) -> Value {
+fn body(
+    runner: &mut TestRunner,
+    route: &Route,
+    name: &str,
+    references: &Map<String, Value>,
+) -> Value {
     let mut draw = |n: u32| (0..n).new_tree(runner).expect("a number").current();
     let mut object = Map::new();
     let mut wild = Vec::new();
-    for (attribute, good) in attributes(name, references) {
+    for (attribute, good) in attributes(route, name, references) {
         match draw(12) {
             0 => wild.push(attribute),
             1..=8 if !good.is_null() => {
@@ -228,15 +184,25 @@ async fn no_body_makes_the_server_fail() {
         .filter(|r| matches!(r.method.as_str(), "POST" | "PUT" | "PATCH"))
     {
         let words = route.path.split('/').filter(|word| !word.starts_with('{'));
-        let name = match words.clone().next_back().unwrap_or_default() {
-            "tokens" => "auth".to_owned(),
-            "add_router_interface" | "remove_router_interface" => "router".to_owned(),
-            collection => collection.trim_end_matches('s').replace('-', "_"),
+        let singular = |word: &str| match word.strip_suffix("ies") {
+            Some(stem) => format!("{stem}y"),
+            None => word.trim_end_matches('s').replace('-', "_"),
         };
-        let id = targets.get(&name).map_or_else(|| "x".to_owned(), text);
-        let path = route.path.replace("{id}", &id).replace(['{', '}'], "");
+        let name = match (&route.shape, words.clone().next_back().unwrap_or_default()) {
+            (Some((_, shape)), _) => shape.name.to_owned(),
+            (None, "tokens") => "auth".to_owned(),
+            (None, "add_router_interface" | "remove_router_interface") => "router".to_owned(),
+            (None, collection) => singular(collection),
+        };
+        let id_of = |name: &str| targets.get(name).map_or_else(|| "x".to_owned(), text);
+        let parent = route.path.split("/{parent}").next().unwrap_or_default();
+        let parent = singular(parent.rsplit('/').next().unwrap_or_default());
+        let path = route.path.replace("{id}", &id_of(&name));
+        let path = path
+            .replace("{parent}", &id_of(&parent))
+            .replace(['{', '}'], "");
         for _ in 0..CASES {
-            let body = body(&mut runner, &name, &references);
+            let body = body(&mut runner, &route, &name, &references);
             let answer = admin
                 .send(route.method.as_str(), &path, body.to_string().into_bytes())
                 .await;
@@ -291,26 +257,20 @@ async fn no_query_makes_the_server_fail() {
         "2026-13-99",
         "%ff",
     ];
-    for collection in [
-        "networks",
-        "subnets",
-        "ports",
-        "routers",
-        "floatingips",
-        "security-groups",
-        "security-group-rules",
-    ] {
+    for route in routes() {
+        // Those under another's path are found empty, or not at all.
+        let (Some((Operation::List, _)), collection) = (route.shape, route.path) else {
+            continue;
+        };
+        let collection = collection.replace(['{', '}'], "");
         for name in names {
             for value in values {
-                let path = format!("/v2.0/{collection}?{name}={value}&limit=2");
+                let path = format!("{collection}?{name}={value}&limit=2");
                 let answer = admin.get(&path).await;
                 assert!(answer.status < 500, "{path}: {}", answer.body);
             }
         }
-        assert_eq!(
-            admin.get(&format!("/v2.0/{collection}/%00")).await.status,
-            404
-        );
+        assert_eq!(admin.get(&format!("{collection}/%00")).await.status, 404);
     }
 }
 

@@ -8,6 +8,7 @@ mod identity;
 mod list;
 mod network;
 mod port;
+mod qos;
 mod quota;
 mod router;
 mod security_group;
