@@ -10,6 +10,7 @@ pub mod feed;
 pub mod http;
 pub mod identity;
 pub mod ipam;
+pub mod prefix;
 pub mod realize;
 mod remote;
 mod serve;

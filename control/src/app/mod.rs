@@ -3,6 +3,7 @@
 //!
 //! It knows neither HTTP (statuses are `http::error`'s) nor SQL (that is `store`'s).
 
+pub mod address_scope;
 pub mod attribute;
 pub mod config;
 pub mod error;
@@ -26,12 +27,18 @@ mod router_gateway;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod subnet;
+mod subnet_attribute;
+mod subnet_check;
+pub mod subnetpool;
+mod subnetpool_allocation;
 pub mod tag;
 pub mod view;
 
 use crate::store::Store;
+use attribute::Attributes;
 use config::NetworkConfig;
-use policy::Policy;
+use error::{Error, Result};
+use policy::{Caller, Policy};
 
 /// What every operation needs.
 pub struct App {
@@ -41,4 +48,18 @@ pub struct App {
     pub policy: Policy,
     /// What the operator set.
     pub config: NetworkConfig,
+}
+
+impl App {
+    /// Refuses unless a rule lets the caller do it to this target.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn permit(&self, rule: &str, caller: &Caller, target: &Attributes) -> Result<()> {
+        if self.policy.allows(rule, caller, target) {
+            Ok(())
+        } else {
+            Err(Error::Forbidden(format!("rule:{rule}")))
+        }
+    }
 }

@@ -5,11 +5,13 @@ use super::error::{Error, Result, quote};
 use super::policy::Caller;
 use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
 use super::resource::{Resource, Write};
+use super::subnet_check::check_mtu;
 use super::view::view;
 use super::{port, qos_policy, security_group, subnet};
 use crate::store::network::{self as store, NetworkRow, SegmentRow};
 use crate::store::port::port_list_network;
 use crate::store::subnet::subnet_list_network;
+use crate::store::subnetpool::address_scopes_of;
 use crate::store::{self as rows, Conn, JsonText};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -28,6 +30,10 @@ pub struct Item {
     pub segments: Vec<SegmentRow>,
     /// Ids of its subnets.
     pub subnets: Vec<String>,
+    /// The address scope of its IPv4 subnets.
+    pub ipv4_address_scope: Option<String>,
+    /// The address scope of its IPv6 subnets.
+    pub ipv6_address_scope: Option<String>,
 }
 
 /// An attribute of the provider extension that may be unset; null means not given.
@@ -97,6 +103,8 @@ impl Resource for Network {
             .filter(),
         Attribute::new("status", Kind::Text(16)).sort(),
         Attribute::new("subnets", Kind::UuidList),
+        Attribute::new("ipv4_address_scope", Kind::Uuid),
+        Attribute::new("ipv6_address_scope", Kind::Uuid),
     ];
 
     fn row(item: &Item) -> &NetworkRow {
@@ -116,11 +124,19 @@ impl Resource for Network {
         for (network, subnet) in store::subnet_ids(conn, &ids).await? {
             subnets.entry(network).or_default().push(subnet);
         }
+        let mut scopes: HashMap<(String, i64), String> = HashMap::new();
+        for (network, ip_version, scope) in address_scopes_of(conn, &ids).await? {
+            if let Some(scope) = scope {
+                scopes.insert((network, ip_version), scope);
+            }
+        }
         Ok(networks
             .into_iter()
             .map(|row| Item {
                 segments: segments.remove(&row.id).unwrap_or_default(),
                 subnets: subnets.remove(&row.id).unwrap_or_default(),
+                ipv4_address_scope: scopes.remove(&(row.id.clone(), 4)),
+                ipv6_address_scope: scopes.remove(&(row.id.clone(), 6)),
                 row,
             })
             .collect())
@@ -139,6 +155,8 @@ impl Resource for Network {
             "port_security_enabled" => row.port_security_enabled,
             "qos_policy_id" => row.qos_policy_id,
             "subnets" => item.subnets,
+            "ipv4_address_scope" => item.ipv4_address_scope,
+            "ipv6_address_scope" => item.ipv6_address_scope,
             "provider:network_type" => segment.map(|s| &s.network_type),
             "provider:physical_network" => segment.and_then(|s| s.physical_network.as_ref()),
             "provider:segmentation_id" => segment.and_then(|s| s.segmentation_id),
@@ -182,16 +200,14 @@ impl Resource for Network {
             row,
             segments: vec![segment],
             subnets: Vec::new(),
+            ipv4_address_scope: None,
+            ipv6_address_scope: None,
         })
     }
 
-    async fn update(write: &mut Write<'_>, item: Item, mut given: Attributes) -> Result<Item> {
-        let Item {
-            mut row,
-            segments,
-            subnets,
-        } = item;
-        provider_unchanged(&segments, &given)?;
+    async fn update(write: &mut Write<'_>, mut item: Item, mut given: Attributes) -> Result<Item> {
+        provider_unchanged(&item.segments, &given)?;
+        let row = &mut item.row;
         if let Some(name) = given.text_opt("name") {
             row.name = name;
         }
@@ -203,19 +219,18 @@ impl Resource for Network {
         row.port_security_enabled = given
             .truth("port_security_enabled")
             .unwrap_or(row.port_security_enabled);
-        if let (Some(mtu), Some(segment)) = (given.int("mtu"), segments.first()) {
+        if let (Some(mtu), Some(segment)) = (given.int("mtu"), item.segments.first()) {
             row.mtu = mtu_wanted(write, network_type_of(&segment.network_type)?, mtu)?;
+            for subnet in subnet_list_network(write.conn(), &row.id).await? {
+                check_mtu(row, subnet.ip_version, row.mtu)?;
+            }
         }
         if let Some(wanted) = given.text_or_null("qos_policy_id") {
-            row.qos_policy_id = qos_policy::change(write, row.qos_policy_id, wanted).await?;
+            row.qos_policy_id = qos_policy::change(write, row.qos_policy_id.take(), wanted).await?;
         }
-        update_sharing(write, &mut row, &mut given).await?;
-        rows::update(&mut write.tx, &mut row).await?;
-        Ok(Item {
-            row,
-            segments,
-            subnets,
-        })
+        update_sharing(write, row, &mut given).await?;
+        rows::update(&mut write.tx, row).await?;
+        Ok(item)
     }
 
     async fn delete(write: &mut Write<'_>, item: Item) -> Result<()> {
@@ -229,8 +244,8 @@ impl Resource for Network {
                 ),
             ));
         }
-        for subnet in &item.subnets {
-            rows::delete::<subnet::Row>(&mut write.tx, subnet).await?;
+        for subnet in subnet_list_network(write.conn(), id).await? {
+            subnet::remove(write, &subnet).await?;
         }
         rows::delete::<NetworkRow>(&mut write.tx, id).await?;
         Ok(())
@@ -417,9 +432,6 @@ fn mtu_wanted(write: &Write<'_>, network_type: NetworkType, mtu: i64) -> Result<
         _ if mtu > max => Err(Error::invalid_input(format!(
             "Requested MTU is too big, maximum is {max}"
         ))),
-        _ if mtu < 68 => Err(Error::invalid_input(
-            "Requested MTU is too small, minimum is 68 (RFC 791)",
-        )),
         _ => Ok(mtu),
     }
 }

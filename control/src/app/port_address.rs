@@ -30,7 +30,7 @@ pub(super) async fn assign(
     port: &mut Port,
     wanted: Option<&[FixedIpWanted]>,
 ) -> Result<()> {
-    let subnets = subnet_list_network(write.conn(), &port.row.network_id).await?;
+    let subnets = subnets_for(write, port, wanted).await?;
     let before = std::mem::take(&mut port.fixed_ips);
     if !before.is_empty() {
         store::fixed_ip_delete_port(&mut write.tx, &port.row.id).await?;
@@ -62,6 +62,37 @@ pub(super) async fn assign(
         )));
     }
     Ok(())
+}
+
+/// The subnets that a port may take addresses from: those for everybody and those for ports of its owner, the latter
+/// first.
+async fn subnets_for(
+    write: &mut Write<'_>,
+    port: &Port,
+    wanted: Option<&[FixedIpWanted]>,
+) -> Result<Vec<SubnetRow>> {
+    let mut subnets = subnet_list_network(write.conn(), &port.row.network_id).await?;
+    let any = !subnets.is_empty();
+    subnets.retain(|subnet| serves(subnet, &port.row.device_owner));
+    if any && subnets.is_empty() && wanted.is_none_or(|wanted| !wanted.is_empty()) {
+        return Err(Error::conflict(
+            "IpAddressGenerationFailureNoMatchingSubnet",
+            format!(
+                "No valid service subnet for the given device owner, network {}, service type {}.",
+                port.row.network_id, port.row.device_owner
+            ),
+        ));
+    }
+    subnets.sort_by_key(|subnet| subnet.service_types.0.is_empty());
+    Ok(subnets)
+}
+
+/// Whether ports of this owner may take addresses from a subnet. DHCP serves whatever subnet it is enabled on.
+fn serves(subnet: &SubnetRow, device_owner: &str) -> bool {
+    let types = &subnet.service_types.0;
+    types.is_empty()
+        || types.iter().any(|owner| owner == device_owner)
+        || (device_owner == "network:dhcp" && subnet.enable_dhcp)
 }
 
 /// Pairs each wish with the address that the port has already and that fulfils it: named addresses first.
@@ -282,7 +313,9 @@ async fn search(
 /// Gives the ports that a network has already their addresses in a new subnet with automatic ones.
 pub(super) async fn add_auto_addresses(write: &mut Write<'_>, subnet: &SubnetRow) -> Result<()> {
     for mut port in store::port_list_network(write.conn(), &subnet.network_id).await? {
-        if is_router_owner(&port.row.device_owner) || port.fixed_ips.len() >= limits::FIXED_IPS_MAX
+        if is_router_owner(&port.row.device_owner)
+            || !serves(subnet, &port.row.device_owner)
+            || port.fixed_ips.len() >= limits::FIXED_IPS_MAX
         {
             continue;
         }

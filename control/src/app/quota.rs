@@ -10,6 +10,7 @@ use crate::store::port::PortRow;
 use crate::store::router::RouterRow;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::subnet::SubnetRow;
+use crate::store::subnetpool::SubnetpoolRow;
 use crate::store::{Conn, quota as store, quota::usage};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 pub const DEFAULTS: &[(&str, i64)] = &[
     ("network", 100),
     ("subnet", 100),
+    ("subnetpool", -1),
     ("port", 500),
     ("router", 10),
     ("floatingip", 50),
@@ -145,6 +147,7 @@ async fn used(conn: &mut Conn, resource: &str, project: &str) -> Result<i64> {
     Ok(match resource {
         "network" => usage::<NetworkRow>(conn, project, LIMIT_MAX).await?,
         "subnet" => usage::<SubnetRow>(conn, project, LIMIT_MAX).await?,
+        "subnetpool" => usage::<SubnetpoolRow>(conn, project, LIMIT_MAX).await?,
         "port" => usage::<PortRow>(conn, project, LIMIT_MAX).await?,
         "router" => usage::<RouterRow>(conn, project, LIMIT_MAX).await?,
         "floatingip" => usage::<FloatingIpRow>(conn, project, LIMIT_MAX).await?,

@@ -1,115 +1,38 @@
-//! Subnets: ranges, gateways, allocation pools, IPv6 modes.
+//! Subnets: where their range comes from, gateways, allocation pools, who may take addresses.
 
-use super::attribute::{
-    self, Attribute, Attributes, Default, Kind, Take, cidr_of, ip_of, objects_of, only_keys,
-};
-use super::error::{Error, Result, quote_value};
-use super::network;
+use super::attribute::{Attribute, Attributes, Default, Kind, Take, ip_of};
+use super::error::{Error, Result};
 use super::policy::Caller;
-use super::port_address;
-use super::rbac_policy;
 use super::resource::{Resource, Write};
+use super::subnet_attribute::{cidr, host_routes, nameservers, pools, service_types};
+use super::subnet_check::{check_gateway, check_modes, check_mtu, check_pools, check_range};
+use super::subnetpool_allocation::{self, Wanted};
 use super::view::view;
+use super::{address_scope, network, port_address, rbac_policy, subnetpool};
 use crate::ipam::{self, Range};
-use crate::store::network::NetworkRow;
+use crate::store::network::{NetworkRow, external_of};
 use crate::store::port::{fixed_ip_owner, ip_key, port_get, ports_of_subnet};
-use crate::store::subnet::{AllocationPool, Route, subnet_list_network};
+use crate::store::subnet::{AllocationPool, subnet_list_network};
+use crate::store::subnetpool::SubnetpoolRow;
 use crate::store::{self as rows, Conn, JsonText};
 use ipnet::IpNet;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use uuid::Uuid;
-use weft_model::limits;
 
 pub use crate::store::subnet::SubnetRow as Row;
 
 /// The resource.
 pub struct Subnet;
 
-/// Allocation pools of one subnet.
-const POOLS_MAX: usize = 64;
 /// Ports that a subnet with automatic addresses is looked through for at its end.
 const PORTS_MAX: u32 = 100_000;
 const MODES: &[&str] = &["dhcpv6-stateful", "dhcpv6-stateless", "slaac"];
 
-fn cidr(value: &Value) -> Result<Value, String> {
-    cidr_of(value).map(|cidr| cidr.trunc().to_string().into())
-}
-
-fn version(value: &Value) -> Result<Value, String> {
-    match attribute::int_of(value, i64::MIN, i64::MAX)? {
-        version @ (4 | 6) => Ok(version.into()),
-        _ => Err(format!("{} is not in [4, 6]", quote_value(value))),
-    }
-}
-
-fn pools(value: &Value) -> Result<Value, String> {
-    let pools = objects_of(value, POOLS_MAX, "IP pools", |pool| {
-        only_keys(pool, &["start", "end"])?;
-        Ok(AllocationPool {
-            start: ip_of(pool.get("start").unwrap_or(&Value::Null))?,
-            end: ip_of(pool.get("end").unwrap_or(&Value::Null))?,
-        })
-    })?;
-    serde_json::to_value(pools).map_err(|error| error.to_string())
-}
-
-fn nameservers(value: &Value) -> Result<Value, String> {
-    let Value::Array(list) = value else {
-        return Err(format!(
-            "Invalid data format for nameserver: {}",
-            quote_value(value)
-        ));
-    };
-    if list.len() > limits::DNS_NAMESERVERS_MAX {
-        return Err(format!(
-            "at most {} nameservers",
-            limits::DNS_NAMESERVERS_MAX
-        ));
-    }
-    let mut addresses: Vec<String> = Vec::new();
-    for item in list {
-        let address = ip_of(item)?.to_string();
-        if addresses.contains(&address) {
-            return Err(format!("Duplicate nameserver '{address}'"));
-        }
-        addresses.push(address);
-    }
-    Ok(addresses.into())
-}
-
-/// Reads `host_routes` of a subnet or `routes` of a router.
-pub(super) fn routes_of(value: &Value, max: usize) -> Result<Value, String> {
-    let mut routes = objects_of(value, max, "hostroute", |route| {
-        only_keys(route, &["destination", "nexthop"])?;
-        let destination = cidr_of(route.get("destination").unwrap_or(&Value::Null))?.trunc();
-        let nexthop = ip_of(route.get("nexthop").unwrap_or(&Value::Null))?;
-        if destination.addr().is_ipv6() != nexthop.is_ipv6() {
-            return Err(format!(
-                "destination {destination} and nexthop {nexthop} are of different families"
-            ));
-        }
-        Ok(Route {
-            destination,
-            nexthop,
-        })
-    })?;
-    let given = routes.len();
-    routes.sort();
-    routes.dedup();
-    if routes.len() < given {
-        return Err("Duplicate hostroute".to_owned());
-    }
-    serde_json::to_value(routes).map_err(|error| error.to_string())
-}
-
-fn host_routes(value: &Value) -> Result<Value, String> {
-    routes_of(value, limits::HOST_ROUTES_MAX)
-}
-
 impl Resource for Subnet {
     type Row = Row;
-    type Item = Row;
+    type Item = Item;
 
     const NAME: &'static str = "subnet";
     const COLLECTION: &'static str = "subnets";
@@ -121,7 +44,7 @@ impl Resource for Subnet {
             .put()
             .sort(),
         Attribute::new("network_id", Kind::Uuid).required().sort(),
-        Attribute::new("ip_version", Kind::Custom(version))
+        Attribute::new("ip_version", Kind::Custom(address_scope::ip_version))
             .required()
             .sort(),
         Attribute::new("cidr", Kind::Custom(cidr))
@@ -156,23 +79,43 @@ impl Resource for Subnet {
             .post(Default::EmptyList)
             .put()
             .nullable(),
+        Attribute::new("service_types", Kind::Custom(service_types))
+            .post(Default::EmptyList)
+            .put(),
+        Attribute::new("dns_publish_fixed_ip", Kind::Bool)
+            .post(Default::Bool(false))
+            .put(),
         Attribute::new("router:external", Kind::Bool).filter(),
         Attribute::new("shared", Kind::Bool).filter(),
         Attribute::new("subnetpool_id", Kind::Uuid)
             .post(Default::Null)
             .nullable()
             .sort(),
+        // These two say how to choose the range, and are not shown.
+        Attribute::new("use_default_subnetpool", Kind::Bool).post(Default::Bool(false)),
+        Attribute::new("prefixlen", Kind::Int(0, 128)).post(Default::Unset),
     ];
 
-    fn row(item: &Row) -> &Row {
-        item
+    fn row(item: &Item) -> &Row {
+        &item.row
     }
 
-    async fn complete(_conn: &mut Conn, subnets: Vec<Row>) -> Result<Vec<Row>> {
-        Ok(subnets)
+    async fn complete(conn: &mut Conn, subnets: Vec<Row>) -> Result<Vec<Item>> {
+        let mut networks: Vec<&str> = subnets.iter().map(|row| row.network_id.as_str()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        let external: HashSet<String> = external_of(conn, &networks).await?.into_iter().collect();
+        Ok(subnets
+            .into_iter()
+            .map(|row| Item {
+                external: external.contains(&row.network_id),
+                row,
+            })
+            .collect())
     }
 
-    fn view(row: &Row) -> Attributes {
+    fn view(item: &Item) -> Attributes {
+        let row = &item.row;
         view! { row;
             "name" => row.name,
             "network_id" => row.network_id,
@@ -185,7 +128,10 @@ impl Resource for Subnet {
             "allocation_pools" => row.allocation_pools.0,
             "dns_nameservers" => row.dns_nameservers.0,
             "host_routes" => row.host_routes.0,
-            "subnetpool_id" => Value::Null,
+            "service_types" => row.service_types.0,
+            "dns_publish_fixed_ip" => row.dns_publish_fixed_ip,
+            "subnetpool_id" => row.subnetpool_id,
+            "router:external" => item.external,
         }
     }
 
@@ -206,22 +152,21 @@ impl Resource for Subnet {
         network::usable(conn, caller, id).await.map(|_network| ())
     }
 
-    async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Row> {
+    async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
         let network =
             network::usable(write.tx.conn(), write.caller, &given.text("network_id")).await?;
-        let mut row = row_wanted(&network, &mut given)?;
-        check_modes(&row)?;
-        let range = range_of(&row);
-        check_range(&row, range)?;
-        for other in subnet_list_network(write.conn(), &network.id).await? {
-            if overlap(range_of(&other), range) {
-                return Err(Error::invalid_input(format!(
-                    "Requested subnet with cidr: {} for network: {} overlaps with another subnet \
-                     (CIDR {} of subnet {})",
-                    row.cidr, network.id, other.cidr, other.id
-                )));
-            }
+        let source = source_wanted(write, &mut given).await?;
+        let mut row = row_wanted(&network, &mut given);
+        check_mtu(&network, row.ip_version, network.mtu)?;
+        let range = source.range(write, &row.project_id).await?;
+        row.cidr = range.to_string();
+        row.subnetpool_id = source.pool.map(|pool| pool.id);
+        if row.subnetpool_id.is_some() {
+            subnetpool_allocation::key(&mut row);
         }
+        check_modes(&row)?;
+        check_range(&row, range)?;
+        check_apart(write, &row, range).await?;
         let gateway = match given.remove("gateway_ip") {
             None => Some(ipam::address(ipam::hosts(range).first)),
             Some(value) => ip_of(&value).ok(),
@@ -243,24 +188,16 @@ impl Resource for Subnet {
             port_address::add_auto_addresses(write, &row).await?;
         }
         touch_network(write, &row).await?;
-        Ok(row)
+        Ok(Item {
+            row,
+            external: network.external,
+        })
     }
 
-    async fn update(write: &mut Write<'_>, mut row: Row, mut given: Attributes) -> Result<Row> {
+    async fn update(write: &mut Write<'_>, item: Item, mut given: Attributes) -> Result<Item> {
+        let Item { mut row, external } = item;
         let range = range_of(&row);
-        if let Some(name) = given.text_opt("name") {
-            row.name = name;
-        }
-        if let Some(description) = given.text_opt("description") {
-            row.description = description;
-        }
-        if let Some(value) = given.remove("dns_nameservers") {
-            row.dns_nameservers = JsonText(serde_json::from_value(value).unwrap_or_default());
-        }
-        if let Some(value) = given.remove("host_routes") {
-            row.host_routes = JsonText(serde_json::from_value(value).unwrap_or_default());
-        }
-        row.enable_dhcp = given.truth("enable_dhcp").unwrap_or(row.enable_dhcp);
+        update_plain(&mut row, &mut given);
         check_modes(&row)?;
         if let Some(gateway) = given.text_or_null("gateway_ip")
             && gateway != row.gateway_ip
@@ -275,10 +212,11 @@ impl Resource for Subnet {
         check_gateway(&row, range)?;
         check_pools(&mut row, range)?;
         rows::update(&mut write.tx, &mut row).await?;
-        Ok(row)
+        Ok(Item { row, external })
     }
 
-    async fn delete(write: &mut Write<'_>, row: Row) -> Result<()> {
+    async fn delete(write: &mut Write<'_>, item: Item) -> Result<()> {
+        let row = item.row;
         let auto = is_auto_address(&row);
         for id in ports_of_subnet(write.conn(), &row.id, PORTS_MAX).await? {
             let Some(port) = port_get(write.conn(), &id).await? else {
@@ -286,20 +224,167 @@ impl Resource for Subnet {
             };
             // Automatic addresses go with their subnet; a router's leg was asked for and stays.
             if !auto || port_address::is_router_owner(&port.row.device_owner) {
-                return Err(Error::conflict(
-                    "SubnetInUse",
-                    format!(
-                        "Unable to complete operation on subnet {}: One or more ports have an IP \
-                         allocation from this subnet.",
-                        row.id
-                    ),
-                ));
+                return Err(in_use(&row.id));
             }
             port_address::remove_subnet(write, port, &row.id).await?;
         }
-        rows::delete::<Row>(&mut write.tx, &row.id).await?;
+        remove(write, &row).await?;
         touch_network(write, &row).await
     }
+}
+
+/// A subnet with what it shows of its network.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its row.
+    pub row: Row,
+    /// Whether its network is external.
+    pub external: bool,
+}
+
+/// Deletes a subnet that no port has an address of; its range goes back to the pool.
+pub(super) async fn remove(write: &mut Write<'_>, row: &Row) -> Result<()> {
+    rows::delete::<Row>(&mut write.tx, &row.id).await?;
+    if let Some(pool) = &row.subnetpool_id {
+        subnetpool_allocation::give_back(write, pool, row).await?;
+    }
+    Ok(())
+}
+
+fn in_use(id: &str) -> Error {
+    Error::conflict(
+        "SubnetInUse",
+        format!(
+            "Unable to complete operation on subnet {id}: One or more ports have an IP allocation \
+             from this subnet."
+        ),
+    )
+}
+
+/// Where a new subnet's range comes from.
+struct Source {
+    /// The pool, if it is from one.
+    pool: Option<SubnetpoolRow>,
+    /// The range, if it was named.
+    cidr: Option<IpNet>,
+    /// The length, if it was named.
+    prefixlen: Option<i64>,
+}
+
+impl Source {
+    /// The range, taken from the pool if there is one.
+    async fn range(&self, write: &mut Write<'_>, project: &str) -> Result<IpNet> {
+        match (&self.pool, self.cidr) {
+            (Some(pool), cidr) => {
+                let wanted = cidr.map_or(Wanted::Prefixlen(self.prefixlen), Wanted::Cidr);
+                subnetpool_allocation::allocate(write, pool, project, wanted).await
+            }
+            (None, Some(cidr)) => Ok(cidr),
+            (None, None) => Err(bad(
+                "a subnetpool must be specified in the absence of a cidr",
+            )),
+        }
+    }
+}
+
+fn bad(reason: impl std::fmt::Display) -> Error {
+    Error::invalid("BadRequest", format!("Bad subnets request: {reason}."))
+}
+
+/// Reads what a POST says about the range.
+async fn source_wanted(write: &mut Write<'_>, given: &mut Attributes) -> Result<Source> {
+    let ip_version = given.get("ip_version").and_then(Value::as_i64).unwrap_or(4);
+    let cidr = given.text_opt("cidr");
+    let cidr: Option<IpNet> = cidr.and_then(|text| text.parse().ok());
+    let prefixlen = given.int("prefixlen");
+    let named = given.text_opt("subnetpool_id");
+    let default = given.truth("use_default_subnetpool").unwrap_or(false);
+    if cidr.is_some() && prefixlen.is_some() {
+        return Err(bad("cidr and prefixlen must not be supplied together"));
+    }
+    let caller = write.caller;
+    let pool = match (named, default) {
+        (Some(_), true) => {
+            return Err(bad(
+                "subnetpool_id and use_default_subnetpool cannot both be specified",
+            ));
+        }
+        (Some(id), false) => Some(subnetpool::usable(write.conn(), caller, &id).await?),
+        (None, true) => {
+            let pool = subnetpool::default_of(write.conn(), ip_version).await?;
+            let none = || bad(format!("No default subnetpool found for IPv{ip_version}"));
+            Some(pool.ok_or_else(none)?)
+        }
+        (None, false) => None,
+    };
+    if let Some(pool) = pool.as_ref().filter(|pool| pool.ip_version != ip_version) {
+        return Err(bad(format!(
+            "Cannot allocate IPv{ip_version} subnet from IPv{} subnet pool",
+            pool.ip_version
+        )));
+    }
+    if pool.is_none() && cidr.is_none() {
+        return Err(bad(
+            "a subnetpool must be specified in the absence of a cidr",
+        ));
+    }
+    if cidr.is_none() && given.contains_key("allocation_pools") {
+        return Err(bad(
+            "allocation_pools allowed only for specific subnet requests",
+        ));
+    }
+    if let Some(cidr) = cidr.filter(|cidr| cidr.addr().is_ipv6() != (ip_version == 6)) {
+        return Err(Error::invalid_input(format!(
+            "ip_version {ip_version} does not match the cidr {cidr}"
+        )));
+    }
+    Ok(Source {
+        pool,
+        cidr,
+        prefixlen,
+    })
+}
+
+/// Subnets of a network do not overlap, and are of one pool or scope.
+async fn check_apart(write: &mut Write<'_>, row: &Row, range: IpNet) -> Result<()> {
+    for other in subnet_list_network(write.conn(), &row.network_id).await? {
+        if overlap(range_of(&other), range) {
+            return Err(Error::invalid_input(format!(
+                "Requested subnet with cidr: {} for network: {} overlaps with another subnet (CIDR {} \
+                 of subnet {})",
+                row.cidr, row.network_id, other.cidr, other.id
+            )));
+        }
+    }
+    let pool = match &row.subnetpool_id {
+        Some(id) => rows::get::<SubnetpoolRow>(write.conn(), id).await?,
+        None => None,
+    };
+    let pool = pool.as_ref();
+    subnetpool_allocation::check_affinity(write, &row.network_id, row.ip_version, pool).await
+}
+
+/// What nothing else depends on.
+fn update_plain(row: &mut Row, given: &mut Attributes) {
+    if let Some(name) = given.text_opt("name") {
+        row.name = name;
+    }
+    if let Some(description) = given.text_opt("description") {
+        row.description = description;
+    }
+    if let Some(value) = given.remove("dns_nameservers") {
+        row.dns_nameservers = JsonText(serde_json::from_value(value).unwrap_or_default());
+    }
+    if let Some(value) = given.remove("host_routes") {
+        row.host_routes = JsonText(serde_json::from_value(value).unwrap_or_default());
+    }
+    if let Some(types) = given.texts("service_types") {
+        row.service_types = JsonText(types);
+    }
+    row.enable_dhcp = given.truth("enable_dhcp").unwrap_or(row.enable_dhcp);
+    row.dns_publish_fixed_ip = given
+        .truth("dns_publish_fixed_ip")
+        .unwrap_or(row.dns_publish_fixed_ip);
 }
 
 /// What the policy wants to know of the network that `attributes` names.
@@ -340,202 +425,32 @@ pub(super) fn range_of(row: &Row) -> IpNet {
 
 /// Whether ports get their address in it from their MAC address.
 pub(super) fn is_auto_address(row: &Row) -> bool {
-    matches!(
-        row.ipv6_address_mode.as_deref(),
-        Some("slaac" | "dhcpv6-stateless")
-    )
+    [&row.ipv6_address_mode, &row.ipv6_ra_mode]
+        .into_iter()
+        .any(|mode| matches!(mode.as_deref(), Some("slaac" | "dhcpv6-stateless")))
 }
 
 fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
-fn row_wanted(network: &NetworkRow, given: &mut Attributes) -> Result<Row> {
-    if given.text_opt("subnetpool_id").is_some() {
-        return Err(Error::invalid_input("subnetpool_id names no subnet pool"));
-    }
-    let Some(cidr) = given.text_opt("cidr") else {
-        return Err(Error::invalid(
-            "BadRequest",
-            "Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
-        ));
-    };
-    let row = Row {
+fn row_wanted(network: &NetworkRow, given: &mut Attributes) -> Row {
+    Row {
         id: Uuid::new_v4().to_string(),
         project_id: given.text("project_id"),
         network_id: network.id.clone(),
         name: given.text("name"),
         description: given.text("description"),
         ip_version: given.int("ip_version").unwrap_or(4),
-        cidr,
         enable_dhcp: given.truth("enable_dhcp").unwrap_or(true),
         ipv6_ra_mode: given.text_opt("ipv6_ra_mode"),
         ipv6_address_mode: given.text_opt("ipv6_address_mode"),
         dns_nameservers: JsonText(given.shaped("dns_nameservers").unwrap_or_default()),
         host_routes: JsonText(given.shaped("host_routes").unwrap_or_default()),
+        service_types: JsonText(given.texts("service_types").unwrap_or_default()),
+        dns_publish_fixed_ip: given.truth("dns_publish_fixed_ip").unwrap_or(false),
         ..Row::default()
-    };
-    if range_of(&row).addr().is_ipv6() != (row.ip_version == 6) {
-        return Err(Error::invalid_input(format!(
-            "ip_version {} does not match the cidr {}",
-            row.ip_version, row.cidr
-        )));
     }
-    Ok(row)
-}
-
-fn check_range(row: &Row, range: IpNet) -> Result<()> {
-    if range.prefix_len() == 0 {
-        return Err(Error::invalid_input(
-            "0 is not allowed as CIDR prefix length",
-        ));
-    }
-    let address = range.network();
-    let bad = address.is_multicast()
-        || address.is_loopback()
-        || matches!(address, IpAddr::V4(v4) if v4.is_link_local() && range.prefix_len() < 16)
-        || matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    if bad {
-        return Err(Error::invalid_input(format!(
-            "cidr {} is a multicast, loopback or link-local range",
-            row.cidr
-        )));
-    }
-    if row.ip_version == 4 && row.enable_dhcp && range.prefix_len() > 30 {
-        return Err(Error::invalid_input(format!(
-            "cidr {}: Subnet has a prefix length that is incompatible with DHCP service enabled",
-            row.cidr
-        )));
-    }
-    let family = |ip: &IpAddr| ip.is_ipv6() == (row.ip_version == 6);
-    if let Some(wrong) = row.dns_nameservers.0.iter().find(|ip| !family(ip)) {
-        return Err(Error::invalid_input(format!(
-            "dns_nameservers: {wrong} is not an address of IP version {}",
-            row.ip_version
-        )));
-    }
-    if let Some(wrong) = row
-        .host_routes
-        .0
-        .iter()
-        .find(|route| !family(&route.nexthop))
-    {
-        return Err(Error::invalid_input(format!(
-            "host_routes: nexthop {} is not an address of IP version {}",
-            wrong.nexthop, row.ip_version
-        )));
-    }
-    Ok(())
-}
-
-fn check_modes(row: &Row) -> Result<()> {
-    let modes = [
-        ("ipv6_ra_mode", &row.ipv6_ra_mode),
-        ("ipv6_address_mode", &row.ipv6_address_mode),
-    ];
-    if modes.iter().all(|(_, mode)| mode.is_none()) {
-        return Ok(());
-    }
-    if row.ip_version == 4 {
-        return Err(Error::invalid_input(
-            "ipv6_ra_mode or ipv6_address_mode cannot be set when ip_version is 4",
-        ));
-    }
-    if !row.enable_dhcp {
-        return Err(Error::invalid_input(
-            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False",
-        ));
-    }
-    if let (Some(ra), Some(address)) = (&row.ipv6_ra_mode, &row.ipv6_address_mode)
-        && ra != address
-    {
-        return Err(Error::invalid_input(format!(
-            "ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid. \
-             If both attributes are set, they must be the same value"
-        )));
-    }
-    let slaac =
-        |mode: &&Option<String>| matches!(mode.as_deref(), Some("slaac" | "dhcpv6-stateless"));
-    if modes.iter().any(|(_, mode)| slaac(mode)) && range_of(row).prefix_len() != 64 {
-        return Err(Error::invalid_input(format!(
-            "Invalid CIDR {} for IPv6 address mode. OpenStack uses the EUI-64 address format, which \
-             requires the prefix to be /64",
-            row.cidr
-        )));
-    }
-    Ok(())
-}
-
-fn check_gateway(row: &Row, range: IpNet) -> Result<()> {
-    let Some(gateway) = row
-        .gateway_ip
-        .as_deref()
-        .and_then(|text| text.parse::<IpAddr>().ok())
-    else {
-        return Ok(());
-    };
-    let hosts = ipam::hosts(range);
-    let inside =
-        !range.contains(&gateway) || (hosts.first..=hosts.last).contains(&ipam::number(gateway));
-    if gateway.is_ipv6() != (row.ip_version == 6) || !inside || gateway.is_multicast() {
-        return Err(Error::invalid_input(format!(
-            "gateway_ip: Gateway {gateway} is not valid on subnet {}",
-            row.cidr
-        )));
-    }
-    Ok(())
-}
-
-/// Puts the pools into order and checks them.
-fn check_pools(row: &mut Row, range: IpNet) -> Result<()> {
-    let cidr = row.cidr.clone();
-    let hosts = ipam::hosts(range);
-    row.allocation_pools
-        .0
-        .sort_by_key(|pool| ipam::number(pool.start));
-    let mut before: Option<AllocationPool> = None;
-    for pool in &row.allocation_pools.0 {
-        let Range { first, last } = range_of_pool(*pool);
-        let shown = format!("{}-{}", pool.start, pool.end);
-        if pool.start.is_ipv6() != pool.end.is_ipv6() || first > last {
-            return Err(Error::invalid(
-                "InvalidAllocationPool",
-                format!("The allocation pool {shown} is not valid."),
-            ));
-        }
-        if first < hosts.first || last > hosts.last {
-            return Err(Error::invalid(
-                "OutOfBoundsAllocationPool",
-                format!("The allocation pool {shown} spans beyond the subnet cidr {cidr}."),
-            ));
-        }
-        if let Some(before) = before
-            && ipam::number(before.end) >= first
-        {
-            return Err(Error::conflict(
-                "OverlappingAllocationPools",
-                format!(
-                    "Found overlapping allocation pools: {}-{} {shown} for subnet {cidr}.",
-                    before.start, before.end
-                ),
-            ));
-        }
-        let gateway = row.gateway_ip.as_deref().and_then(|text| text.parse().ok());
-        if gateway
-            .map(ipam::number)
-            .is_some_and(|gateway| (first..=last).contains(&gateway))
-        {
-            return Err(Error::conflict(
-                "GatewayConflictWithAllocationPools",
-                format!(
-                    "Gateway ip {} conflicts with allocation pool {shown}.",
-                    row.gateway_ip.as_deref().unwrap_or_default()
-                ),
-            ));
-        }
-        before = Some(*pool);
-    }
-    Ok(())
 }
 
 /// A pool as numbers.

@@ -11,9 +11,11 @@ mod quota;
 mod request;
 mod resource;
 mod router;
+mod subnetpool;
 mod tag;
 mod version;
 
+use crate::app::address_scope::AddressScope;
 use crate::app::floating_ip::FloatingIp;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
@@ -28,6 +30,7 @@ use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::subnet::Subnet;
+use crate::app::subnetpool::Subnetpool;
 use crate::app::{App, error::Error};
 use crate::identity::{Authority, Identity};
 use axum::Router;
@@ -253,6 +256,8 @@ pub fn routes() -> Vec<Route> {
     ];
     crud!(routes, "networks", Network);
     crud!(routes, "subnets", Subnet);
+    crud!(routes, "subnetpools", Subnetpool);
+    crud!(routes, "address-scopes", AddressScope);
     crud!(routes, "ports", Port);
     crud!(routes, "routers", RouterResource);
     crud!(routes, "floatingips", FloatingIp);
@@ -306,6 +311,7 @@ pub fn routes() -> Vec<Route> {
     );
     tags!(routes, "networks", Network);
     tags!(routes, "subnets", Subnet);
+    tags!(routes, "subnetpools", Subnetpool);
     tags!(routes, "ports", Port);
     tags!(routes, "routers", RouterResource);
     tags!(routes, "floatingips", FloatingIp);
@@ -336,6 +342,24 @@ pub fn routes() -> Vec<Route> {
             "/v2.0/qos/rule-types/{type}",
             Token,
             qos_rule_type::show,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/subnetpools/{id}/add_prefixes",
+            Token,
+            subnetpool::add_prefixes,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/subnetpools/{id}/remove_prefixes",
+            Token,
+            subnetpool::remove_prefixes,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/subnetpools/{id}/onboard_network_subnets",
+            Token,
+            subnetpool::onboard_network_subnets,
         ),
         route(Method::GET, "/v2.0/quotas", Token, quota::list),
         route(Method::GET, "/v2.0/quotas/{project}", Token, quota::show),

@@ -81,6 +81,9 @@ pub(super) struct FloatingIp {
 
 type Result<T> = std::result::Result<T, RowError>;
 
+/// The least MTU of the model's networks.
+const MTU_MIN: i64 = 68;
+
 /// Names the row in errors.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a>(pub(super) Resource, pub(super) &'a str);
@@ -147,7 +150,8 @@ pub(super) fn network(row: &NetworkRow, segments: &[SegmentRow]) -> Result<Netwo
                 .map(|id| at.number("segmentation_id", id))
                 .transpose()?,
         },
-        mtu: at.number("mtu", row.mtu)?,
+        // A network whose MTU is below IPv4's least has no subnets; its frames need a bound all the same.
+        mtu: at.number("mtu", row.mtu.max(MTU_MIN))?,
         external: row.external,
         dns_domain: row.dns_domain.clone(),
     })

@@ -10,6 +10,7 @@
 //!
 //! It does not know any rule of the API: that is `app`.
 
+pub mod address_scope;
 mod control_state;
 mod fixed_ip;
 pub mod floating_ip;
@@ -26,6 +27,7 @@ pub mod row;
 pub mod security_group;
 pub mod sql;
 pub mod subnet;
+pub mod subnetpool;
 
 pub use control_state::{Change, changes_prune, changes_since, revision};
 pub use json_text::JsonText;

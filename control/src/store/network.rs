@@ -169,6 +169,21 @@ pub async fn subnet_ids(conn: &mut Conn, networks: &[&str]) -> Result<Vec<(Strin
     .await
 }
 
+/// Which of some networks are external.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn external_of(conn: &mut Conn, networks: &[&str]) -> Result<Vec<String>> {
+    let ids: Vec<(String,)> = super::fixed_ip::by_parents(
+        conn,
+        "SELECT id FROM networks WHERE external AND id IN",
+        "ORDER BY id",
+        networks,
+    )
+    .await?;
+    Ok(ids.into_iter().map(|(id,)| id).collect())
+}
+
 /// All networks.
 ///
 /// # Errors

@@ -28,6 +28,10 @@ pub enum Resource {
     QosPolicy,
     /// `qos_rules`
     QosRule,
+    /// `address_scopes`
+    AddressScope,
+    /// `subnetpools`
+    Subnetpool,
 }
 
 impl Resource {
@@ -45,6 +49,8 @@ impl Resource {
             Self::RbacPolicy => "rbac_policy",
             Self::QosPolicy => "qos_policy",
             Self::QosRule => "qos_rule",
+            Self::AddressScope => "address_scope",
+            Self::Subnetpool => "subnetpool",
         }
     }
 }

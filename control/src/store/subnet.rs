@@ -56,6 +56,12 @@ row! {
         service_types: JsonText<Vec<String>>,
         /// Whether fixed addresses are published in DNS.
         dns_publish_fixed_ip: bool,
+        /// The pool that its range is from.
+        subnetpool_id: Option<String>,
+        /// The key of its range's first address, if it is from a pool.
+        first_key: String,
+        /// The key of its range's last address, if it is from a pool.
+        last_key: String,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -65,18 +71,19 @@ row! {
         Column::filter("description", "description IN ({})"),
         Column::sorted("ip_version", "ip_version IN ({})", "ip_version"),
         Column::sorted("cidr", "cidr IN ({})", "cidr"),
-        Column::sorted("gateway_ip", "gateway_ip IN ({})", "gateway_ip"),
+        Column::sorted("gateway_ip", "gateway_ip IN ({})", "COALESCE(gateway_ip, '')"),
         Column::sorted("enable_dhcp", "enable_dhcp IN ({})", "enable_dhcp"),
-        Column::sorted("ipv6_ra_mode", "ipv6_ra_mode IN ({})", "ipv6_ra_mode"),
-        Column::sorted("ipv6_address_mode", "ipv6_address_mode IN ({})", "ipv6_address_mode"),
+        Column::sorted("ipv6_ra_mode", "ipv6_ra_mode IN ({})", "COALESCE(ipv6_ra_mode, '')"),
+        Column::sorted("ipv6_address_mode", "ipv6_address_mode IN ({})",
+            "COALESCE(ipv6_address_mode, '')"),
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("shared",
             "(network_id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
               AND action = 'access_as_shared' AND target_project IN ('*', $1))) IN ({})"),
         Column::filter("router:external",
             "(SELECT n.external FROM networks n WHERE n.id = network_id) IN ({})"),
-        // No subnet comes from a pool yet, and none is on a segment of its own.
-        Column::sorted("subnetpool_id", "'' IN ({})", "id"),
+        Column::sorted("subnetpool_id", "subnetpool_id IN ({})", "COALESCE(subnetpool_id, '')"),
+        // None is on a segment of its own yet.
         Column::sorted("segment_id", "'' IN ({})", "id"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];

@@ -41,6 +41,8 @@ async fn only_these_routes_are_public() {
         "/identity/v3",
         "/identity/v3/",
         "/identity/v3/auth/tokens",
+        "/openapi",
+        "/openapi.json",
         "/v2.0",
         "/v2.0/",
     ];

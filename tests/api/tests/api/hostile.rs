@@ -69,6 +69,7 @@ fn attributes(route: &Route, name: &str, ids: &Map<String, Value>) -> Vec<(Strin
         (Some((_, shape)), _) => shape.attributes.iter().map(|a| a.name).collect(),
         (None, "quota") => vec!["network", "port", "check_limit"],
         (None, "auth") => vec!["identity", "scope"],
+        (None, "subnetpool") => vec!["prefixes", "network_id"],
         (None, _) => vec!["name", "description", "enabled", "password", "tags"],
     };
     own.iter()
@@ -105,7 +106,12 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
     let rules = format!("{policies}/{}/bandwidth_limit_rules", text(&policy["id"]));
     let limit = json!({ "bandwidth_limit_rule": { "max_kbps": 1 } });
     let limit = admin.post(&rules, &limit).await.expect(201)["bandwidth_limit_rule"].clone();
+    let pool = json!({ "name": "p", "prefixes": ["10.0.0.0/16"] });
+    let pool = admin.create("subnetpool", pool).await;
+    let scope = json!({ "name": "s", "ip_version": 4 });
+    let scope = admin.create("address_scope", scope).await;
     let references = json!({
+        "prefixes": ["203.0.113.0/24"],
         "qos_policy_id": policy["id"],
         "max_kbps": 100,
         "max_kpps": 100,
@@ -131,6 +137,8 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "floatingip": fip["id"],
         "security_group": group["id"],
         "security_group_rule": rule["id"],
+        "subnetpool": pool["id"],
+        "address_scope": scope["id"],
         "policy": policy["id"],
         "bandwidth_limit_rule": limit["id"],
         "alias_bandwidth_limit_rule": limit["id"],

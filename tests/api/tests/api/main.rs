@@ -1,5 +1,6 @@
 //! The API, driven by HTTP: one module a resource, and one for each promise that holds for all of them.
 
+mod address_scope;
 mod authorization;
 mod concurrency;
 mod floating_ip;
@@ -14,3 +15,4 @@ mod router;
 mod security_group;
 mod servers;
 mod subnet;
+mod subnetpool;

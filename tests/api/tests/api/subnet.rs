@@ -161,3 +161,75 @@ async fn a_subnet_in_use_stays() {
         json!([{ "subnet_id": subnet["id"], "ip_address": "192.0.2.2" }])
     );
 }
+
+#[tokio::test]
+async fn ports_take_addresses_by_their_owner() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = network(&admin).await;
+    let with = |cidr: &str, types: Value| {
+        let mut body = v4(&network, cidr);
+        body["service_types"] = types;
+        body
+    };
+    let guests = with("192.0.2.0/24", json!(["compute:nova"]));
+    let guests = admin.create("subnet", guests).await;
+    let owned = |owner: &str| json!({ "network_id": network, "device_owner": owner });
+    let refused = admin.create_refused("port", owned("test:one")).await;
+    refused.error(409, "IpAddressGenerationFailureNoMatchingSubnet");
+    let mut bare = owned("test:one");
+    bare["fixed_ips"] = json!([]);
+    assert_eq!(admin.create("port", bare).await["fixed_ips"], json!([]));
+
+    let everybody = admin
+        .create("subnet", with("198.51.100.0/24", json!([])))
+        .await;
+    for (owner, subnet) in [
+        ("compute:nova", &guests),
+        ("test:one", &everybody),
+        ("network:dhcp", &guests),
+    ] {
+        let port = admin.create("port", owned(owner)).await;
+        assert_eq!(port["fixed_ips"][0]["subnet_id"], subnet["id"], "{owner}");
+    }
+    for types in [
+        json!("compute:nova"),
+        json!(["nova"]),
+        json!(["a:b", "a:b"]),
+        json!([7]),
+    ] {
+        let refused = admin
+            .create_refused("subnet", with("203.0.113.0/24", types))
+            .await;
+        refused.error(400, "HTTPBadRequest");
+    }
+    let change = json!({ "service_types": [], "dns_publish_fixed_ip": true });
+    let changed = admin.update("subnet", &guests["id"], change).await.ok();
+    assert_eq!(changed["subnet"]["service_types"], json!([]));
+    assert_eq!(changed["subnet"]["dns_publish_fixed_ip"], true);
+    assert_eq!(changed["subnet"]["router:external"], false);
+}
+
+#[tokio::test]
+async fn a_network_carries_what_its_subnets_need() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = admin.create("network", json!({ "mtu": 67 })).await["id"].clone();
+    let refused = admin
+        .create_refused("subnet", v4(&network, "192.0.2.0/24"))
+        .await;
+    refused.error(409, "NetworkMTUSubnetConflict");
+    admin
+        .update("network", &network, json!({ "mtu": 1279 }))
+        .await
+        .ok();
+    let v6 = json!({ "network_id": network, "ip_version": 6, "cidr": "fd00:1::/64" });
+    let refused = admin.create_refused("subnet", v6).await;
+    refused.error(409, "NetworkMTUSubnetConflict");
+    admin.create("subnet", v4(&network, "192.0.2.0/24")).await;
+    let lower = json!({ "mtu": 67 });
+    admin
+        .update("network", &network, lower)
+        .await
+        .error(409, "NetworkMTUSubnetConflict");
+}
