@@ -50,6 +50,8 @@ def main(folder, password):
     from keystone.wsgi.api import application
     from waitress import serve
 
+    # From here on whoever connects is answered, if a little later.
+    listener.listen(128)
     print(url, flush=True)
     serve(application, sockets=[listener], threads=8)
 

@@ -12,13 +12,13 @@ use weft_model::{FeedMessage, HostReport, HostSnapshot, PortReport, PortStatus, 
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Ends when dropped.
-pub(crate) struct Agent {
+pub struct Agent {
     ended: Arc<AtomicBool>,
 }
 
 impl Agent {
     /// Starts to follow `host`'s feed.
-    pub(crate) fn start(feed: &str, host: &str) -> Result<Self> {
+    pub fn start(feed: &str, host: &str) -> Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         // A stream lasts as long as its server, which ends with this run.
         let http = Client::builder().timeout(None);

@@ -10,19 +10,20 @@
     reason = "a command for people, whose output is its purpose"
 )]
 
-mod agent;
-mod cloud;
-mod python;
-mod reference;
-mod report;
-mod server;
-mod suite;
-
 use anyhow::{Context, Result};
 use clap::Parser;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use weft_tests_conformance::agent::Agent;
+use weft_tests_conformance::cloud::Cloud;
+use weft_tests_conformance::keystone::Keystone;
+use weft_tests_conformance::reference::{self, Reference};
+use weft_tests_conformance::report::Report;
+use weft_tests_conformance::server::{self, Server};
+use weft_tests_conformance::{python, suite};
 
+/// Seconds for which Weft remembers Keystone's word: the default of its configuration.
+const TOKEN_CACHE_S: u32 = 5;
 /// Hosts whose ports turn ACTIVE as soon as they are bound. Some tests need two.
 const HOSTS: &[&str] = &["conformance-1", "conformance-2"];
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// Only the part that CI runs: `part.txt` names it.
     #[arg(long, conflicts_with = "only")]
     part: bool,
+    /// With the tokens of a real Keystone instead of Weft's own identity.
+    #[arg(long)]
+    keystone: bool,
     /// Processes that run tests.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     workers: u8,
@@ -62,7 +66,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.part {
         only.extend(reference::part());
     }
-    let reference = reference::Reference::read(&only)?;
+    let reference = Reference::read(&only)?;
+    let weft = server::program(arguments.weft.as_deref())?;
     std::fs::create_dir_all(&arguments.folder)
         .with_context(|| arguments.folder.display().to_string())?;
     let folder = arguments.folder.canonicalize()?;
@@ -75,12 +80,28 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let logs = tempfile::Builder::new()
         .prefix("run-")
         .tempdir_in(&folder)?;
-    let server = server::Server::start(program(arguments)?.as_path(), logs.path())?;
-    let _agents: Vec<agent::Agent> = HOSTS
-        .iter()
-        .map(|host| agent::Agent::start(&server.feed, host))
-        .collect::<Result<_>>()?;
-    let cloud = cloud::Cloud::login(&server.api, server::PASSWORD)?;
+    let keystone = match arguments.keystone {
+        true => Some(Keystone::start(&folder, &logs.path().join("keystone"))?),
+        false => None,
+    };
+    let identity = match &keystone {
+        Some(keystone) => {
+            keystone.prepare()?;
+            keystone.config(TOKEN_CACHE_S)
+        }
+        None => server::builtin(),
+    };
+    let server = Server::start(&weft, logs.path(), &identity)?;
+    let auth_url = match &keystone {
+        Some(keystone) => {
+            keystone.register(&weft, &logs.path().join("weft.toml"), &server.api)?;
+            keystone.url.clone()
+        }
+        None => format!("{}/identity/v3", server.api),
+    };
+    let agents = HOSTS.iter().map(|host| Agent::start(&server.feed, host));
+    let _agents: Vec<Agent> = agents.collect::<Result<_>>()?;
+    let cloud = Cloud::admin(&auth_url, &server.api, server::PASSWORD)?;
     let extensions = cloud.extensions()?;
     let public = cloud.prepare(&extensions)?;
     let config = suite::config(logs.path(), &cloud, &public, &extensions);
@@ -92,7 +113,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     );
     let outcomes = suite::run(&python, logs.path(), &reference, arguments.workers)?;
     server.stop()?;
-    let report = report::Report::new(&reference, &outcomes);
+    let report = Report::new(&reference, &outcomes);
     report.write(logs.path())?;
     report.print();
     if !report.holds() {
@@ -100,23 +121,4 @@ fn run(arguments: &Arguments) -> Result<bool> {
         println!("logs in {}", logs.keep().display());
     }
     Ok(report.holds())
-}
-
-/// The binary that is to be tested.
-fn program(arguments: &Arguments) -> Result<PathBuf> {
-    let named = arguments
-        .weft
-        .clone()
-        .or_else(|| std::env::var_os("WEFT").map(PathBuf::from));
-    let beside = || -> Result<PathBuf> {
-        let this = std::env::current_exe()?;
-        Ok(this.parent().unwrap_or(Path::new("/")).join("weft"))
-    };
-    let program = named.map_or_else(beside, Ok)?;
-    program.canonicalize().with_context(|| {
-        format!(
-            "no weft at {}: build it with `cargo build -p weft`",
-            program.display()
-        )
-    })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The Python of an environment that has all of `requirements`, made under `folder` unless it is there.
-pub(crate) fn install(
+pub fn install(
     folder: &Path,
     name: &str,
     requirements: &str,
@@ -43,7 +43,7 @@ pub(crate) fn install(
 }
 
 /// Runs a command to its end.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("cannot start {command:?}"))?;

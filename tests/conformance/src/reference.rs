@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 
 /// The part of the suites that CI runs, a text that names contain a line.
-pub(crate) fn part() -> impl Iterator<Item = String> {
+pub fn part() -> impl Iterator<Item = String> {
     lines(include_str!("../part.txt")).map(str::to_owned)
 }
 
@@ -16,7 +16,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// What came of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It holds.
     Pass,
     /// It does not.
@@ -27,23 +27,23 @@ pub(crate) enum Outcome {
 
 /// One test.
 #[derive(Debug)]
-pub(crate) struct Test {
+pub struct Test {
     /// What neutron-server makes of it.
-    pub(crate) reference: Outcome,
+    pub reference: Outcome,
     /// The extensions that it asks for.
-    pub(crate) extensions: Vec<String>,
+    pub extensions: Vec<String>,
 }
 
 /// All tests, by full name.
 #[derive(Debug)]
-pub(crate) struct Reference {
+pub struct Reference {
     /// `module.Class.test`.
-    pub(crate) tests: BTreeMap<String, Test>,
+    pub tests: BTreeMap<String, Test>,
 }
 
 impl Reference {
     /// Reads the list, and keeps the tests whose names contain one of `only`; all if that is empty.
-    pub(crate) fn read(only: &[String]) -> Result<Self> {
+    pub fn read(only: &[String]) -> Result<Self> {
         let tests = parse(include_str!("../reference.txt"))?.into_iter();
         let wanted =
             |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
@@ -55,7 +55,7 @@ impl Reference {
     }
 
     /// The tests' names without their class, by class.
-    pub(crate) fn classes(&self) -> BTreeMap<&str, Vec<&str>> {
+    pub fn classes(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut classes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (class, test) in self.tests.keys().filter_map(|name| name.rsplit_once('.')) {
             classes.entry(class).or_default().push(test);

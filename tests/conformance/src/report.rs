@@ -18,7 +18,7 @@ struct Row<'a> {
 }
 
 /// All results.
-pub(crate) struct Report<'a> {
+pub struct Report<'a> {
     rows: Vec<Row<'a>>,
 }
 
@@ -56,7 +56,7 @@ impl std::fmt::Display for Counts {
 
 impl<'a> Report<'a> {
     /// Every test of the reference has a row, whether it was run or not.
-    pub(crate) fn new(reference: &'a Reference, outcomes: &Outcomes) -> Self {
+    pub fn new(reference: &'a Reference, outcomes: &Outcomes) -> Self {
         let rows = reference.tests.iter().map(|(name, test)| Row {
             name,
             test,
@@ -72,7 +72,7 @@ impl<'a> Report<'a> {
     }
 
     /// Whether every test that neutron-server passes passes.
-    pub(crate) fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         self.worse().next().is_none()
     }
 
@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
     }
 
     /// `results.txt`, a line a test, and `failures.txt`, with traces.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    pub fn write(&self, folder: &Path) -> Result<()> {
         let (mut results, mut failures) = (String::new(), String::new());
         for Row { name, done, .. } in &self.rows {
             let word = word(done.outcome);
@@ -99,7 +99,7 @@ impl<'a> Report<'a> {
     }
 
     /// The tables for people.
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         print!("{}", self.text());
     }
 

@@ -4,12 +4,12 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The administrator's password: the server listens on loopback, for one run.
-pub(crate) const PASSWORD: &str = "only-for-this-run";
+pub const PASSWORD: &str = "only-for-this-run";
 /// How often it is looked at while it starts, and how long between two looks: half a minute.
 const LOOKS: usize = 600;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -29,20 +29,49 @@ vlan_ranges = { physnet1 = { first = 100, last = 1000 } }
 quotas = { router = 30, floatingip = 60 }
 "#;
 
+/// `[identity]` for the built-in one.
+#[must_use]
+pub fn builtin() -> String {
+    format!("[identity]\nadmin_password = \"{PASSWORD}\"\n")
+}
+
+/// The weft binary: the given one, else the one that `WEFT` names, else that of this build.
+///
+/// # Errors
+/// There is none: says how to build it.
+pub fn program(named: Option<&Path>) -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let beside = this
+        .ancestors()
+        .map(|folder| folder.join("weft"))
+        .find(|path| path.is_file());
+    let named = named.map(Path::to_owned);
+    let program = named
+        .or_else(|| std::env::var_os("WEFT").map(PathBuf::from))
+        .or(beside);
+    let program = program.context("no weft binary: build it with `cargo build -p weft`")?;
+    program
+        .canonicalize()
+        .with_context(|| program.display().to_string())
+}
+
 /// A running server.
-pub(crate) struct Server {
+pub struct Server {
     /// The Networking API's URL.
-    pub(crate) api: String,
+    pub api: String,
     /// The feed's URL.
-    pub(crate) feed: String,
+    pub feed: String,
     child: Child,
 }
 
 impl Server {
-    /// Starts it, with its database and log in `folder`, and waits until it listens.
-    pub(crate) fn start(program: &Path, folder: &Path) -> Result<Self> {
-        let config = format!("{CONFIG}[identity]\nadmin_password = \"{PASSWORD}\"\n");
-        std::fs::write(folder.join("weft.toml"), config)?;
+    /// Starts it, with its database and log in `folder`, and waits until it listens. `identity` is `[identity]` of its
+    /// configuration.
+    ///
+    /// # Errors
+    /// It ends, or does not listen: with its log.
+    pub fn start(program: &Path, folder: &Path, identity: &str) -> Result<Self> {
+        std::fs::write(folder.join("weft.toml"), format!("{CONFIG}{identity}"))?;
         let log = folder.join("weft.log");
         let mut child = Command::new(program)
             .args(["server", "--json", "--config", "weft.toml"])
@@ -67,7 +96,10 @@ impl Server {
     }
 
     /// Stops it in order.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// It has ended by itself, or ends badly.
+    pub fn stop(mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("weft server ended by itself with {status}");
         }

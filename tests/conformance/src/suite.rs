@@ -20,20 +20,20 @@ const TEST_S_MAX: &str = "240";
 
 /// What came of a test here.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Done {
+pub struct Done {
     /// What came of it.
-    pub(crate) outcome: Outcome,
+    pub outcome: Outcome,
     /// Why it was skipped, or a failure's last line.
-    pub(crate) reason: String,
+    pub reason: String,
     /// A failure's whole trace.
-    pub(crate) trace: String,
+    pub trace: String,
 }
 
 /// By full name.
-pub(crate) type Outcomes = BTreeMap<String, Done>;
+pub type Outcomes = BTreeMap<String, Done>;
 
 /// tempest's configuration.
-pub(crate) fn config(logs: &Path, cloud: &Cloud, public: &str, extensions: &[String]) -> String {
+pub fn config(logs: &Path, cloud: &Cloud, public: &str, extensions: &[String]) -> String {
     let port_security = extensions.iter().any(|alias| alias == "port-security");
     CONFIG
         .replace("{logs}", &logs.display().to_string())
@@ -50,12 +50,7 @@ pub(crate) fn config(logs: &Path, cloud: &Cloud, public: &str, extensions: &[Str
 type Queue<'a> = Mutex<Vec<(&'a str, Vec<&'a str>)>>;
 
 /// Runs all tests of `reference`.
-pub(crate) fn run(
-    python: &Path,
-    logs: &Path,
-    reference: &Reference,
-    workers: u8,
-) -> Result<Outcomes> {
+pub fn run(python: &Path, logs: &Path, reference: &Reference, workers: u8) -> Result<Outcomes> {
     let mut classes: Vec<(&str, Vec<&str>)> = reference.classes().into_iter().collect();
     // Taken from the end.
     classes.sort_by_key(|(_, tests)| tests.len());
