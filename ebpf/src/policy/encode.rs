@@ -33,6 +33,27 @@ pub(crate) enum Condition {
     GreaterOrEqual,
 }
 
+/// What is calculated with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Add = 0x00,
+    Subtract = 0x10,
+    Or = 0x40,
+    And = 0x50,
+    ShiftRight = 0x70,
+    ExclusiveOr = 0xa0,
+    /// The sign moves in from the left.
+    ShiftRightSigned = 0xc0,
+}
+
+/// The other half of a calculation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operand {
+    Register(Reg),
+    /// In 64 bits it is taken for a signed number.
+    Value(u32),
+}
+
 /// Helper functions, by the kernel's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Helper {
@@ -54,8 +75,7 @@ const CLASS_JMP32: u8 = 0x06;
 const CLASS_ALU64: u8 = 0x07;
 const MODE_MEM: u8 = 0x60;
 const SOURCE_REGISTER: u8 = 0x08;
-const OPERATION_ADD: u8 = 0x00;
-const OPERATION_AND: u8 = 0x50;
+const OPERATION_NEGATE: u8 = 0x80;
 const OPERATION_MOV: u8 = 0xb0;
 const LOAD_DOUBLE_IMMEDIATE: u8 = 0x18;
 const PSEUDO_MAP_FD: u8 = 1;
@@ -187,12 +207,29 @@ impl Assembler {
 
     /// `to += value`, 64 bits.
     pub(crate) fn add(&mut self, to: Reg, value: i32) {
-        self.plain(CLASS_ALU64 | OPERATION_ADD, to, Reg(0), 0, value);
+        self.plain(CLASS_ALU64 | Operation::Add as u8, to, Reg(0), 0, value);
     }
 
-    /// `to &= value`, 32 bits.
-    pub(crate) fn and(&mut self, to: Reg, value: u32) {
-        self.plain(CLASS_ALU32 | OPERATION_AND, to, Reg(0), 0, immediate(value));
+    /// `to = to <operation> operand`, 64 bits.
+    pub(crate) fn calculate(&mut self, operation: Operation, to: Reg, operand: Operand) {
+        self.operation(CLASS_ALU64 | operation as u8, to, operand);
+    }
+
+    /// `to = to <operation> operand`, 32 bits; the upper half becomes zero.
+    pub(crate) fn calculate_word(&mut self, operation: Operation, to: Reg, operand: Operand) {
+        self.operation(CLASS_ALU32 | operation as u8, to, operand);
+    }
+
+    fn operation(&mut self, code: u8, to: Reg, operand: Operand) {
+        match operand {
+            Operand::Register(from) => self.plain(code | SOURCE_REGISTER, to, from, 0, 0),
+            Operand::Value(value) => self.plain(code, to, Reg(0), 0, immediate(value)),
+        }
+    }
+
+    /// `to = -to`, 64 bits.
+    pub(crate) fn negate(&mut self, to: Reg) {
+        self.plain(CLASS_ALU64 | OPERATION_NEGATE, to, Reg(0), 0, 0);
     }
 
     /// `to` = the map of a descriptor.
@@ -359,7 +396,10 @@ mod tests {
         a.copy(Reg(6), Reg(1));
         a.set(Reg(0), 2);
         a.add(Reg(2), -4);
-        a.and(Reg(2), 0x8000_0000);
+        a.calculate_word(Operation::And, Reg(2), Operand::Value(0x8000_0000));
+        a.calculate(Operation::Subtract, Reg(3), Operand::Register(Reg(2)));
+        a.calculate(Operation::ShiftRightSigned, Reg(3), Operand::Value(63));
+        a.negate(Reg(3));
         a.map(Reg(1), 5);
         a.call(Helper::TailCall);
         a.exit();
@@ -379,6 +419,9 @@ mod tests {
                 (0xb4, 0x00, 0, 2),
                 (0x07, 0x02, 0, -4),
                 (0x54, 0x02, 0, i32::MIN),
+                (0x1f, 0x23, 0, 0),
+                (0xc7, 0x03, 0, 63),
+                (0x87, 0x03, 0, 0),
                 (0x18, 0x11, 0, 5),
                 (0x00, 0x00, 0, 0),
                 (0x85, 0x00, 0, 12),

@@ -19,6 +19,7 @@ mod compile;
 mod emit;
 mod encode;
 pub mod harness;
+mod leaf;
 mod lower;
 mod members;
 mod rules;
