@@ -20,6 +20,8 @@ pub const ROUTER_ROUTES_MAX: usize = 256;
 pub const RULES_PER_POLICY_MAX: usize = 16_384;
 /// Different remote groups in the rules of one port.
 pub const REMOTE_GROUPS_PER_POLICY_MAX: usize = 256;
+/// Ranges of one address group.
+pub const ADDRESS_GROUP_ADDRESSES_MAX: usize = 1_024;
 /// Guest ports of one host.
 pub const PORTS_PER_HOST_MAX: usize = 4_096;
 /// Networks known to one host.

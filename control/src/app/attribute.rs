@@ -186,6 +186,8 @@ const ALL: [Attribute; 7] = [
 pub static STANDARD: &[Attribute] = &ALL;
 /// The standard attributes of what has no tags.
 pub static STANDARD_UNTAGGED: &[Attribute] = &[ALL[0], ALL[1], ALL[2], ALL[3], ALL[4], ALL[5]];
+/// Those of what belongs to no project.
+pub static STANDARD_GLOBAL: &[Attribute] = &[ALL[0], ALL[2], ALL[3], ALL[4], ALL[5]];
 /// Those of what has only its id and project.
 pub static STANDARD_BARE: &[Attribute] = &[ALL[0], ALL[1]];
 /// Those of what has only its id, and belongs to no project.

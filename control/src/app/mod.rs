@@ -4,11 +4,14 @@
 //! It knows neither HTTP (statuses are `http::error`'s) nor SQL (that is `store`'s).
 
 pub mod address_scope;
+pub mod address_group;
 pub mod attribute;
 pub mod config;
+pub mod default_security_group_rule;
 pub mod error;
 pub mod extension;
 pub mod floating_ip;
+pub mod log;
 pub mod network;
 pub mod policy;
 pub mod port;
@@ -26,6 +29,7 @@ pub mod router;
 mod router_gateway;
 pub mod security_group;
 pub mod security_group_rule;
+pub mod security_groups_default_statefulness;
 pub mod subnet;
 mod subnet_attribute;
 mod subnet_check;

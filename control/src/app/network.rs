@@ -481,6 +481,9 @@ async fn update_sharing(
     rbac_policy::everybody_set(write, object(row), SHARED, shared).await?;
     if external != row.external {
         rbac_policy::everybody_set(write, object(row), EXTERNAL, external).await?;
+        if !external {
+            rbac_policy::action_gone(write, object(row), EXTERNAL).await?;
+        }
     }
     row.external = external;
     Ok(())

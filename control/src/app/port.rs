@@ -224,6 +224,10 @@ impl Resource for Port {
                 .await?;
             floating_ip::addresses_gone(write, &item).await?;
         }
+        if !item.row.project_id.is_empty() {
+            // As in Neutron: a project that has ports has a default group.
+            security_group::default_ensure(write, &item.row.project_id).await?;
+        }
         update_security(write, &mut item, &mut given).await?;
         if let Some(wanted) = given.text_or_null("qos_policy_id") {
             let before = item.row.qos_policy_id.take();
@@ -467,9 +471,7 @@ async fn set_groups(write: &mut Write<'_>, item: &mut Item, groups: Vec<String>)
             limits::SECURITY_GROUPS_PER_PORT_MAX
         )));
     }
-    for group in &groups {
-        security_group::usable(write, group, &item.row.project_id).await?;
-    }
+    security_group::usable_together(write, &groups, &item.row.project_id).await?;
     if groups != item.security_groups {
         store::security_groups_set(&mut write.tx, &item.row.id, &groups).await?;
         item.security_groups = groups;

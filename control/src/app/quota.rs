@@ -7,47 +7,69 @@ use super::{App, attribute};
 use crate::store::floating_ip::FloatingIpRow;
 use crate::store::network::NetworkRow;
 use crate::store::port::PortRow;
+use crate::store::rbac_policy::RbacPolicyRow;
 use crate::store::router::RouterRow;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::subnet::SubnetRow;
 use crate::store::subnetpool::SubnetpoolRow;
-use crate::store::{Conn, quota as store, quota::usage};
+use crate::store::{Conn, Row, quota as store, quota::usage};
 use serde_json::{Map, Value, json};
 
-/// Neutron's defaults; -1 is no limit.
-pub const DEFAULTS: &[(&str, i64)] = &[
-    ("network", 100),
-    ("subnet", 100),
-    ("subnetpool", -1),
-    ("port", 500),
-    ("router", 10),
-    ("floatingip", 50),
-    ("security_group", 10),
-    ("security_group_rule", 100),
+/// A resource that projects may have so many of.
+pub struct Limited {
+    /// Neutron's name.
+    pub resource: &'static str,
+    /// Neutron's default; -1 is no limit.
+    pub default: i64,
+    /// Where its rows are.
+    pub table: &'static str,
+}
+
+const fn limited<R: Row>(resource: &'static str, default: i64) -> Limited {
+    Limited {
+        resource,
+        default,
+        table: R::TABLE,
+    }
+}
+
+/// All of them, with Neutron's defaults.
+pub const LIMITED: &[Limited] = &[
+    limited::<FloatingIpRow>("floatingip", 50),
+    limited::<NetworkRow>("network", 100),
+    limited::<PortRow>("port", 500),
+    limited::<RbacPolicyRow>("rbac_policy", 10),
+    limited::<RouterRow>("router", 10),
+    limited::<SecurityGroupRow>("security_group", 10),
+    limited::<SecurityGroupRuleRow>("security_group_rule", 100),
+    limited::<SubnetRow>("subnet", 100),
+    limited::<SubnetpoolRow>("subnetpool", -1),
 ];
 
 /// The largest limit; Neutron's is the database's 32-bit integer.
 const LIMIT_MAX: i64 = 2_147_483_647;
 
+fn limited_of(resource: &str) -> Option<&'static Limited> {
+    LIMITED.iter().find(|known| known.resource == resource)
+}
+
 fn default_of(app: &App, resource: &str) -> i64 {
     let configured = app.config.quotas.get(resource).copied();
-    let built_in = DEFAULTS
-        .iter()
-        .find(|(name, _)| *name == resource)
-        .map(|(_, limit)| *limit);
+    let built_in = limited_of(resource).map(|known| known.default);
     configured.or(built_in).unwrap_or(-1)
 }
 
 async fn limits(app: &App, conn: &mut Conn, project: &str) -> Result<Vec<(&'static str, i64)>> {
     let own = store::quota_get(conn, project).await?;
-    Ok(DEFAULTS
+    Ok(LIMITED
         .iter()
-        .map(|(name, _)| {
+        .map(|known| {
             let own = own
                 .iter()
-                .find(|(resource, _)| resource == name)
+                .find(|(resource, _)| resource == known.resource)
                 .map(|(_, limit)| *limit);
-            (*name, own.unwrap_or_else(|| default_of(app, name)))
+            let limit = own.unwrap_or_else(|| default_of(app, known.resource));
+            (known.resource, limit)
         })
         .collect())
 }
@@ -67,7 +89,7 @@ pub async fn check<R: Resource>(write: &mut Write<'_>, project: &str, _new: i64)
     if limit < 0 || project.is_empty() {
         return Ok(());
     }
-    if usage::<R::Row>(write.conn(), project, limit + 1).await? > limit {
+    if usage(write.conn(), R::Row::TABLE, project, limit + 1).await? > limit {
         return Err(Error::conflict(
             "OverQuota",
             format!("Quota exceeded for resources: ['{}'].", R::NAME),
@@ -116,9 +138,9 @@ pub fn show_default(app: &App, caller: &Caller, project: &str) -> Result<Value> 
         permit(app, caller, "get_quota", project)?;
     }
     Ok(wrap(
-        DEFAULTS
+        LIMITED
             .iter()
-            .map(|(name, _)| (*name, default_of(app, name)))
+            .map(|known| (known.resource, default_of(app, known.resource)))
             .collect(),
     ))
 }
@@ -144,15 +166,9 @@ pub async fn show_details(app: &App, caller: &Caller, project: &str) -> Result<V
 }
 
 async fn used(conn: &mut Conn, resource: &str, project: &str) -> Result<i64> {
-    Ok(match resource {
-        "network" => usage::<NetworkRow>(conn, project, LIMIT_MAX).await?,
-        "subnet" => usage::<SubnetRow>(conn, project, LIMIT_MAX).await?,
-        "subnetpool" => usage::<SubnetpoolRow>(conn, project, LIMIT_MAX).await?,
-        "port" => usage::<PortRow>(conn, project, LIMIT_MAX).await?,
-        "router" => usage::<RouterRow>(conn, project, LIMIT_MAX).await?,
-        "floatingip" => usage::<FloatingIpRow>(conn, project, LIMIT_MAX).await?,
-        "security_group" => usage::<SecurityGroupRow>(conn, project, LIMIT_MAX).await?,
-        _ => usage::<SecurityGroupRuleRow>(conn, project, LIMIT_MAX).await?,
+    Ok(match limited_of(resource) {
+        Some(known) => usage(conn, known.table, project, LIMIT_MAX).await?,
+        None => 0,
     })
 }
 
@@ -198,31 +214,10 @@ pub async fn update(app: &App, caller: &Caller, project: &str, body: &Value) -> 
         .get("quota")
         .and_then(Value::as_object)
         .ok_or_else(|| Error::bad_request("Unable to find 'quota' in request body"))?;
-    let mut new = Vec::new();
-    let mut check_limit = false;
-    for (name, value) in quota {
-        match name.as_str() {
-            "project_id" | "tenant_id" | "force" => {}
-            "check_limit" => {
-                check_limit = attribute::bool_of(value)
-                    .map_err(|reason| Error::attribute("check_limit", reason))?;
-            }
-            _ => {
-                let Some((name, _)) = DEFAULTS.iter().find(|(known, _)| known == name) else {
-                    return Err(Error::bad_request(format!(
-                        "Unrecognized attribute(s) {}",
-                        quote(name)
-                    )));
-                };
-                let limit = attribute::int_of(value, -1, LIMIT_MAX)
-                    .map_err(|reason| Error::attribute(name, reason))?;
-                new.push((*name, limit));
-            }
-        }
-    }
+    let (new, force) = limits_wanted(quota)?;
     let mut tx = app.store.write().await?;
     for (name, limit) in new {
-        if check_limit && limit >= 0 && used(tx.conn(), name, project).await? > limit {
+        if !force && limit >= 0 && used(tx.conn(), name, project).await? > limit {
             return Err(Error::invalid(
                 "InvalidQuotaValue",
                 format!("Change would make usage less than 0 for the following resources: {name}."),
@@ -233,6 +228,32 @@ pub async fn update(app: &App, caller: &Caller, project: &str, body: &Value) -> 
     let limits = limits(app, tx.conn(), project).await?;
     tx.commit().await?;
     Ok(wrap(limits))
+}
+
+/// The limits that a body asks for, and whether they are to be set even where more is in use. (`check_limit` asks for
+/// what is the default by now.)
+fn limits_wanted(quota: &Map<String, Value>) -> Result<(Vec<(&'static str, i64)>, bool)> {
+    let mut new = Vec::new();
+    let mut force = false;
+    for (name, value) in quota {
+        let truth = || attribute::bool_of(value).map_err(|reason| Error::attribute(name, reason));
+        match name.as_str() {
+            "project_id" | "tenant_id" => {}
+            "force" => force = truth()?,
+            "check_limit" => {
+                truth()?;
+            }
+            _ => {
+                let known = limited_of(name).ok_or_else(|| {
+                    Error::bad_request(format!("Unrecognized attribute(s) {}", quote(name)))
+                })?;
+                let limit = attribute::int_of(value, -1, LIMIT_MAX)
+                    .map_err(|reason| Error::attribute(name, reason))?;
+                new.push((known.resource, limit));
+            }
+        }
+    }
+    Ok((new, force))
 }
 
 /// DELETE /v2.0/quotas/{project}: back to the defaults.

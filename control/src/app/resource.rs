@@ -54,6 +54,8 @@ pub trait Resource: Send + Sync + 'static {
     const STANDARD: &'static [Attribute] = attribute::STANDARD;
     /// What it is called in the policy's rules.
     const POLICY: &'static str = Self::NAME;
+    /// Whether those who see it by its being shared only are told that there is nothing to update.
+    const HIDES_FROM_UPDATES: bool = false;
     /// What it is called in RBAC policies, if it can be shared by them.
     const RBAC: Option<&'static str> = None;
     /// The attribute that names its parent, for what lives under another resource's path.
@@ -227,6 +229,10 @@ async fn authorize<R: Resource>(
         rule = format!("delete_{}", R::POLICY);
     }
     if action != "get" && !app.policy.allows(&rule, caller, &target) {
+        let row = R::row(item);
+        if R::HIDES_FROM_UPDATES && action == "update" && row.project_id() != caller.project_id {
+            return Err(not_found::<R>(row.id()));
+        }
         return Err(Error::Forbidden(format!("rule:{rule}")));
     }
     Ok(target)
@@ -311,11 +317,11 @@ fn unwrap_item<R: Resource>(item: Value) -> Option<Attributes> {
 
 /// The project of a new resource: the caller's, unless an admin names another.
 fn project_of(caller: &Caller, attributes: &mut Attributes) -> Result<()> {
-    match attributes.get("project_id").and_then(Value::as_str) {
+    match attributes.get("project_id") {
         None => {
             attributes.insert("project_id".to_owned(), caller.project_id.clone().into());
         }
-        Some(project) if project == caller.project_id || caller.is_admin() => {}
+        Some(project) if *project == caller.project_id || caller.is_admin() => {}
         Some(_) => {
             return Err(Error::bad_request(
                 "Specifying 'project_id' or 'tenant_id' other than the authenticated project in \

@@ -6,10 +6,13 @@ use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::security_group_rule::{self, SecurityGroupRule};
 use super::view::view;
-use super::{App, attribute};
+use super::{App, quota};
+use crate::store::default_security_group_rule::template_list;
+use crate::store::rbac_policy::granted;
 use crate::store::security_group::{
     self as store, SecurityGroupRow, SecurityGroupRuleRow, default_get, rule_list_groups,
 };
+use crate::store::security_groups_default_statefulness::default_stateful;
 use crate::store::{self as rows, Conn, ListQuery};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -30,12 +33,15 @@ pub struct Item {
     pub rules: Vec<SecurityGroupRuleRow>,
 }
 
-fn name(value: &Value) -> Result<Value, String> {
-    let text = attribute::text_of(value, 255)?;
-    if text.eq_ignore_ascii_case("default") {
-        return Err("Default security group name not allowed".to_owned());
+/// Only the group that the server makes is called default.
+fn refuse_default(name: &str) -> Result<()> {
+    if name.eq_ignore_ascii_case("default") {
+        return Err(Error::conflict(
+            "SecurityGroupDefaultAlreadyExists",
+            "Default security group already exists.",
+        ));
     }
-    Ok(text.into())
+    Ok(())
 }
 
 impl Resource for SecurityGroup {
@@ -46,13 +52,14 @@ impl Resource for SecurityGroup {
     const COLLECTION: &'static str = "security_groups";
     const NOT_FOUND: &'static str = "SecurityGroupNotFound";
     const TITLE: &'static str = "Security group";
+    const RBAC: Option<&'static str> = Some("security_group");
     const ATTRIBUTES: &'static [Attribute] = &[
-        Attribute::new("name", Kind::Custom(name))
+        Attribute::new("name", Kind::Text(255))
             .post(Default::Text(""))
             .put()
             .sort(),
         Attribute::new("stateful", Kind::Bool)
-            .post(Default::Bool(true))
+            .post(Default::Unset)
             .put()
             .filter(),
         Attribute::new("shared", Kind::Bool).filter(),
@@ -92,13 +99,13 @@ impl Resource for SecurityGroup {
                     belongs_to_default_sg: row.is_default,
                 });
                 view.insert("tenant_id".to_owned(), rule.project_id.clone().into());
+                view.remove("tags");
                 Value::Object(view)
             })
             .collect();
         view! { row;
             "name" => row.name,
             "stateful" => row.stateful,
-            "shared" => false,
             "security_group_rules" => rules,
         }
     }
@@ -136,16 +143,25 @@ impl Resource for SecurityGroup {
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
         let project_id = given.text("project_id");
+        let name = given.text("name");
+        refuse_default(&name)?;
         default_ensure(write, &project_id).await?;
+        let stateful = match given.truth("stateful") {
+            Some(stateful) => stateful,
+            None => default_stateful(write.conn(), &project_id).await?,
+        };
         let row = SecurityGroupRow {
             id: Uuid::new_v4().to_string(),
             project_id,
-            name: given.text("name"),
+            name,
             description: given.text("description"),
-            stateful: given.truth("stateful").unwrap_or(true),
+            stateful,
             ..SecurityGroupRow::default()
         };
-        create(write, row).await
+        let item = create(write, row).await?;
+        let rules = i64::try_from(item.rules.len()).unwrap_or(i64::MAX);
+        quota::check::<SecurityGroupRule>(write, &item.row.project_id, rules).await?;
+        Ok(item)
     }
 
     async fn update(write: &mut Write<'_>, item: Item, mut given: Attributes) -> Result<Item> {
@@ -156,6 +172,9 @@ impl Resource for SecurityGroup {
                     "SecurityGroupCannotUpdateDefault",
                     "Updating default security group not allowed.",
                 ));
+            }
+            if !row.is_default {
+                refuse_default(&name)?;
             }
             row.name = name;
         }
@@ -191,40 +210,20 @@ fn in_use(id: &str) -> Error {
     Error::conflict("SecurityGroupInUse", format!("Security Group {id} in use."))
 }
 
-/// Writes a group with the rules that Neutron gives every group: all egress. The default group also lets its members
-/// reach each other.
+/// Writes a group with the rules that all new ones begin with.
 async fn create(write: &mut Write<'_>, mut row: SecurityGroupRow) -> Result<Item> {
     rows::insert(&mut write.tx, &mut row).await?;
     let mut rules = Vec::new();
-    for ethertype in ["IPv4", "IPv6"] {
-        rules.push(rule(&row, "egress", ethertype, None));
-        if row.is_default {
-            rules.push(rule(&row, "ingress", ethertype, Some(row.id.clone())));
-        }
-    }
-    for rule in &mut rules {
-        rows::insert(&mut write.tx, rule).await?;
+    for template in template_list(write.conn(), row.is_default).await? {
+        let mut rule = SecurityGroupRuleRow {
+            id: Uuid::new_v4().to_string(),
+            ..template.rule(&row.id, &row.project_id)
+        };
+        rule.match_key = security_group_rule::match_key(&rule);
+        rows::insert(&mut write.tx, &mut rule).await?;
+        rules.push(rule);
     }
     Ok(Item { row, rules })
-}
-
-fn rule(
-    group: &SecurityGroupRow,
-    direction: &str,
-    ethertype: &str,
-    remote_group_id: Option<String>,
-) -> SecurityGroupRuleRow {
-    let mut rule = SecurityGroupRuleRow {
-        id: Uuid::new_v4().to_string(),
-        project_id: group.project_id.clone(),
-        security_group_id: group.id.clone(),
-        direction: direction.to_owned(),
-        ethertype: ethertype.to_owned(),
-        remote_group_id,
-        ..SecurityGroupRuleRow::default()
-    };
-    rule.match_key = security_group_rule::match_key(&rule);
-    rule
 }
 
 /// The id of a project's default group, which is made if it is missing.
@@ -237,25 +236,66 @@ pub(super) async fn default_ensure(write: &mut Write<'_>, project: &str) -> Resu
         project_id: project.to_owned(),
         name: "default".to_owned(),
         description: "Default security group".to_owned(),
-        stateful: true,
+        stateful: default_stateful(write.conn(), project).await?,
         is_default: true,
         ..SecurityGroupRow::default()
     };
     Ok(create(write, row).await?.row.id)
 }
 
-/// Fails unless a port of a project, made by this caller, may be in a group.
-pub(super) async fn usable(write: &mut Write<'_>, id: &str, project: &str) -> Result<()> {
-    let group = rows::get::<SecurityGroupRow>(write.conn(), id).await?;
+/// Some groups, if what a project has may be in them, or speak of them, when this caller asks.
+///
+/// # Errors
+/// [`Error::NotFound`] for one that is not there or not visible.
+pub(super) async fn usable(
+    write: &mut Write<'_>,
+    ids: &[String],
+    project: &str,
+) -> Result<Vec<SecurityGroupRow>> {
     let caller = write.caller;
-    let visible = group.is_some_and(|group| {
-        group.project_id == project || group.project_id == caller.project_id || caller.is_admin()
-    });
-    if visible {
-        return Ok(());
+    let wanted: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let groups = store::security_group_list(write.conn(), &wanted).await?;
+    let own = |group: &SecurityGroupRow| {
+        [project, &caller.project_id].contains(&group.project_id.as_str()) || caller.is_admin()
+    };
+    for id in ids {
+        let group = groups.iter().find(|group| group.id == *id);
+        let visible = match group {
+            Some(group) if own(group) => true,
+            Some(_) => {
+                let conn = write.conn();
+                !granted(conn, "security_group", project, &[id])
+                    .await?
+                    .is_empty()
+                    || !granted(conn, "security_group", &caller.project_id, &[id])
+                        .await?
+                        .is_empty()
+            }
+            None => false,
+        };
+        if !visible {
+            return Err(Error::not_found(
+                "SecurityGroupNotFound",
+                format!("Security group {id} does not exist."),
+            ));
+        }
     }
-    Err(Error::not_found(
-        "SecurityGroupNotFound",
-        format!("Security group {id} does not exist."),
-    ))
+    Ok(groups)
+}
+
+/// Fails unless a port of a project may be in these groups: each visible, and all of them with state or all without.
+pub(super) async fn usable_together(
+    write: &mut Write<'_>,
+    ids: &[String],
+    project: &str,
+) -> Result<()> {
+    let groups = usable(write, ids, project).await?;
+    if groups.iter().any(|group| group.stateful) && groups.iter().any(|group| !group.stateful) {
+        return Err(Error::conflict(
+            "SecurityGroupConflict",
+            "Error cannot apply both stateful and stateless security groups on the same port while \
+             attempting the operation.",
+        ));
+    }
+    Ok(())
 }

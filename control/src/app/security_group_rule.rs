@@ -1,11 +1,13 @@
 //! Security group rules: protocols, port ranges, remotes, and when two rules are the same.
 
-use super::attribute::{Attribute, Attributes, Default, Kind, Take, cidr_of, ip_of, text_of};
+use super::attribute::{
+    Attribute, Attributes, Default, Kind, STANDARD_UNTAGGED, Take, cidr_of, ip_of, text_of,
+};
 use super::error::{Error, Result, quote, quote_value};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::security_group::{self, SecurityGroup};
-use super::view::view;
+use super::{address_group, view::view};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow, rule_get_match};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -69,23 +71,18 @@ pub fn protocol_number(protocol: &str, ethertype: &str) -> Option<u8> {
     }
 }
 
+/// As Neutron writes it: small letters, none for any. Whether there is such a protocol is looked at later.
 fn protocol(value: &Value) -> Result<Value, String> {
     let text = match value {
         Value::Number(number) => number.to_string(),
-        other => text_of(other, 40)?.to_ascii_lowercase(),
+        other => text_of(other, 40)?.trim().to_ascii_lowercase(),
     };
-    if text.is_empty() || text == "any" {
-        return Ok(Value::Null);
-    }
-    match text.parse::<i64>() {
-        Ok(number) if (0..=255).contains(&number) => Ok(number.to_string().into()),
-        Err(_) if PROTOCOLS.iter().any(|(name, _)| *name == text) => Ok(text.into()),
-        _ => Err(format!(
-            "Security group rule protocol {} not supported. Only protocol names and integer \
-             representations [0 to 255] are supported",
-            quote(&text)
-        )),
-    }
+    Ok(if text.is_empty() || text == "any" {
+        Value::Null
+    } else {
+        text.parse::<i64>()
+            .map_or_else(|_name| text.into(), |number| number.to_string().into())
+    })
 }
 
 fn ethertype(value: &Value) -> Result<Value, String> {
@@ -108,7 +105,45 @@ fn prefix(value: &Value) -> Result<Value, String> {
     }
 }
 
-const PORT: Kind = Kind::Int(0, 65_535);
+/// Any whole number: which ones are good depends on the protocol.
+const PORT: Kind = Kind::Int(i64::MIN, i64::MAX);
+
+/// An id of something that may not be there, which is told as such.
+const ID: Kind = Kind::Text(255);
+
+/// The attributes that say what a rule allows: shared with the templates of rules.
+pub(super) const MATCH: [Attribute; 8] = [
+    Attribute::new("direction", Kind::OneOf(&["ingress", "egress"]))
+        .required()
+        .sort(),
+    Attribute::new("ethertype", Kind::Custom(ethertype))
+        .post(Default::Text("IPv4"))
+        .sort(),
+    Attribute::new("protocol", Kind::Custom(protocol))
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+    Attribute::new("port_range_min", PORT)
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+    Attribute::new("port_range_max", PORT)
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+    Attribute::new("remote_ip_prefix", Kind::Custom(prefix))
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+    Attribute::new("remote_group_id", ID)
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+    Attribute::new("remote_address_group_id", ID)
+        .post(Default::Null)
+        .nullable()
+        .sort(),
+];
 
 impl Resource for SecurityGroupRule {
     type Row = SecurityGroupRuleRow;
@@ -118,36 +153,17 @@ impl Resource for SecurityGroupRule {
     const COLLECTION: &'static str = "security_group_rules";
     const NOT_FOUND: &'static str = "SecurityGroupRuleNotFound";
     const TITLE: &'static str = "Security group rule";
+    const STANDARD: &'static [Attribute] = STANDARD_UNTAGGED;
     const ATTRIBUTES: &'static [Attribute] = &[
-        Attribute::new("security_group_id", Kind::Uuid)
-            .required()
-            .sort(),
-        Attribute::new("direction", Kind::OneOf(&["ingress", "egress"]))
-            .required()
-            .sort(),
-        Attribute::new("ethertype", Kind::Custom(ethertype))
-            .post(Default::Text("IPv4"))
-            .sort(),
-        Attribute::new("protocol", Kind::Custom(protocol))
-            .post(Default::Null)
-            .nullable()
-            .sort(),
-        Attribute::new("port_range_min", PORT)
-            .post(Default::Null)
-            .nullable()
-            .sort(),
-        Attribute::new("port_range_max", PORT)
-            .post(Default::Null)
-            .nullable()
-            .sort(),
-        Attribute::new("remote_ip_prefix", Kind::Custom(prefix))
-            .post(Default::Null)
-            .nullable()
-            .sort(),
-        Attribute::new("remote_group_id", Kind::Uuid)
-            .post(Default::Null)
-            .nullable()
-            .sort(),
+        Attribute::new("security_group_id", ID).required().sort(),
+        MATCH[0],
+        MATCH[1],
+        MATCH[2],
+        MATCH[3],
+        MATCH[4],
+        MATCH[5],
+        MATCH[6],
+        MATCH[7],
         Attribute::new("normalized_cidr", Kind::Text(64)).sort(),
         Attribute::new("belongs_to_default_sg", Kind::Bool).filter(),
     ];
@@ -231,18 +247,10 @@ impl Resource for SecurityGroupRule {
             id: Uuid::new_v4().to_string(),
             project_id: given.text("project_id"),
             security_group_id: id,
-            description: given.text("description"),
-            direction: given.text("direction"),
-            ethertype: given.text("ethertype"),
-            protocol: given.text_opt("protocol"),
-            port_range_min: given.int("port_range_min"),
-            port_range_max: given.int("port_range_max"),
-            remote_ip_prefix: given.text_opt("remote_ip_prefix"),
-            remote_group_id: given.text_opt("remote_group_id"),
-            ..SecurityGroupRuleRow::default()
+            ..shape_of(&mut given)?
         };
-        check_ports(&row)?;
-        check_remote(write, &mut row).await?;
+        check_remote(&mut row)?;
+        check_remote_usable(write, &row).await?;
         row.match_key = match_key(&row);
         if let Some(same) = rule_get_match(write.conn(), &group.id, &row.match_key).await? {
             return Err(Error::conflict(
@@ -306,72 +314,125 @@ pub(super) fn match_key(row: &SecurityGroupRuleRow) -> String {
     .join(" ")
 }
 
-fn check_ports(row: &SecurityGroupRuleRow) -> Result<()> {
-    let number = row
-        .protocol
-        .as_deref()
-        .and_then(|p| protocol_number(p, &row.ethertype));
-    let named = row.protocol.as_deref().unwrap_or_default();
-    if row.ethertype == "IPv4" && (number == Some(58) || named.starts_with("ipv6-")) {
+/// What a prepared body says that a rule allows; checked but for its remote.
+pub(super) fn shape_of(given: &mut Attributes) -> Result<SecurityGroupRuleRow> {
+    let row = SecurityGroupRuleRow {
+        description: given.text("description"),
+        direction: given.text("direction"),
+        ethertype: given.text("ethertype"),
+        protocol: given.text_opt("protocol"),
+        port_range_min: given.int("port_range_min"),
+        port_range_max: given.int("port_range_max"),
+        remote_ip_prefix: given.text_opt("remote_ip_prefix"),
+        remote_group_id: given.text_opt("remote_group_id"),
+        remote_address_group_id: given.text_opt("remote_address_group_id"),
+        ..SecurityGroupRuleRow::default()
+    };
+    check_match(&row)?;
+    Ok(row)
+}
+
+/// Numbers of the protocols that there are in IPv6 only.
+const IPV6_ONLY: &[u8] = &[41, 43, 44, 58, 59, 60];
+
+fn check_match(row: &SecurityGroupRuleRow) -> Result<()> {
+    let Some(named) = row.protocol.as_deref() else {
+        return check_ports(row, None, "None");
+    };
+    let known = PROTOCOLS.iter().any(|(name, _)| *name == named) || named.parse::<u8>().is_ok();
+    if !known {
+        let names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+        return Err(Error::invalid(
+            "SecurityGroupRuleInvalidProtocol",
+            format!(
+                "Security group rule protocol {} not supported. Only protocol values {} and integer \
+                 representations [0 to 255] are supported.",
+                quote(named),
+                names.join(", ")
+            ),
+        ));
+    }
+    let number = protocol_number(named, &row.ethertype);
+    if row.ethertype == "IPv4" && number.is_some_and(|number| IPV6_ONLY.contains(&number)) {
         return Err(Error::invalid(
             "SecurityGroupEthertypeConflictWithProtocol",
             format!("Invalid ethertype {} for protocol {named}.", row.ethertype),
         ));
     }
+    check_ports(row, number, named)
+}
+
+fn check_ports(row: &SecurityGroupRuleRow, number: Option<u8>, named: &str) -> Result<()> {
     let (min, max) = (row.port_range_min, row.port_range_max);
+    let wrong = |port: &i64| !(0..=65_535).contains(port);
+    let invalid_value = |port: i64| {
+        Error::invalid(
+            "SecurityGroupInvalidPortValue",
+            format!("Invalid value for port {port}"),
+        )
+    };
+    if let Some(port) = [min, max].into_iter().flatten().find(wrong) {
+        return Err(invalid_value(port));
+    }
     match number {
-        Some(1 | 58) => {
-            for (field, value) in [
-                ("port_range_min (type)", min),
-                ("port_range_max (code)", max),
-            ] {
-                if let Some(value) = value.filter(|value| *value > 255) {
-                    return Err(Error::invalid(
-                        "SecurityGroupInvalidIcmpValue",
-                        format!("Invalid value for ICMP {field} {value}. It must be 0 to 255."),
-                    ));
-                }
-            }
-            if min.is_none() && max.is_some() {
-                return Err(Error::invalid(
-                    "SecurityGroupMissingIcmpType",
-                    "ICMP code (port-range-max) is provided but ICMP type (port-range-min) is missing.",
-                ));
-            }
-        }
+        Some(1 | 58) => check_icmp(min, max),
         Some(6 | 17 | 33 | 132 | 136) => match (min, max) {
-            (None, None) => {}
-            (Some(min), Some(max)) if min <= max && min > 0 => {}
-            (Some(0), Some(_)) if matches!(number, Some(17 | 6)) => {
-                return Err(Error::invalid(
-                    "SecurityGroupInvalidPortValue",
-                    "Invalid value for port 0: port_range_min must be 1 to 65535.",
-                ));
-            }
-            _ => {
-                return Err(Error::invalid(
-                    "SecurityGroupInvalidPortRange",
-                    "For TCP/UDP protocols, port_range_min must be <= port_range_max, and both be given.",
-                ));
-            }
+            (None, None) => Ok(()),
+            (Some(0), _) | (_, Some(0)) if matches!(number, Some(17 | 6)) => Err(invalid_value(0)),
+            (Some(min), Some(max)) if min <= max => Ok(()),
+            _ => Err(Error::invalid(
+                "SecurityGroupInvalidPortRange",
+                "For TCP/UDP protocols, port_range_min must be <= port_range_max, and both be given",
+            )),
         },
-        _ if min.is_some() || max.is_some() => {
+        _ if min.is_none() && max.is_none() => Ok(()),
+        None => Err(Error::invalid(
+            "SecurityGroupProtocolRequiredWithPorts",
+            "Must also specify protocol if port range is given.",
+        )),
+        Some(_) => Err(Error::invalid(
+            "SecurityGroupInvalidProtocolForPort",
+            format!(
+                "Invalid protocol {} for port range, only supported for DCCP, SCTP, TCP, UDP, UDPLITE.",
+                quote(named)
+            ),
+        )),
+    }
+}
+
+fn check_icmp(kind: Option<i64>, code: Option<i64>) -> Result<()> {
+    for (field, attribute, value) in [
+        ("type", "port_range_min", kind),
+        ("code", "port_range_max", code),
+    ] {
+        if let Some(value) = value.filter(|value| *value > 255) {
             return Err(Error::invalid(
-                "SecurityGroupInvalidProtocolForPorts",
+                "SecurityGroupInvalidIcmpValue",
                 format!(
-                    "Invalid protocol {} for port_range_min and port_range_max: only TCP, UDP, UDPLITE, \
-                     SCTP and DCCP have ports.",
-                    quote(named)
+                    "Invalid value for ICMP {field} ({attribute}) {value}. It must be 0 to 255."
                 ),
             ));
         }
-        _ => {}
+    }
+    if let (None, Some(code)) = (kind, code) {
+        return Err(Error::invalid(
+            "SecurityGroupMissingIcmpType",
+            format!(
+                "ICMP code (port-range-max) {code} is provided but ICMP type (port-range-min) is missing."
+            ),
+        ));
     }
     Ok(())
 }
 
-async fn check_remote(write: &mut Write<'_>, row: &mut SecurityGroupRuleRow) -> Result<()> {
-    if row.remote_ip_prefix.is_some() && row.remote_group_id.is_some() {
+/// At most one remote, and a range of the rule's family, which is normalized.
+pub(super) fn check_remote(row: &mut SecurityGroupRuleRow) -> Result<()> {
+    let remotes = [
+        &row.remote_ip_prefix,
+        &row.remote_group_id,
+        &row.remote_address_group_id,
+    ];
+    if remotes.iter().filter(|remote| remote.is_some()).count() > 1 {
         return Err(Error::invalid(
             "SecurityGroupMultipleRemoteEntites",
             "Only one of remote_ip_prefix, remote_group_id and remote_address_group_id may be provided.",
@@ -392,9 +453,17 @@ async fn check_remote(write: &mut Write<'_>, row: &mut SecurityGroupRuleRow) -> 
         }
         row.normalized_cidr = Some(cidr.to_string());
     }
-    if let Some(group) = row.remote_group_id.clone() {
-        let project = row.project_id.clone();
-        security_group::usable(write, &group, &project).await?;
+    Ok(())
+}
+
+/// Fails unless the rule's project may speak of its remote.
+async fn check_remote_usable(write: &mut Write<'_>, row: &SecurityGroupRuleRow) -> Result<()> {
+    if let Some(group) = &row.remote_group_id {
+        let groups = std::slice::from_ref(group);
+        security_group::usable(write, groups, &row.project_id).await?;
+    }
+    if let Some(group) = &row.remote_address_group_id {
+        address_group::usable(write.tx.conn(), write.caller, group).await?;
     }
     Ok(())
 }
@@ -446,9 +515,13 @@ mod tests {
             (Some("gre"), (Some(1), Some(2)), false),
             (None, (Some(1), Some(2)), false),
             (Some("47"), (None, None), true),
+            (Some("41"), (None, None), false),
+            (Some("256"), (None, None), false),
+            (Some("nonsense"), (None, None), false),
+            (Some("tcp"), (Some(1), Some(65_536)), false),
         ] {
             assert_eq!(
-                check_ports(&row(protocol, ports)).is_ok(),
+                check_match(&row(protocol, ports)).is_ok(),
                 good,
                 "{protocol:?} {ports:?}"
             );

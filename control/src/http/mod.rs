@@ -3,8 +3,10 @@
 //! Guarantees: every route but the marked ones needs a valid token before its body is read; a body is bounded; every
 //! error has Neutron's (or, under /identity, Keystone's) form.
 
+mod address_group;
 mod error;
 mod identity;
+mod log;
 pub mod openapi;
 mod qos_rule_type;
 mod quota;
@@ -16,7 +18,10 @@ mod tag;
 mod version;
 
 use crate::app::address_scope::AddressScope;
+use crate::app::address_group::AddressGroup;
+use crate::app::default_security_group_rule::DefaultSecurityGroupRule;
 use crate::app::floating_ip::FloatingIp;
+use crate::app::log::Log;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::port::Port;
@@ -25,10 +30,12 @@ use crate::app::qos_rule::{
     BandwidthLimit, DscpMarking, MinimumBandwidth, MinimumPacketRate, PacketRateLimit, QosRule,
     QosRuleAlias,
 };
+use crate::app::rbac_policy::RbacPolicy;
 use crate::app::resource::{Resource, Shape};
 use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
+use crate::app::security_groups_default_statefulness::SecurityGroupsDefaultStatefulness;
 use crate::app::subnet::Subnet;
 use crate::app::subnetpool::Subnetpool;
 use crate::app::{App, error::Error};
@@ -309,6 +316,19 @@ pub fn routes() -> Vec<Route> {
         "qos/alias_minimum_packet_rate_rules",
         QosRuleAlias<MinimumPacketRate>
     );
+    crud!(
+        routes,
+        "default-security-group-rules",
+        DefaultSecurityGroupRule
+    );
+    crud!(
+        routes,
+        "security-groups-default-statefulness",
+        SecurityGroupsDefaultStatefulness
+    );
+    crud!(routes, "address-groups", AddressGroup);
+    crud!(routes, "rbac-policies", RbacPolicy);
+    crud!(routes, "log/logs", Log);
     tags!(routes, "networks", Network);
     tags!(routes, "subnets", Subnet);
     tags!(routes, "subnetpools", Subnetpool);
@@ -360,6 +380,24 @@ pub fn routes() -> Vec<Route> {
             "/v2.0/subnetpools/{id}/onboard_network_subnets",
             Token,
             subnetpool::onboard_network_subnets,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/address-groups/{id}/add_addresses",
+            Token,
+            address_group::add_addresses,
+        ),
+        route(
+            Method::PUT,
+            "/v2.0/address-groups/{id}/remove_addresses",
+            Token,
+            address_group::remove_addresses,
+        ),
+        route(
+            Method::GET,
+            "/v2.0/log/loggable-resources",
+            Token,
+            log::loggable_resources,
         ),
         route(Method::GET, "/v2.0/quotas", Token, quota::list),
         route(Method::GET, "/v2.0/quotas/{project}", Token, quota::show),

@@ -3,6 +3,7 @@
 //! Guarantees: a row that says what no host could enforce is refused with its name and the column, never bent into
 //! something else; the rest of the cloud does not suffer for it.
 
+use crate::store::address_group::AddressGroupRow;
 use crate::store::network::{NetworkRow, SegmentRow};
 use crate::store::port::Port as PortParts;
 use crate::store::router::RouterRow;
@@ -16,9 +17,9 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use weft_model::{
-    AllowedAddressPair, DhcpOption, EtherType, FixedIp, HostName, HostRoute, MacAddress, Network,
-    NetworkId, PortId, PortRange, Remote, RouterId, RouterRoute, SecurityGroup, SecurityGroupId,
-    SecurityGroupRule, Segment, Subnet, limits,
+    AddressGroup, AllowedAddressPair, DhcpOption, EtherType, FixedIp, HostName, HostRoute,
+    MacAddress, Network, NetworkId, PortId, PortRange, Remote, RouterId, RouterRoute,
+    SecurityGroup, SecurityGroupId, SecurityGroupRule, Segment, Subnet, limits,
 };
 
 /// A row that cannot be realized.
@@ -294,6 +295,20 @@ pub(super) fn security_group(row: &SecurityGroupRow) -> SecurityGroup {
     }
 }
 
+/// An address group's ranges.
+pub(super) fn address_group(row: &AddressGroupRow) -> Result<AddressGroup> {
+    let at = At(Resource::AddressGroup, &row.id);
+    let ranges = row.addresses.0.iter();
+    let ranges = ranges.map(|text| at.range("addresses", text));
+    Ok(AddressGroup {
+        addresses: at.at_most(
+            "addresses",
+            ranges.collect::<Result<_>>()?,
+            limits::ADDRESS_GROUP_ADDRESSES_MAX,
+        )?,
+    })
+}
+
 pub(super) fn security_group_rule(row: &SecurityGroupRuleRow) -> Result<SecurityGroupRule> {
     let at = At(Resource::SecurityGroupRule, &row.id);
     let ethertype = at.named("ethertype", &row.ethertype)?;
@@ -316,8 +331,7 @@ pub(super) fn security_group_rule(row: &SecurityGroupRuleRow) -> Result<Security
         .or(row.remote_ip_prefix.as_deref());
     let remote = match (&row.remote_group_id, &row.remote_address_group_id, prefix) {
         (Some(group), _, _) => Remote::Group(at.parse("remote_group_id", group)?),
-        // There is no table of address groups yet; the API refuses such rules.
-        (None, Some(_), _) => return Err(at.error("remote_address_group_id", "not supported")),
+        (None, Some(group), _) => Remote::AddressGroup(at.parse("remote_address_group_id", group)?),
         (None, None, Some(prefix)) => Remote::Prefix(at.range("remote_ip_prefix", prefix)?),
         (None, None, None) => Remote::Any,
     };
@@ -331,11 +345,11 @@ pub(super) fn security_group_rule(row: &SecurityGroupRuleRow) -> Result<Security
     })
 }
 
-/// The number of a protocol by Neutron's names (neutron-lib's `IP_PROTOCOL_MAP`); `any` and 0 are any. The outer none
+/// The number of a protocol by Neutron's names (neutron-lib's `IP_PROTOCOL_MAP`); `ip` and 0 are any. The outer none
 /// is an unknown name.
 fn protocol(text: &str, ethertype: EtherType) -> Option<Option<u8>> {
     let number = match text {
-        "any" | "0" => return Some(None),
+        "any" | "ip" | "hopopt" | "0" => return Some(None),
         "icmp" => 1,
         "igmp" => 2,
         "ipip" => 4,

@@ -9,6 +9,7 @@
 mod decode;
 #[cfg(test)]
 mod history_tests;
+mod policy_limits;
 mod rows;
 mod snapshot;
 #[cfg(test)]

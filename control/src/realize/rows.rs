@@ -4,6 +4,7 @@
 //! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
 
 use super::decode::{self, At, RowError};
+use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::network::{self, NetworkRow, SegmentRow};
 use crate::store::port::{self, Port as PortParts};
 use crate::store::router::{self, RouterInterfaceRow, RouterRow};
@@ -14,8 +15,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use weft_model::{
-    FloatingIpId, Network, NetworkId, PortId, Remote, Revision, RouterId, SecurityGroup,
-    SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
+    AddressGroup, AddressGroupId, FloatingIpId, Network, NetworkId, PortId, Remote, Revision,
+    RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
+    SubnetId,
 };
 
 /// Changes that are read one by one; above that, everything is read.
@@ -32,6 +34,7 @@ pub(super) struct Rows {
     pub(super) floating_ips: BTreeMap<FloatingIpId, decode::FloatingIp>,
     pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
+    pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
 }
 
 impl Rows {
@@ -80,6 +83,9 @@ impl Rows {
         }
         for row in floating_ip::floating_ip_list_all(&mut *conn).await? {
             rows.floating_ip_put(&row);
+        }
+        for row in address_group::address_group_list_all(&mut *conn).await? {
+            rows.address_group_put(&row);
         }
         for row in security_group::security_group_list_all(&mut *conn).await? {
             rows.security_group_put(&row);
@@ -149,6 +155,10 @@ impl Rows {
                 Some(row) => self.security_group_rule_put(&row),
                 None => remove(&mut self.security_group_rules, id),
             },
+            "address_group" => match store::get::<AddressGroupRow>(conn, id).await? {
+                Some(row) => self.address_group_put(&row),
+                None => remove(&mut self.address_groups, id),
+            },
             // Not a host's business.
             _ => {}
         }
@@ -213,6 +223,11 @@ impl Rows {
             self.security_group_rules
                 .retain(|_, rule| rule.security_group_id != id && rule.remote != Remote::Group(id));
         }
+    }
+
+    fn address_group_put(&mut self, row: &AddressGroupRow) {
+        let at = At(Resource::AddressGroup, &row.id);
+        put(&mut self.address_groups, at, decode::address_group(row));
     }
 
     fn security_group_rule_put(&mut self, row: &SecurityGroupRuleRow) {

@@ -98,6 +98,37 @@ impl<'a> Index<'a> {
         index
     }
 
+    pub(super) fn rows(&self) -> &Rows {
+        self.rows
+    }
+
+    /// A group's rules.
+    pub(super) fn rules_of(
+        &self,
+        group: SecurityGroupId,
+    ) -> impl Iterator<Item = &model::SecurityGroupRule> {
+        let ids = self.rules.get(&group).into_iter().flatten();
+        ids.filter_map(|id| self.rows.security_group_rules.get(id))
+    }
+
+    /// How many ranges wider than one address the members of a group have in a family.
+    pub(super) fn ranges_of_members(
+        &self,
+        group: SecurityGroupId,
+        ethertype: model::EtherType,
+    ) -> usize {
+        let is_ipv6 = ethertype == model::EtherType::Ipv6;
+        let ports = self.members.get(&group).into_iter().flatten();
+        let pairs = ports
+            .filter_map(|id| self.rows.ports.get(id))
+            .flat_map(|port| &port.allowed_address_pairs)
+            .map(|pair| pair.ip_address);
+        pairs
+            .filter(|range| range.addr().is_ipv6() == is_ipv6)
+            .filter(|range| range.prefix_len() < range.max_prefix_len())
+            .count()
+    }
+
     /// The duty of `host` in a cloud of `hosts`. `tunnel_hosts` are those whose tunnel address is known.
     pub(super) fn snapshot(
         &self,
@@ -109,6 +140,7 @@ impl<'a> Index<'a> {
         let mut snapshot = HostSnapshot::empty(host.clone(), epoch);
         snapshot.revision = self.rows.revision;
         self.ports(&mut snapshot);
+        self.policies_within_limits(&mut snapshot);
         let routers = self.routers(&snapshot, hosts.first() == Some(host));
         self.networks(&mut snapshot, &routers);
         for id in routers {
@@ -322,11 +354,19 @@ impl<'a> Index<'a> {
             let Some(rule) = self.rows.security_group_rules.get(id) else {
                 continue;
             };
-            if let Remote::Group(group) = rule.remote {
-                if !self.rows.security_groups.contains_key(&group) {
-                    continue;
+            match rule.remote {
+                Remote::Group(group) if self.rows.security_groups.contains_key(&group) => {
+                    remote.insert(group);
                 }
-                remote.insert(group);
+                Remote::AddressGroup(id) if self.rows.address_groups.contains_key(&id) => {
+                    let group = self.rows.address_groups.get(&id).cloned();
+                    snapshot
+                        .address_groups
+                        .extend(group.map(|group| (id, group)));
+                }
+                // What it speaks of cannot be realized; the log has said so.
+                Remote::Group(_) | Remote::AddressGroup(_) => continue,
+                Remote::Any | Remote::Prefix(_) => {}
             }
             snapshot.security_group_rules.insert(*id, rule.clone());
         }

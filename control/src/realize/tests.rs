@@ -1,6 +1,7 @@
 //! Realize over a real store: what each resource does to a host's snapshot, and that incremental and full agree.
 
 use super::*;
+use crate::store::address_group::AddressGroupRow;
 use crate::store::floating_ip::FloatingIpRow;
 use crate::store::network::{NetworkRow, SegmentRow, segment_insert};
 use crate::store::port::{
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use uuid::Uuid;
+use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
     EtherType, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange, Remote,
     Revision, TunnelHost,
@@ -101,6 +103,18 @@ impl Cloud {
             segmentation_id: (!flat).then(|| i64::try_from(n).unwrap()),
         };
         segment_insert(&mut tx, &segment).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn address_group(&self, n: u128, addresses: &[&str]) {
+        let mut tx = self.write().await;
+        let addresses = addresses.iter().map(|range| (*range).to_owned());
+        let mut row = AddressGroupRow {
+            id: id(n),
+            addresses: JsonText(addresses.collect()),
+            ..AddressGroupRow::default()
+        };
+        store::insert(&mut tx, &mut row).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -572,6 +586,66 @@ async fn rules_come_with_the_members_of_the_groups_that_they_name() {
 }
 
 #[tokio::test]
+async fn an_address_group_is_known_where_a_rule_refers_to_it() {
+    let mut cloud = small_cloud().await;
+    cloud
+        .address_group(1, &["10.0.0.0/8", "2001:db8::/32"])
+        .await;
+    cloud.address_group(2, &["192.0.2.0/24"]).await;
+    assert_eq!(cloud.duty("h1").await.address_groups.len(), 0);
+    let by_group = |n| SecurityGroupRuleRow {
+        remote_address_group_id: Some(id(1)),
+        ..rule(n, GROUP)
+    };
+    cloud.rule(by_group(0x700)).await;
+    let duty = cloud.duty("h1").await;
+    let group = &duty.address_groups[&uuid(1).into()];
+    assert_eq!(group.addresses.len(), 2);
+    assert_eq!(
+        duty.security_group_rules[&uuid(0x700).into()].remote,
+        Remote::AddressGroup(uuid(1).into())
+    );
+    cloud
+        .change::<AddressGroupRow>(1, |group| group.addresses = JsonText(Vec::new()))
+        .await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(duty.address_groups[&uuid(1).into()].addresses, []);
+    cloud.delete::<SecurityGroupRuleRow>(0x700).await;
+    cloud.delete::<AddressGroupRow>(1).await;
+    assert_eq!(cloud.duty("h1").await.address_groups.len(), 0);
+}
+
+#[tokio::test]
+async fn groups_that_are_too_large_cost_their_own_port_only() {
+    let mut cloud = small_cloud().await;
+    cloud.guest(0x150, NET_A, "h1", &[], &[]).await;
+    let ranges: Vec<String> = (0..ADDRESS_GROUP_ADDRESSES_MAX)
+        .map(|n| format!("10.{}.{}.0/24", n / 256, n % 256))
+        .collect();
+    let ranges: Vec<&str> = ranges.iter().map(String::as_str).collect();
+    cloud.address_group(1, &ranges).await;
+    let most = limits::RULES_PER_POLICY_MAX / ADDRESS_GROUP_ADDRESSES_MAX;
+    for n in 0..=most as u128 {
+        let groups = |duty: &HostSnapshot| duty.ports[&uuid(GUEST).into()].security_groups.len();
+        let duty = cloud.duty("h1").await;
+        assert_eq!((groups(&duty), duty.ports.len()), (1, 2), "{n}");
+        cloud
+            .rule(SecurityGroupRuleRow {
+                port_range_min: Some(1),
+                port_range_max: Some(1),
+                protocol: Some("tcp".to_owned()),
+                remote_address_group_id: Some(id(1)),
+                ..rule(0x700 + n, GROUP)
+            })
+            .await;
+        if n == most as u128 {
+            let duty = cloud.duty("h1").await;
+            assert_eq!((groups(&duty), duty.ports.len()), (0, 2));
+        }
+    }
+}
+
+#[tokio::test]
 async fn rules_keep_their_meaning() {
     let mut cloud = small_cloud().await;
     let base = |n| rule(n, GROUP);
@@ -649,6 +723,7 @@ async fn a_row_that_cannot_be_realized_takes_nothing_else_with_it() {
             ..wrong(4, "tcp")
         })
         .await;
+    cloud.address_group(5, &["10.0.0.0/33"]).await;
     cloud
         .rule(SecurityGroupRuleRow {
             remote_address_group_id: Some(id(5)),

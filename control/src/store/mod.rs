@@ -11,12 +11,15 @@
 //! It does not know any rule of the API: that is `app`.
 
 pub mod address_scope;
+pub mod address_group;
 mod control_state;
+pub mod default_security_group_rule;
 mod fixed_ip;
 pub mod floating_ip;
 pub mod identity;
 mod json_text;
 pub mod list;
+pub mod log;
 pub mod network;
 pub mod port;
 pub mod qos_policy;
@@ -25,6 +28,7 @@ pub mod rbac_policy;
 pub mod router;
 pub mod row;
 pub mod security_group;
+pub mod security_groups_default_statefulness;
 pub mod sql;
 pub mod subnet;
 pub mod subnetpool;

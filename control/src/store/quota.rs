@@ -1,7 +1,7 @@
 //! Quotas that differ from the configured defaults, and how much is in use.
 
 use super::sql::{self, AssertSqlSafe};
-use super::{Conn, Result, Row, WriteTx};
+use super::{Conn, Result, WriteTx};
 
 /// A project's own limits, by resource.
 ///
@@ -55,14 +55,13 @@ pub async fn quota_delete(tx: &mut WriteTx, project: &str) -> Result<bool> {
     Ok(done > 0)
 }
 
-/// How many rows a project has, counted up to `limit`: reads no further than it must.
+/// How many rows of a table a project has, counted up to `limit`: reads no further than it must.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn usage<R: Row>(conn: &mut Conn, project: &str, limit: i64) -> Result<i64> {
+pub async fn usage(conn: &mut Conn, table: &'static str, project: &str, limit: i64) -> Result<i64> {
     let text = format!(
-        "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE project_id = $1 LIMIT $2) AS counted",
-        R::TABLE
+        "SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE project_id = $1 LIMIT $2) AS counted"
     );
     sql::query_scalar(AssertSqlSafe(text))
         .bind(project)

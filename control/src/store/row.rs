@@ -32,6 +32,14 @@ pub enum Resource {
     AddressScope,
     /// `subnetpools`
     Subnetpool,
+    /// `address_groups`
+    AddressGroup,
+    /// `default_security_group_rules`
+    DefaultSecurityGroupRule,
+    /// `security_groups_default_statefulness`
+    SecurityGroupsDefaultStatefulness,
+    /// `logs`
+    Log,
 }
 
 impl Resource {
@@ -51,6 +59,10 @@ impl Resource {
             Self::QosRule => "qos_rule",
             Self::AddressScope => "address_scope",
             Self::Subnetpool => "subnetpool",
+            Self::AddressGroup => "address_group",
+            Self::DefaultSecurityGroupRule => "default_security_group_rule",
+            Self::SecurityGroupsDefaultStatefulness => "security_groups_default_statefulness",
+            Self::Log => "log",
         }
     }
 }
@@ -241,11 +253,20 @@ pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn bump<R: Row>(tx: &mut WriteTx, id: &str) -> Result<()> {
-    let revision = tx.touch(R::RESOURCE, id).await?;
+    bump_in(tx, R::RESOURCE, R::TABLE, id).await
+}
+
+/// [`bump`] for a kind that is known by its table only.
+pub(super) async fn bump_in(
+    tx: &mut WriteTx,
+    resource: Resource,
+    table: &'static str,
+    id: &str,
+) -> Result<()> {
+    let revision = tx.touch(resource, id).await?;
     let text = format!(
-        "UPDATE {} SET revision_number = revision_number + 1, updated_at = $2, revision = $3 \
-         WHERE id = $1",
-        R::TABLE
+        "UPDATE {table} SET revision_number = revision_number + 1, updated_at = $2, revision = $3 \
+         WHERE id = $1"
     );
     sql::query(AssertSqlSafe(text))
         .bind(id)

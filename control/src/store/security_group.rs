@@ -24,11 +24,14 @@ row! {
         Column::sorted("project_id", "project_id IN ({})", "project_id"),
         Column::filter("description", "description IN ({})"),
         Column::filter("stateful", "stateful IN ({})"),
-        Column::filter("shared", "FALSE IN ({})"),
+        Column::filter("shared",
+            "(id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'security_group' \
+              AND action = 'access_as_shared' AND target_project IN ('*', $1))) IN ({})"),
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'security_group' \
+                  AND target_project IN ('*', $1))");
 }
 
 row! {
@@ -92,6 +95,15 @@ pub async fn default_get(conn: &mut Conn, project: &str) -> Result<Option<Securi
             .into_iter()
             .next(),
     )
+}
+
+/// Some groups.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn security_group_list(conn: &mut Conn, ids: &[&str]) -> Result<Vec<SecurityGroupRow>> {
+    let select = format!("{}id IN", SecurityGroupRow::sql().select);
+    by_parents(conn, &select, "ORDER BY id", ids).await
 }
 
 /// The rules of some groups, by group.

@@ -181,6 +181,8 @@ pub struct Answer {
     pub status: u16,
     /// The body; null for none.
     pub body: Value,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
 }
 
 impl Answer {
@@ -218,6 +220,21 @@ impl Answer {
         );
         text(&self.body["NeutronError"]["message"])
     }
+
+    /// A header's value; empty if it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The first Warning header; empty if there is none.
+    #[must_use]
+    pub fn warning(&self) -> &str {
+        self.header("warning")
+    }
 }
 
 /// A text in a JSON value.
@@ -227,6 +244,19 @@ impl Answer {
 #[track_caller]
 pub fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
+}
+
+/// A resource's plural.
+fn plural(name: &str) -> String {
+    match name.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{name}s"),
+    }
+}
+
+/// The path of a resource's collection.
+fn path_of(name: &str) -> String {
+    format!("/v2.0/{}", plural(name).replace('_', "-"))
 }
 
 /// Somebody with a token.
@@ -321,9 +351,14 @@ impl Session {
         }
         let response = request.send().await.expect("an answer");
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let bytes = response.bytes().await.expect("a body");
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status, body }
+        Answer {
+            status,
+            body,
+            headers,
+        }
     }
 
     /// GET
@@ -352,7 +387,7 @@ impl Session {
     /// If it is refused.
     #[track_caller]
     pub fn create(&self, name: &str, attributes: Value) -> impl Future<Output = Value> + use<'_> {
-        let path = format!("/v2.0/{}s", name.replace('_', "-"));
+        let path = path_of(name);
         let name = name.to_owned();
         async move {
             let body = json!({ name.as_str(): attributes });
@@ -362,11 +397,8 @@ impl Session {
 
     /// POST of one resource that is to be refused.
     pub async fn create_refused(&self, name: &str, attributes: Value) -> Answer {
-        self.post(
-            &format!("/v2.0/{}s", name.replace('_', "-")),
-            &json!({ name: attributes }),
-        )
-        .await
+        self.post(&path_of(name), &json!({ name: attributes }))
+            .await
     }
 
     /// GET of one resource.
@@ -374,19 +406,19 @@ impl Session {
     /// # Panics
     /// If it is refused.
     pub async fn show(&self, name: &str, id: &Value) -> Value {
-        let path = format!("/v2.0/{}s/{}", name.replace('_', "-"), text(id));
+        let path = format!("{}/{}", path_of(name), text(id));
         self.get(&path).await.ok()[name].clone()
     }
 
     /// PUT of one resource.
     pub async fn update(&self, name: &str, id: &Value, attributes: Value) -> Answer {
-        let path = format!("/v2.0/{}s/{}", name.replace('_', "-"), text(id));
+        let path = format!("{}/{}", path_of(name), text(id));
         self.put(&path, &json!({ name: attributes })).await
     }
 
     /// DELETE of one resource.
     pub async fn remove(&self, name: &str, id: &Value) -> Answer {
-        self.delete(&format!("/v2.0/{}s/{}", name.replace('_', "-"), text(id)))
+        self.delete(&format!("{}/{}", path_of(name), text(id)))
             .await
     }
 
@@ -395,9 +427,9 @@ impl Session {
     /// # Panics
     /// If it is refused.
     pub async fn list(&self, name: &str, query: &str) -> Vec<Value> {
-        let path = format!("/v2.0/{}s?{query}", name.replace('_', "-"));
+        let path = format!("{}?{query}", path_of(name));
         let body = self.get(&path).await.ok();
-        body[format!("{name}s")].as_array().expect("a list").clone()
+        body[plural(name)].as_array().expect("a list").clone()
     }
 
     /// A network with an IPv4 subnet; answers both.

@@ -70,6 +70,7 @@ fn attributes(route: &Route, name: &str, ids: &Map<String, Value>) -> Vec<(Strin
         (None, "quota") => vec!["network", "port", "check_limit"],
         (None, "auth") => vec!["identity", "scope"],
         (None, "subnetpool") => vec!["prefixes", "network_id"],
+        (None, "address_group") => vec!["addresses"],
         (None, _) => vec!["name", "description", "enabled", "password", "tags"],
     };
     own.iter()
@@ -110,6 +111,8 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
     let pool = admin.create("subnetpool", pool).await;
     let scope = json!({ "name": "s", "ip_version": 4 });
     let scope = admin.create("address_scope", scope).await;
+    let addresses = json!({ "addresses": ["198.51.100.0/24"] });
+    let addresses = admin.create("address_group", addresses).await;
     let references = json!({
         "prefixes": ["203.0.113.0/24"],
         "qos_policy_id": policy["id"],
@@ -128,6 +131,13 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "name": "n",
         "enabled": true,
         "network": 100,
+        "object_type": "network",
+        "object_id": network["id"],
+        "action": "access_as_shared",
+        "target_tenant": "p9",
+        "addresses": ["192.0.2.0/24"],
+        "resource_type": "security_group",
+        "resource_id": group["id"],
     });
     let targets = json!({
         "network": network["id"],
@@ -142,6 +152,7 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "policy": policy["id"],
         "bandwidth_limit_rule": limit["id"],
         "alias_bandwidth_limit_rule": limit["id"],
+        "address_group": addresses["id"],
     });
     let object = |value: Value| value.as_object().expect("an object").clone();
     (object(references), object(targets))
@@ -200,6 +211,7 @@ async fn no_body_makes_the_server_fail() {
             (Some((_, shape)), _) => shape.name.to_owned(),
             (None, "tokens") => "auth".to_owned(),
             (None, "add_router_interface" | "remove_router_interface") => "router".to_owned(),
+            (None, "add_addresses" | "remove_addresses") => "address_group".to_owned(),
             (None, collection) => singular(collection),
         };
         let id_of = |name: &str| targets.get(name).map_or_else(|| "x".to_owned(), text);

@@ -1,16 +1,20 @@
 //! The API, driven by HTTP: one module a resource, and one for each promise that holds for all of them.
 
 mod address_scope;
+mod address_group;
 mod authorization;
+mod authorization_routes;
 mod concurrency;
 mod floating_ip;
 mod hostile;
 mod identity;
 mod list;
+mod log;
 mod network;
 mod port;
 mod qos;
 mod quota;
+mod rbac_policy;
 mod router;
 mod security_group;
 mod servers;

@@ -44,7 +44,7 @@ async fn every_project_has_a_default_group_with_four_rules() {
     let second = member
         .create_refused("security_group", json!({ "name": "default" }))
         .await;
-    assert!(second.error(400, "HTTPBadRequest").contains("name"));
+    second.error(409, "SecurityGroupDefaultAlreadyExists");
 }
 
 #[tokio::test]
@@ -94,14 +94,21 @@ async fn rules_are_checked_and_written_once() {
             json!({ "protocol": "icmp", "port_range_max": 1 }),
             "SecurityGroupMissingIcmpType",
         ),
-        (json!({ "protocol": "nonsense" }), "HTTPBadRequest"),
+        (
+            json!({ "protocol": "nonsense" }),
+            "SecurityGroupRuleInvalidProtocol",
+        ),
+        (
+            json!({ "protocol": 41 }),
+            "SecurityGroupEthertypeConflictWithProtocol",
+        ),
         (
             json!({ "port_range_min": 1, "port_range_max": 2 }),
-            "SecurityGroupInvalidProtocolForPorts",
+            "SecurityGroupProtocolRequiredWithPorts",
         ),
         (
             json!({ "protocol": "tcp", "port_range_min": 1, "port_range_max": 65536 }),
-            "HTTPBadRequest",
+            "SecurityGroupInvalidPortValue",
         ),
         (
             json!({ "remote_ip_prefix": "fd00::/64" }),

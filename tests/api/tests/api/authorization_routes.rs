@@ -1,0 +1,291 @@
+//! Every route has its place here: who is refused there, and a try that shows it. A route that is not listed makes the
+//! test fail, and so does a resource that [`scene`] does not make.
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use weft_control::http::{Access, Operation, Route, routes};
+use weft_tests_api::{Api, Session, text};
+
+/// Who is refused at a route that is none of the five operations of a resource, nor a tag's.
+#[derive(Clone, Copy)]
+enum Guard {
+    /// Says the same to everybody who has a token.
+    Document,
+    /// Refuses who may not change the item of this resource; the body is good.
+    Item(&'static str, &'static str),
+    /// Refuses all but admins.
+    Admin,
+    /// Refuses all but the project itself and admins.
+    Project,
+    /// The built-in identity's own rules, tried in `identity.rs`.
+    Identity,
+}
+
+/// What is no resource's own operation and no tag's, by method and path.
+const ROUTES: &[(&str, &str, Guard)] = &[
+    ("GET", "/v2.0/agents", Guard::Document),
+    ("GET", "/v2.0/availability_zones", Guard::Document),
+    ("GET", "/v2.0/extensions", Guard::Document),
+    ("GET", "/v2.0/extensions/{alias}", Guard::Document),
+    ("GET", "/v2.0/log/loggable-resources", Guard::Admin),
+    ("GET", "/v2.0/quotas", Guard::Admin),
+    ("DELETE", "/v2.0/quotas/{project}", Guard::Admin),
+    ("GET", "/v2.0/quotas/{project}", Guard::Project),
+    ("PUT", "/v2.0/quotas/{project}", Guard::Admin),
+    ("GET", "/v2.0/quotas/{project}/default", Guard::Project),
+    ("GET", "/v2.0/quotas/{project}/details", Guard::Project),
+    ("GET", "/v2.0/quotas/{project}/details.json", Guard::Project),
+    (
+        "PUT",
+        "/v2.0/address-groups/{id}/add_addresses",
+        Guard::Item("address_group", r#"{"addresses":["10.0.0.0/8"]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/address-groups/{id}/remove_addresses",
+        Guard::Item("address_group", r#"{"addresses":["192.0.2.0/24"]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/routers/{id}/add_router_interface",
+        Guard::Item("router", r#"{"subnet_id":"SUBNET"}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/routers/{id}/remove_router_interface",
+        Guard::Item("router", r#"{"subnet_id":"SUBNET"}"#),
+    ),
+];
+
+/// The resources that everybody may look at; to change them is the admins'.
+const GLOBAL: &[&str] = &["default_security_group_rule"];
+
+/// What a project has, by the policy's name of its resource: the id, and the parent's.
+struct Scene {
+    owner: Session,
+    stranger: Session,
+    admin: Session,
+    things: BTreeMap<&'static str, (String, Option<String>)>,
+}
+
+impl Scene {
+    fn put(&mut self, name: &'static str, thing: &Value) {
+        self.things.insert(name, (text(&thing["id"]), None));
+    }
+
+    fn id(&self, name: &str) -> &str {
+        &self.things[name].0
+    }
+
+    /// Makes it as the owner.
+    async fn own(&mut self, name: &'static str, attributes: Value) {
+        let made = self.owner.create(name, attributes).await;
+        self.put(name, &made);
+    }
+
+    /// Makes it as an admin, for the owner's project.
+    async fn given(&mut self, name: &'static str, path: &str, mut attributes: Value) {
+        attributes["project_id"] = json!(self.owner.project_id);
+        let body = json!({ name: attributes });
+        let made = self.admin.post(path, &body).await.expect(201);
+        self.put(name, &made[name]);
+    }
+}
+
+/// One of every resource, all of them project `p1`'s.
+async fn scene(api: &Api) -> Scene {
+    let mut scene = Scene {
+        owner: api.user("p1", "member").await,
+        stranger: api.user("p2", "member").await,
+        admin: api.admin().await,
+        things: BTreeMap::new(),
+    };
+    let (external, _) = scene.admin.external_network().await;
+    scene.own("network", json!({})).await;
+    let network = scene.id("network").to_owned();
+    let cidr = json!({ "network_id": network, "ip_version": 4, "cidr": "192.0.2.0/24" });
+    scene.own("subnet", cidr).await;
+    scene.own("port", json!({ "network_id": network })).await;
+    scene.own("router", json!({})).await;
+    let floating = json!({ "floating_network_id": external["id"] });
+    scene.own("floatingip", floating).await;
+    let ranges = json!({ "addresses": ["192.0.2.0/24"] });
+    scene.own("address_group", ranges).await;
+    scene.own("security_group", json!({})).await;
+    let group = scene.id("security_group").to_owned();
+    let rule = json!({ "security_group_id": group, "direction": "ingress" });
+    scene.own("security_group_rule", rule.clone()).await;
+    let share = json!({
+        "object_type": "network",
+        "object_id": network,
+        "action": "access_as_shared",
+        "target_tenant": "p9",
+    });
+    scene.own("rbac_policy", share).await;
+    let log = json!({ "resource_type": "security_group" });
+    scene.given("log", "/v2.0/log/logs", log).await;
+    let setting = "security_groups_default_statefulness";
+    let path = "/v2.0/security-groups-default-statefulness";
+    scene.given(setting, path, json!({})).await;
+    let template = json!({ "direction": "ingress" });
+    let template = scene
+        .admin
+        .create("default_security_group_rule", template)
+        .await;
+    scene.put("default_security_group_rule", &template);
+    scene
+}
+
+fn name_of(route: &Route) -> String {
+    format!("{} {}", route.method, route.path)
+}
+
+fn guard_of(route: &Route) -> Option<Guard> {
+    if route.path.starts_with("/identity") {
+        return Some(Guard::Identity);
+    }
+    ROUTES
+        .iter()
+        .find(|(method, path, _)| *method == route.method.as_str() && *path == route.path)
+        .map(|(_, _, guard)| *guard)
+}
+
+fn is_tags(route: &Route) -> bool {
+    route.path.ends_with("/tags") || route.path.ends_with("/tags/{tag}")
+}
+
+#[test]
+fn every_route_has_its_place() {
+    let guarded: Vec<Route> = routes()
+        .into_iter()
+        .filter(|route| route.access == Access::Token)
+        .collect();
+    for route in &guarded {
+        assert!(
+            route.shape.is_some() || is_tags(route) || guard_of(route).is_some(),
+            "{}: list it in ROUTES, and say who is refused there",
+            name_of(route)
+        );
+    }
+    let known: BTreeSet<String> = guarded.iter().map(name_of).collect();
+    for (method, path, _) in ROUTES {
+        assert!(
+            known.contains(&format!("{method} {path}")),
+            "{method} {path}"
+        );
+    }
+}
+
+/// The path with the thing's own ids; `collection` is whether it ends at the parent.
+fn path_to(route: &Route, scene: &Scene, name: &str) -> String {
+    let (id, parent) = &scene.things[name];
+    let parent = parent.as_deref().unwrap_or_default();
+    route
+        .path
+        .replace("{parent}", parent)
+        .replace("{id}", id)
+        .replace("{tag}", "t")
+}
+
+#[tokio::test]
+async fn what_is_not_ones_own_is_not_there() {
+    let api = Api::start().await;
+    let scene = scene(&api).await;
+    let shaped = routes().into_iter().filter(|route| route.shape.is_some());
+    for route in shaped {
+        let Some((operation, shape)) = route.shape else {
+            continue;
+        };
+        let name = shape.policy;
+        assert!(
+            scene.things.contains_key(name),
+            "{name}: let scene() make one"
+        );
+        let path = path_to(&route, &scene, name);
+        let global = GLOBAL.contains(&name);
+        let body = json!({ shape.name: {} }).to_string().into_bytes();
+        let by = async |session: &Session| {
+            session
+                .send(route.method.as_str(), &path, body.clone())
+                .await
+        };
+        let refused = match operation {
+            Operation::List => {
+                let answer = by(&scene.stranger).await;
+                let seen = answer.body.to_string().contains(scene.id(name));
+                assert!(global || !seen, "{}: {}", name_of(&route), answer.body);
+                continue;
+            }
+            // What it takes to make one differs; those who may only read are tried in `readers_read_only`.
+            Operation::Create => continue,
+            Operation::Show if global => continue,
+            Operation::Show => vec![404],
+            Operation::Update | Operation::Delete => vec![403, 404],
+        };
+        let answer = by(&scene.stranger).await;
+        assert!(
+            refused.contains(&answer.status),
+            "{}: {}",
+            name_of(&route),
+            answer.body
+        );
+        // And it is there: the same request is none to refuse for an admin.
+        if operation == Operation::Show {
+            assert_eq!(by(&scene.admin).await.status, 200, "{}", name_of(&route));
+        }
+    }
+}
+
+#[tokio::test]
+async fn tags_of_others_cannot_be_read_or_changed() {
+    let api = Api::start().await;
+    let scene = scene(&api).await;
+    let all = routes();
+    for route in all.iter().filter(|route| is_tags(route)) {
+        let item = route.path.split("/tags").next().unwrap_or_default();
+        let shape = all
+            .iter()
+            .find(|other| other.path == item)
+            .and_then(|other| other.shape);
+        let name = shape.map(|(_, shape)| shape.policy).expect("a resource's");
+        let path = path_to(route, &scene, name);
+        let body = br#"{"tags":["t"]}"#.to_vec();
+        let answer = scene
+            .stranger
+            .send(route.method.as_str(), &path, body)
+            .await;
+        assert_eq!(answer.status, 404, "{}: {}", name_of(route), answer.body);
+    }
+}
+
+#[tokio::test]
+async fn other_operations_refuse_whom_they_should() {
+    let api = Api::start().await;
+    let scene = scene(&api).await;
+    let subnet = scene.id("subnet").to_owned();
+    for (method, path, guard) in ROUTES {
+        let project = &scene.owner.project_id;
+        let (path, body) = match guard {
+            Guard::Document | Guard::Identity => continue,
+            Guard::Item(name, body) => (path.replace("{id}", scene.id(name)), *body),
+            Guard::Admin | Guard::Project => {
+                (path.replace("{project}", project), r#"{"quota":{}}"#)
+            }
+        };
+        let body = body.replace("SUBNET", &subnet).into_bytes();
+        let answer = scene.stranger.send(method, &path, body.clone()).await;
+        assert!(
+            [403, 404].contains(&answer.status),
+            "{method} {path}: {}",
+            answer.body
+        );
+        let answer = scene.owner.send(method, &path, body).await;
+        let owner_may = matches!(guard, Guard::Project | Guard::Item(..));
+        assert_eq!(
+            answer.status < 300,
+            owner_may,
+            "{method} {path}: {}",
+            answer.body
+        );
+    }
+}
