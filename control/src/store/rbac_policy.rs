@@ -128,6 +128,24 @@ pub const KINDS: &[ObjectKind] = &[
         }],
     },
     ObjectKind {
+        name: "address_scope",
+        table: "address_scopes",
+        resource: Resource::AddressScope,
+        actions: &[Action {
+            name: "access_as_shared",
+            users: "SELECT DISTINCT project_id FROM subnetpools WHERE address_scope_id = $1",
+        }],
+    },
+    ObjectKind {
+        name: "subnetpool",
+        table: "subnetpools",
+        resource: Resource::Subnetpool,
+        actions: &[Action {
+            name: "access_as_shared",
+            users: "SELECT DISTINCT project_id FROM subnets WHERE subnetpool_id = $1",
+        }],
+    },
+    ObjectKind {
         name: "address_group",
         table: "address_groups",
         resource: Resource::AddressGroup,
