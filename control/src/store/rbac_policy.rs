@@ -146,6 +146,18 @@ pub const KINDS: &[ObjectKind] = &[
         }],
     },
     ObjectKind {
+        name: "qos_policy",
+        table: "qos_policies",
+        resource: Resource::QosPolicy,
+        actions: &[Action {
+            name: "access_as_shared",
+            users: "SELECT project_id FROM networks WHERE qos_policy_id = $1 \
+                    UNION SELECT project_id FROM ports WHERE qos_policy_id = $1 \
+                    UNION SELECT project_id FROM floating_ips WHERE qos_policy_id = $1 \
+                    UNION SELECT project_id FROM routers WHERE gateway_qos_policy_id = $1",
+        }],
+    },
+    ObjectKind {
         name: "address_group",
         table: "address_groups",
         resource: Resource::AddressGroup,

@@ -28,6 +28,8 @@ const ROUTES: &[(&str, &str, Guard)] = &[
     ("GET", "/v2.0/extensions", Guard::Document),
     ("GET", "/v2.0/extensions/{alias}", Guard::Document),
     ("GET", "/v2.0/log/loggable-resources", Guard::Admin),
+    ("GET", "/v2.0/qos/rule-types", Guard::Document),
+    ("GET", "/v2.0/qos/rule-types/{type}", Guard::Document),
     ("GET", "/v2.0/quotas", Guard::Admin),
     ("DELETE", "/v2.0/quotas/{project}", Guard::Admin),
     ("GET", "/v2.0/quotas/{project}", Guard::Project),
@@ -60,7 +62,7 @@ const ROUTES: &[(&str, &str, Guard)] = &[
 /// The resources that everybody may look at; to change them is the admins'.
 const GLOBAL: &[&str] = &["default_security_group_rule"];
 
-/// What a project has, by the policy's name of its resource: the id, and the parent's.
+/// What a project has, by its resource's name in bodies: the id, and the parent's.
 struct Scene {
     owner: Session,
     stranger: Session,
@@ -122,6 +124,7 @@ async fn scene(api: &Api) -> Scene {
         "target_tenant": "p9",
     });
     scene.own("rbac_policy", share).await;
+    qos(&mut scene).await;
     let log = json!({ "resource_type": "security_group" });
     scene.given("log", "/v2.0/log/logs", log).await;
     let setting = "security_groups_default_statefulness";
@@ -134,6 +137,43 @@ async fn scene(api: &Api) -> Scene {
         .await;
     scene.put("default_security_group_rule", &template);
     scene
+}
+
+/// A QoS policy with a rule of each type, under both their paths.
+async fn qos(scene: &mut Scene) {
+    let policies = "/v2.0/qos/policies";
+    scene.given("policy", policies, json!({})).await;
+    let policy = scene.id("policy").to_owned();
+    for (name, alias, attribute) in [
+        (
+            "bandwidth_limit_rule",
+            Some("alias_bandwidth_limit_rule"),
+            "max_kbps",
+        ),
+        ("packet_rate_limit_rule", None, "max_kpps"),
+        (
+            "dscp_marking_rule",
+            Some("alias_dscp_marking_rule"),
+            "dscp_mark",
+        ),
+        (
+            "minimum_bandwidth_rule",
+            Some("alias_minimum_bandwidth_rule"),
+            "min_kbps",
+        ),
+        (
+            "minimum_packet_rate_rule",
+            Some("alias_minimum_packet_rate_rule"),
+            "min_kpps",
+        ),
+    ] {
+        let path = format!("{policies}/{policy}/{name}s");
+        let body = json!({ name: { attribute: 8 } });
+        let rule = scene.admin.post(&path, &body).await.expect(201)[name].clone();
+        let place = (text(&rule["id"]), Some(policy.clone()));
+        scene.things.insert(name, place.clone());
+        scene.things.extend(alias.map(|alias| (alias, place)));
+    }
 }
 
 fn name_of(route: &Route) -> String {
@@ -196,7 +236,7 @@ async fn what_is_not_ones_own_is_not_there() {
         let Some((operation, shape)) = route.shape else {
             continue;
         };
-        let name = shape.policy;
+        let name = shape.name;
         assert!(
             scene.things.contains_key(name),
             "{name}: let scene() make one"
@@ -242,12 +282,16 @@ async fn tags_of_others_cannot_be_read_or_changed() {
     let scene = scene(&api).await;
     let all = routes();
     for route in all.iter().filter(|route| is_tags(route)) {
-        let item = route.path.split("/tags").next().unwrap_or_default();
+        // Tags of QoS policies are under a shorter path too.
+        let item = match route.path.split("/tags").next().unwrap_or_default() {
+            "/v2.0/policies/{id}" => "/v2.0/qos/policies/{id}",
+            item => item,
+        };
         let shape = all
             .iter()
             .find(|other| other.path == item)
             .and_then(|other| other.shape);
-        let name = shape.map(|(_, shape)| shape.policy).expect("a resource's");
+        let name = shape.map(|(_, shape)| shape.name).expect("a resource's");
         let path = path_to(route, &scene, name);
         let body = br#"{"tags":["t"]}"#.to_vec();
         let answer = scene
