@@ -3,8 +3,8 @@
 //!
 //! It knows neither HTTP (statuses are `http::error`'s) nor SQL (that is `store`'s).
 
-pub mod address_scope;
 pub mod address_group;
+pub mod address_scope;
 pub mod attribute;
 pub mod config;
 pub mod default_security_group_rule;

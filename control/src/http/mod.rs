@@ -17,8 +17,8 @@ mod subnetpool;
 mod tag;
 mod version;
 
-use crate::app::address_scope::AddressScope;
 use crate::app::address_group::AddressGroup;
+use crate::app::address_scope::AddressScope;
 use crate::app::default_security_group_rule::DefaultSecurityGroupRule;
 use crate::app::floating_ip::FloatingIp;
 use crate::app::log::Log;

@@ -10,8 +10,8 @@
 //!
 //! It does not know any rule of the API: that is `app`.
 
-pub mod address_scope;
 pub mod address_group;
+pub mod address_scope;
 mod control_state;
 pub mod default_security_group_rule;
 mod fixed_ip;

@@ -57,6 +57,21 @@ const ROUTES: &[(&str, &str, Guard)] = &[
         "/v2.0/routers/{id}/remove_router_interface",
         Guard::Item("router", r#"{"subnet_id":"SUBNET"}"#),
     ),
+    (
+        "PUT",
+        "/v2.0/subnetpools/{id}/add_prefixes",
+        Guard::Item("subnetpool", r#"{"prefixes":["203.0.113.0/24"]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/subnetpools/{id}/remove_prefixes",
+        Guard::Item("subnetpool", r#"{"prefixes":["203.0.113.0/24"]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/subnetpools/{id}/onboard_network_subnets",
+        Guard::Item("subnetpool", r#"{"network_id":"NETWORK"}"#),
+    ),
 ];
 
 /// The resources that everybody may look at; to change them is the admins'.
@@ -111,6 +126,10 @@ async fn scene(api: &Api) -> Scene {
     scene.own("router", json!({})).await;
     let floating = json!({ "floating_network_id": external["id"] });
     scene.own("floatingip", floating).await;
+    let scope_4 = json!({ "name": "s", "ip_version": 4 });
+    scene.own("address_scope", scope_4).await;
+    let pool = json!({ "name": "p", "prefixes": ["10.0.0.0/16"] });
+    scene.own("subnetpool", pool).await;
     let ranges = json!({ "addresses": ["192.0.2.0/24"] });
     scene.own("address_group", ranges).await;
     scene.own("security_group", json!({})).await;
@@ -306,7 +325,7 @@ async fn tags_of_others_cannot_be_read_or_changed() {
 async fn other_operations_refuse_whom_they_should() {
     let api = Api::start().await;
     let scene = scene(&api).await;
-    let subnet = scene.id("subnet").to_owned();
+    let (subnet, network) = (scene.id("subnet"), scene.id("network"));
     for (method, path, guard) in ROUTES {
         let project = &scene.owner.project_id;
         let (path, body) = match guard {
@@ -316,7 +335,8 @@ async fn other_operations_refuse_whom_they_should() {
                 (path.replace("{project}", project), r#"{"quota":{}}"#)
             }
         };
-        let body = body.replace("SUBNET", &subnet).into_bytes();
+        let body = body.replace("SUBNET", subnet).replace("NETWORK", network);
+        let body = body.into_bytes();
         let answer = scene.stranger.send(method, &path, body.clone()).await;
         assert!(
             [403, 404].contains(&answer.status),

@@ -1,7 +1,7 @@
 //! The API, driven by HTTP: one module a resource, and one for each promise that holds for all of them.
 
-mod address_scope;
 mod address_group;
+mod address_scope;
 mod authorization;
 mod authorization_routes;
 mod concurrency;
