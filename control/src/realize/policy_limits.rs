@@ -34,7 +34,7 @@ impl Index<'_> {
             if port.security_groups.is_empty() {
                 continue;
             }
-            let groups: Vec<SecurityGroupId> = port.security_groups.iter().copied().collect();
+            let groups: Vec<SecurityGroupId> = port.security_groups.to_vec();
             let good = *judged.entry(groups).or_insert_with_key(|groups| {
                 for group in groups {
                     weights.entry(*group).or_insert_with(|| self.weight(*group));
