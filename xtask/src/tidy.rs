@@ -13,6 +13,7 @@ const FUNCTION_LINES_MAX: usize = 80;
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: &[&str] = &[
     "ebpf/src/sys/",
+    "vhost/src/memory/",
     // One call: an option of the allocator.
     "cli/src/allocator.rs",
 ];
@@ -23,6 +24,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-ebpf-common", &[]),
     ("weft-dataplane", &["weft-model", "weft-wire"]),
     ("weft-ebpf", &["weft-model", "weft-ebpf-common"]),
+    ("weft-vhost", &["weft-model", "weft-wire", "weft-dataplane"]),
     ("weft-control", &["weft-model"]),
     (
         "weft-agent",

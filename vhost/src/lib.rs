@@ -1,0 +1,10 @@
+//! The user engine: a vhost-user switch for KVM guests.
+//!
+//! Guests share their memory and rings by the vhost-user protocol; a worker polls the rings and copies each frame once, from
+//! guest to guest. What becomes of a frame says docs/pipeline.md, as for the other engines.
+
+pub mod driver;
+pub mod memory;
+pub mod protocol;
+pub mod queue;
+pub mod ring;

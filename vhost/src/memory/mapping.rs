@@ -1,0 +1,118 @@
+//! One mapping: of a file that the other side handed over, or of a file of our own.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::MemfdFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::io;
+use std::ptr::NonNull;
+
+/// Mapped memory, shared and writable. Unmapped when the last owner goes.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a mapping is a range of addresses; it may be used and unmapped from any thread. What is read through it may
+// change at any time, which every reader is prepared for.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: shared access is by raw copies and atomics only, never by references to the content.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `bytes` of a file.
+    ///
+    /// # Errors
+    /// The file is shorter, or the kernel refused.
+    pub fn of_file(file: impl AsFd, bytes: usize) -> io::Result<Self> {
+        let about = rustix::fs::fstat(&file)?;
+        let long_enough = u64::try_from(about.st_size)
+            .is_ok_and(|size| u64::try_from(bytes).is_ok_and(|bytes| bytes <= size));
+        if bytes == 0 || !long_enough {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the file is shorter than the memory that it is said to hold",
+            ));
+        }
+        // Huge pages are mapped and unmapped whole.
+        let unit = usize::try_from(about.st_blksize)
+            .unwrap_or(4096)
+            .clamp(4096, 1 << 30);
+        let bytes = bytes
+            .checked_next_multiple_of(unit)
+            .filter(|bytes| isize::try_from(*bytes).is_ok())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: the kernel chooses the address, so nothing that exists is mapped over; the file is open.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                file,
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        Ok(Self { base, bytes })
+    }
+
+    /// A file of our own, mapped: to be handed to the other side, or to play it in tests.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn with_file(name: &str, bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let length = u64::try_from(bytes).map_err(io::Error::other)?;
+        rustix::fs::ftruncate(&file, length)?;
+        Ok((Self::of_file(&file, bytes)?, file))
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The address of a byte, if so many bytes from there on are inside.
+    pub(super) fn at(&self, offset: usize, bytes: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(bytes)?;
+        if end > self.bytes {
+            return None;
+        }
+        // SAFETY: offset ≤ end ≤ bytes, and the mapping spans that many bytes from its base.
+        Some(unsafe { self.base.add(offset) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this length, and whatever reaches into it holds the mapping alive.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_short_is_refused() {
+        let (_kept, file) = Mapping::with_file("weft-test", 8192).unwrap();
+        assert!(Mapping::of_file(&file, 8192).is_ok());
+        assert!(Mapping::of_file(&file, 8193).is_err());
+        assert!(Mapping::of_file(&file, 0).is_err());
+        assert!(Mapping::of_file(&file, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn no_address_outside_is_given() {
+        let (mapping, _file) = Mapping::with_file("weft-test", 4096).unwrap();
+        assert!(mapping.at(0, 4096).is_some());
+        assert!(mapping.at(4095, 1).is_some());
+        assert!(mapping.at(4096, 1).is_none());
+        assert!(mapping.at(1, 4096).is_none());
+        assert!(mapping.at(usize::MAX, 2).is_none());
+    }
+}

@@ -1,0 +1,21 @@
+//! Memory that a guest shares: mapped once, reached only through checked windows. The only unsafe code of this crate.
+//!
+//! Guarantees: no access leaves its mapping, whatever addresses and lengths a guest or its frontend tell; a mapping lives
+//! as long as anything that can reach it. Reads of shared memory may see any value, and another one the next time: callers
+//! copy once and check the copy. It knows nothing of rings or packets.
+//!
+//! It does not survive a frontend that truncates the file behind a mapping: the kernel then sends SIGBUS. A file that is
+//! too short when it is mapped is refused.
+#![allow(unsafe_code, reason = "shared memory is reached here and nowhere else")]
+
+mod hint;
+mod mapping;
+mod regions;
+mod span;
+mod window;
+
+pub use hint::{huge_pages_advise, prefetch};
+pub use mapping::Mapping;
+pub use regions::{MemoryError, Piece, REGIONS_MAX, Region, Regions};
+pub use span::Span;
+pub use window::Window;

@@ -1,0 +1,275 @@
+//! What a front-end has told so far, and what follows from it: which rings run, and how.
+//!
+//! Guarantees: a ring runs from SET_VRING_KICK to GET_VRING_BASE, whatever came before in which order; a change of memory,
+//! addresses or features under a running ring goes on where it was. No sockets here, so that it can be fuzzed.
+
+use super::ProtocolError;
+use super::feature;
+use super::message::{Request, RingAddress};
+use crate::memory::{Region, Regions};
+use crate::queue::{PortQueues, Queue};
+use crate::ring::{PackedRing, Parts, Ring, RingFeatures, SplitRing, part_bytes};
+use rustix::fd::OwnedFd;
+use std::sync::Arc;
+
+/// An answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A number.
+    Number(u64),
+    /// A ring's number and where it is.
+    Ring(u32, u32),
+}
+
+impl Reply {
+    /// Its payload.
+    #[must_use]
+    pub fn payload(self) -> [u8; 8] {
+        match self {
+            Self::Number(number) => number.to_le_bytes(),
+            Self::Ring(index, base) => (u64::from(base) << 32 | u64::from(index)).to_le_bytes(),
+        }
+    }
+}
+
+/// A ring as told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    size: u16,
+    address: Option<RingAddress>,
+    base: u32,
+    started: bool,
+    enabled: bool,
+}
+
+/// A back-end of one front-end.
+#[derive(Debug)]
+pub struct Device {
+    queues: Arc<PortQueues>,
+    offered: u64,
+    features: u64,
+    protocol_features: u64,
+    memory: Arc<Regions>,
+    rings: Vec<Told>,
+}
+
+impl Device {
+    /// A device that nothing was told, for these queues, which start from nothing.
+    #[must_use]
+    pub fn new(queues: Arc<PortQueues>, offered: u64) -> Self {
+        queues.reset();
+        let rings = vec![Told::default(); queues.len()];
+        Self {
+            queues,
+            offered,
+            features: 0,
+            protocol_features: 0,
+            memory: Arc::default(),
+            rings,
+        }
+    }
+
+    /// The features that were negotiated.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// Whether a request that has no answer of its own may ask for one.
+    #[must_use]
+    pub fn acknowledges(&self) -> bool {
+        self.protocol_features & feature::PROTOCOL_REPLY_ACK != 0
+    }
+
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// It cannot be done: the connection is to be ended.
+    pub fn handle(
+        &mut self,
+        request: Request,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<Option<Reply>, ProtocolError> {
+        match request {
+            Request::FeaturesGet => return Ok(Some(Reply::Number(self.offered))),
+            Request::FeaturesSet(features) => self.features_set(features)?,
+            Request::ProtocolFeaturesGet => {
+                return Ok(Some(Reply::Number(feature::PROTOCOL_OFFERED)));
+            }
+            Request::ProtocolFeaturesSet(features) => {
+                if features & !feature::PROTOCOL_OFFERED != 0 {
+                    return Err(ProtocolError::Features(features));
+                }
+                self.protocol_features = features;
+            }
+            Request::QueuesGet => {
+                let pairs = u64::try_from(self.rings.len() / 2).unwrap_or(1);
+                return Ok(Some(Reply::Number(pairs)));
+            }
+            Request::MemorySlotsGet => {
+                let slots = u64::try_from(crate::memory::REGIONS_MAX).unwrap_or(1);
+                return Ok(Some(Reply::Number(slots)));
+            }
+            Request::MemoryTable(regions) => self.memory_set(&regions, &fds)?,
+            Request::MemoryAdd(region) => {
+                let fd = fds.pop().ok_or(ProtocolError::Payload(37))?;
+                let mut memory = Regions::clone(&self.memory);
+                memory.add(region, &fd)?;
+                self.memory_use(memory)?;
+            }
+            Request::MemoryRemove(region) => {
+                let mut memory = Regions::clone(&self.memory);
+                memory.remove(&region)?;
+                self.memory_use(memory)?;
+            }
+            Request::RingBaseGet(index) => return self.ring_stop(index).map(Some),
+            Request::RingSize(index, size) => {
+                let told = self.told(index)?;
+                told.size = u16::try_from(size).unwrap_or(u16::MAX);
+            }
+            Request::RingAddress(address) => {
+                self.told(address.index)?.address = Some(address);
+                self.ring_set_up(address.index)?;
+            }
+            Request::RingBaseSet(index, base) => self.told(index)?.base = base,
+            Request::RingKick(index, _) => {
+                self.told(index)?.started = true;
+                self.queue(index, |queue| queue.kick = fds.pop().map(Arc::new))?;
+                self.ring_set_up(index)?;
+            }
+            Request::RingCall(index, _) => self.queue(index, |queue| queue.call = fds.pop())?,
+            Request::RingEnable(index, on) => {
+                self.told(index)?.enabled = on;
+                self.enabled_use(index)?;
+            }
+            Request::OwnerReset => self.stop_all()?,
+            // Nothing follows from these: errors are told by closing, frames are not learned from, and the MTU is that of
+            // the port's network.
+            Request::OwnerSet | Request::RingError(..) | Request::Rarp | Request::MtuSet(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn told(&mut self, index: u32) -> Result<&mut Told, ProtocolError> {
+        let count = self.rings.len();
+        let ring = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.rings.get_mut(at));
+        ring.ok_or(ProtocolError::RingIndex(index, count))
+    }
+
+    /// Does something to a queue while no worker is inside.
+    fn queue<T>(&self, index: u32, act: impl FnOnce(&mut Queue) -> T) -> Result<T, ProtocolError> {
+        let queue = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.queues.lock(at));
+        let mut queue = queue.ok_or(ProtocolError::RingIndex(index, self.rings.len()))?;
+        let done = act(&mut queue);
+        drop(queue);
+        self.queues.changed();
+        Ok(done)
+    }
+
+    fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        0..u32::try_from(self.rings.len()).unwrap_or(0)
+    }
+
+    fn features_set(&mut self, features: u64) -> Result<(), ProtocolError> {
+        if features & !self.offered != 0 {
+            return Err(ProtocolError::Features(features));
+        }
+        self.features = features;
+        for index in self.indices() {
+            self.enabled_use(index)?;
+            self.ring_set_up(index)?;
+        }
+        Ok(())
+    }
+
+    /// Without the protocol's features a ring is enabled from the start.
+    fn enabled_use(&mut self, index: u32) -> Result<(), ProtocolError> {
+        let always = self.features & feature::PROTOCOL_FEATURES == 0;
+        let enabled = self.told(index)?.enabled || always;
+        self.queue(index, |queue| queue.enabled = enabled)
+    }
+
+    fn memory_set(&mut self, regions: &[Region], fds: &[OwnedFd]) -> Result<(), ProtocolError> {
+        let mut memory = Regions::default();
+        for (region, fd) in regions.iter().zip(fds) {
+            memory.add(*region, fd)?;
+        }
+        self.memory_use(memory)
+    }
+
+    fn memory_use(&mut self, memory: Regions) -> Result<(), ProtocolError> {
+        self.memory = Arc::new(memory);
+        self.indices().try_for_each(|index| self.ring_set_up(index))
+    }
+
+    fn ring_stop(&mut self, index: u32) -> Result<Reply, ProtocolError> {
+        let base = self.queue(index, |queue| {
+            queue.kick = None;
+            queue.ring.take().map(|ring| ring.base())
+        })?;
+        let told = self.told(index)?;
+        told.started = false;
+        told.base = base.unwrap_or(told.base);
+        Ok(Reply::Ring(index, told.base))
+    }
+
+    fn stop_all(&mut self) -> Result<(), ProtocolError> {
+        for index in self.indices() {
+            self.ring_stop(index)?;
+            self.told(index)?.enabled = false;
+            self.enabled_use(index)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a ring of all that was told, if it is enough; a running one goes on where it was.
+    fn ring_set_up(&mut self, index: u32) -> Result<(), ProtocolError> {
+        let told = *self.told(index)?;
+        let Some(address) = told
+            .address
+            .filter(|_| told.started && !self.memory.is_empty())
+        else {
+            return Ok(());
+        };
+        let packed = self.features & feature::PACKED != 0;
+        let part = |address, bytes| {
+            let window = self.memory.window_at_user(address, bytes);
+            window.ok_or(ProtocolError::RingAddress(index))
+        };
+        let [descriptors, driver, device] = part_bytes(packed, told.size);
+        let parts = Parts {
+            descriptors: part(address.descriptors, descriptors)?,
+            driver: part(address.driver, driver)?,
+            device: part(address.device, device)?,
+        };
+        let features = RingFeatures {
+            indirect: self.features & feature::INDIRECT != 0,
+            event_index: self.features & feature::EVENT_INDEX != 0,
+        };
+        let wide = self.features & (feature::VERSION_1 | feature::NET_MERGEABLE) != 0;
+        let mergeable = self.features & feature::NET_MERGEABLE != 0;
+        let memory = Arc::clone(&self.memory);
+        let made = self.queue(index, |queue| {
+            let base = queue.ring.as_ref().map_or(told.base, Ring::base);
+            let ring = if packed {
+                PackedRing::new(told.size, features, parts, base).map(Ring::Packed)
+            } else {
+                let [low, high, ..] = base.to_le_bytes();
+                SplitRing::new(told.size, features, parts, u16::from_le_bytes([low, high]))
+                    .map(Ring::Split)
+            };
+            let mut ring = ring?;
+            ring.kicks_ask(true);
+            queue.ring = Some(ring);
+            queue.memory = memory;
+            queue.header_bytes = if wide { 12 } else { 10 };
+            queue.mergeable = mergeable;
+            Ok(())
+        })?;
+        made.map_err(|error| ProtocolError::Ring(index, error))
+    }
+}
