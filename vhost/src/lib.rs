@@ -4,6 +4,7 @@
 //! guest to guest. What becomes of a frame says docs/pipeline.md, as for the other engines.
 
 pub mod driver;
+pub mod engine;
 pub mod memory;
 pub mod protocol;
 pub mod queue;

@@ -13,7 +13,9 @@ mod generate_frames;
 pub mod generate_snapshot;
 pub mod script;
 pub mod snapshot_text;
+pub mod user_engine;
 pub mod vector;
 
 pub use ebpf_engine::{EbpfUnderTest, Policies};
 pub use engine::{EngineUnderTest, Limits, Observed, ReferenceUnderTest, SessionSeen};
+pub use user_engine::UserUnderTest;

@@ -313,7 +313,7 @@ impl<'a> Chain<'a> {
     /// Adds what an indirect table holds. `linked`: by next fields, as in split rings, or all of it in order.
     fn add_table(&mut self, table: &Descriptor, linked: bool) -> Result<(), RingError> {
         let count = u16::try_from(table.bytes / 16).map_err(|_wide| RingError::Indirect)?;
-        if count == 0 || table.bytes % 16 != 0 || count > CHAIN_DESCRIPTORS_MAX {
+        if count == 0 || !table.bytes.is_multiple_of(16) || count > CHAIN_DESCRIPTORS_MAX {
             return Err(RingError::Indirect);
         }
         let mut at = 0;

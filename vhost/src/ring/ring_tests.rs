@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const MEMORY_BYTES: usize = 1 << 20;
 const BUFFERS: u64 = 0x4_0000;
 const TABLES: u64 = 0x8_0000;
+const TABLES_AT: usize = 0x8_0000;
 
 struct Side {
     memory: Regions,
@@ -238,7 +239,7 @@ fn hostile_tables_are_refused_with_a_reason() {
         ),
         // A table in a table.
         (
-            |w, packed| w.u16_put(TABLES as usize + if packed { 14 } else { 12 }, 4, Relaxed),
+            |w, packed| w.u16_put(TABLES_AT + if packed { 14 } else { 12 }, 4, Relaxed),
             RingError::Indirect,
         ),
     ];
@@ -265,7 +266,7 @@ fn hostile_tables_are_refused_with_a_reason() {
     let mut side = side(false, 8, all());
     let pair = [buffer(0, 12, false), buffer(1, 64, false)];
     side.driver.offer(&pair, Some(TABLES)).unwrap();
-    side.window().u16_put(TABLES as usize + 14, 0, Relaxed);
+    side.window().u16_put(TABLES_AT + 14, 0, Relaxed);
     assert_eq!(side.take(Direction::Read), Err(RingError::ChainLength(2)));
 }
 

@@ -1,0 +1,146 @@
+//! The user engine under test, as its workers use it: a header is judged, and a whole frame only where that is not enough.
+
+use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_dataplane::Verdict;
+use weft_dataplane::flow::key::{Ingress, SessionKey};
+use weft_model::{HostSnapshot, MacAddress, NetworkId};
+use weft_vhost::engine::{self, Engine, EngineConfig, HEADER_BYTES, Judged, Seeds};
+
+/// The user engine under test.
+pub struct UserUnderTest {
+    engine: Engine,
+    whole: bool,
+    quick: usize,
+}
+
+fn engine(limits: Limits) -> Engine {
+    Engine::new(EngineConfig {
+        limits: engine::Limits {
+            sessions_max: limits.sessions_max,
+            sessions_per_port_max: limits.sessions_per_port_max,
+        },
+        seeds: Seeds([
+            0x243f_6a88_85a3_08d3,
+            0x1319_8a2e_0370_7344,
+            0xa409_3822_299f_31d0,
+            0x082e_fa98_ec4e_6c89,
+        ]),
+    })
+}
+
+impl UserUnderTest {
+    /// An engine; with `whole`, every frame is judged as a whole, and the quick way is not used.
+    #[must_use]
+    pub fn new(whole: bool) -> Self {
+        Self {
+            engine: engine(Limits::default()),
+            whole,
+            quick: 0,
+        }
+    }
+
+    /// Frames that were judged by their headers so far.
+    #[must_use]
+    pub fn quick(&self) -> usize {
+        self.quick
+    }
+
+    /// The verdict by the header alone, if that is enough.
+    fn judge(
+        &mut self,
+        ingress: Ingress,
+        frame: &[u8],
+        now_s: u32,
+    ) -> Result<Option<Verdict>, String> {
+        let Some(place) = self.engine.place(ingress) else {
+            return Ok(None);
+        };
+        let mut header = [0; HEADER_BYTES];
+        let bytes = frame.len().min(HEADER_BYTES);
+        header[..bytes].copy_from_slice(&frame[..bytes]);
+        let Some(mut glance) = self.engine.glance(place, &header, frame.len()) else {
+            return Ok(None);
+        };
+        self.engine.guess(&mut glance);
+        let judged = self.engine.judge(&glance, &mut header, frame.len(), now_s);
+        let mut out = frame.to_vec();
+        out[..bytes].copy_from_slice(&header[..bytes]);
+        Ok(match judged {
+            Judged::Slow => None,
+            Judged::Drop(reason) => Some(Verdict::Drop(reason)),
+            Judged::Send(place) => match self.engine.ingress(place) {
+                Some(Ingress::Port(port)) => Some(Verdict::Deliver { port, frame: out }),
+                Some(Ingress::Network(network)) => Some(Verdict::Uplink {
+                    network,
+                    frame: out,
+                }),
+                None => return Err(format!("sent to {place:?}, which is nobody's")),
+            },
+        })
+    }
+}
+
+impl EngineUnderTest for UserUnderTest {
+    fn name(&self) -> &'static str {
+        "user"
+    }
+
+    fn reset(&mut self, limits: Limits) -> Result<(), String> {
+        self.engine = engine(limits);
+        Ok(())
+    }
+
+    fn apply(&mut self, snapshot: &Arc<HostSnapshot>) -> Result<(), String> {
+        self.engine.apply(snapshot);
+        Ok(())
+    }
+
+    fn neighbour_put(
+        &mut self,
+        network: NetworkId,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), String> {
+        self.engine.neighbour_put(network, address, mac);
+        Ok(())
+    }
+
+    fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
+        let quick = if self.whole {
+            None
+        } else {
+            self.judge(ingress, frame, now_s)?
+        };
+        self.quick += usize::from(quick.is_some());
+        let (verdict, copy) = match quick {
+            Some(verdict) => (verdict, None),
+            None => {
+                let outcome = self.engine.process(ingress, frame, now_s);
+                (outcome.verdict, outcome.copy)
+            }
+        };
+        Ok(Observed {
+            verdict,
+            copy,
+            rules: vec![],
+            words: vec![],
+        })
+    }
+
+    fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {
+        let seen = |view: engine::SessionView| SessionSeen {
+            forward: SessionKey {
+                ingress: view.ingress,
+                tuple: view.forward,
+            },
+            reply: SessionKey {
+                ingress: view.output,
+                tuple: view.reply,
+            },
+        };
+        Ok(self.engine.sessions().map(seen).collect())
+    }
+}

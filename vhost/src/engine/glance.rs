@@ -1,0 +1,187 @@
+//! The first look at a frame: whether it is an ordinary one, and if so the numbers that its session is found by.
+//!
+//! Ordinary: from a port or uplink that is up, UDP or TCP over IPv4 without options or IPv6 without extension headers, no
+//! fragment, no DHCP, from an address that is the port's own with its own MAC. All checks of docs/pipeline.md, sections 1 and
+//! 2, hold for such a frame; what fails one of them is looked at again as a whole, where the reason is found.
+
+use super::key::{Key, Meta, Place, pair};
+use super::plan::{PlaceIs, Plan};
+use super::table::Ref;
+use super::{Engine, key::Addresses};
+use weft_model::DropReason;
+use weft_wire::protocol;
+
+/// Bytes of a frame that are copied out of the guest's memory to be looked at.
+pub const HEADER_BYTES: usize = 128;
+/// These bytes; zeros behind a shorter frame.
+pub type HeaderBytes = [u8; HEADER_BYTES];
+
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+
+/// What the first look says.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+    pub(super) key: Key,
+    pub(super) hash: u64,
+    pub(super) guess: Option<Ref>,
+    pub(super) tcp_flags: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An ordinary frame.
+    Ordinary,
+    /// To be looked at as a whole.
+    Slow,
+    /// Refused without a look.
+    Refused(DropReason),
+}
+
+fn field<const N: usize>(header: &HeaderBytes, at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (to, from) in bytes.iter_mut().zip(header.iter().skip(at)) {
+        *to = *from;
+    }
+    bytes
+}
+
+/// What is common to both families.
+struct Found {
+    key: Key,
+    tcp_flags: u8,
+}
+
+impl Engine {
+    /// Looks at a frame's header. The processor is told which session will be asked for.
+    #[inline]
+    #[must_use]
+    pub(super) fn glance_under(
+        &self,
+        plan: &Plan,
+        place: Place,
+        header: &HeaderBytes,
+        frame_bytes: usize,
+    ) -> Glance {
+        let mut glance = Glance {
+            kind: Kind::Slow,
+            place,
+            key: Key {
+                addresses: Addresses::V4(0),
+                meta: Meta::default(),
+            },
+            hash: 0,
+            guess: None,
+            tcp_flags: 0,
+        };
+        let port = match plan.places.get(place.at()) {
+            Some(Some(PlaceIs::Port(port))) => Some(port),
+            Some(Some(PlaceIs::Network(_))) => None,
+            _ => return glance,
+        };
+        if port.is_some_and(|port| !port.up) {
+            glance.kind = Kind::Refused(DropReason::PortDown);
+            return glance;
+        }
+        let found = match field::<2>(header, 12) {
+            [0x08, 0x00] => ipv4(place, header, frame_bytes),
+            [0x86, 0xdd] => ipv6(place, header, frame_bytes),
+            _ => None,
+        };
+        let Some(found) = found else {
+            return glance;
+        };
+        if let Some(port) = port.filter(|port| port.secured) {
+            let own = match found.key.addresses {
+                Addresses::V4(both) => port
+                    .own4
+                    .iter()
+                    .any(|own| u64::from(*own) == both & 0xffff_ffff),
+                Addresses::V6([source, _]) => port.own6.contains(&source),
+            };
+            if !own || field::<6>(header, 6) != port.mac {
+                return glance;
+            }
+        }
+        glance.kind = Kind::Ordinary;
+        glance.hash = self.table.seeds().hash(&found.key);
+        glance.key = found.key;
+        glance.tcp_flags = found.tcp_flags;
+        self.table.prefetch(glance.hash);
+        glance
+    }
+
+    /// Looks for the frame's session where it most likely is, and tells the processor.
+    #[inline]
+    pub fn guess(&self, glance: &mut Glance) {
+        if glance.kind == Kind::Ordinary {
+            glance.guess = self.table.guess(glance.hash);
+        }
+    }
+}
+
+/// UDP or TCP whose header is whole, and no DHCP: ports as they stand, and TCP's flags.
+#[inline]
+fn transport(number: u8, header: &HeaderBytes, at: usize, bytes: usize) -> Option<([u16; 2], u8)> {
+    let [a, b, c, d] = field::<4>(header, at);
+    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+    match number {
+        protocol::UDP => {
+            let dhcp = |port| matches!(port, 67 | 68 | 546 | 547);
+            let whole = bytes >= 8 && !(dhcp(ports[0]) && dhcp(ports[1]));
+            whole.then_some((ports, 0))
+        }
+        protocol::TCP => {
+            let [offset, flags] = field::<2>(header, at + 12);
+            let header_bytes = usize::from(offset >> 4) * 4;
+            (bytes >= 20 && header_bytes >= 20).then_some((ports, flags))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn ipv4(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found> {
+    let [version, _, a, b, _, _, fragment, offset] = field::<8>(header, ETHERNET);
+    let total = usize::from(u16::from_be_bytes([a, b]));
+    // Don't-fragment and the reserved bit say nothing.
+    let ordinary = version == 0x45
+        && (fragment & 0x3f, offset) == (0, 0)
+        && total >= IPV4
+        && total <= frame_bytes.saturating_sub(ETHERNET);
+    if !ordinary {
+        return None;
+    }
+    let number = field::<1>(header, ETHERNET + 9)[0];
+    let (ports, tcp_flags) = transport(number, header, ETHERNET + IPV4, total - IPV4)?;
+    let source = u32::from_be_bytes(field(header, ETHERNET + 12));
+    let destination = u32::from_be_bytes(field(header, ETHERNET + 16));
+    Some(Found {
+        key: Key {
+            addresses: Addresses::V4(pair(source, destination)),
+            meta: Meta::new(false, number, place, ports),
+        },
+        tcp_flags,
+    })
+}
+
+#[inline]
+fn ipv6(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found> {
+    let [version, _, _, _, a, b, number, _] = field::<8>(header, ETHERNET);
+    let payload = usize::from(u16::from_be_bytes([a, b]));
+    if version >> 4 != 6 || payload + IPV6 > frame_bytes.saturating_sub(ETHERNET) {
+        return None;
+    }
+    let (ports, tcp_flags) = transport(number, header, ETHERNET + IPV6, payload)?;
+    let addresses = [8, 24].map(|at| u128::from_be_bytes(field(header, ETHERNET + at)));
+    Some(Found {
+        key: Key {
+            addresses: Addresses::V6(addresses),
+            meta: Meta::new(true, number, place, ports),
+        },
+        tcp_flags,
+    })
+}

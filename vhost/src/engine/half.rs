@@ -1,0 +1,99 @@
+//! What is kept of a session: a cache line for each direction, and the rest.
+//!
+//! A direction's translation is not stored: it is the other direction's key, reversed.
+
+use super::key::{Meta, Place};
+use std::net::IpAddr;
+use weft_dataplane::State;
+use weft_model::PortBlock;
+use weft_model::limits::session_timeout_s as timeout;
+use weft_wire::protocol;
+
+/// What is kept of one direction: a cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Half {
+    /// IPv4: both addresses. IPv6: where they are kept.
+    pub(super) addresses: u64,
+    /// Everything else of the key; zero if there is no session here.
+    pub(super) meta: Meta,
+    /// Packets of this direction.
+    pub(super) packets: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// What it was computed under.
+    pub(super) generation: u32,
+    /// Seconds of this direction's newest packet.
+    pub(super) seen_s: u32,
+    /// Out there.
+    pub(super) output: Place,
+    /// MTU of the network that it leaves by, if routed.
+    pub(super) mtu: u16,
+    /// The destination MAC that its packets have.
+    pub(super) match_mac: [u8; 6],
+    /// New MACs, if routed.
+    pub(super) source_mac: [u8; 6],
+    /// Zero while the neighbour is unknown.
+    pub(super) destination_mac: [u8; 6],
+    /// Zero if bridged.
+    pub(super) ttl_decrement: u8,
+    pub(super) flags: u8,
+}
+
+const STATE_MASK: u8 = 3;
+pub(super) const TRANSLATED: u8 = 1 << 2;
+
+/// What is needed only when a session is walked again, or looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cold {
+    /// Source MAC of the first packet.
+    pub(super) opener_mac: [u8; 6],
+    /// ICMP type and code of the first packet.
+    pub(super) icmp: Option<(u8, u8)>,
+    /// Who has the forward direction's destination MAC, if the neighbour table was asked.
+    pub(super) next_hop: Option<IpAddr>,
+    /// Where the source port came from.
+    pub(super) snat: Option<PortBlock>,
+    /// Whose quota it counts for.
+    pub(super) owner: Option<Place>,
+    /// The network that the opener was on.
+    pub(super) network: Place,
+}
+
+impl Half {
+    /// For its timeout.
+    #[inline]
+    #[must_use]
+    pub(super) fn state(&self) -> State {
+        match self.flags & STATE_MASK {
+            0 => State::Opening,
+            1 => State::Established,
+            _ => State::Closing,
+        }
+    }
+
+    pub(super) fn state_set(&mut self, state: State) {
+        self.flags = self.flags & !STATE_MASK | state as u8;
+    }
+
+    /// Whether addresses or ports change.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_translated(&self) -> bool {
+        self.flags & TRANSLATED != 0
+    }
+
+    /// Seconds that the session may be idle.
+    #[inline]
+    #[must_use]
+    pub(super) fn timeout_s(&self) -> u32 {
+        match (self.meta.protocol(), self.state()) {
+            (protocol::TCP, State::Opening) => timeout::TCP_OPENING,
+            (protocol::TCP, State::Established) => timeout::TCP_ESTABLISHED,
+            (protocol::TCP, State::Closing) => timeout::TCP_CLOSING,
+            (protocol::ICMP | protocol::ICMPV6, _) => timeout::ICMP,
+            (_, State::Opening) => timeout::UDP_OPENING,
+            (_, _) => timeout::UDP_ESTABLISHED,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The verdict on an ordinary frame: its session's transformation, or the walk of a first packet.
+//!
+//! Guarantees: as [`Engine::process`] would say of the same frame; what would need more than a header (a copy for the host's
+//! services, a stale session, a refusal in mid-way) is left to it before anything was changed.
+
+use super::Engine;
+use super::glance::{Glance, HeaderBytes, Kind};
+use super::half::Half;
+use super::key::Place;
+use super::key::{Addresses, unpair};
+use super::record::First;
+use super::table::Ref;
+use super::walk::{End, Opening, walk};
+use weft_dataplane::flow::session::Seen;
+use weft_model::{DropReason, MacAddress};
+use weft_wire::translate::{self, Endpoints};
+use weft_wire::{ethernet, ipv4, protocol};
+
+const ETHERNET: usize = 14;
+
+/// What becomes of a frame, of which the header was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Out there, with the header as it is now and the rest as it was.
+    Send(Place),
+    /// Dead, for this reason.
+    Drop(DropReason),
+    /// To be judged as a whole.
+    Slow,
+}
+
+impl Engine {
+    /// Looks at a frame's header.
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Glance> {
+        let plan = self.plan.as_deref()?;
+        Some(self.glance_under(plan, place, header, frame_bytes))
+    }
+
+    /// Decides; the header becomes that of the frame as it leaves.
+    #[inline]
+    pub fn judge(
+        &mut self,
+        glance: &Glance,
+        header: &mut HeaderBytes,
+        frame_bytes: usize,
+        now_s: u32,
+    ) -> Judged {
+        match glance.kind {
+            Kind::Ordinary => {}
+            Kind::Slow => return Judged::Slow,
+            Kind::Refused(reason) => return Judged::Drop(reason),
+        }
+        let guessed = match (glance.guess, glance.key.addresses) {
+            (Some(at), Addresses::V4(addresses)) => self
+                .table
+                .is_v4(at, addresses, glance.key.meta)
+                .then_some(at),
+            _ => None,
+        };
+        let found = guessed.or_else(|| self.table.find(&glance.key, glance.hash));
+        let at = match found {
+            Some(at) => at,
+            None => match self.open(glance, header, now_s) {
+                Ok(at) => at,
+                Err(judged) => return judged,
+            },
+        };
+        let half = self.table.half(at);
+        let ordinary = half.generation == self.generation
+            && !self.table.is_expired(at, now_s)
+            && header.first_chunk() == Some(&half.match_mac)
+            && measure(&half, header);
+        if !ordinary {
+            return Judged::Slow;
+        }
+        if found.is_some() {
+            let seen = match glance.key.meta.protocol() {
+                protocol::TCP => Seen::Tcp(glance.tcp_flags),
+                _ => Seen::Other,
+            };
+            self.see(at, seen, frame_bytes, now_s);
+        } else if let Some(half) = self.table.half_mut(at) {
+            half.packets = 1;
+            half.bytes = u64::try_from(frame_bytes).unwrap_or_default();
+        }
+        if half.is_translated() {
+            self.translate(at, header);
+        }
+        if half.ttl_decrement > 0 {
+            link_rewrite(&half, header);
+        }
+        Judged::Send(half.output)
+    }
+
+    /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
+    fn open(&mut self, glance: &Glance, header: &HeaderBytes, now_s: u32) -> Result<Ref, Judged> {
+        let plan = self.plan.clone().ok_or(Judged::Slow)?;
+        let mac = |at: usize| {
+            let mut mac = [0; 6];
+            for (to, from) in mac.iter_mut().zip(header.iter().skip(at)) {
+                *to = *from;
+            }
+            MacAddress(mac)
+        };
+        let opening = Opening {
+            place: glance.place,
+            tuple: glance.key.tuple(),
+            destination_mac: mac(0),
+            icmp: None,
+            test: Some(glance.tcp_flags),
+            echo_request: false,
+        };
+        let path = match walk(&plan, &self.neighbours, &opening) {
+            Ok(End::Path(path)) => path,
+            Ok(_) => return Err(Judged::Slow),
+            Err(reason) => return Err(Judged::Drop(reason)),
+        };
+        if let Some(hop) = &path.hop {
+            let half = Half {
+                mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+                ttl_decrement: hop.ttl_decrement,
+                destination_mac: hop.destination_mac.0,
+                ..Half::default()
+            };
+            if !measure(&half, header) {
+                return Err(Judged::Slow);
+            }
+        }
+        let first = First {
+            opening: &opening,
+            source_mac: mac(6),
+            forward: glance.key,
+            hash: glance.hash,
+            path,
+        };
+        self.record(&plan, &first, now_s).map_err(Judged::Drop)
+    }
+
+    /// Writes the addresses and ports behind a translation, and their checksums.
+    fn translate(&self, at: Ref, header: &mut HeaderBytes) {
+        let ((from, meta), (to, other)) = (
+            self.table.addresses_v4(at),
+            self.table.addresses_v4(at.other()),
+        );
+        let ends = |addresses: u64, ports: [u16; 2]| {
+            let [source, destination] = unpair(addresses);
+            Endpoints {
+                source: std::net::Ipv4Addr::from(source).into(),
+                destination: std::net::Ipv4Addr::from(destination).into(),
+                source_port: ports[0],
+                destination_port: ports[1],
+            }
+        };
+        let [source, destination] = unpair(to);
+        let [source_port, destination_port] = other.ports();
+        let (from, to) = (
+            ends(from, meta.ports()),
+            ends(
+                super::key::pair(destination, source),
+                [destination_port, source_port],
+            ),
+        );
+        if let Some(packet) = header.get_mut(ETHERNET..) {
+            translate::addresses(packet, &to);
+            if let Some(segment) = packet.get_mut(20..) {
+                translate::transport(meta.protocol(), segment, &from, &to);
+            }
+        }
+    }
+}
+
+/// Whether TTL and MTU allow the hop, and its neighbour is known.
+#[inline]
+fn measure(half: &Half, header: &HeaderBytes) -> bool {
+    if half.ttl_decrement == 0 {
+        return true;
+    }
+    let v6 = header.get(ETHERNET).is_some_and(|byte| byte >> 4 == 6);
+    let (ttl_at, length_at, more) = if v6 { (21, 18, 40) } else { (22, 16, 0) };
+    let ttl = header.get(ttl_at).copied().unwrap_or_default();
+    let length = match header.get(length_at..length_at + 2) {
+        Some([a, b]) => u32::from(u16::from_be_bytes([*a, *b])) + more,
+        _ => u32::MAX,
+    };
+    ttl > half.ttl_decrement && length <= u32::from(half.mtu) && half.destination_mac != [0; 6]
+}
+
+#[inline]
+fn link_rewrite(half: &Half, header: &mut HeaderBytes) {
+    let Ok(mut frame) = ethernet::Frame::new_checked(&mut header[..]) else {
+        return;
+    };
+    frame.set_source(half.source_mac);
+    frame.set_destination(half.destination_mac);
+    let packet = frame.payload_mut();
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => {
+            if let Some(hop_limit) = packet.get_mut(7) {
+                *hop_limit = hop_limit.saturating_sub(half.ttl_decrement);
+            }
+        }
+        _ => {
+            if let Ok(mut packet) = ipv4::Packet::new_header_checked(packet) {
+                let ttl = packet.ttl().saturating_sub(half.ttl_decrement);
+                packet.set_ttl(ttl);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Places, and keys of sessions as numbers that are quick to compare and to hash.
+//!
+//! A [`Place`] stands for a port or an uplink as long as the engine runs: sessions keep it over changes of the snapshot.
+
+use std::net::IpAddr;
+use weft_dataplane::Tuple;
+
+/// Where frames enter and leave, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Place(pub u16);
+
+impl Place {
+    /// As an index.
+    #[inline]
+    #[must_use]
+    pub(super) fn at(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The numbers behind a key's addresses: ports, place, protocol, family. Never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Meta(pub(super) u64);
+
+const FAMILY_V4: u64 = 1 << 56;
+const FAMILY_V6: u64 = 2 << 56;
+
+impl Meta {
+    /// Of these parts.
+    #[inline]
+    #[must_use]
+    pub(super) fn new(v6: bool, protocol: u8, place: Place, ports: [u16; 2]) -> Self {
+        let family = if v6 { FAMILY_V6 } else { FAMILY_V4 };
+        let ports = u64::from(ports[0]) | u64::from(ports[1]) << 16;
+        Self(ports | u64::from(place.0) << 32 | u64::from(protocol) << 48 | family)
+    }
+
+    /// Whether the addresses are IPv6.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_ipv6(self) -> bool {
+        self.0 & FAMILY_V6 != 0
+    }
+
+    /// Where the packets enter.
+    #[inline]
+    #[must_use]
+    pub(super) fn place(self) -> Place {
+        let [.., a, b, _, _] = self.0.to_le_bytes();
+        Place(u16::from_le_bytes([a, b]))
+    }
+
+    /// The IP protocol.
+    #[inline]
+    #[must_use]
+    pub(super) fn protocol(self) -> u8 {
+        self.0.to_le_bytes()[6]
+    }
+
+    /// Source and destination port.
+    #[inline]
+    #[must_use]
+    pub(super) fn ports(self) -> [u16; 2] {
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
+        [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+    }
+}
+
+/// Source and destination address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addresses {
+    /// IPv4: the source in the lower half, the destination in the upper.
+    V4(u64),
+    /// IPv6: source, destination.
+    V6([u128; 2]),
+}
+
+/// A session's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    /// Who speaks to whom.
+    pub(super) addresses: Addresses,
+    /// Everything else.
+    pub(super) meta: Meta,
+}
+
+/// Both IPv4 addresses in one number.
+#[inline]
+#[must_use]
+pub(super) fn pair(source: u32, destination: u32) -> u64 {
+    u64::from(source) | u64::from(destination) << 32
+}
+
+/// The two halves of such a number.
+#[inline]
+#[must_use]
+pub(super) fn unpair(addresses: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = addresses.to_le_bytes();
+    [
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    ]
+}
+
+impl Key {
+    /// The key of a tuple that enters at a place.
+    #[must_use]
+    pub(super) fn new(tuple: &Tuple, place: Place) -> Self {
+        let ports = [tuple.source_port, tuple.destination_port];
+        let addresses = match (tuple.source, tuple.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                Addresses::V4(pair(u32::from(source), u32::from(destination)))
+            }
+            (source, destination) => Addresses::V6([source, destination].map(|a| match a {
+                IpAddr::V4(a) => u128::from(a.to_ipv6_mapped()),
+                IpAddr::V6(a) => u128::from(a),
+            })),
+        };
+        let v6 = matches!(addresses, Addresses::V6(_));
+        Self {
+            addresses,
+            meta: Meta::new(v6, tuple.protocol, place, ports),
+        }
+    }
+
+    /// Its tuple.
+    #[must_use]
+    pub(super) fn tuple(&self) -> Tuple {
+        let (source, destination) = match self.addresses {
+            Addresses::V4(both) => {
+                let [source, destination] = unpair(both);
+                (IpAddr::V4(source.into()), IpAddr::V4(destination.into()))
+            }
+            Addresses::V6([source, destination]) => {
+                (IpAddr::V6(source.into()), IpAddr::V6(destination.into()))
+            }
+        };
+        let [source_port, destination_port] = self.meta.ports();
+        Tuple {
+            protocol: self.meta.protocol(),
+            source,
+            destination,
+            source_port,
+            destination_port,
+        }
+    }
+}
+
+/// Secrets of a hash, so that nobody outside can choose keys that meet.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds(pub [u64; 4]);
+
+/// The two halves of a product, put together: mixes every bit of both factors.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let [low, high] = [product, product >> 64].map(|half| {
+        let [a, b, c, d, e, f, g, h, ..] = half.to_le_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    });
+    low ^ high
+}
+
+impl Seeds {
+    /// The hash of an IPv4 key.
+    #[inline]
+    #[must_use]
+    pub(super) fn hash_v4(&self, addresses: u64, meta: Meta) -> u64 {
+        let [a, b, c, _] = self.0;
+        fold(fold(addresses ^ a, meta.0 ^ b) ^ c, 0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// The hash of a key.
+    #[inline]
+    #[must_use]
+    pub(super) fn hash(&self, key: &Key) -> u64 {
+        match key.addresses {
+            Addresses::V4(addresses) => self.hash_v4(addresses, key.meta),
+            Addresses::V6(both) => {
+                let [a, b, c, d] = self.0;
+                let [[s, t], [u, v]] = both.map(|address| {
+                    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.to_le_bytes();
+                    [
+                        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                        u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+                    ]
+                });
+                let addresses = fold(s ^ a, t ^ b) ^ fold(u ^ c, v ^ d).rotate_left(32);
+                self.hash_v4(addresses, key.meta)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_its_tuple_again() {
+        for (source, destination) in [("192.0.2.1", "198.51.100.2"), ("fd00::1", "fd00::2")] {
+            let tuple = Tuple {
+                protocol: 6,
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                source_port: 1000,
+                destination_port: 0xfffe,
+            };
+            let key = Key::new(&tuple, Place(0xabcd));
+            assert_eq!(key.tuple(), tuple);
+            assert_eq!(
+                (key.meta.place(), key.meta.is_ipv6()),
+                (Place(0xabcd), source.len() < 9)
+            );
+            let other = Key::new(&tuple.reversed(), Place(0xabcd));
+            let seeds = Seeds([1, 2, 3, 4]);
+            assert_ne!(seeds.hash(&key), seeds.hash(&other));
+        }
+    }
+}

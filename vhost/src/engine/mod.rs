@@ -1,0 +1,172 @@
+//! The pipeline of the user engine: docs/pipeline.md over a compiled snapshot.
+//!
+//! Guarantees: the same answers as the reference engine, which the vectors and the differential test hold it to. No I/O, no
+//! clock, no randomness: seconds and secrets are arguments. A packet of a session costs one look-up and one transformation;
+//! a first packet one walk over look-ups; neither depends on the number of ports, rules or routes by more than a logarithm.
+//!
+//! A frame is judged in up to three steps, so that a batch's cache misses overlap: [`Engine::glance`] reads its header and
+//! asks for the session's bucket, [`Engine::guess`] for the session, [`Engine::judge`] decides. What is out of the ordinary
+//! (fragments, options, ICMP, ARP, anything refused) is [`Judged::Slow`] and goes through [`Engine::process`] whole.
+
+mod classify;
+mod glance;
+mod half;
+mod judge;
+mod key;
+mod local;
+mod map;
+mod place;
+mod plan;
+mod process;
+mod record;
+mod table;
+mod view;
+mod walk;
+
+pub use glance::{Glance, HEADER_BYTES, HeaderBytes};
+pub use judge::Judged;
+pub use key::{Place, Seeds};
+pub use table::Limits;
+pub use view::SessionView;
+
+use map::{FastMap, Seed};
+use place::Places;
+use plan::{PlaceIs, Plan};
+use std::net::IpAddr;
+use std::sync::Arc;
+use table::Table;
+use walk::Neighbours;
+use weft_dataplane::flow::bucket::Bucket;
+use weft_dataplane::flow::fragment::FragmentTable;
+use weft_dataplane::{Copy, Ingress, Verdict};
+use weft_model::{HostSnapshot, MacAddress, NetworkId};
+
+/// How an engine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Sizes.
+    pub limits: Limits,
+    /// Secrets for hashes, from a source of chance.
+    pub seeds: Seeds,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What whoever serves guests gets beside.
+    pub copy: Option<Copy>,
+}
+
+/// The engine and all its state.
+#[derive(Debug)]
+pub struct Engine {
+    seed: Seed,
+    places: Places,
+    plan: Option<Arc<Plan>>,
+    /// Sessions of another generation are stale.
+    generation: u32,
+    table: Table,
+    fragments: FragmentTable,
+    neighbours: Neighbours,
+    buckets: Vec<Bucket>,
+}
+
+impl Engine {
+    /// An engine without a snapshot: it drops and passes everything.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let seed = Seed(config.seeds.0[3]);
+        Self {
+            seed,
+            places: Places::new(seed),
+            plan: None,
+            generation: 0,
+            table: Table::new(config.limits, config.seeds),
+            fragments: FragmentTable::default(),
+            neighbours: FastMap::with_hasher(seed),
+            buckets: Vec::new(),
+        }
+    }
+
+    /// Enforces another snapshot, which must be valid; all sessions become stale.
+    pub fn apply(&mut self, snapshot: &Arc<HostSnapshot>) {
+        let (places, table) = (&mut self.places, &mut self.table);
+        places.give(snapshot, |gone| {
+            let is_gone = |place: Place| gone.get(place.at()).copied().unwrap_or(true);
+            let all: Vec<_> = table.forwards(0, table.places()).collect();
+            for at in all {
+                let [one, other] = [at, at.other()].map(|at| table.key(at).meta.place());
+                if is_gone(one) || is_gone(other) || is_gone(table.cold(at).network) {
+                    table.delete(at);
+                }
+            }
+        });
+        self.buckets.resize(self.places.len(), Bucket::default());
+        self.plan = Some(Arc::new(Plan::new(snapshot, &self.places, self.seed)));
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<HostSnapshot>> {
+        self.plan.as_ref().map(|plan| &plan.snapshot)
+    }
+
+    /// A neighbour on a physical network has this MAC address.
+    pub fn neighbour_put(&mut self, network: NetworkId, address: IpAddr, mac: MacAddress) {
+        if self.neighbours.insert((network, address), mac) != Some(mac) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
+    /// A neighbour is not known any more.
+    pub fn neighbour_delete(&mut self, network: NetworkId, address: IpAddr) {
+        if self.neighbours.remove(&(network, address)).is_some() {
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
+    /// The place of a port or network that the engine has met.
+    #[must_use]
+    pub fn place(&self, ingress: Ingress) -> Option<Place> {
+        self.places.of(ingress)
+    }
+
+    /// Whose place that is.
+    #[must_use]
+    pub fn ingress(&self, place: Place) -> Option<Ingress> {
+        self.places.ingress(place)
+    }
+
+    /// Deletes idle sessions among `count` places of the table from `from` on, and says where to go on: 0 at its end.
+    pub fn expire(&mut self, from: usize, count: usize, now_s: u32) -> usize {
+        let idle: Vec<_> = self
+            .table
+            .forwards(from, count)
+            .filter(|at| self.table.is_expired(*at, now_s))
+            .collect();
+        for at in idle {
+            self.table.delete(at);
+        }
+        let next = from.saturating_add(count);
+        if next >= self.table.places() { 0 } else { next }
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether a place is an uplink, of a network of the snapshot in force.
+    #[must_use]
+    pub fn is_uplink(&self, place: Place) -> bool {
+        let place = self
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.places.get(place.at()));
+        matches!(place, Some(Some(PlaceIs::Network(_))))
+    }
+}

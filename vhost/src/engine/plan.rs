@@ -1,0 +1,577 @@
+//! A snapshot compiled for look-ups: who has which MAC and which address on a network, ports with their policies, routers
+//! with their routes in the order of the longest prefix.
+//!
+//! Guarantees: it answers as `weft_dataplane::topology` does on the snapshot itself: where several resources fit, the one
+//! with the smallest id. Made anew for each snapshot; nothing in it changes.
+
+use super::classify::{Members, Policies, PolicyMaker};
+use super::key::Place;
+use super::map::{FastMap, Seed};
+use super::place::Places;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use weft_dataplane::Ingress;
+use weft_dataplane::topology;
+use weft_model::{
+    FixedIp, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterId,
+    RouterInterface, eui64_link_local,
+};
+
+/// The index of a network, router or floating IP.
+pub(super) type At = usize;
+
+/// A guest's port.
+#[derive(Debug)]
+pub(super) struct PortPlan {
+    pub(super) id: PortId,
+    pub(super) up: bool,
+    pub(super) secured: bool,
+    pub(super) network: At,
+    pub(super) mac: [u8; 6],
+    /// Addresses that the port may send from with its own MAC.
+    pub(super) own4: Vec<u32>,
+    pub(super) own6: Vec<u128>,
+    pub(super) policies: Arc<Policies>,
+}
+
+/// What a MAC address is on a network.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MacIs {
+    /// A router's interface.
+    pub(super) interface: Option<At>,
+    /// A router's gateway, or a floating IP of that router.
+    pub(super) outside: Option<At>,
+    /// A port here.
+    pub(super) port: Option<Place>,
+    /// A port elsewhere.
+    pub(super) remote: bool,
+}
+
+/// Who answers ARP and ND for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) mac: MacAddress,
+    pub(super) router: bool,
+    /// The port here, if it is one.
+    pub(super) port: Option<Place>,
+    pub(super) remote: bool,
+}
+
+/// What an address is on a network.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AddressIs {
+    /// In the order in which they count.
+    pub(super) owners: Vec<Owner>,
+    /// A port's fixed IP.
+    pub(super) port: Option<Place>,
+    /// A fixed IP of a port elsewhere.
+    pub(super) remote: bool,
+    /// A floating IP that is translated one to one.
+    pub(super) floating: Option<At>,
+    /// An address of a router's gateway.
+    pub(super) gateway: bool,
+}
+
+/// A network.
+#[derive(Debug)]
+pub(super) struct NetworkPlan {
+    pub(super) id: NetworkId,
+    pub(super) place: Place,
+    pub(super) physical: bool,
+    pub(super) mtu: u32,
+    pub(super) macs: FastMap<[u8; 6], MacIs>,
+    pub(super) addresses: FastMap<IpAddr, AddressIs>,
+    /// A router of ours sends router advertisements on it.
+    pub(super) announces: bool,
+}
+
+impl NetworkPlan {
+    pub(super) fn mac(&self, mac: MacAddress) -> MacIs {
+        self.macs.get(&mac.0).copied().unwrap_or_default()
+    }
+
+    /// Who answers for an address to `asker`; to the uplink (none) only what is here.
+    pub(super) fn owner(&self, address: IpAddr, asker: Option<Place>) -> Option<Owner> {
+        let owners = &self.addresses.get(&address)?.owners;
+        let fits = |owner: &&Owner| match asker {
+            Some(_) => owner.port.is_none() || owner.port != asker,
+            None => !owner.remote,
+        };
+        owners.iter().find(fits).copied()
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// By an interface, to the destination itself or to this neighbour.
+    Inside(At, Option<IpAddr>),
+    /// By the gateway, likewise.
+    Outside(Option<IpAddr>),
+    /// Its next hop is in no connected subnet.
+    Unreachable,
+}
+
+/// A router's leg in a project network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg {
+    pub(super) mac: MacAddress,
+    pub(super) network: At,
+}
+
+/// A router's leg in an external network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GatewayPlan {
+    pub(super) mac: MacAddress,
+    pub(super) network: At,
+    pub(super) enable_snat: bool,
+    pub(super) snat: Option<Ipv4Addr>,
+    pub(super) block: PortBlock,
+}
+
+/// A router.
+#[derive(Debug)]
+pub(super) struct RouterPlan {
+    pub(super) up: bool,
+    pub(super) legs: Vec<Leg>,
+    pub(super) gateway: Option<GatewayPlan>,
+    /// Its own addresses, all and those of the gateway.
+    pub(super) own: FastMap<IpAddr, ()>,
+    pub(super) gateway_addresses: Vec<IpAddr>,
+    /// All routes, the longest prefix first.
+    pub(super) routes: Vec<(IpNet, Target)>,
+    /// Those that lead inside.
+    pub(super) routes_inside: Vec<(IpNet, Target)>,
+}
+
+impl RouterPlan {
+    /// The best route; with `all`, the gateway's take part.
+    pub(super) fn route(&self, destination: IpAddr, all: bool) -> Option<Target> {
+        let routes = if all {
+            &self.routes
+        } else {
+            &self.routes_inside
+        };
+        let found = routes.iter().find(|(net, _)| net.contains(&destination));
+        found.map(|(_, target)| *target)
+    }
+}
+
+/// A floating IP that is translated one to one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FloatingPlan {
+    pub(super) address: Ipv4Addr,
+    pub(super) mac: MacAddress,
+    pub(super) fixed: Ipv4Addr,
+    pub(super) router: Option<At>,
+    pub(super) port: Option<Place>,
+    /// The MAC of its router towards the fixed address.
+    pub(super) leg: Option<MacAddress>,
+}
+
+/// What is at a place.
+#[derive(Debug)]
+pub(super) enum PlaceIs {
+    Port(PortPlan),
+    Network(At),
+}
+
+/// A compiled snapshot.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) snapshot: Arc<HostSnapshot>,
+    pub(super) places: Vec<Option<PlaceIs>>,
+    pub(super) networks: Vec<NetworkPlan>,
+    pub(super) routers: Vec<RouterPlan>,
+    pub(super) floating: Vec<FloatingPlan>,
+    /// Floating IPs by router, port and fixed address.
+    pub(super) floating_by_fixed: FastMap<(At, Place, Ipv4Addr), At>,
+    pub(super) members: Members,
+}
+
+/// Numbers of ids while a plan is made.
+struct Numbers {
+    networks: FastMap<NetworkId, At>,
+    routers: FastMap<RouterId, At>,
+    ports: FastMap<PortId, Place>,
+}
+
+impl Plan {
+    /// Compiles a valid snapshot.
+    pub(super) fn new(snapshot: &Arc<HostSnapshot>, places: &Places, seed: Seed) -> Self {
+        let mut numbers = Numbers {
+            networks: FastMap::with_hasher(seed),
+            routers: FastMap::with_hasher(seed),
+            ports: FastMap::with_hasher(seed),
+        };
+        numbers
+            .networks
+            .extend(snapshot.networks.keys().copied().zip(0..));
+        numbers
+            .routers
+            .extend(snapshot.routers.keys().copied().zip(0..));
+        let port_place = |id: &PortId| Some((*id, places.of(Ingress::Port(*id))?));
+        numbers
+            .ports
+            .extend(snapshot.ports.keys().filter_map(port_place));
+        let members = Members::new(snapshot, seed);
+        let floating = floating_plans(snapshot, &numbers);
+        let mut by_fixed = FastMap::with_hasher(seed);
+        for (at, f) in floating.iter().enumerate() {
+            if let (Some(router), Some(port)) = (f.router, f.port) {
+                by_fixed.entry((router, port, f.fixed)).or_insert(at);
+            }
+        }
+        let mut plan = Self {
+            snapshot: Arc::clone(snapshot),
+            places: Vec::new(),
+            networks: network_plans(snapshot, places, seed),
+            routers: router_plans(snapshot, &numbers, seed),
+            floating,
+            floating_by_fixed: by_fixed,
+            members,
+        };
+        plan.places = place_plans(&plan, &numbers, places, seed);
+        fill_routers(&mut plan, &numbers);
+        fill_floating(&mut plan, &numbers);
+        fill_ports(&mut plan, &numbers);
+        plan
+    }
+
+    pub(super) fn port(&self, place: Place) -> Option<&PortPlan> {
+        match self.places.get(place.at())? {
+            Some(PlaceIs::Port(port)) => Some(port),
+            _ => None,
+        }
+    }
+
+    /// The port at a place (none for an uplink) and its network.
+    pub(super) fn sight(&self, place: Place) -> Option<(Option<&PortPlan>, &NetworkPlan)> {
+        match self.places.get(place.at())?.as_ref()? {
+            PlaceIs::Port(port) => Some((Some(port), self.networks.get(port.network)?)),
+            PlaceIs::Network(network) => Some((None, self.networks.get(*network)?)),
+        }
+    }
+}
+
+fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<NetworkPlan> {
+    let plan = |(id, network): (&NetworkId, &weft_model::Network)| NetworkPlan {
+        id: *id,
+        place: places.of(Ingress::Network(*id)).unwrap_or_default(),
+        physical: network.segment.network_type.is_physical(),
+        mtu: network.mtu,
+        macs: FastMap::with_hasher(seed),
+        addresses: FastMap::with_hasher(seed),
+        announces: announces(snapshot, *id),
+    };
+    snapshot.networks.iter().map(plan).collect()
+}
+
+fn announces(snapshot: &HostSnapshot, network_id: NetworkId) -> bool {
+    let mut subnets = snapshot
+        .subnets_of(network_id)
+        .filter(|(_, subnet)| subnet.cidr.addr().is_ipv6() && subnet.ipv6_ra_mode.is_some());
+    subnets.any(|(id, _)| {
+        let up = snapshot.routers.values().filter(|r| r.admin_state_up);
+        let mut interfaces = up.flat_map(|r| &r.interfaces);
+        interfaces
+            .any(|i| i.network_id == network_id && i.addresses.iter().any(|a| a.subnet_id == *id))
+    })
+}
+
+fn place_plans(
+    plan: &Plan,
+    numbers: &Numbers,
+    places: &Places,
+    seed: Seed,
+) -> Vec<Option<PlaceIs>> {
+    let snapshot = &plan.snapshot;
+    let mut made: Vec<Option<PlaceIs>> = (0..places.len()).map(|_| None).collect();
+    let mut policies = PolicyMaker::new(snapshot, &plan.members, seed);
+    for (at, network) in plan.networks.iter().enumerate() {
+        if let Some(place) = made.get_mut(network.place.at()) {
+            *place = Some(PlaceIs::Network(at));
+        }
+    }
+    for (id, port) in &snapshot.ports {
+        let place = numbers
+            .ports
+            .get(id)
+            .and_then(|place| made.get_mut(place.at()));
+        let network = numbers.networks.get(&port.network_id);
+        if let (Some(place), Some(network)) = (place, network) {
+            *place = Some(PlaceIs::Port(port_plan(*id, port, *network, &mut policies)));
+        }
+    }
+    made
+}
+
+fn port_plan(id: PortId, port: &Port, network: At, policies: &mut PolicyMaker<'_>) -> PortPlan {
+    let own = |of: fn(IpAddr) -> Option<u128>| {
+        let fixed = port.fixed_ips.iter().map(|f| f.ip_address);
+        fixed.filter_map(of).collect::<Vec<u128>>()
+    };
+    let own4 = own(|address| match address {
+        IpAddr::V4(a) => Some(u128::from(u32::from(a))),
+        IpAddr::V6(_) => None,
+    });
+    let mut own6 = own(|address| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(a) => Some(u128::from(a)),
+    });
+    own6.push(u128::from(eui64_link_local(port.mac_address)));
+    PortPlan {
+        id,
+        up: port.admin_state_up,
+        secured: port.port_security_enabled,
+        network,
+        mac: port.mac_address.0,
+        own4: own4
+            .into_iter()
+            .filter_map(|a| u32::try_from(a).ok())
+            .collect(),
+        own6,
+        policies: policies.of(&port.security_groups),
+    }
+}
+
+fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<RouterPlan> {
+    let plan = |router: &Router| {
+        let network = |id: &NetworkId| numbers.networks.get(id).copied();
+        let legs = router.interfaces.iter().map(|i| Leg {
+            mac: i.mac_address,
+            network: network(&i.network_id).unwrap_or(At::MAX),
+        });
+        let gateway = router.gateway.as_ref().map(|g| GatewayPlan {
+            mac: g.mac_address,
+            network: network(&g.network_id).unwrap_or(At::MAX),
+            enable_snat: g.enable_snat,
+            snat: topology::snat_address(router),
+            block: g.snat_port_block,
+        });
+        let gateway_addresses: Vec<IpAddr> = (router.gateway.iter())
+            .flat_map(|g| &g.addresses)
+            .map(|a| a.ip_address)
+            .collect();
+        let mut own = FastMap::with_hasher(seed);
+        let inside = router.interfaces.iter().flat_map(|i| &i.addresses);
+        own.extend(inside.map(|a| (a.ip_address, ())));
+        own.extend(gateway_addresses.iter().map(|a| (*a, ())));
+        RouterPlan {
+            up: router.admin_state_up,
+            legs: legs.collect(),
+            gateway,
+            own,
+            gateway_addresses,
+            routes: routes(snapshot, router, true),
+            routes_inside: routes(snapshot, router, false),
+        }
+    };
+    snapshot.routers.values().map(plan).collect()
+}
+
+/// A router's routes, the longest prefix first; equal ones as docs/pipeline.md names them.
+fn routes(snapshot: &HostSnapshot, router: &Router, all: bool) -> Vec<(IpNet, Target)> {
+    let subnet = |id| snapshot.subnets.get(id);
+    let mut routes: Vec<(IpNet, Target)> = Vec::new();
+    for (at, interface) in router.interfaces.iter().enumerate() {
+        for subnet in interface
+            .addresses
+            .iter()
+            .filter_map(|a| subnet(&a.subnet_id))
+        {
+            routes.push((subnet.cidr, Target::Inside(at, None)));
+        }
+    }
+    let connected = routes.clone();
+    let outside: Vec<_> = (router.gateway.iter())
+        .flat_map(|g| &g.addresses)
+        .filter_map(|a| subnet(&a.subnet_id))
+        .collect();
+    if all {
+        routes.extend(outside.iter().map(|s| (s.cidr, Target::Outside(None))));
+    }
+    for route in &router.routes {
+        let hop = Some(route.nexthop);
+        let inside = connected
+            .iter()
+            .find(|(net, _)| net.contains(&route.nexthop));
+        let reachable = outside.iter().any(|s| s.cidr.contains(&route.nexthop));
+        let target = match inside {
+            Some((_, Target::Inside(at, _))) => Target::Inside(*at, hop),
+            _ if !all => continue,
+            _ if reachable => Target::Outside(hop),
+            _ => Target::Unreachable,
+        };
+        routes.push((route.destination, target));
+    }
+    for (v6, everything) in [
+        (false, IpNet::from(ipnet::Ipv4Net::default())),
+        (true, IpNet::from(ipnet::Ipv6Net::default())),
+    ] {
+        let of_family = outside.iter().filter(|s| s.cidr.addr().is_ipv6() == v6);
+        if let Some(hop) = of_family
+            .filter_map(|s| s.gateway_ip)
+            .next()
+            .filter(|_| all)
+        {
+            routes.push((everything, Target::Outside(Some(hop))));
+        }
+    }
+    routes.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+    routes
+}
+
+fn floating_plans(snapshot: &HostSnapshot, numbers: &Numbers) -> Vec<FloatingPlan> {
+    let plan = |f: &weft_model::FloatingIp| {
+        let router = snapshot.routers.get(&f.router_id);
+        let towards = |router: &Router| {
+            topology::interface_towards(snapshot, router, f.fixed_ip_address.into())
+                .map(|interface| interface.mac_address)
+        };
+        FloatingPlan {
+            address: f.floating_ip_address,
+            mac: f.mac_address,
+            fixed: f.fixed_ip_address,
+            router: numbers.routers.get(&f.router_id).copied(),
+            port: numbers.ports.get(&f.port_id).copied(),
+            leg: router.and_then(towards),
+        }
+    };
+    topology::floating_ips(snapshot).map(plan).collect()
+}
+
+/// What routers are on their networks. Owners come first from interfaces of routers that are up, then from gateways.
+fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (at, router) in snapshot.routers.values().enumerate() {
+        for interface in &router.interfaces {
+            if let Some(network) = network_mut(plan, numbers, interface.network_id) {
+                let is = network.macs.entry(interface.mac_address.0).or_default();
+                is.interface = is.interface.or(Some(at));
+            }
+        }
+        if let Some(gateway) = &router.gateway
+            && let Some(network) = network_mut(plan, numbers, gateway.network_id)
+        {
+            let is = network.macs.entry(gateway.mac_address.0).or_default();
+            is.outside = is.outside.or(Some(at));
+            for address in &gateway.addresses {
+                network
+                    .addresses
+                    .entry(address.ip_address)
+                    .or_default()
+                    .gateway = true;
+            }
+        }
+    }
+    let up = || snapshot.routers.values().filter(|r| r.admin_state_up);
+    let leg = |i: &RouterInterface| (i.network_id, i.mac_address, i.addresses.clone());
+    let interfaces = up().flat_map(|r| &r.interfaces).map(leg);
+    let gateways = up()
+        .filter_map(|r| r.gateway.as_ref())
+        .map(|g| (g.network_id, g.mac_address, g.addresses.clone()));
+    for (network_id, mac, addresses) in interfaces.chain(gateways).collect::<Vec<_>>() {
+        let Some(network) = network_mut(plan, numbers, network_id) else {
+            continue;
+        };
+        let link_local = IpAddr::V6(eui64_link_local(mac));
+        let all = addresses.iter().map(|a| a.ip_address).chain([link_local]);
+        for address in all {
+            network
+                .addresses
+                .entry(address)
+                .or_default()
+                .owners
+                .push(Owner {
+                    mac,
+                    router: true,
+                    port: None,
+                    remote: false,
+                });
+        }
+    }
+}
+
+fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (at, f) in topology::floating_ips(&snapshot).enumerate() {
+        let router = numbers.routers.get(&f.router_id).copied();
+        let Some(network) = network_mut(plan, numbers, f.floating_network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(f.mac_address.0).or_default();
+        is.outside = is.outside.or(router);
+        let is = network
+            .addresses
+            .entry(f.floating_ip_address.into())
+            .or_default();
+        is.floating = is.floating.or(Some(at));
+        is.owners.push(Owner {
+            mac: f.mac_address,
+            router: false,
+            port: None,
+            remote: false,
+        });
+    }
+}
+
+fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (id, port) in &snapshot.ports {
+        let place = numbers.ports.get(id).copied();
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(port.mac_address.0).or_default();
+        is.port = is.port.or(place);
+        for fixed in &port.fixed_ips {
+            let is = network.addresses.entry(fixed.ip_address).or_default();
+            is.port = is.port.or(place);
+        }
+        own(network, port.mac_address, &port.fixed_ips, place);
+    }
+    for port in snapshot.remote_ports.values() {
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        network.macs.entry(port.mac_address.0).or_default().remote = true;
+        for fixed in &port.fixed_ips {
+            network
+                .addresses
+                .entry(fixed.ip_address)
+                .or_default()
+                .remote = true;
+        }
+        own(network, port.mac_address, &port.fixed_ips, None);
+    }
+}
+
+/// A port, here at a place or elsewhere, owns its fixed IPs and its link-local address.
+fn own(network: &mut NetworkPlan, mac: MacAddress, fixed_ips: &[FixedIp], place: Option<Place>) {
+    let link_local = IpAddr::V6(eui64_link_local(mac));
+    let all = fixed_ips.iter().map(|f| f.ip_address).chain([link_local]);
+    for address in all {
+        network
+            .addresses
+            .entry(address)
+            .or_default()
+            .owners
+            .push(Owner {
+                mac,
+                router: false,
+                port: place,
+                remote: place.is_none(),
+            });
+    }
+}
+
+fn network_mut<'a>(
+    plan: &'a mut Plan,
+    numbers: &Numbers,
+    id: NetworkId,
+) -> Option<&'a mut NetworkPlan> {
+    let at = *numbers.networks.get(&id)?;
+    plan.networks.get_mut(at)
+}

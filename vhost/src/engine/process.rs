@@ -1,0 +1,319 @@
+//! The whole pipeline on a whole frame: what the quick way does not do. docs/pipeline.md, in its order.
+//!
+//! Guarantees: accepts any bytes as a frame. Decoding, port security, DHCP and ICMP errors are the library's stages; look-ups
+//! are the plan's.
+
+use super::key::{Key, Place};
+use super::local::{Answer, Asker};
+use super::plan::{NetworkPlan, Plan, PortPlan};
+use super::record::{First, hop_of};
+use super::table::Ref;
+use super::walk::{End, Opening, walk};
+use super::{Engine, Outcome};
+use std::sync::Arc;
+use weft_dataplane::flow::session::{Hop, Transformation};
+use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
+use weft_dataplane::stage::icmp_error::{self, Inside};
+use weft_dataplane::stage::{Sight, deliver, dhcp, mtu, port_security, session};
+use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
+use weft_model::{DropReason, Port};
+
+/// A packet on its way.
+struct On<'a> {
+    plan: &'a Plan,
+    sight: Sight<'a>,
+    place: Place,
+    port: Option<&'a PortPlan>,
+    network: &'a NetworkPlan,
+    frame: &'a [u8],
+    now_s: u32,
+}
+
+/// What a packet meets.
+enum Found {
+    Hit(Ref),
+    Error(Ref, Inside),
+    Opened(Opening, super::walk::Path),
+    End(End),
+}
+
+impl Engine {
+    /// What becomes of a frame. `now_s` are whole seconds of any clock that does not run backwards. A frame from a port or
+    /// network that is not in the snapshot is dropped as `port_down`, or passes.
+    pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
+        let absent = match ingress {
+            Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
+            Ingress::Network(_) => Verdict::Pass,
+        };
+        let mut copy = None;
+        let plan: Option<Arc<Plan>> = self.plan.clone();
+        let verdict = plan.as_deref().and_then(|plan| {
+            let place = self.places.of(ingress)?;
+            let (port, network) = plan.sight(place)?;
+            let on = On {
+                plan,
+                sight: Sight::new(&plan.snapshot, ingress, None)?,
+                place,
+                port,
+                network,
+                frame,
+                now_s,
+            };
+            let judged = self.judge_whole(&on, &mut copy);
+            Some(judged.unwrap_or_else(Verdict::Drop))
+        });
+        Outcome {
+            verdict: verdict.unwrap_or(absent),
+            copy,
+        }
+    }
+
+    fn judge_whole(&mut self, on: &On<'_>, copy: &mut Option<Copy>) -> Result<Verdict, DropReason> {
+        if on.port.is_some_and(|port| !port.up) {
+            return Err(DropReason::PortDown);
+        }
+        let mut packet = match decode::process(on.frame) {
+            Err(_) if on.port.is_none() => return Ok(Verdict::Pass),
+            decoded => decoded?,
+        };
+        let port: Option<&Port> = on.sight.port.map(|(_, port)| port);
+        if let Some(port) = port.filter(|port| port.port_security_enabled) {
+            port_security::process(&on.sight, port, &packet, on.frame)?;
+        }
+        if let Some(verdict) = self.local(on, &packet, copy)? {
+            return Ok(verdict);
+        }
+        if let (Body::Ip(ip), Some(port)) = (&packet.body, port)
+            && let Some(asked) = dhcp::process(&on.plan.snapshot, port, ip)
+        {
+            return self.serve(
+                on,
+                match asked {
+                    dhcp::Asked::Dhcp => Service::Dhcp,
+                    dhcp::Asked::Dhcpv6 => Service::Dhcpv6,
+                },
+            );
+        }
+        self.forward(on, &mut packet, copy)
+    }
+
+    /// Whether the host's services get one more frame of this input now.
+    fn token_take(&mut self, on: &On<'_>) -> bool {
+        let bucket = self.buckets.get_mut(on.place.at());
+        bucket.is_some_and(|bucket| bucket.take(on.now_s))
+    }
+
+    fn serve(&mut self, on: &On<'_>, service: Service) -> Result<Verdict, DropReason> {
+        let taken = self.token_take(on);
+        taken
+            .then_some(Verdict::Service(service))
+            .ok_or(DropReason::ServiceRateLimit)
+    }
+
+    fn copy(&mut self, on: &On<'_>, copy: &mut Option<Copy>, what: Copy) {
+        if self.token_take(on) {
+            *copy = Some(what);
+        }
+    }
+
+    fn local(
+        &mut self,
+        on: &On<'_>,
+        packet: &Packet,
+        copy: &mut Option<Copy>,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let asker = Asker {
+            plan: on.plan,
+            place: on.place,
+            port: on.port,
+            network: on.network,
+        };
+        let answer = match &packet.body {
+            Body::Arp(request) => asker.arp(packet, request, on.frame),
+            Body::Ip(ip) => match asker.nd(packet, ip, on.frame) {
+                Some(answer) => answer,
+                None => return Ok(None),
+            },
+        };
+        let frame = on.frame.to_vec();
+        Ok(Some(match answer {
+            Answer::Drop(reason) => return Err(reason),
+            Answer::Reply(frame) => {
+                if on.port.is_none() {
+                    self.copy(on, copy, Copy::Neighbour);
+                }
+                Verdict::Reply { frame }
+            }
+            Answer::Uplink => Verdict::Uplink {
+                network: on.network.id,
+                frame,
+            },
+            Answer::Deliver(place) => self.send(place, frame)?,
+            Answer::Neighbour => self.serve(on, Service::Neighbour)?,
+            Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
+            Answer::Pass => Verdict::Pass,
+        }))
+    }
+
+    fn send(&self, place: Place, frame: Vec<u8>) -> Result<Verdict, DropReason> {
+        Ok(match self.output(place)? {
+            Ingress::Port(port) => Verdict::Deliver { port, frame },
+            Ingress::Network(network) => Verdict::Uplink { network, frame },
+        })
+    }
+
+    /// Session, walk and everything behind.
+    fn forward(
+        &mut self,
+        on: &On<'_>,
+        packet: &mut Packet,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let Body::Ip(ip) = &mut packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        let followed = session::fragment_follow(&on.sight, &mut self.fragments, ip);
+        let is = on.network.mac(packet.destination_mac);
+        let strange = on.port.is_none() && is.outside.is_none() && is.port.is_none();
+        let found = followed.and_then(|()| self.find(on, packet));
+        let Body::Ip(ip) = &packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        let is_error = ip.icmp_kind() == Some(IcmpKind::Error);
+        match found {
+            Err(DropReason::FragmentUnknown) if strange => Ok(Verdict::Pass),
+            Err(DropReason::IcmpNoSession) if strange && is_error => Ok(Verdict::Pass),
+            Err(reason) => Err(reason),
+            Ok(Found::End(End::EchoReply)) => Ok(Verdict::Reply {
+                frame: deliver::echo_reply(on.frame, ip),
+            }),
+            Ok(Found::End(End::Multicast)) => Ok(Verdict::Uplink {
+                network: on.network.id,
+                frame: on.frame.to_vec(),
+            }),
+            Ok(Found::End(_)) => Ok(Verdict::Pass),
+            Ok(Found::Opened(opening, path)) => {
+                let hop = path.hop.map(|hop| hop_of(&hop, on.network.mtu));
+                self.measure(on, ip, hop.as_ref(), Way::Forward, copy)?;
+                let forward = Key::new(&ip.tuple, on.place);
+                let first = First {
+                    opening: &opening,
+                    source_mac: packet.source_mac,
+                    forward,
+                    hash: self.table.seeds().hash(&forward),
+                    path,
+                };
+                let at = self.record(on.plan, &first, on.now_s)?;
+                if let Some(half) = self.table.half_mut(at) {
+                    half.packets = 1;
+                    half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
+                }
+                self.transform(on, ip, at, copy)
+            }
+            Ok(Found::Hit(at)) => {
+                self.measure(on, ip, self.hop(at).as_ref(), at.way(), copy)?;
+                self.transform(on, ip, at, copy)
+            }
+            Ok(Found::Error(at, inside)) => {
+                self.measure(on, ip, self.hop(at).as_ref(), at.way(), copy)?;
+                let transformation = self.transformation(at)?;
+                let frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
+                self.resolve(on, &transformation, copy);
+                self.send(self.table.half(at).output, frame)
+            }
+        }
+    }
+
+    fn find(&mut self, on: &On<'_>, packet: &Packet) -> Result<Found, DropReason> {
+        let Body::Ip(ip) = &packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        if ip.icmp_kind() == Some(IcmpKind::Error) {
+            let inside = icmp_error::inside(on.frame, ip).ok_or(DropReason::IcmpNoSession)?;
+            let key = Key::new(&inside.tuple.reversed(), on.place);
+            let hash = self.table.seeds().hash(&key);
+            let at = self.table.find_fresh(&key, hash, on.now_s);
+            let at = at.ok_or(DropReason::IcmpNoSession)?;
+            self.freshen(on.plan, at)?;
+            return Ok(Found::Error(at, inside));
+        }
+        let key = Key::new(&ip.tuple, on.place);
+        let hash = self.table.seeds().hash(&key);
+        let fits = |at: &Ref| self.table.half(*at).match_mac == packet.destination_mac.0;
+        if let Some(at) = self.table.find(&key, hash)
+            && self.table.is_expired(at, on.now_s)
+        {
+            self.table.delete(at);
+        } else if let Some(at) = self.table.find(&key, hash).filter(fits) {
+            self.freshen(on.plan, at)?;
+            self.see(at, ip.seen(), on.frame.len(), on.now_s);
+            return Ok(Found::Hit(at));
+        }
+        let opening = Opening {
+            place: on.place,
+            tuple: ip.tuple,
+            destination_mac: packet.destination_mac,
+            icmp: ip.icmp,
+            test: Some(ip.tcp_flags),
+            echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
+        };
+        Ok(match walk(on.plan, &self.neighbours, &opening)? {
+            End::Path(path) => Found::Opened(opening, path),
+            end => Found::End(end),
+        })
+    }
+
+    fn measure(
+        &mut self,
+        on: &On<'_>,
+        ip: &IpPacket,
+        hop: Option<&Hop>,
+        way: Way,
+        copy: &mut Option<Copy>,
+    ) -> Result<(), DropReason> {
+        let Some(hop) = hop else { return Ok(()) };
+        let measured = mtu::process(ip.ttl, ip.ip_bytes, hop, way, None);
+        match measured {
+            Err(DropReason::TtlExceeded) => self.copy(on, copy, Copy::TtlExceeded),
+            Err(DropReason::MtuExceeded) => self.copy(on, copy, Copy::MtuExceeded(hop.mtu)),
+            _ => {}
+        }
+        measured
+    }
+
+    fn transformation(&self, at: Ref) -> Result<Transformation, DropReason> {
+        let half = self.table.half(at);
+        Ok(Transformation {
+            from: self.table.key(at).tuple(),
+            to: self.table.key(at.other()).tuple().reversed(),
+            output: self.output(half.output)?,
+            hop: self.hop(at),
+        })
+    }
+
+    fn transform(
+        &mut self,
+        on: &On<'_>,
+        ip: &IpPacket,
+        at: Ref,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let transformation = self.transformation(at)?;
+        let frame = deliver::process(on.frame, ip, &transformation, None);
+        self.resolve(on, &transformation, copy);
+        self.send(self.table.half(at).output, frame)
+    }
+
+    /// Asks for a neighbour that is not known yet.
+    fn resolve(&mut self, on: &On<'_>, transformation: &Transformation, copy: &mut Option<Copy>) {
+        if let Some(Hop {
+            next_hop: Some(address),
+            destination_mac,
+            ..
+        }) = transformation.hop
+            && destination_mac.is_zero()
+        {
+            self.copy(on, copy, Copy::NeighbourNeeded(address));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Sessions written: recorded by a first packet, looked at again when policy or topology has changed, moved by packets.
+//! docs/pipeline.md, sections 4 and 6.
+
+use super::Engine;
+use super::half::{Cold, Half};
+use super::key::{Key, Place};
+use super::plan::Plan;
+use super::table::{New, Ref};
+use super::walk::{End, Hop, Opening, Path, walk};
+use weft_dataplane::flow::session::Seen;
+use weft_dataplane::stage::{Sight, nat};
+use weft_dataplane::{Ingress, State, Tuple, Way};
+use weft_model::{DropReason, MacAddress};
+use weft_wire::tcp;
+
+/// What a first packet brings to be recorded.
+pub(super) struct First<'a> {
+    pub(super) opening: &'a Opening,
+    pub(super) source_mac: MacAddress,
+    pub(super) forward: Key,
+    pub(super) hash: u64,
+    pub(super) path: Path,
+}
+
+fn mtu(bytes: u32) -> u16 {
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
+
+/// Both directions of a path. The reply is the mirror of the way forward.
+fn halves(
+    generation: u32,
+    opening: &Opening,
+    source_mac: MacAddress,
+    path: &Path,
+    reply_mtu: u32,
+) -> [Half; 2] {
+    let forward = Half {
+        generation,
+        output: path.output,
+        match_mac: opening.destination_mac.0,
+        ..Half::default()
+    };
+    let reply = Half {
+        generation,
+        output: opening.place,
+        match_mac: source_mac.0,
+        ..Half::default()
+    };
+    let Some(hop) = path.hop else {
+        return [forward, reply];
+    };
+    [
+        Half {
+            mtu: mtu(hop.mtu),
+            source_mac: hop.source_mac.0,
+            destination_mac: hop.destination_mac.0,
+            ttl_decrement: hop.ttl_decrement,
+            ..forward
+        },
+        Half {
+            mtu: mtu(reply_mtu),
+            match_mac: hop.source_mac.0,
+            source_mac: opening.destination_mac.0,
+            destination_mac: source_mac.0,
+            ttl_decrement: hop.ttl_decrement,
+            ..reply
+        },
+    ]
+}
+
+impl Engine {
+    /// Records a new session.
+    ///
+    /// # Errors
+    /// No room, no port, or a session that would meet itself.
+    pub(super) fn record(
+        &mut self,
+        plan: &Plan,
+        first: &First<'_>,
+        now_s: u32,
+    ) -> Result<Ref, DropReason> {
+        let (opening, path) = (first.opening, &first.path);
+        let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+        let reply_key = |source_port| {
+            let translated = Tuple {
+                source: path.source,
+                destination: path.destination,
+                source_port,
+                ..opening.tuple
+            };
+            Key::new(&translated.reversed(), path.output)
+        };
+        if let Some(held) = self.table.find(&first.forward, first.hash) {
+            self.table.delete(held);
+        }
+        let plain = reply_key(opening.tuple.source_port);
+        if path.snat.is_none() {
+            if let Some(held) = self.table.find(&plain, self.table.seeds().hash(&plain)) {
+                self.table.delete(held);
+            }
+            if plain == first.forward {
+                return Err(DropReason::NoRoute);
+            }
+        }
+        let owner = match port {
+            Some(_) => Some(opening.place),
+            None => plan.port(path.output).map(|_| path.output),
+        };
+        self.table.room_for(owner)?;
+        let reply = match path.snat {
+            None => plain,
+            Some(block) => {
+                let ingress = match port {
+                    Some(port) => Ingress::Port(port.id),
+                    None => Ingress::Network(network.id),
+                };
+                let sight = Sight::new(&plan.snapshot, ingress, None);
+                let table = &mut self.table;
+                let free = |port| {
+                    let key = reply_key(port);
+                    let hash = table.seeds().hash(&key);
+                    table.find_fresh(&key, hash, now_s).is_none()
+                };
+                let sight = sight.ok_or(DropReason::EngineError)?;
+                reply_key(nat::source_port(&sight, block, opening.tuple, free)?)
+            }
+        };
+        let [forward_half, reply_half] = halves(
+            self.generation,
+            opening,
+            first.source_mac,
+            path,
+            network.mtu,
+        );
+        let new = New {
+            forward: first.forward,
+            reply,
+            forward_half,
+            reply_half,
+            cold: Cold {
+                opener_mac: first.source_mac.0,
+                icmp: opening.icmp,
+                next_hop: path.hop.and_then(|hop| hop.next_hop),
+                snat: path.snat,
+                owner,
+                network: network.place,
+            },
+        };
+        self.table.insert(&new, now_s)
+    }
+
+    /// Walks again for a stale session: it is recorded anew or deleted.
+    ///
+    /// # Errors
+    /// It was deleted, for this reason.
+    pub(super) fn freshen(&mut self, plan: &Plan, at: Ref) -> Result<(), DropReason> {
+        if self.table.half(at).generation == self.generation {
+            return Ok(());
+        }
+        let forward = match at.way() {
+            Way::Forward => at,
+            Way::Reply => at.other(),
+        };
+        match self.walk_again(plan, forward) {
+            Ok(new) => {
+                self.table.renew(forward, &new);
+                Ok(())
+            }
+            Err(reason) => {
+                self.table.delete(forward);
+                Err(reason)
+            }
+        }
+    }
+
+    fn walk_again(&self, plan: &Plan, forward: Ref) -> Result<New, DropReason> {
+        let (key, reply) = (self.table.key(forward), self.table.key(forward.other()));
+        let (half, cold) = (self.table.half(forward), self.table.cold(forward));
+        let place = key.meta.place();
+        let (port, network) = plan.sight(place).ok_or(DropReason::SessionRevoked)?;
+        if network.place != cold.network {
+            return Err(DropReason::SessionRevoked);
+        }
+        if port.is_some_and(|port| !port.up) {
+            return Err(DropReason::DestinationPortDown);
+        }
+        let opening = Opening {
+            place,
+            tuple: key.tuple(),
+            destination_mac: MacAddress(half.match_mac),
+            icmp: cold.icmp,
+            test: None,
+            echo_request: false,
+        };
+        let End::Path(path) = walk(plan, &self.neighbours, &opening)? else {
+            return Err(DropReason::SessionRevoked);
+        };
+        let behind = reply.tuple().reversed();
+        let same = path.source == behind.source
+            && path.destination == behind.destination
+            && path.snat.is_some() == cold.snat.is_some()
+            && path
+                .snat
+                .is_none_or(|block| nat::holds(block, opening.tuple, behind.source_port))
+            && path.output == half.output;
+        if !same {
+            return Err(DropReason::SessionRevoked);
+        }
+        let opener_mac = MacAddress(cold.opener_mac);
+        let [forward_half, reply_half] =
+            halves(self.generation, &opening, opener_mac, &path, network.mtu);
+        Ok(New {
+            forward: key,
+            reply,
+            forward_half,
+            reply_half,
+            cold: Cold {
+                next_hop: path.hop.and_then(|hop| hop.next_hop),
+                snat: path.snat,
+                ..cold
+            },
+        })
+    }
+
+    /// Counts a packet: idle time, state, counters.
+    #[inline]
+    pub(super) fn see(&mut self, at: Ref, seen: Seen, bytes: usize, now_s: u32) {
+        let Some(half) = self.table.half_mut(at) else {
+            return;
+        };
+        half.seen_s = now_s;
+        half.packets += 1;
+        half.bytes += u64::try_from(bytes).unwrap_or_default();
+        let flags = match seen {
+            Seen::LaterFragment => return,
+            Seen::Tcp(flags) => flags,
+            Seen::Other => 0,
+        };
+        let state = half.state();
+        let next = if flags & (tcp::FIN | tcp::RST) != 0 {
+            State::Closing
+        } else if state == State::Closing
+            && at.way() == Way::Forward
+            && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+        {
+            State::Opening
+        } else if state == State::Opening && at.way() == Way::Reply {
+            State::Established
+        } else {
+            state
+        };
+        if next != state {
+            self.table.state_set(at, next);
+        }
+    }
+
+    /// A direction's hop, as the stages of the library know it.
+    pub(super) fn hop(&self, at: Ref) -> Option<weft_dataplane::flow::session::Hop> {
+        let half = self.table.half(at);
+        let next_hop = match at.way() {
+            Way::Forward => self.table.cold(at).next_hop,
+            Way::Reply => None,
+        };
+        (half.ttl_decrement > 0).then(|| weft_dataplane::flow::session::Hop {
+            ttl_decrement: half.ttl_decrement,
+            source_mac: MacAddress(half.source_mac),
+            destination_mac: MacAddress(half.destination_mac),
+            next_hop,
+            mtu: u32::from(half.mtu),
+            reply_mtu: u32::from(self.table.half(at.other()).mtu),
+        })
+    }
+
+    /// Whose place that is; a session's places are known as long as it is.
+    pub(super) fn output(&self, place: Place) -> Result<Ingress, DropReason> {
+        self.places.ingress(place).ok_or(DropReason::EngineError)
+    }
+}
+
+/// A walk's hop, as the stages of the library know it.
+pub(super) fn hop_of(hop: &Hop, reply_mtu: u32) -> weft_dataplane::flow::session::Hop {
+    weft_dataplane::flow::session::Hop {
+        ttl_decrement: hop.ttl_decrement,
+        source_mac: hop.source_mac,
+        destination_mac: hop.destination_mac,
+        next_hop: hop.next_hop,
+        mtu: hop.mtu,
+        reply_mtu,
+    }
+}

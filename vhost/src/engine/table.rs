@@ -1,0 +1,634 @@
+//! The session table of the user engine: one cache line a direction, found by one probe.
+//!
+//! Guarantees: both directions come and go together; what a place holds never exceeds its quota; memory is taken as
+//! sessions come, up to the limit. The pipeline's meaning of sessions (staleness, states) is the engine's.
+//!
+//! A direction's translation is not stored: it is the other direction's key, reversed.
+
+use super::half::{Cold, Half, TRANSLATED};
+use super::key::{Addresses, Key, Meta, Place, Seeds};
+use crate::memory::{huge_pages_advise, prefetch};
+use weft_dataplane::{State, Way};
+use weft_model::DropReason;
+
+/// Entries of a bucket: with their tags and references it fills a cache line.
+const BUCKET_ENTRIES: usize = 7;
+/// Buckets that an entry may be in.
+const PROBES_MAX: usize = 16;
+/// Entries that a bucket has on the average when the table is full.
+const BUCKET_LOAD: usize = 4;
+/// Sessions of one growth step of the first table.
+const SESSIONS_MIN: usize = 64;
+
+/// One direction of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ref(u32);
+
+impl Ref {
+    fn new(session: usize, way: Way) -> Self {
+        let number = u32::try_from(session).unwrap_or(u32::MAX >> 1);
+        Self(number << 1 | u32::from(way == Way::Reply))
+    }
+
+    fn at(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    fn session(self) -> usize {
+        self.at() >> 1
+    }
+
+    /// Which direction.
+    #[must_use]
+    pub(super) fn way(self) -> Way {
+        if self.0 & 1 == 0 {
+            Way::Forward
+        } else {
+            Way::Reply
+        }
+    }
+
+    /// The same session's other direction.
+    #[must_use]
+    pub(super) fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Part of the hash; zero: no entry.
+    tags: [u32; BUCKET_ENTRIES],
+    /// Entries that would be here, had there been room.
+    overflow: u32,
+    refs: [u32; BUCKET_ENTRIES],
+}
+
+/// The table's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions of the host.
+    pub sessions_max: u32,
+    /// Sessions that one port may hold.
+    pub sessions_per_port_max: u32,
+}
+
+/// A session that is to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    /// Key of the forward direction.
+    pub(super) forward: Key,
+    /// Key of the reply direction.
+    pub(super) reply: Key,
+    /// What is done forward; key, state and counters are filled in.
+    pub(super) forward_half: Half,
+    /// What is done in reply.
+    pub(super) reply_half: Half,
+    /// The rest.
+    pub(super) cold: Cold,
+}
+
+/// The sessions of a host.
+#[derive(Debug)]
+pub(super) struct Table {
+    seeds: Seeds,
+    limits: Limits,
+    mask: usize,
+    buckets: Vec<Bucket>,
+    halves: Vec<Half>,
+    cold: Vec<Cold>,
+    free: Vec<u32>,
+    wide: Vec<[u128; 2]>,
+    wide_free: Vec<u32>,
+    held: Vec<u32>,
+    count: u32,
+}
+
+fn tag(hash: u64) -> u32 {
+    let [.., a, b, c, d] = hash.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d]) | 1
+}
+
+impl Table {
+    /// An empty table.
+    #[must_use]
+    pub(super) fn new(limits: Limits, seeds: Seeds) -> Self {
+        let sessions = usize::try_from(limits.sessions_max).unwrap_or(usize::MAX >> 8);
+        let entries = sessions.max(SESSIONS_MIN) * 2;
+        let buckets = (entries / BUCKET_LOAD).next_power_of_two();
+        let table = Self {
+            seeds,
+            limits,
+            mask: buckets - 1,
+            buckets: vec![Bucket::default(); buckets],
+            // Reserved, not touched: memory comes with the sessions, and nothing is ever moved.
+            halves: Vec::with_capacity(2 * sessions),
+            cold: Vec::with_capacity(sessions),
+            free: Vec::new(),
+            wide: Vec::new(),
+            wide_free: Vec::new(),
+            held: Vec::new(),
+            count: 0,
+        };
+        huge_pages_advise(&table.buckets, buckets);
+        huge_pages_advise(&table.halves, 2 * sessions);
+        table
+    }
+
+    /// The secrets that hashes are made with.
+    #[must_use]
+    pub(super) fn seeds(&self) -> &Seeds {
+        &self.seeds
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
+    /// Tells the processor that this hash will be looked up.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.get(self.slot(hash, 0)) {
+            prefetch(bucket);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, hash: u64, probe: usize) -> usize {
+        let [a, b, c, d, ..] = hash.to_le_bytes();
+        let start = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0);
+        let step = usize::try_from(tag(hash)).unwrap_or(1);
+        start.wrapping_add(probe.wrapping_mul(step)) & self.mask
+    }
+
+    /// What most likely has this hash; the processor is told that it will be read.
+    #[inline]
+    #[must_use]
+    pub(super) fn guess(&self, hash: u64) -> Option<Ref> {
+        let bucket = self.buckets.get(self.slot(hash, 0))?;
+        let tag = tag(hash);
+        let at = bucket.tags.iter().position(|have| *have == tag)?;
+        let found = Ref(*bucket.refs.get(at)?);
+        if let Some(half) = self.halves.get(found.at()) {
+            prefetch(half);
+        }
+        Some(found)
+    }
+
+    /// Whether a direction has this IPv4 key.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_v4(&self, at: Ref, addresses: u64, meta: Meta) -> bool {
+        let half = self.halves.get(at.at());
+        half.is_some_and(|half| half.addresses == addresses && half.meta == meta)
+    }
+
+    fn is(&self, at: Ref, key: &Key) -> bool {
+        let Some(half) = self.halves.get(at.at()) else {
+            return false;
+        };
+        half.meta == key.meta
+            && match key.addresses {
+                Addresses::V4(addresses) => half.addresses == addresses,
+                Addresses::V6(_) => self.key(at).addresses == key.addresses,
+            }
+    }
+
+    /// A direction's key.
+    #[must_use]
+    pub(super) fn key(&self, at: Ref) -> Key {
+        let half = self.half(at);
+        let addresses = if half.meta.is_ipv6() {
+            let kept = usize::try_from(half.addresses).ok();
+            let kept = kept.and_then(|kept| self.wide.get(kept)).copied();
+            let [source, destination] = kept.unwrap_or_default();
+            Addresses::V6(match at.way() {
+                Way::Forward => [source, destination],
+                Way::Reply => [destination, source],
+            })
+        } else {
+            Addresses::V4(half.addresses)
+        };
+        Key {
+            addresses,
+            meta: half.meta,
+        }
+    }
+
+    /// Both IPv4 addresses of a direction's key.
+    #[inline]
+    #[must_use]
+    pub(super) fn addresses_v4(&self, at: Ref) -> (u64, Meta) {
+        self.halves
+            .get(at.at())
+            .map_or((0, Meta::default()), |half| (half.addresses, half.meta))
+    }
+
+    /// The direction with this key, expired or not.
+    #[must_use]
+    pub(super) fn find(&self, key: &Key, hash: u64) -> Option<Ref> {
+        let tag = tag(hash);
+        for probe in 0..PROBES_MAX {
+            let bucket = self.buckets.get(self.slot(hash, probe))?;
+            for (have, found) in bucket.tags.iter().zip(&bucket.refs) {
+                if *have == tag && self.is(Ref(*found), key) {
+                    return Some(Ref(*found));
+                }
+            }
+            if bucket.overflow == 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The direction with this key; a session that is expired is deleted and not found.
+    pub(super) fn find_fresh(&mut self, key: &Key, hash: u64, now_s: u32) -> Option<Ref> {
+        let found = self.find(key, hash)?;
+        if self.is_expired(found, now_s) {
+            self.delete(found);
+            return None;
+        }
+        Some(found)
+    }
+
+    /// What is kept of a direction; nothing of use if it is not there.
+    #[inline]
+    #[must_use]
+    pub(super) fn half(&self, at: Ref) -> Half {
+        self.halves.get(at.at()).copied().unwrap_or_default()
+    }
+
+    /// The same, to count in.
+    #[inline]
+    pub(super) fn half_mut(&mut self, at: Ref) -> Option<&mut Half> {
+        self.halves.get_mut(at.at())
+    }
+
+    /// The rest of a session.
+    #[must_use]
+    pub(super) fn cold(&self, at: Ref) -> Cold {
+        self.cold.get(at.session()).copied().unwrap_or_default()
+    }
+
+    /// Whether nothing has come for longer than the session's timeout. The direction's own newest packet answers most
+    /// often; the other one is asked only if it does not.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_expired(&self, at: Ref, now_s: u32) -> bool {
+        let half = self.half(at);
+        let timeout = half.timeout_s();
+        now_s.saturating_sub(half.seen_s) > timeout
+            && now_s.saturating_sub(self.half(at.other()).seen_s) > timeout
+    }
+
+    /// Moves a session to another state.
+    pub(super) fn state_set(&mut self, at: Ref, state: State) {
+        for at in [at, at.other()] {
+            if let Some(half) = self.half_mut(at) {
+                half.state_set(state);
+            }
+        }
+    }
+
+    /// Whether a session of this owner would find room.
+    ///
+    /// # Errors
+    /// The port's quota or the table is used up.
+    pub(super) fn room_for(&self, owner: Option<Place>) -> Result<(), DropReason> {
+        let held = owner.and_then(|owner| self.held.get(owner.at()));
+        if held.is_some_and(|held| *held >= self.limits.sessions_per_port_max) {
+            return Err(DropReason::SessionQuota);
+        }
+        if self.limits.sessions_per_port_max == 0 && owner.is_some() {
+            return Err(DropReason::SessionQuota);
+        }
+        if self.count >= self.limits.sessions_max {
+            return Err(DropReason::SessionTableFull);
+        }
+        Ok(())
+    }
+
+    /// Records a session. Callers have asked [`Self::room_for`] and deleted what held its keys.
+    ///
+    /// # Errors
+    /// Too many entries share its buckets: as good as full.
+    pub(super) fn insert(&mut self, new: &New, now_s: u32) -> Result<Ref, DropReason> {
+        let session = match self.free.pop() {
+            Some(free) => usize::try_from(free).unwrap_or(usize::MAX),
+            None => {
+                self.halves.extend([Half::default(); 2]);
+                self.cold.push(Cold::default());
+                self.cold.len() - 1
+            }
+        };
+        let refs = [Way::Forward, Way::Reply].map(|way| Ref::new(session, way));
+        let wide = match new.forward.addresses {
+            Addresses::V4(_) => None,
+            Addresses::V6(addresses) => Some(self.wide_put(addresses)),
+        };
+        let translated = new.reply.tuple().reversed() != new.forward.tuple();
+        let parts = [
+            (&new.forward, new.forward_half),
+            (&new.reply, new.reply_half),
+        ];
+        for (at, (key, half)) in refs.into_iter().zip(parts) {
+            let addresses = match key.addresses {
+                Addresses::V4(addresses) => addresses,
+                Addresses::V6(_) => wide.map_or(0, u64::from),
+            };
+            if let Some(place) = self.halves.get_mut(at.at()) {
+                *place = Half {
+                    addresses,
+                    meta: key.meta,
+                    packets: 0,
+                    bytes: 0,
+                    seen_s: now_s,
+                    flags: State::Opening as u8 | if translated { TRANSLATED } else { 0 },
+                    ..half
+                };
+            }
+        }
+        if let Some(cold) = self.cold.get_mut(session) {
+            *cold = new.cold;
+        }
+        self.count += 1;
+        if let Some(owner) = new.cold.owner {
+            let length = self.held.len().max(owner.at() + 1);
+            self.held.resize(length, 0);
+            if let Some(held) = self.held.get_mut(owner.at()) {
+                *held += 1;
+            }
+        }
+        let [forward, reply] = refs;
+        let placed = self.index_put(self.seeds.hash(&new.forward), forward)
+            && self.index_put(self.seeds.hash(&new.reply), reply);
+        if !placed {
+            self.delete(forward);
+            return Err(DropReason::SessionTableFull);
+        }
+        Ok(forward)
+    }
+
+    fn wide_put(&mut self, addresses: [u128; 2]) -> u32 {
+        if let Some(free) = self.wide_free.pop() {
+            let place = usize::try_from(free)
+                .ok()
+                .and_then(|at| self.wide.get_mut(at));
+            if let Some(place) = place {
+                *place = addresses;
+            }
+            return free;
+        }
+        self.wide.push(addresses);
+        u32::try_from(self.wide.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn index_put(&mut self, hash: u64, at: Ref) -> bool {
+        for probe in 0..PROBES_MAX {
+            let slot = self.slot(hash, probe);
+            let Some(bucket) = self.buckets.get_mut(slot) else {
+                return false;
+            };
+            if let Some(free) = bucket.tags.iter().position(|tag| *tag == 0) {
+                if let (Some(tag_at), Some(ref_at)) =
+                    (bucket.tags.get_mut(free), bucket.refs.get_mut(free))
+                {
+                    (*tag_at, *ref_at) = (tag(hash), at.0);
+                }
+                return true;
+            }
+            bucket.overflow += 1;
+        }
+        // No room anywhere: take back what was said on the way.
+        for probe in 0..PROBES_MAX {
+            let slot = self.slot(hash, probe);
+            if let Some(bucket) = self.buckets.get_mut(slot) {
+                bucket.overflow -= 1;
+            }
+        }
+        false
+    }
+
+    fn index_delete(&mut self, hash: u64, at: Ref) {
+        for probe in 0..PROBES_MAX {
+            let slot = self.slot(hash, probe);
+            let Some(bucket) = self.buckets.get_mut(slot) else {
+                return;
+            };
+            let found = bucket
+                .tags
+                .iter_mut()
+                .zip(&bucket.refs)
+                .find(|(have, found)| **have != 0 && **found == at.0);
+            if let Some((tag, _)) = found {
+                *tag = 0;
+                for before in 0..probe {
+                    let slot = self.slot(hash, before);
+                    if let Some(bucket) = self.buckets.get_mut(slot) {
+                        bucket.overflow -= 1;
+                    }
+                }
+                return;
+            }
+        }
+    }
+
+    /// Deletes a session, both directions.
+    pub(super) fn delete(&mut self, at: Ref) {
+        if self.half(at).meta == Meta::default() {
+            return;
+        }
+        for at in [at, at.other()] {
+            let hash = self.seeds.hash(&self.key(at));
+            self.index_delete(hash, at);
+        }
+        let half = self.half(at);
+        if half.meta.is_ipv6()
+            && let Ok(kept) = u32::try_from(half.addresses)
+        {
+            self.wide_free.push(kept);
+        }
+        if let Some(owner) = self.cold(at).owner
+            && let Some(held) = self.held.get_mut(owner.at())
+        {
+            *held = held.saturating_sub(1);
+        }
+        for at in [at, at.other()] {
+            if let Some(half) = self.halves.get_mut(at.at()) {
+                *half = Half::default();
+            }
+        }
+        self.count -= 1;
+        if let Ok(free) = u32::try_from(at.session()) {
+            self.free.push(free);
+        }
+    }
+
+    /// Writes anew what a walk found for a session that stays.
+    pub(super) fn renew(&mut self, at: Ref, new: &New) {
+        let (forward, reply) = match at.way() {
+            Way::Forward => (at, at.other()),
+            Way::Reply => (at.other(), at),
+        };
+        for (at, half) in [(forward, new.forward_half), (reply, new.reply_half)] {
+            if let Some(place) = self.halves.get_mut(at.at()) {
+                *place = Half {
+                    addresses: place.addresses,
+                    meta: place.meta,
+                    packets: place.packets,
+                    bytes: place.bytes,
+                    seen_s: place.seen_s,
+                    flags: place.flags,
+                    ..half
+                };
+            }
+        }
+        if let Some(cold) = self.cold.get_mut(at.session()) {
+            let owner = cold.owner;
+            *cold = Cold { owner, ..new.cold };
+        }
+    }
+
+    /// The forward directions of all sessions from the `from`th place on, at most `count` places.
+    pub(super) fn forwards(&self, from: usize, count: usize) -> impl Iterator<Item = Ref> + '_ {
+        let to = from.saturating_add(count).min(self.cold.len());
+        (from..to)
+            .map(|session| Ref::new(session, Way::Forward))
+            .filter(|at| self.half(*at).meta != Meta::default())
+    }
+
+    /// Places of sessions so far, for [`Self::forwards`].
+    #[must_use]
+    pub(super) fn places(&self) -> usize {
+        self.cold.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use weft_dataplane::Tuple;
+    use weft_model::limits::session_timeout_s as timeout;
+
+    fn tuple(v6: bool, number: u16) -> Tuple {
+        let [source, destination] = if v6 {
+            ["fd00::1", "fd00::2"]
+        } else {
+            ["10.0.0.1", "10.0.0.2"]
+        };
+        Tuple {
+            protocol: 17,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port: number,
+            destination_port: 53,
+        }
+    }
+
+    fn new(v6: bool, number: u16) -> New {
+        let forward = tuple(v6, number);
+        New {
+            forward: Key::new(&forward, Place(1)),
+            reply: Key::new(&forward.reversed(), Place(2)),
+            forward_half: Half::default(),
+            reply_half: Half::default(),
+            cold: Cold {
+                owner: Some(Place(1)),
+                ..Cold::default()
+            },
+        }
+    }
+
+    fn table(sessions_max: u32, sessions_per_port_max: u32) -> Table {
+        let limits = Limits {
+            sessions_max,
+            sessions_per_port_max,
+        };
+        Table::new(limits, Seeds([7, 8, 9, 10]))
+    }
+
+    fn find(table: &Table, key: &Key) -> Option<Ref> {
+        table.find(key, table.seeds().hash(key))
+    }
+
+    #[test]
+    fn a_line_is_a_line() {
+        assert_eq!((size_of::<Half>(), size_of::<Bucket>()), (64, 64));
+        assert!(size_of::<Cold>() <= 48, "{}", size_of::<Cold>());
+    }
+
+    #[test]
+    fn quota_and_size_hold_at_the_limit_and_one_above() {
+        let mut table = table(3, 2);
+        for number in 0..2 {
+            table.room_for(Some(Place(1))).unwrap();
+            table.insert(&new(false, number), 0).unwrap();
+        }
+        assert_eq!(
+            table.room_for(Some(Place(1))),
+            Err(DropReason::SessionQuota)
+        );
+        assert_eq!(table.room_for(Some(Place(9))), Ok(()));
+        table.insert(&new(true, 7), 0).unwrap();
+        assert_eq!(table.room_for(None), Err(DropReason::SessionTableFull));
+        let gone = find(&table, &new(false, 0).reply).unwrap();
+        table.delete(gone);
+        table.delete(gone);
+        assert_eq!(
+            (table.len(), find(&table, &new(false, 0).forward)),
+            (2, None)
+        );
+    }
+
+    #[test]
+    fn everything_is_found_and_nothing_else_under_churn() {
+        let mut table = table(1_000, 1_000);
+        let mut model: BTreeMap<(bool, u16), ()> = BTreeMap::new();
+        let mut random = 12_345u32;
+        for _ in 0..40_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let [number, v6] = [(random >> 8) % 1_500, random >> 30];
+            let (number, v6) = (u16::try_from(number).unwrap(), v6 & 1 == 1);
+            let session = new(v6, number);
+            let found = [session.forward, session.reply].map(|key| find(&table, &key));
+            let known = model.contains_key(&(v6, number));
+            assert_eq!(found.map(|f| f.is_some()), [known; 2]);
+            match found {
+                [Some(forward), Some(reply)] => {
+                    assert_eq!(forward.other(), reply);
+                    assert_eq!(table.key(forward), session.forward);
+                    assert_eq!(table.key(reply), session.reply);
+                    table.delete(reply);
+                    model.remove(&(v6, number));
+                }
+                _ if table.room_for(Some(Place(1))).is_ok() => {
+                    table.insert(&session, 0).unwrap();
+                    model.insert((v6, number), ());
+                }
+                _ => assert_eq!(model.len(), 1_000),
+            }
+            assert_eq!(table.len(), model.len());
+        }
+        let places = table.places();
+        let listed = table.forwards(0, places).count();
+        assert_eq!((listed, places <= 1_000), (model.len(), true));
+    }
+
+    #[test]
+    fn a_session_lives_as_long_as_either_direction_is_heard() {
+        let mut table = table(3, 3);
+        let forward = table.insert(&new(false, 1), 100).unwrap();
+        let limit = timeout::UDP_OPENING;
+        assert!(!table.is_expired(forward, 100 + limit));
+        assert!(table.is_expired(forward, 101 + limit));
+        table.half_mut(forward.other()).unwrap().seen_s = 110;
+        assert!(!table.is_expired(forward, 110 + limit));
+        table.state_set(forward.other(), State::Established);
+        assert_eq!(table.half(forward).timeout_s(), timeout::UDP_ESTABLISHED);
+    }
+}

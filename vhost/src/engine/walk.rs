@@ -1,0 +1,459 @@
+//! The walk over a compiled snapshot: what becomes of the first packet of a session, and of a stale session.
+//! docs/pipeline.md, section 5.
+//!
+//! Guarantees: changes nothing; works on the forward tuple and the opener, never on the frame. Cost: a few look-ups, the
+//! rules of two ports as `classify` bounds them, the routes of one router.
+
+use super::key::Place;
+use super::plan::{At, FloatingPlan, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
+use std::net::IpAddr;
+use weft_dataplane::stage::decode::{IcmpKind, icmp_kind, is_icmp};
+use weft_dataplane::{Tuple, topology};
+use weft_model::{Direction, DropReason, MacAddress, NetworkId, PortBlock};
+use weft_wire::{protocol, tcp};
+
+/// MAC addresses on physical networks, as somebody learned them.
+pub(super) type Neighbours = super::map::FastMap<(NetworkId, IpAddr), MacAddress>;
+
+/// What is walked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) place: Place,
+    pub(super) tuple: Tuple,
+    pub(super) destination_mac: MacAddress,
+    pub(super) icmp: Option<(u8, u8)>,
+    /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
+    pub(super) test: Option<u8>,
+    pub(super) echo_request: bool,
+}
+
+/// How a routed packet's link header changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) ttl_decrement: u8,
+    pub(super) source_mac: MacAddress,
+    pub(super) destination_mac: MacAddress,
+    pub(super) next_hop: Option<IpAddr>,
+    pub(super) mtu: u32,
+}
+
+/// Where a walk leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub(super) output: Place,
+    pub(super) hop: Option<Hop>,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) snat: Option<PortBlock>,
+}
+
+/// Where a walk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Path(Path),
+    EchoReply,
+    Multicast,
+    Pass,
+}
+
+/// What a packet looks like outside.
+struct Seen {
+    source: IpAddr,
+    source_mac: MacAddress,
+    snat: Option<PortBlock>,
+    translated: bool,
+}
+
+/// A walk under way.
+pub(super) struct Walk<'a> {
+    plan: &'a Plan,
+    neighbours: &'a Neighbours,
+    opening: &'a Opening,
+    port: Option<&'a PortPlan>,
+    network: &'a NetworkPlan,
+}
+
+/// Walks.
+///
+/// # Errors
+/// The reason to drop it.
+pub(super) fn walk(
+    plan: &Plan,
+    neighbours: &Neighbours,
+    opening: &Opening,
+) -> Result<End, DropReason> {
+    let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+    let walk = Walk {
+        plan,
+        neighbours,
+        opening,
+        port,
+        network,
+    };
+    if let Some(port) = port.filter(|port| port.secured) {
+        walk.opener_test()?;
+        let Tuple { destination, .. } = opening.tuple;
+        let policy = port
+            .policies
+            .get(Direction::Egress, opening.tuple.is_ipv6());
+        if !policy.allows(&plan.members, &opening.tuple, opening.icmp, destination) {
+            return Err(DropReason::SecurityGroupEgressDenied);
+        }
+    }
+    let end = match port {
+        Some(_) => walk.guest_sent()?,
+        None => walk.uplink_sent()?,
+    };
+    if let End::Path(path) = &end {
+        walk.arrive(path)?;
+    }
+    Ok(end)
+}
+
+impl<'a> Walk<'a> {
+    fn opener_test(&self) -> Result<(), DropReason> {
+        let Some(flags) = self.opening.test else {
+            return Ok(());
+        };
+        let Tuple {
+            protocol: number, ..
+        } = self.opening.tuple;
+        let v6 = self.opening.tuple.is_ipv6();
+        if number == protocol::TCP
+            && flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) != tcp::SYN
+        {
+            return Err(DropReason::TcpNoSession);
+        }
+        let query = |(kind, _): (u8, u8)| icmp_kind(v6, kind) == IcmpKind::Query;
+        if is_icmp(v6, number) && !self.opening.icmp.is_some_and(query) {
+            return Err(DropReason::IcmpNoSession);
+        }
+        Ok(())
+    }
+
+    /// At a local destination port.
+    fn arrive(&self, path: &Path) -> Result<(), DropReason> {
+        let Some(port) = self.plan.port(path.output) else {
+            return Ok(());
+        };
+        if !port.up {
+            return Err(DropReason::DestinationPortDown);
+        }
+        if !port.secured {
+            return Ok(());
+        }
+        self.opener_test()?;
+        let tuple = Tuple {
+            source: path.source,
+            destination: path.destination,
+            ..self.opening.tuple
+        };
+        let policy = port.policies.get(Direction::Ingress, tuple.is_ipv6());
+        if policy.allows(&self.plan.members, &tuple, self.opening.icmp, tuple.source) {
+            Ok(())
+        } else {
+            Err(DropReason::SecurityGroupIngressDenied)
+        }
+    }
+
+    fn bridged(&self, output: Place) -> End {
+        let Tuple {
+            source,
+            destination,
+            ..
+        } = self.opening.tuple;
+        End::Path(Path {
+            output,
+            hop: None,
+            source,
+            destination,
+            snat: None,
+        })
+    }
+
+    fn router(&self, at: At) -> Result<&'a RouterPlan, DropReason> {
+        self.plan.routers.get(at).ok_or(DropReason::EngineError)
+    }
+
+    fn guest_sent(&self) -> Result<End, DropReason> {
+        let mac = self.opening.destination_mac;
+        if mac.is_multicast() {
+            return if self.network.physical {
+                Ok(End::Multicast)
+            } else {
+                Err(DropReason::MulticastUnsupported)
+            };
+        }
+        let is = self.network.mac(mac);
+        if let Some(at) = is.interface {
+            let router = self.router(at)?;
+            return if router.up {
+                self.route(at, router)
+            } else {
+                Err(DropReason::RouterDown)
+            };
+        }
+        if let Some(at) = is.outside {
+            if topology::is_no_source(self.opening.tuple.source) {
+                return Err(DropReason::RogueSource);
+            }
+            return self.outside_in(self.router(at)?);
+        }
+        if let Some(port) = is.port.filter(|port| *port != self.opening.place) {
+            return Ok(self.bridged(port));
+        }
+        if is.remote {
+            return Err(DropReason::TunnelUnsupported);
+        }
+        if self.network.physical {
+            Ok(self.bridged(self.network.place))
+        } else {
+            Err(DropReason::DestinationMacUnknown)
+        }
+    }
+
+    fn uplink_sent(&self) -> Result<End, DropReason> {
+        let is = self.network.mac(self.opening.destination_mac);
+        if is.outside.is_none() && is.port.is_none() {
+            return Ok(End::Pass);
+        }
+        let source = self.opening.tuple.source;
+        let known = self.network.addresses.get(&source);
+        let ours = known.is_some_and(|a| a.floating.is_some() || a.gateway);
+        if ours || topology::is_no_source(source) {
+            return Err(DropReason::RogueSource);
+        }
+        if let Some(at) = is.outside {
+            return self.outside_in(self.router(at)?);
+        }
+        let port = is.port.ok_or(DropReason::EngineError)?;
+        Ok(self.bridged(port))
+    }
+
+    fn never_routed(&self) -> Result<(), DropReason> {
+        let tuple = &self.opening.tuple;
+        if topology::is_never_routed(tuple.source) || topology::is_never_routed(tuple.destination) {
+            return Err(DropReason::LinkLocalNotRouted);
+        }
+        Ok(())
+    }
+
+    fn echo(&self, otherwise: DropReason) -> Result<End, DropReason> {
+        if self.opening.echo_request {
+            Ok(End::EchoReply)
+        } else {
+            Err(otherwise)
+        }
+    }
+
+    fn route(&self, at: At, router: &RouterPlan) -> Result<End, DropReason> {
+        self.never_routed()?;
+        let destination = self.opening.tuple.destination;
+        if router.own.contains_key(&destination) {
+            return self.echo(DropReason::RouterLocalUnsupported);
+        }
+        let outside = router
+            .gateway
+            .and_then(|g| self.plan.networks.get(g.network));
+        let known = outside.and_then(|network| network.addresses.get(&destination));
+        if known.is_some_and(|address| address.gateway) {
+            return Err(DropReason::RouterLocalUnsupported);
+        }
+        if let Some(floating) = known.and_then(|address| address.floating) {
+            let floating = self.plan.floating.get(floating);
+            return self.hairpin(at, router, floating.ok_or(DropReason::EngineError)?);
+        }
+        match router.route(destination, true).ok_or(DropReason::NoRoute)? {
+            Target::Inside(leg, hop) => self.inside(router, leg, hop.unwrap_or(destination)),
+            Target::Outside(hop) => self.outside(at, router, hop.unwrap_or(destination)),
+            Target::Unreachable => Err(DropReason::NoRoute),
+        }
+    }
+
+    fn outside_in(&self, router: &RouterPlan) -> Result<End, DropReason> {
+        if !router.up {
+            return Err(DropReason::RouterDown);
+        }
+        self.never_routed()?;
+        let Tuple {
+            source,
+            destination,
+            ..
+        } = self.opening.tuple;
+        let known = self.network.addresses.get(&destination);
+        if let Some(at) = known.and_then(|address| address.floating) {
+            self.opener_test()?;
+            let floating = self.plan.floating.get(at).ok_or(DropReason::EngineError)?;
+            let mac = self.floating_leg(floating)?;
+            return self.to_floating(floating, source, mac, 1, None);
+        }
+        if destination.is_ipv4() {
+            if router.gateway_addresses.contains(&destination) {
+                return self.echo(DropReason::NatNoSession);
+            }
+            if router.gateway.is_some_and(|g| g.enable_snat) {
+                return Err(DropReason::NatPrivateDestination);
+            }
+        }
+        if router.own.contains_key(&destination) {
+            return self.echo(DropReason::RouterLocalUnsupported);
+        }
+        match router.route(destination, false) {
+            Some(Target::Inside(leg, hop)) => self.inside(router, leg, hop.unwrap_or(destination)),
+            _ => Err(DropReason::NoRoute),
+        }
+    }
+
+    fn hairpin(
+        &self,
+        at: At,
+        router: &RouterPlan,
+        floating: &FloatingPlan,
+    ) -> Result<End, DropReason> {
+        let other = floating.router.ok_or(DropReason::NoRoute)?;
+        if !self.router(other)?.up {
+            return Err(DropReason::RouterDown);
+        }
+        let seen = self.seen(at, router)?;
+        let mac = self.floating_leg(floating)?;
+        self.opener_test()?;
+        let decrement = if other == at { 1 } else { 2 };
+        self.to_floating(floating, seen.source, mac, decrement, seen.snat)
+    }
+
+    /// The MAC of the floating IP's router towards the fixed address; the router must be up.
+    fn floating_leg(&self, floating: &FloatingPlan) -> Result<MacAddress, DropReason> {
+        let router = self.router(floating.router.ok_or(DropReason::NoRoute)?)?;
+        if !router.up {
+            return Err(DropReason::RouterDown);
+        }
+        floating.leg.ok_or(DropReason::NoRoute)
+    }
+
+    fn to_floating(
+        &self,
+        floating: &FloatingPlan,
+        source: IpAddr,
+        source_mac: MacAddress,
+        ttl_decrement: u8,
+        snat: Option<PortBlock>,
+    ) -> Result<End, DropReason> {
+        let output = floating.port.ok_or(DropReason::NoRoute)?;
+        let port = self.plan.port(output).ok_or(DropReason::NoRoute)?;
+        let network = self.plan.networks.get(port.network);
+        let hop = Hop {
+            ttl_decrement,
+            source_mac,
+            destination_mac: MacAddress(port.mac),
+            next_hop: None,
+            mtu: network.map_or(u32::MAX, |network| network.mtu),
+        };
+        Ok(End::Path(Path {
+            output,
+            hop: Some(hop),
+            source,
+            destination: floating.fixed.into(),
+            snat,
+        }))
+    }
+
+    /// The source behind a router's gateway: the guest's floating IP, SNAT, or plain.
+    fn seen(&self, at: At, router: &RouterPlan) -> Result<Seen, DropReason> {
+        let gateway = router.gateway.ok_or(DropReason::NoRoute)?;
+        let source = self.opening.tuple.source;
+        let floating = match (self.port, source) {
+            (Some(_), IpAddr::V4(fixed)) => {
+                let key = (at, self.opening.place, fixed);
+                let at = self.plan.floating_by_fixed.get(&key);
+                at.and_then(|at| self.plan.floating.get(*at))
+            }
+            _ => None,
+        };
+        if let Some(floating) = floating {
+            return Ok(Seen {
+                source: floating.address.into(),
+                source_mac: floating.mac,
+                snat: None,
+                translated: true,
+            });
+        }
+        let plain = source.is_ipv6() || !gateway.enable_snat;
+        let translated = if plain {
+            source
+        } else {
+            gateway.snat.ok_or(DropReason::NoRoute)?.into()
+        };
+        Ok(Seen {
+            source: translated,
+            source_mac: gateway.mac,
+            snat: (!plain).then_some(gateway.block),
+            translated: !plain,
+        })
+    }
+
+    fn inside(&self, router: &RouterPlan, leg: At, hop: IpAddr) -> Result<End, DropReason> {
+        let leg = router.legs.get(leg).ok_or(DropReason::EngineError)?;
+        let (output, hop) = self.neighbour(leg.network, hop, leg.mac)?;
+        let Tuple {
+            source,
+            destination,
+            ..
+        } = self.opening.tuple;
+        Ok(End::Path(Path {
+            output,
+            hop: Some(hop),
+            source,
+            destination,
+            snat: None,
+        }))
+    }
+
+    fn outside(&self, at: At, router: &RouterPlan, hop: IpAddr) -> Result<End, DropReason> {
+        let gateway = router.gateway.ok_or(DropReason::NoRoute)?;
+        let seen = self.seen(at, router)?;
+        if seen.translated {
+            self.opener_test()?;
+        }
+        let (output, hop) = self.neighbour(gateway.network, hop, seen.source_mac)?;
+        Ok(End::Path(Path {
+            output,
+            hop: Some(hop),
+            source: seen.source,
+            destination: self.opening.tuple.destination,
+            snat: seen.snat,
+        }))
+    }
+
+    fn neighbour(
+        &self,
+        network: At,
+        address: IpAddr,
+        source_mac: MacAddress,
+    ) -> Result<(Place, Hop), DropReason> {
+        let network = self
+            .plan
+            .networks
+            .get(network)
+            .ok_or(DropReason::EngineError)?;
+        let hop = |destination_mac, next_hop| Hop {
+            ttl_decrement: 1,
+            source_mac,
+            destination_mac,
+            next_hop,
+            mtu: network.mtu,
+        };
+        let known = network.addresses.get(&address);
+        let place = known.and_then(|address| address.port);
+        if let Some((place, port)) = place.and_then(|p| Some((p, self.plan.port(p)?))) {
+            return Ok((place, hop(MacAddress(port.mac), None)));
+        }
+        if known.is_some_and(|address| address.remote) {
+            return Err(DropReason::TunnelUnsupported);
+        }
+        if network.physical {
+            let mac = self.neighbours.get(&(network.id, address)).copied();
+            return Ok((network.place, hop(mac.unwrap_or_default(), Some(address))));
+        }
+        Err(DropReason::NeighbourUnknown)
+    }
+}
