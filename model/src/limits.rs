@@ -16,6 +16,8 @@ pub const HOST_ROUTES_MAX: usize = 32;
 pub const ROUTER_INTERFACES_MAX: usize = 256;
 /// Extra routes of one router (Neutron's `max_routes` is 30 by default).
 pub const ROUTER_ROUTES_MAX: usize = 256;
+/// Port forwardings of one floating IP.
+pub const PORT_FORWARDINGS_MAX: usize = 256;
 /// Rules that hold for one port in one direction and family, after address groups are written out.
 pub const RULES_PER_POLICY_MAX: usize = 16_384;
 /// Different remote groups in the rules of one port.

@@ -222,7 +222,7 @@ impl Resource for Port {
                 .collect();
             port_address::assign(write, &mut item, Some(wanted.as_deref().unwrap_or(&same)))
                 .await?;
-            floating_ip::addresses_gone(write, &item).await?;
+            floating_ip::addresses_changed(write, &item).await?;
         }
         if !item.row.project_id.is_empty() {
             // As in Neutron: a project that has ports has a default group.

@@ -66,6 +66,16 @@ pub fn read(
     Ok(asked)
 }
 
+/// The attributes to show that a query string names; empty for all.
+pub fn fields(pairs: &[(String, String)]) -> Vec<String> {
+    pairs
+        .iter()
+        .filter(|(name, _)| name == "fields")
+        .flat_map(|(_, value)| value.split(',').map(rename))
+        .filter(|field| !field.is_empty())
+        .collect()
+}
+
 fn rename(name: &str) -> String {
     if name == "tenant_id" {
         "project_id".to_owned()

@@ -4,7 +4,8 @@
 //! Guarantees: one request is one transaction; a bulk request is carried out whole or not at all; what a caller may
 //! not see does not exist for it.
 
-use super::attribute::{self, Attribute, Attributes, Take, is_explicit};
+use super::attribute::{self, Attribute, Attributes, Take};
+use super::authorize::{authorize, authorize_attributes};
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::query::{self, Asked};
@@ -101,6 +102,10 @@ pub trait Resource: Send + Sync + 'static {
         let _ = (conn, caller, attributes);
         async { Ok(()) }
     }
+    /// The id of its row, for what is called by another's id within its parent.
+    fn row_id(place: Place<'_>) -> String {
+        place.id.to_owned()
+    }
     /// What must be there before a list is read.
     fn before_list(
         app: &App,
@@ -179,13 +184,17 @@ impl<'a> From<&'a str> for Place<'a> {
 }
 
 /// Reads the item at a place; its parent must be visible.
-async fn find<R: Resource>(conn: &mut Conn, caller: &Caller, place: Place<'_>) -> Result<R::Item> {
+pub(super) async fn find<R: Resource>(
+    conn: &mut Conn,
+    caller: &Caller,
+    place: Place<'_>,
+) -> Result<R::Item> {
     if let (Some(name), Some(id)) = (R::PARENT, place.parent) {
         let mut of = Attributes::new();
         of.insert(name.to_owned(), id.into());
         R::parent(conn, caller, &of).await?;
     }
-    get::<R>(conn, place.id)
+    get::<R>(conn, &R::row_id(place))
         .await?
         .filter(|item| place.parent.is_none_or(|id| R::parent_id(item) == id))
         .ok_or_else(|| not_found::<R>(place.id))
@@ -201,76 +210,6 @@ pub async fn get<R: Resource>(conn: &mut Conn, id: &str) -> Result<Option<R::Ite
         .await?
         .into_iter()
         .next())
-}
-
-/// Fails as if it were not there unless the caller may see it, and as forbidden unless it may do `action` to it.
-async fn authorize<R: Resource>(
-    app: &App,
-    conn: &mut Conn,
-    caller: &Caller,
-    action: &str,
-    item: &R::Item,
-) -> Result<Attributes> {
-    let mut target = view::full_of::<R>(conn, caller, item).await?;
-    let mut of = target.clone();
-    if let Some(parent) = R::PARENT {
-        of.insert(parent.to_owned(), R::parent_id(item).into());
-    }
-    target.extend(R::target(conn, caller, &of).await?);
-    if !app
-        .policy
-        .allows(&format!("get_{}", R::POLICY), caller, &target)
-    {
-        return Err(not_found::<R>(R::row(item).id()));
-    }
-    let mut rule = format!("{action}_{}", R::POLICY);
-    if !app.policy.has(&rule) {
-        // Neutron has no rule for updates of security group rules: whoever may delete one may describe it.
-        rule = format!("delete_{}", R::POLICY);
-    }
-    if action != "get" && !app.policy.allows(&rule, caller, &target) {
-        let row = R::row(item);
-        if R::HIDES_FROM_UPDATES && action == "update" && row.project_id() != caller.project_id {
-            return Err(not_found::<R>(row.id()));
-        }
-        return Err(Error::Forbidden(format!("rule:{rule}")));
-    }
-    Ok(target)
-}
-
-/// Refuses the attributes that need a permission which the caller lacks, down to the keys of objects.
-fn authorize_attributes<R: Resource>(
-    app: &App,
-    caller: &Caller,
-    action: &str,
-    given: &Attributes,
-    target: &Attributes,
-) -> Result<()> {
-    let check = |rule: String| {
-        if app.policy.has(&rule) && !app.policy.allows(&rule, caller, target) {
-            return Err(Error::Forbidden(format!("rule:{rule}")));
-        }
-        Ok(())
-    };
-    for (name, value) in given {
-        let explicit = action != "create"
-            || attribute::find(R::ATTRIBUTES, R::STANDARD, name)
-                .is_none_or(|a| is_explicit(a, value));
-        if !explicit || name == "project_id" {
-            continue;
-        }
-        let rule = format!("{action}_{}:{name}", R::POLICY);
-        check(rule.clone())?;
-        let objects = match value {
-            Value::Object(object) => std::slice::from_ref(object).iter().collect(),
-            Value::Array(list) => list.iter().filter_map(Value::as_object).collect::<Vec<_>>(),
-            _ => Vec::new(),
-        };
-        for key in objects.into_iter().flat_map(Attributes::keys) {
-            check(format!("{rule}:{key}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// The body's one object, or the objects of a bulk request.

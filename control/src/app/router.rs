@@ -1,40 +1,33 @@
-//! Routers: legs in project networks, extra routes. The leg in an external network is `router_gateway`'s.
+//! Routers: gateways, extra routes, modes. Legs in project networks are `router_interface`'s, the leg in an external
+//! network is `router_gateway`'s.
 
-use super::attribute::{self, Attribute, Attributes, Default, Kind, Take};
-use super::error::{Error, Result, quote};
-use super::port::{self, New, ROUTER_INTERFACE};
-use super::port_attribute::FixedIpWanted;
-use super::resource::{self, Resource, Write};
+use super::attribute::{Attribute, Attributes, Default, Kind, Take};
+use super::error::{Error, Result};
+use super::resource::{Resource, Write};
 use super::router_gateway::{self, Gateway};
-use super::subnet::{Subnet, range_of};
-use super::subnet_attribute::routes_of;
+use super::router_mode::{self, Modes};
 use super::view::view;
-use super::{App, network, policy::Caller, port_address};
-use crate::store::floating_ip::floating_ip_list_router;
-use crate::store::network::NetworkRow;
-use crate::store::port::{FixedIpRow, Port as PortItem, port_get};
-use crate::store::router::{self as store, RouterRow, interface_list};
-use crate::store::subnet::{Route, SubnetRow};
+use super::{availability_zone, extra_route, flavor};
+use crate::store::conntrack_helper::{ConntrackHelperRow, conntrack_helper_list};
+use crate::store::port::{Port as PortItem, port_get, port_list_ids};
+use crate::store::router::{RouterRow, interface_list};
 use crate::store::{self as rows, Conn, JsonText};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use uuid::Uuid;
-use weft_model::limits;
 
 /// The resource.
 pub struct Router;
 
-/// A router with its gateway's port.
+/// A router with what hangs on it.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// Its row.
     pub row: RouterRow,
     /// The port in the external network.
     pub gateway: Option<PortItem>,
-}
-
-fn routes(value: &Value) -> Result<Value, String> {
-    routes_of(value, limits::ROUTER_ROUTES_MAX)
+    /// Its conntrack helpers.
+    pub conntrack_helpers: Vec<ConntrackHelperRow>,
 }
 
 impl Resource for Router {
@@ -58,7 +51,7 @@ impl Resource for Router {
             .post(Default::Null)
             .put()
             .nullable(),
-        Attribute::new("routes", Kind::Custom(routes))
+        Attribute::new("routes", Kind::Custom(extra_route::read))
             .put()
             .nullable(),
         Attribute::new("distributed", Kind::Bool)
@@ -69,6 +62,22 @@ impl Resource for Router {
             .post(Default::Unset)
             .put()
             .nullable(),
+        Attribute::new("flavor_id", Kind::Uuid)
+            .post(Default::Unset)
+            .nullable()
+            .sort(),
+        Attribute::new("enable_ndp_proxy", Kind::Bool)
+            .post(Default::Unset)
+            .put()
+            .nullable()
+            .filter(),
+        Attribute::new(
+            "availability_zone_hints",
+            Kind::Custom(availability_zone::hints),
+        )
+        .post(Default::EmptyList),
+        Attribute::new("availability_zones", Kind::Text(0)),
+        Attribute::new("conntrack_helpers", Kind::Text(0)),
         Attribute::new("status", Kind::Text(16)).sort(),
     ];
 
@@ -77,19 +86,38 @@ impl Resource for Router {
     }
 
     async fn complete(conn: &mut Conn, routers: Vec<RouterRow>) -> Result<Vec<Item>> {
-        let mut items = Vec::with_capacity(routers.len());
-        for row in routers {
-            let gateway = match &row.gateway_port_id {
-                Some(port) => port_get(&mut *conn, port).await?,
-                None => None,
-            };
-            items.push(Item { row, gateway });
+        let gateways: Vec<&str> = routers
+            .iter()
+            .filter_map(|row| row.gateway_port_id.as_deref())
+            .collect();
+        let gateways = port_list_ids(&mut *conn, &gateways).await?;
+        let mut gateways: HashMap<String, PortItem> = gateways
+            .into_iter()
+            .map(|port| (port.row.id.clone(), port))
+            .collect();
+        let ids: Vec<&str> = routers.iter().map(|row| row.id.as_str()).collect();
+        let mut helpers: HashMap<String, Vec<ConntrackHelperRow>> = HashMap::new();
+        for helper in conntrack_helper_list(conn, &ids).await? {
+            let of = helpers.entry(helper.router_id.clone()).or_default();
+            of.push(helper);
         }
-        Ok(items)
+        Ok(routers
+            .into_iter()
+            .map(|row| Item {
+                gateway: row
+                    .gateway_port_id
+                    .as_ref()
+                    .and_then(|id| gateways.remove(id)),
+                conntrack_helpers: helpers.remove(&row.id).unwrap_or_default(),
+                row,
+            })
+            .collect())
     }
 
     fn view(item: &Item) -> Attributes {
         let row = &item.row;
+        let helper = |helper: &ConntrackHelperRow| json!({ "protocol": helper.protocol, "port": helper.port, "helper": helper.helper });
+        let helpers: Vec<Value> = item.conntrack_helpers.iter().map(helper).collect();
         view! { row;
             "name" => row.name,
             "admin_state_up" => row.admin_state_up,
@@ -98,24 +126,40 @@ impl Resource for Router {
             "routes" => row.routes.0,
             "distributed" => row.distributed,
             "ha" => row.ha,
+            "flavor_id" => row.flavor_id,
+            "enable_ndp_proxy" => row.enable_ndp_proxy,
+            "availability_zone_hints" => row.availability_zone_hints.0,
+            "availability_zones" => availability_zone::of_service(),
+            "conntrack_helpers" => helpers,
         }
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
+        let asked = Modes::of(&given);
         let mut row = RouterRow {
             id: Uuid::new_v4().to_string(),
             project_id: given.text("project_id"),
             name: given.text("name"),
             description: given.text("description"),
             admin_state_up: given.truth("admin_state_up").unwrap_or(true),
-            distributed: given.truth("distributed").unwrap_or(false),
-            ha: given.truth("ha").unwrap_or(false),
+            distributed: asked.distributed.unwrap_or(false),
+            ha: asked.ha.unwrap_or(false),
             enable_snat: true,
+            flavor_id: given.text_opt("flavor_id"),
+            availability_zone_hints: JsonText(
+                given.texts("availability_zone_hints").unwrap_or_default(),
+            ),
             ..RouterRow::default()
         };
+        availability_zone::check(&row.availability_zone_hints.0)?;
+        flavor::check_router(write, &row, asked).await?;
         let gateway: Option<Gateway> = given.shaped("external_gateway_info");
         rows::insert(&mut write.tx, &mut row).await?;
-        let mut item = Item { row, gateway: None };
+        let mut item = Item {
+            row,
+            gateway: None,
+            conntrack_helpers: Vec::new(),
+        };
         if let Some(wanted) = gateway.filter(|gateway| gateway.network_id.is_some()) {
             router_gateway::set(write, &mut item, wanted).await?;
             let revision_number = item.row.revision_number;
@@ -132,11 +176,9 @@ impl Resource for Router {
         if let Some(description) = given.text_opt("description") {
             item.row.description = description;
         }
-        item.row.admin_state_up = given
-            .truth("admin_state_up")
-            .unwrap_or(item.row.admin_state_up);
-        item.row.distributed = given.truth("distributed").unwrap_or(item.row.distributed);
-        item.row.ha = given.truth("ha").unwrap_or(item.row.ha);
+        let was_up = item.row.admin_state_up;
+        item.row.admin_state_up = given.truth("admin_state_up").unwrap_or(was_up);
+        router_mode::change(&mut item.row, was_up, Modes::of(&given))?;
         if let Some(wanted) = given.remove("external_gateway_info") {
             let wanted: Gateway = serde_json::from_value(wanted).unwrap_or_default();
             if wanted.network_id.is_some() {
@@ -146,9 +188,8 @@ impl Resource for Router {
             }
         }
         if let Some(routes) = given.remove("routes") {
-            let routes: Vec<Route> = serde_json::from_value(routes).unwrap_or_default();
-            check_routes(write, &item, &routes).await?;
-            item.row.routes = JsonText(routes);
+            let routes = serde_json::from_value(routes).unwrap_or_default();
+            extra_route::set(write, &mut item, routes).await?;
         }
         rows::update(&mut write.tx, &mut item.row).await?;
         Ok(item)
@@ -175,378 +216,4 @@ pub(super) async fn interfaces(write: &mut Write<'_>, router: &str) -> Result<Ve
         ports.extend(port_get(write.conn(), &interface.port_id).await?);
     }
     Ok(ports)
-}
-
-/// Every next hop must be a neighbour on a leg, and not the router itself.
-async fn check_routes(write: &mut Write<'_>, item: &Item, routes: &[Route]) -> Result<()> {
-    if routes.is_empty() {
-        return Ok(());
-    }
-    let mut legs = interfaces(write, &item.row.id).await?;
-    legs.extend(item.gateway.clone());
-    let own: Vec<&FixedIpRow> = legs.iter().flat_map(|leg| &leg.fixed_ips).collect();
-    let mut ranges = Vec::new();
-    for ip in &own {
-        ranges.push(range_of(
-            &port_address::subnet_of(write, &ip.subnet_id).await?,
-        ));
-    }
-    for route in routes {
-        let nexthop = route.nexthop.to_string();
-        let reason = if own.iter().any(|ip| ip.ip_address == nexthop) {
-            "the nexthop is used by router"
-        } else if !ranges.iter().any(|range| range.contains(&route.nexthop)) {
-            "the nexthop is not connected with router"
-        } else {
-            continue;
-        };
-        return Err(Error::invalid(
-            "InvalidRoutes",
-            format!(
-                "Invalid format for routes: destination {}, nexthop {nexthop}: {reason}",
-                route.destination
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// What add_router_interface and remove_router_interface are told.
-struct Leg {
-    subnet_id: Option<String>,
-    port_id: Option<String>,
-}
-
-fn leg_of(body: &Value) -> Result<Leg> {
-    let object = body.as_object().ok_or_else(|| {
-        Error::bad_request("Invalid request body: expected {\"subnet_id\": …} or {\"port_id\": …}")
-    })?;
-    let read = |key: &str| {
-        object
-            .get(key)
-            .filter(|value| !value.is_null())
-            .map(|value| attribute::uuid_of(value).map_err(|reason| Error::attribute(key, reason)))
-            .transpose()
-    };
-    if let Some(key) = object
-        .keys()
-        .find(|key| !["subnet_id", "port_id"].contains(&key.as_str()))
-    {
-        return Err(Error::bad_request(format!(
-            "Unrecognized attribute(s) {}",
-            quote(key)
-        )));
-    }
-    let leg = Leg {
-        subnet_id: read("subnet_id")?,
-        port_id: read("port_id")?,
-    };
-    if leg.subnet_id.is_none() && leg.port_id.is_none() {
-        return Err(Error::invalid(
-            "BadRequest",
-            "Bad router request: Either subnet_id or port_id must be specified.",
-        ));
-    }
-    Ok(leg)
-}
-
-fn bad(reason: impl std::fmt::Display) -> Error {
-    Error::invalid("BadRequest", format!("Bad router request: {reason}."))
-}
-
-fn answer(item: &Item, leg: &PortItem, subnet: &str) -> Value {
-    let subnets: Vec<&String> = leg.fixed_ips.iter().map(|ip| &ip.subnet_id).collect();
-    json!({
-        "id": item.row.id,
-        "project_id": item.row.project_id,
-        "tenant_id": item.row.project_id,
-        "port_id": leg.row.id,
-        "network_id": leg.row.network_id,
-        "subnet_id": subnet,
-        "subnet_ids": if subnets.is_empty() { vec![subnet.to_owned()] } else { subnets.into_iter().cloned().collect() },
-    })
-}
-
-/// PUT /v2.0/routers/{id}/add_router_interface
-///
-/// # Errors
-/// [`Error`].
-pub async fn add_interface(app: &App, caller: &Caller, id: &str, body: &Value) -> Result<Value> {
-    let leg = leg_of(body)?;
-    let (mut write, mut item, target) =
-        resource::begin::<Router>(app, caller, "update", id.into(), None).await?;
-    permit(app, caller, "add_router_interface", &target)?;
-    let (port, subnet) = match (leg.subnet_id, leg.port_id) {
-        (Some(_), Some(_)) => return Err(bad("Cannot specify both subnet-id and port-id")),
-        (Some(subnet), None) => add_subnet(&mut write, &item, &subnet).await?,
-        (None, port) => add_port(&mut write, &item, &port.unwrap_or_default()).await?,
-    };
-    rows::update(&mut write.tx, &mut item.row).await?;
-    write.tx.commit().await?;
-    Ok(answer(&item, &port, &subnet))
-}
-
-fn permit(app: &App, caller: &Caller, rule: &str, target: &Attributes) -> Result<()> {
-    if app.policy.allows(rule, caller, target) {
-        Ok(())
-    } else {
-        Err(Error::Forbidden(format!("rule:{rule}")))
-    }
-}
-
-/// A subnet that the caller may connect, with its network.
-async fn subnet_usable(write: &mut Write<'_>, id: &str) -> Result<(SubnetRow, NetworkRow)> {
-    let subnet = port_address::subnet_of(write, id).await?;
-    let network = network::usable(write.tx.conn(), write.caller, &subnet.network_id).await;
-    let network = network.map_err(|_hidden| resource::not_found::<Subnet>(id))?;
-    Ok((subnet, network))
-}
-
-/// Refuses a subnet that overlaps with one that the router has a leg in, or that it has already.
-async fn check_overlap(
-    write: &mut Write<'_>,
-    item: &Item,
-    new: &SubnetRow,
-) -> Result<Vec<PortItem>> {
-    let legs = interfaces(write, &item.row.id).await?;
-    let gateway = item.gateway.iter();
-    for ip in legs.iter().chain(gateway).flat_map(|leg| &leg.fixed_ips) {
-        if ip.subnet_id == new.id {
-            return Err(bad(format!(
-                "Router already has a port on subnet {}",
-                new.id
-            )));
-        }
-        let other = port_address::subnet_of(write, &ip.subnet_id).await?;
-        let (a, b) = (range_of(&other), range_of(new));
-        if a.contains(&b.network()) || b.contains(&a.network()) {
-            return Err(bad(format!(
-                "Cidr {} of subnet {} overlaps with cidr {} of subnet {}",
-                new.cidr, new.id, other.cidr, other.id
-            )));
-        }
-    }
-    if legs.len() >= limits::ROUTER_INTERFACES_MAX {
-        return Err(bad(format!(
-            "at most {} interfaces",
-            limits::ROUTER_INTERFACES_MAX
-        )));
-    }
-    Ok(legs)
-}
-
-/// Adds a leg with the subnet's gateway address. An IPv6 subnet joins the leg that the router has for IPv6 in the
-/// same network.
-async fn add_subnet(write: &mut Write<'_>, item: &Item, id: &str) -> Result<(PortItem, String)> {
-    let (subnet, network) = subnet_usable(write, id).await?;
-    let gateway: Option<IpAddr> = subnet
-        .gateway_ip
-        .as_deref()
-        .and_then(|text| text.parse().ok());
-    let Some(gateway) = gateway else {
-        return Err(bad("Subnet for router interface must have a gateway IP"));
-    };
-    let legs = check_overlap(write, item, &subnet).await?;
-    let wish = FixedIpWanted {
-        subnet_id: Some(subnet.id.clone()),
-        ip_address: Some(gateway),
-    };
-    let joined = legs.into_iter().find(|leg| {
-        subnet.ip_version == 6
-            && leg.row.network_id == network.id
-            && leg
-                .fixed_ips
-                .first()
-                .is_some_and(|ip| ip.ip_address.contains(':'))
-    });
-    if let Some(mut leg) = joined {
-        let mut wanted: Vec<FixedIpWanted> = leg.fixed_ips.iter().map(wish_of).collect();
-        wanted.push(wish);
-        port_address::assign(write, &mut leg, Some(&wanted)).await?;
-        rows::update(&mut write.tx, &mut leg.row).await?;
-        return Ok((leg, subnet.id));
-    }
-    let new = New {
-        project_id: item.row.project_id.clone(),
-        admin_state_up: true,
-        device_id: item.row.id.clone(),
-        device_owner: ROUTER_INTERFACE.to_owned(),
-        fixed_ips: Some(vec![wish]),
-        security_groups: Some(Vec::new()),
-        ..New::default()
-    };
-    let leg = port::create(write, &network, new).await?;
-    store::interface_insert(&mut write.tx, &item.row.id, &leg.row.id).await?;
-    Ok((leg, subnet.id))
-}
-
-fn wish_of(ip: &FixedIpRow) -> FixedIpWanted {
-    FixedIpWanted {
-        subnet_id: Some(ip.subnet_id.clone()),
-        ip_address: ip.ip_address.parse().ok(),
-    }
-}
-
-/// Makes a port that is there a leg.
-async fn add_port(write: &mut Write<'_>, item: &Item, id: &str) -> Result<(PortItem, String)> {
-    let not_found = || resource::not_found::<port::Port>(id);
-    let mut leg = port_get(write.conn(), id).await?.ok_or_else(not_found)?;
-    let caller = write.caller;
-    if leg.row.project_id != caller.project_id && !caller.is_admin() {
-        return Err(not_found());
-    }
-    if !leg.row.device_id.is_empty() && leg.row.device_id != item.row.id
-        || leg.row.device_owner == ROUTER_INTERFACE
-    {
-        return Err(Error::conflict(
-            "PortInUse",
-            format!(
-                "Unable to complete operation on port {id} for network {}. Port already has an \
-                 attached device {}.",
-                leg.row.network_id, leg.row.device_id
-            ),
-        ));
-    }
-    let Some(first) = leg.fixed_ips.first().map(|ip| ip.subnet_id.clone()) else {
-        return Err(bad(format!(
-            "Router port must have at least one fixed IP: port {id} has none"
-        )));
-    };
-    let v4 = leg
-        .fixed_ips
-        .iter()
-        .filter(|ip| !ip.ip_address.contains(':'))
-        .count();
-    if v4 > 1 {
-        return Err(bad("Cannot have multiple IPv4 subnets on router port"));
-    }
-    for ip in &leg.fixed_ips {
-        let subnet = port_address::subnet_of(write, &ip.subnet_id).await?;
-        check_overlap(write, item, &subnet).await?;
-    }
-    leg.row.device_id.clone_from(&item.row.id);
-    ROUTER_INTERFACE.clone_into(&mut leg.row.device_owner);
-    "ACTIVE".clone_into(&mut leg.row.status);
-    leg.row.port_security_enabled = false;
-    leg.row.allowed_address_pairs = JsonText(Vec::new());
-    crate::store::port::security_groups_set(&mut write.tx, id, &[]).await?;
-    leg.security_groups.clear();
-    rows::update(&mut write.tx, &mut leg.row).await?;
-    store::interface_insert(&mut write.tx, &item.row.id, id).await?;
-    Ok((leg, first))
-}
-
-/// PUT /v2.0/routers/{id}/remove_router_interface
-///
-/// # Errors
-/// [`Error`].
-pub async fn remove_interface(app: &App, caller: &Caller, id: &str, body: &Value) -> Result<Value> {
-    let wanted = leg_of(body)?;
-    let (mut write, mut item, target) =
-        resource::begin::<Router>(app, caller, "update", id.into(), None).await?;
-    permit(app, caller, "remove_router_interface", &target)?;
-    let legs = interfaces(&mut write, id).await?;
-    let (leg, subnet) = leg_wanted(&legs, &item, &wanted)?;
-    let going: Vec<String> = match &wanted.port_id {
-        Some(_) => leg
-            .fixed_ips
-            .iter()
-            .map(|ip| ip.subnet_id.clone())
-            .collect(),
-        None => vec![subnet.clone()],
-    };
-    check_unused(&mut write, &item, &going).await?;
-    let answer = answer(&item, &leg, &subnet);
-    if going.len() < leg.fixed_ips.len() {
-        // The leg stays for its other IPv6 subnets.
-        port_address::remove_subnet(&mut write, leg, &subnet).await?;
-    } else {
-        store::interface_delete(&mut write.tx, id, &leg.row.id).await?;
-        port::delete(&mut write, &leg.row.id).await?;
-    }
-    rows::update(&mut write.tx, &mut item.row).await?;
-    write.tx.commit().await?;
-    Ok(answer)
-}
-
-fn leg_wanted(legs: &[PortItem], item: &Item, wanted: &Leg) -> Result<(PortItem, String)> {
-    let router = &item.row.id;
-    if let Some(port) = &wanted.port_id {
-        let leg = legs.iter().find(|leg| leg.row.id == *port).ok_or_else(|| {
-            Error::not_found(
-                "RouterInterfaceNotFound",
-                format!("Router {router} does not have an interface with id {port}"),
-            )
-        })?;
-        let first = leg
-            .fixed_ips
-            .first()
-            .map(|ip| ip.subnet_id.clone())
-            .unwrap_or_default();
-        if let Some(subnet) = &wanted.subnet_id
-            && !leg.fixed_ips.iter().any(|ip| ip.subnet_id == *subnet)
-        {
-            return Err(Error::conflict(
-                "SubnetMismatchForPort",
-                format!("Subnet on port {port} does not match the requested subnet {subnet}"),
-            ));
-        }
-        return Ok((leg.clone(), first));
-    }
-    let subnet = wanted.subnet_id.clone().unwrap_or_default();
-    let on_subnet = |leg: &&PortItem| leg.fixed_ips.iter().any(|ip| ip.subnet_id == subnet);
-    let leg = legs.iter().find(on_subnet).ok_or_else(|| {
-        Error::not_found(
-            "RouterInterfaceNotFoundForSubnet",
-            format!("Router {router} has no interface on subnet {subnet}"),
-        )
-    })?;
-    Ok((leg.clone(), subnet))
-}
-
-/// A leg cannot go while a floating IP or a route needs it.
-async fn check_unused(write: &mut Write<'_>, item: &Item, going: &[String]) -> Result<()> {
-    let router = &item.row.id;
-    let mut ranges = Vec::new();
-    for subnet in going {
-        ranges.push((
-            range_of(&port_address::subnet_of(write, subnet).await?),
-            subnet,
-        ));
-    }
-    for fip in floating_ip_list_router(write.conn(), router).await? {
-        let fixed: Option<IpAddr> = fip
-            .fixed_ip_address
-            .as_deref()
-            .and_then(|ip| ip.parse().ok());
-        for (range, subnet) in &ranges {
-            if fixed.is_some_and(|fixed| range.contains(&fixed)) {
-                return Err(Error::conflict(
-                    "RouterInterfaceInUseByFloatingIP",
-                    format!(
-                        "Router interface for subnet {subnet} on router {router} cannot be deleted, \
-                         as it is required by one or more floating IPs."
-                    ),
-                ));
-            }
-        }
-    }
-    for (range, subnet) in &ranges {
-        if item
-            .row
-            .routes
-            .0
-            .iter()
-            .any(|route| range.contains(&route.nexthop))
-        {
-            return Err(Error::conflict(
-                "RouterInterfaceInUseByRoute",
-                format!(
-                    "Router interface for subnet {subnet} on router {router} cannot be deleted, as \
-                     it is required by one or more routes."
-                ),
-            ));
-        }
-    }
-    Ok(())
 }

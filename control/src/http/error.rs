@@ -83,9 +83,9 @@ fn neutron_status(error: &Error) -> (StatusCode, &'static str) {
         Error::Invalid { kind, .. } => (StatusCode::BAD_REQUEST, kind),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "PolicyNotAuthorized"),
         Error::NotFound { kind, .. } => (StatusCode::NOT_FOUND, kind),
-        // Neutron answers 503 where no segment is left.
+        // Neutron answers 503 where no segment is left, and for what an operator has switched off.
         Error::Conflict {
-            kind: kind @ "NoNetworkAvailable",
+            kind: kind @ ("NoNetworkAvailable" | "FlavorDisabled" | "ServiceProfileDisabled"),
             ..
         } => (StatusCode::SERVICE_UNAVAILABLE, kind),
         Error::Conflict { kind, .. } => (StatusCode::CONFLICT, kind),

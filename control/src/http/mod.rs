@@ -19,12 +19,16 @@ mod version;
 
 use crate::app::address_group::AddressGroup;
 use crate::app::address_scope::AddressScope;
+use crate::app::conntrack_helper::ConntrackHelper;
 use crate::app::default_security_group_rule::DefaultSecurityGroupRule;
+use crate::app::flavor::Flavor;
 use crate::app::floating_ip::FloatingIp;
 use crate::app::log::Log;
+use crate::app::metering::{MeteringLabel, MeteringLabelRule};
 use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::port::Port;
+use crate::app::port_forwarding::PortForwarding;
 use crate::app::qos_policy::QosPolicy;
 use crate::app::qos_rule::{
     BandwidthLimit, DscpMarking, MinimumBandwidth, MinimumPacketRate, PacketRateLimit, QosRule,
@@ -36,6 +40,7 @@ use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::security_groups_default_statefulness::SecurityGroupsDefaultStatefulness;
+use crate::app::service_profile::{FlavorServiceProfile, ServiceProfile};
 use crate::app::subnet::Subnet;
 use crate::app::subnetpool::Subnetpool;
 use crate::app::{App, error::Error};
@@ -261,6 +266,19 @@ pub fn routes() -> Vec<Route> {
         ),
         route(Method::GET, "/v2.0/agents", Token, version::agents),
     ];
+    routes.extend(resources());
+    routes.extend(qos());
+    routes.extend(tags());
+    routes.extend(operations());
+    routes.extend(quota::routes());
+    routes.extend(router::routes());
+    routes.extend(identity::routes());
+    routes
+}
+
+/// The five operations of every resource.
+fn resources() -> Vec<Route> {
+    let mut routes = Vec::new();
     crud!(routes, "networks", Network);
     crud!(routes, "subnets", Subnet);
     crud!(routes, "subnetpools", Subnetpool);
@@ -268,8 +286,46 @@ pub fn routes() -> Vec<Route> {
     crud!(routes, "ports", Port);
     crud!(routes, "routers", RouterResource);
     crud!(routes, "floatingips", FloatingIp);
+    crud!(
+        routes,
+        "floatingips/{parent}/port_forwardings",
+        PortForwarding
+    );
+    crud!(
+        routes,
+        "routers/{parent}/conntrack_helpers",
+        ConntrackHelper
+    );
+    crud!(routes, "flavors", Flavor);
+    crud!(routes, "service_profiles", ServiceProfile);
+    crud!(
+        routes,
+        "flavors/{parent}/service_profiles",
+        FlavorServiceProfile
+    );
+    crud!(routes, "metering/metering-labels", MeteringLabel);
+    crud!(routes, "metering/metering-label-rules", MeteringLabelRule);
     crud!(routes, "security-groups", SecurityGroup);
     crud!(routes, "security-group-rules", SecurityGroupRule);
+    crud!(
+        routes,
+        "default-security-group-rules",
+        DefaultSecurityGroupRule
+    );
+    crud!(
+        routes,
+        "security-groups-default-statefulness",
+        SecurityGroupsDefaultStatefulness
+    );
+    crud!(routes, "address-groups", AddressGroup);
+    crud!(routes, "rbac-policies", RbacPolicy);
+    crud!(routes, "log/logs", Log);
+    routes
+}
+
+/// QoS policies, and their rules under both of their paths.
+fn qos() -> Vec<Route> {
+    let mut routes = Vec::new();
     crud!(routes, "qos/policies", QosPolicy);
     crud!(
         routes,
@@ -316,19 +372,12 @@ pub fn routes() -> Vec<Route> {
         "qos/alias_minimum_packet_rate_rules",
         QosRuleAlias<MinimumPacketRate>
     );
-    crud!(
-        routes,
-        "default-security-group-rules",
-        DefaultSecurityGroupRule
-    );
-    crud!(
-        routes,
-        "security-groups-default-statefulness",
-        SecurityGroupsDefaultStatefulness
-    );
-    crud!(routes, "address-groups", AddressGroup);
-    crud!(routes, "rbac-policies", RbacPolicy);
-    crud!(routes, "log/logs", Log);
+    routes
+}
+
+/// The operations on the tags of those that have some.
+fn tags() -> Vec<Route> {
+    let mut routes = Vec::new();
     tags!(routes, "networks", Network);
     tags!(routes, "subnets", Subnet);
     tags!(routes, "subnetpools", Subnetpool);
@@ -338,98 +387,38 @@ pub fn routes() -> Vec<Route> {
     tags!(routes, "security-groups", SecurityGroup);
     tags!(routes, "policies", QosPolicy);
     tags!(routes, "qos/policies", QosPolicy);
-    routes.extend([
-        route(
-            Method::PUT,
-            "/v2.0/routers/{id}/add_router_interface",
-            Token,
-            router::add_interface,
-        ),
-        route(
-            Method::PUT,
-            "/v2.0/routers/{id}/remove_router_interface",
-            Token,
-            router::remove_interface,
-        ),
-        route(
-            Method::GET,
-            "/v2.0/qos/rule-types",
-            Token,
-            qos_rule_type::list,
-        ),
-        route(
-            Method::GET,
-            "/v2.0/qos/rule-types/{type}",
-            Token,
-            qos_rule_type::show,
-        ),
-        route(
-            Method::PUT,
+    routes
+}
+
+/// Operations of resources' own.
+fn operations() -> Vec<Route> {
+    let get = |path, handler| route(Method::GET, path, Access::Token, handler);
+    let put = |path, handler| route(Method::PUT, path, Access::Token, handler);
+    vec![
+        get("/v2.0/qos/rule-types", qos_rule_type::list),
+        get("/v2.0/qos/rule-types/{type}", qos_rule_type::show),
+        put(
             "/v2.0/subnetpools/{id}/add_prefixes",
-            Token,
             subnetpool::add_prefixes,
         ),
-        route(
-            Method::PUT,
+        put(
             "/v2.0/subnetpools/{id}/remove_prefixes",
-            Token,
             subnetpool::remove_prefixes,
         ),
-        route(
-            Method::PUT,
+        put(
             "/v2.0/subnetpools/{id}/onboard_network_subnets",
-            Token,
             subnetpool::onboard_network_subnets,
         ),
-        route(
-            Method::PUT,
+        put(
             "/v2.0/address-groups/{id}/add_addresses",
-            Token,
             address_group::add_addresses,
         ),
-        route(
-            Method::PUT,
+        put(
             "/v2.0/address-groups/{id}/remove_addresses",
-            Token,
             address_group::remove_addresses,
         ),
-        route(
-            Method::GET,
-            "/v2.0/log/loggable-resources",
-            Token,
-            log::loggable_resources,
-        ),
-        route(Method::GET, "/v2.0/quotas", Token, quota::list),
-        route(Method::GET, "/v2.0/quotas/{project}", Token, quota::show),
-        route(
-            Method::GET,
-            "/v2.0/quotas/{project}/default",
-            Token,
-            quota::show_default,
-        ),
-        route(
-            Method::GET,
-            "/v2.0/quotas/{project}/details",
-            Token,
-            quota::show_details,
-        ),
-        // The stock client's older form.
-        route(
-            Method::GET,
-            "/v2.0/quotas/{project}/details.json",
-            Token,
-            quota::show_details,
-        ),
-        route(Method::PUT, "/v2.0/quotas/{project}", Token, quota::update),
-        route(
-            Method::DELETE,
-            "/v2.0/quotas/{project}",
-            Token,
-            quota::delete,
-        ),
-    ]);
-    routes.extend(identity::routes());
-    routes
+        get("/v2.0/log/loggable-resources", log::loggable_resources),
+    ]
 }
 
 /// The API, ready to be served.

@@ -9,7 +9,8 @@ use crate::app::floating_ip::FloatingIp;
 use crate::app::network::Network;
 use crate::app::policy::{Caller, Policy};
 use crate::app::port::Port;
-use crate::app::router::{self, Router};
+use crate::app::router::Router;
+use crate::app::router_interface;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::subnet::Subnet;
@@ -293,13 +294,18 @@ impl Cloud {
             }
             Request::InterfaceAdd { router, subnet } => {
                 let body = json!({"subnet_id": self.pick("subnet", subnet)});
-                router::add_interface(&self.app, &self.caller, &self.text("router", router), &body)
-                    .await
-                    .map(drop)
+                router_interface::add_interface(
+                    &self.app,
+                    &self.caller,
+                    &self.text("router", router),
+                    &body,
+                )
+                .await
+                .map(drop)
             }
             Request::InterfaceRemove { router, subnet } => {
                 let body = json!({"subnet_id": self.pick("subnet", subnet)});
-                router::remove_interface(
+                router_interface::remove_interface(
                     &self.app,
                     &self.caller,
                     &self.text("router", router),

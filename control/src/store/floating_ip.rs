@@ -38,8 +38,8 @@ row! {
         Column::filter("port_id", "port_id IN ({})"),
         Column::sorted("fixed_ip_address", "fixed_ip_address IN ({})", "fixed_ip_address"),
         Column::sorted("status",
-            "(CASE WHEN port_id IS NULL THEN 'DOWN' ELSE 'ACTIVE' END) IN ({})",
-            "(CASE WHEN port_id IS NULL THEN 'DOWN' ELSE 'ACTIVE' END)"),
+            "(CASE WHEN router_id IS NULL THEN 'DOWN' ELSE 'ACTIVE' END) IN ({})",
+            "(CASE WHEN router_id IS NULL THEN 'DOWN' ELSE 'ACTIVE' END)"),
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];

@@ -12,16 +12,20 @@
 
 pub mod address_group;
 pub mod address_scope;
+pub mod conntrack_helper;
 mod control_state;
 pub mod default_security_group_rule;
 mod fixed_ip;
+pub mod flavor;
 pub mod floating_ip;
 pub mod identity;
 mod json_text;
 pub mod list;
 pub mod log;
+pub mod metering;
 pub mod network;
 pub mod port;
+pub mod port_forwarding;
 pub mod qos_policy;
 pub mod quota;
 pub mod rbac_policy;

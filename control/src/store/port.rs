@@ -222,6 +222,16 @@ pub async fn port_get(conn: &mut Conn, id: &str) -> Result<Option<Port>> {
     Ok(complete(conn, rows).await?.into_iter().next())
 }
 
+/// Reads some ports, by id.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_ids(conn: &mut Conn, ids: &[&str]) -> Result<Vec<Port>> {
+    let select = format!("{}id IN", <PortRow as super::Row>::sql().select);
+    let rows = by_parents(&mut *conn, &select, "ORDER BY id", ids).await?;
+    complete(conn, rows).await
+}
+
 /// Reads the ports that a query asks for.
 ///
 /// # Errors

@@ -28,7 +28,11 @@ row! {
         routes: JsonText<Vec<Route>>,
         /// Names of availability zones.
         availability_zone_hints: JsonText<Vec<String>>,
-        /// The QoS policy of its gateway.
+        /// Its flavor.
+        flavor_id: Option<String>,
+        /// Whether it answers outside for IPv6 addresses inside.
+        enable_ndp_proxy: bool,
+        /// The gateway's QoS policy.
         gateway_qos_policy_id: Option<String>,
     }
     filters &[
@@ -38,6 +42,10 @@ row! {
         Column::filter("description", "description IN ({})"),
         Column::sorted("admin_state_up", "admin_state_up IN ({})", "admin_state_up"),
         Column::sorted("status", "'ACTIVE' IN ({})", "id"),
+        Column::sorted("flavor_id", "flavor_id IN ({})", "flavor_id"),
+        Column::filter("distributed", "distributed IN ({})"),
+        Column::filter("ha", "ha IN ({})"),
+        Column::filter("enable_ndp_proxy", "enable_ndp_proxy IN ({})"),
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
@@ -107,6 +115,15 @@ pub async fn router_list_subnet(conn: &mut Conn, subnet: &str) -> Result<Vec<Rou
     let condition = "id IN (SELECT i.router_id FROM router_interfaces i \
          JOIN port_fixed_ips f ON f.port_id = i.port_id WHERE f.subnet_id = $1) ORDER BY id";
     row::fetch(conn, condition, &[subnet]).await
+}
+
+/// Whether a router has this flavor.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn flavor_is_used(conn: &mut Conn, flavor: &str) -> Result<bool> {
+    let found: Vec<RouterRow> = row::fetch(conn, "flavor_id = $1 LIMIT 1", &[flavor]).await?;
+    Ok(!found.is_empty())
 }
 
 /// Makes a port a leg of a router.

@@ -40,6 +40,20 @@ pub enum Resource {
     SecurityGroupsDefaultStatefulness,
     /// `logs`
     Log,
+    /// `port_forwardings`
+    PortForwarding,
+    /// `conntrack_helpers`
+    ConntrackHelper,
+    /// `flavors`
+    Flavor,
+    /// `service_profiles`
+    ServiceProfile,
+    /// `flavor_service_profiles`
+    FlavorServiceProfile,
+    /// `metering_labels`
+    MeteringLabel,
+    /// `metering_label_rules`
+    MeteringLabelRule,
 }
 
 impl Resource {
@@ -63,6 +77,13 @@ impl Resource {
             Self::DefaultSecurityGroupRule => "default_security_group_rule",
             Self::SecurityGroupsDefaultStatefulness => "security_groups_default_statefulness",
             Self::Log => "log",
+            Self::PortForwarding => "port_forwarding",
+            Self::ConntrackHelper => "conntrack_helper",
+            Self::Flavor => "flavor",
+            Self::ServiceProfile => "service_profile",
+            Self::FlavorServiceProfile => "flavor_service_profile",
+            Self::MeteringLabel => "metering_label",
+            Self::MeteringLabelRule => "metering_label_rule",
         }
     }
 }

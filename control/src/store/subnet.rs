@@ -102,6 +102,16 @@ pub async fn subnet_list_network(conn: &mut Conn, network: &str) -> Result<Vec<S
     row::fetch(conn, "network_id = $1 ORDER BY id", &[network]).await
 }
 
+/// The IPv4 subnets of external networks.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn subnet_list_external(conn: &mut Conn) -> Result<Vec<SubnetRow>> {
+    let condition = "ip_version = 4 AND network_id IN \
+         (SELECT n.id FROM networks n WHERE n.external) ORDER BY id";
+    row::fetch(conn, condition, &[]).await
+}
+
 /// All subnets.
 ///
 /// # Errors

@@ -26,6 +26,10 @@ const ROUTES: &[(&str, &str, Guard)] = &[
     ("GET", "/v2.0/agents", Guard::Document),
     ("GET", "/v2.0/availability_zones", Guard::Document),
     ("GET", "/v2.0/extensions", Guard::Document),
+    ("GET", "/v2.0/flavors/{id}/next_providers", Guard::Document),
+    ("GET", "/v2.0/floatingip-pools", Guard::Document),
+    ("GET", "/v2.0/floatingip_pools", Guard::Document),
+    ("GET", "/v2.0/service-providers", Guard::Document),
     ("GET", "/v2.0/extensions/{alias}", Guard::Document),
     ("GET", "/v2.0/log/loggable-resources", Guard::Admin),
     ("GET", "/v2.0/qos/rule-types", Guard::Document),
@@ -46,6 +50,16 @@ const ROUTES: &[(&str, &str, Guard)] = &[
         "PUT",
         "/v2.0/address-groups/{id}/remove_addresses",
         Guard::Item("address_group", r#"{"addresses":["192.0.2.0/24"]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/routers/{id}/add_extraroutes",
+        Guard::Item("router", r#"{"router":{"routes":[]}}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/routers/{id}/remove_extraroutes",
+        Guard::Item("router", r#"{"router":{"routes":[]}}"#),
     ),
     (
         "PUT",
@@ -75,7 +89,7 @@ const ROUTES: &[(&str, &str, Guard)] = &[
 ];
 
 /// The resources that everybody may look at; to change them is the admins'.
-const GLOBAL: &[&str] = &["default_security_group_rule"];
+const GLOBAL: &[&str] = &["default_security_group_rule", "flavor"];
 
 /// What a project has, by its resource's name in bodies: the id, and the parent's.
 struct Scene {
@@ -144,6 +158,7 @@ async fn scene(api: &Api) -> Scene {
     });
     scene.own("rbac_policy", share).await;
     qos(&mut scene).await;
+    l3(&mut scene).await;
     let log = json!({ "resource_type": "security_group" });
     scene.given("log", "/v2.0/log/logs", log).await;
     let setting = "security_groups_default_statefulness";
@@ -193,6 +208,66 @@ async fn qos(scene: &mut Scene) {
         scene.things.insert(name, place.clone());
         scene.things.extend(alias.map(|alias| (alias, place)));
     }
+}
+
+/// What hangs on routers and floating IPs, and the services' flavors and labels.
+async fn l3(scene: &mut Scene) {
+    let under = async |scene: &Scene, path: String, name: &str, new: Value| {
+        let body = json!({ name: new });
+        let made = scene.admin.post(&path, &body).await.expect(201);
+        text(&made[name]["id"])
+    };
+    let router = scene.id("router").to_owned();
+    let path = format!("/v2.0/routers/{router}/conntrack_helpers");
+    let helper = json!({ "helper": "ftp", "protocol": "tcp", "port": 21 });
+    let helper = under(scene, path, "conntrack_helper", helper).await;
+    let place = (helper, Some(router.clone()));
+    scene.things.insert("conntrack_helper", place);
+
+    let external = scene
+        .admin
+        .show("floatingip", &json!(scene.id("floatingip")))
+        .await;
+    let info =
+        json!({ "external_gateway_info": { "network_id": external["floating_network_id"] } });
+    let done = scene.owner.update("router", &json!(router), info).await;
+    assert_eq!(done.status, 200, "{}", done.body);
+    let (network, subnet) = scene
+        .owner
+        .network_with_subnet("n", "198.51.100.0/24")
+        .await;
+    let path = format!("/v2.0/routers/{router}/add_router_interface");
+    let leg = json!({ "subnet_id": subnet["id"] });
+    scene.owner.put(&path, &leg).await.ok();
+    let port = json!({ "network_id": network["id"] });
+    let port = scene.owner.create("port", port).await;
+    let fip = scene.id("floatingip").to_owned();
+    let path = format!("/v2.0/floatingips/{fip}/port_forwardings");
+    let forwarding = json!({
+        "internal_port_id": port["id"], "protocol": "tcp", "internal_port": 1, "external_port": 1,
+    });
+    let forwarding = under(scene, path, "port_forwarding", forwarding).await;
+    scene
+        .things
+        .insert("port_forwarding", (forwarding, Some(fip)));
+
+    let labels = "/v2.0/metering/metering-labels";
+    scene.given("metering_label", labels, json!({})).await;
+    let rule = json!({
+        "metering_label_id": scene.id("metering_label"), "direction": "ingress", "source_ip_prefix": "10.0.0.1",
+    });
+    let rules = "/v2.0/metering/metering-label-rules";
+    scene.given("metering_label_rule", rules, rule).await;
+    let flavor = json!({ "service_type": "L3_ROUTER_NAT" });
+    let flavor = scene.admin.create("flavor", flavor).await;
+    scene.put("flavor", &flavor);
+    let profile = json!({ "metainfo": "{}" });
+    let path = "/v2.0/service_profiles".to_owned();
+    let profile = under(scene, path, "service_profile", profile).await;
+    let path = format!("/v2.0/flavors/{}/service_profiles", scene.id("flavor"));
+    under(scene, path, "service_profile", json!({ "id": profile })).await;
+    let place = (profile, Some(text(&flavor["id"])));
+    scene.things.insert("service_profile", place);
 }
 
 fn name_of(route: &Route) -> String {

@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 use weft_tests_api::{Api, Session, text};
 
-struct Scene {
-    external: Value,
+pub(crate) struct Scene {
+    pub(crate) external: Value,
     network: Value,
     subnet: Value,
-    router: Value,
-    port: Value,
+    pub(crate) router: Value,
+    pub(crate) port: Value,
 }
 
-async fn scene(admin: &Session, member: &Session) -> Scene {
+pub(crate) async fn scene(admin: &Session, member: &Session) -> Scene {
     let (external, _) = admin.external_network().await;
     let (network, subnet) = member.network_with_subnet("n", "192.0.2.0/24").await;
     let info = json!({ "network_id": external["id"] });
@@ -168,19 +168,81 @@ async fn what_cannot_be_reached_is_refused() {
 }
 
 #[tokio::test]
-async fn a_moved_address_lets_go_too() {
+async fn a_floating_ip_tells_of_its_port() {
     let api = Api::start().await;
     let (admin, member) = (api.admin().await, api.user("p1", "member").await);
     let s = scene(&admin, &member).await;
-    let new = json!({ "floating_network_id": s.external["id"], "port_id": s.port["id"] });
+    let new = json!({
+        "floating_network_id": s.external["id"],
+        "port_id": s.port["id"],
+        "dns_name": "Web",
+        "dns_domain": "example.org.",
+    });
     let fip = member.create("floatingip", new).await;
-    let moved = json!({ "fixed_ips": [{ "ip_address": "192.0.2.99" }] });
-    assert_eq!(
-        member.update("port", &s.port["id"], moved).await.status,
-        200
-    );
-    assert_eq!(
-        member.show("floatingip", &fip["id"]).await["port_id"],
-        Value::Null
-    );
+    assert_eq!(fip["port_details"]["mac_address"], s.port["mac_address"]);
+    assert_eq!(fip["dns_name"], "web");
+    let ips = json!({ "fixed_ips": [{ "ip_address": "192.0.2.77" }] });
+    let refused = member.update("port", &s.port["id"], ips).await;
+    refused.error(400, "BadRequest");
+    // A body that says nothing lets go; one that says something else does not.
+    let told = json!({ "description": "d" });
+    let kept = member.update("floatingip", &fip["id"], told).await.ok();
+    assert_eq!(kept["floatingip"]["port_id"], s.port["id"]);
+    let off = member.update("floatingip", &fip["id"], json!({})).await;
+    let off = off.ok();
+    assert_eq!(off["floatingip"]["port_details"], Value::Null);
+    assert_eq!(off["floatingip"]["description"], "d");
+}
+
+#[tokio::test]
+async fn the_router_between_may_be_chosen() {
+    let api = Api::start().await;
+    let (admin, member) = (api.admin().await, api.user("p1", "member").await);
+    let s = scene(&admin, &member).await;
+    let info = json!({ "external_gateway_info": { "network_id": s.external["id"] } });
+    let second = member.create("router", info).await;
+    let with = |router: &Value| json!({ "floating_network_id": s.external["id"], "port_id": s.port["id"], "router_id": router });
+    let refused = member
+        .create_refused("floatingip", with(&second["id"]))
+        .await;
+    refused.error(404, "ExternalGatewayForFloatingIPNotFound");
+    let inside = member.create("router", json!({})).await;
+    let refused = member
+        .create_refused("floatingip", with(&inside["id"]))
+        .await;
+    refused.error(409, "ExternalGatewayForFloatingIPConflict");
+    let leg = member
+        .create("port", json!({ "network_id": s.network["id"] }))
+        .await;
+    let path = format!("/v2.0/routers/{}/add_router_interface", text(&second["id"]));
+    member
+        .put(&path, &json!({ "port_id": leg["id"] }))
+        .await
+        .ok();
+    let fip = member.create("floatingip", with(&second["id"])).await;
+    assert_eq!(fip["router_id"], second["id"]);
+    let default = json!({ "port_id": s.port["id"] });
+    let moved = member.update("floatingip", &fip["id"], default).await.ok();
+    assert_eq!(moved["floatingip"]["router_id"], s.router["id"]);
+}
+
+#[tokio::test]
+async fn pools_are_the_external_subnets_that_one_may_use() {
+    let api = Api::start().await;
+    let (admin, member) = (api.admin().await, api.user("p1", "member").await);
+    let (external, subnet) = admin.external_network().await;
+    member.network_with_subnet("n", "192.0.2.0/24").await;
+    let pools = member.get("/v2.0/floatingip-pools").await.ok();
+    let pools = pools["floatingip_pools"].as_array().expect("a list");
+    assert_eq!(pools.len(), 1);
+    assert_eq!(pools[0]["subnet_id"], subnet["id"]);
+    assert_eq!(pools[0]["network_id"], external["id"]);
+    assert_eq!(pools[0]["cidr"], subnet["cidr"]);
+    let other = member
+        .get("/v2.0/floatingip-pools?cidr=10.0.0.0/8")
+        .await
+        .ok();
+    assert_eq!(other["floatingip_pools"], json!([]));
+    let unknown = member.get("/v2.0/floatingip-pools?colour=red").await;
+    unknown.error(400, "HTTPBadRequest");
 }

@@ -113,7 +113,24 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
     let scope = admin.create("address_scope", scope).await;
     let addresses = json!({ "addresses": ["198.51.100.0/24"] });
     let addresses = admin.create("address_group", addresses).await;
+    let profile = json!({ "service_profile": { "metainfo": "{}" } });
+    let profile = admin.post("/v2.0/service_profiles", &profile).await;
+    let profile = profile.expect(201)["service_profile"].clone();
+    let flavor = json!({ "service_type": "L3_ROUTER_NAT" });
+    let flavor = admin.create("flavor", flavor).await;
+    let label = json!({ "metering_label": {} });
+    let label = admin.post("/v2.0/metering/metering-labels", &label).await;
+    let label = label.expect(201)["metering_label"].clone();
     let references = json!({
+        "internal_port_id": port["id"],
+        "internal_port": 22,
+        "external_port": 22,
+        "helper": "ftp",
+        "port": 21,
+        "service_type": "L3_ROUTER_NAT",
+        "metainfo": "{}",
+        "metering_label_id": label["id"],
+        "source_ip_prefix": "198.51.100.0/24",
         "prefixes": ["203.0.113.0/24"],
         "qos_policy_id": policy["id"],
         "max_kbps": 100,
@@ -153,6 +170,8 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "bandwidth_limit_rule": limit["id"],
         "alias_bandwidth_limit_rule": limit["id"],
         "address_group": addresses["id"],
+        "flavor": flavor["id"],
+        "service_profile": profile["id"],
     });
     let object = |value: Value| value.as_object().expect("an object").clone();
     (object(references), object(targets))
@@ -210,8 +229,14 @@ async fn no_body_makes_the_server_fail() {
         let name = match (&route.shape, words.clone().next_back().unwrap_or_default()) {
             (Some((_, shape)), _) => shape.name.to_owned(),
             (None, "tokens") => "auth".to_owned(),
-            (None, "add_router_interface" | "remove_router_interface") => "router".to_owned(),
             (None, "add_addresses" | "remove_addresses") => "address_group".to_owned(),
+            (
+                None,
+                "add_router_interface"
+                | "remove_router_interface"
+                | "add_extraroutes"
+                | "remove_extraroutes",
+            ) => "router".to_owned(),
             (None, collection) => singular(collection),
         };
         let id_of = |name: &str| targets.get(name).map_or_else(|| "x".to_owned(), text);

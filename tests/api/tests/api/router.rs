@@ -208,3 +208,122 @@ async fn routes_need_a_neighbour() {
         200
     );
 }
+
+#[tokio::test]
+async fn routes_are_added_and_removed_one_by_one() {
+    let api = Api::start().await;
+    let (member, reader) = (
+        api.user("p1", "member").await,
+        api.user("p1", "reader").await,
+    );
+    let (_, subnet) = member.network_with_subnet("n", "192.0.2.0/24").await;
+    let router = member.create("router", json!({})).await["id"].clone();
+    leg(
+        &member,
+        &router,
+        "add",
+        json!({ "subnet_id": subnet["id"] }),
+    )
+    .await
+    .ok();
+    let change = async |session: &Session, action: &str, routes: &[(&str, &str)]| {
+        let routes: Vec<Value> = routes
+            .iter()
+            .map(|(to, by)| json!({ "destination": to, "nexthop": by }))
+            .collect();
+        let path = format!("/v2.0/routers/{}/{action}_extraroutes", text(&router));
+        session
+            .put(&path, &json!({ "router": { "routes": routes } }))
+            .await
+    };
+    let (a, b) = (("10.1.0.0/16", "192.0.2.5"), ("10.2.0.0/16", "192.0.2.6"));
+    let two = change(&member, "add", &[a, b]).await.ok();
+    assert_eq!(two["router"]["routes"].as_array().map(Vec::len), Some(2));
+    let same = change(&member, "add", &[b]).await.ok();
+    assert_eq!(same["router"]["routes"].as_array().map(Vec::len), Some(2));
+    let one = change(&member, "remove", &[a, ("10.3.0.0/16", "192.0.2.7")]).await;
+    assert_eq!(
+        one.ok()["router"]["routes"],
+        json!([{ "destination": b.0, "nexthop": b.1 }])
+    );
+    let far = change(&member, "add", &[("10.4.0.0/16", "198.51.100.1")]).await;
+    far.error(400, "InvalidRoutes");
+    let refused = change(&reader, "add", &[a]).await;
+    refused.error(403, "PolicyNotAuthorized");
+    let path = format!("/v2.0/routers/{}/add_extraroutes", text(&router));
+    for body in [
+        json!({}),
+        json!({ "router": {} }),
+        json!({ "router": { "routes": [], "name": "x" } }),
+    ] {
+        member.put(&path, &body).await.error(400, "HTTPBadRequest");
+    }
+}
+
+#[tokio::test]
+async fn modes_change_while_the_router_is_down() {
+    let api = Api::start().await;
+    let (admin, member) = (api.admin().await, api.user("p1", "member").await);
+    let router = member.create("router", json!({})).await;
+    assert!(router.get("ha").is_none() && router.get("distributed").is_none());
+    let id = &router["id"];
+    for mode in ["ha", "distributed"] {
+        let on = json!({ mode: true });
+        let refused = member.create_refused("router", on.clone()).await;
+        refused.error(403, "PolicyNotAuthorized");
+        let refused = admin.update("router", id, on.clone()).await;
+        assert!(refused.error(400, "BadRequest").contains("active routers"));
+        let down = json!({ "admin_state_up": false });
+        admin.update("router", id, down).await.ok();
+        let done = admin.update("router", id, on).await.ok();
+        assert_eq!(done["router"][mode], true);
+        let up = json!({ "admin_state_up": true });
+        admin.update("router", id, up).await.ok();
+    }
+    let both = json!({ "distributed": false, "admin_state_up": false });
+    admin
+        .update("router", id, both)
+        .await
+        .error(400, "BadRequest");
+    let zone = json!({ "availability_zone_hints": ["mars"] });
+    let refused = member.create_refused("router", zone).await;
+    refused.error(404, "AvailabilityZoneNotFound");
+    let zone = json!({ "availability_zone_hints": ["nova"] });
+    let router = member.create("router", zone).await;
+    assert_eq!(router["availability_zones"], json!(["nova"]));
+}
+
+#[tokio::test]
+async fn conntrack_helpers_belong_to_their_router() {
+    let api = Api::start().await;
+    let (member, other) = (
+        api.user("p1", "member").await,
+        api.user("p2", "member").await,
+    );
+    let router = member.create("router", json!({})).await["id"].clone();
+    let path = format!("/v2.0/routers/{}/conntrack_helpers", text(&router));
+    let helper = |helper: &str, protocol: &str, port: u32| json!({ "conntrack_helper": { "helper": helper, "protocol": protocol, "port": port } });
+    let made = member.post(&path, &helper("ftp", "tcp", 21)).await;
+    let made = made.expect(201)["conntrack_helper"].clone();
+    for (new, kind) in [
+        (helper("ftp", "udp", 21), "InvalidProtocolForHelper"),
+        (helper("tea", "tcp", 21), "ConntrackHelperNotAllowed"),
+        (helper("ftp", "tcp", 21), "BadRequest"),
+        (helper("ftp", "tcp", 0), "HTTPBadRequest"),
+    ] {
+        member.post(&path, &new).await.error(400, kind);
+    }
+    let shown = member.show("router", &router).await;
+    assert_eq!(
+        shown["conntrack_helpers"],
+        json!([{ "helper": "ftp", "protocol": "tcp", "port": 21 }])
+    );
+    let one = format!("{path}/{}", text(&made["id"]));
+    let moved = json!({ "conntrack_helper": { "port": 2_121 } });
+    let moved = member.put(&one, &moved).await.ok();
+    assert_eq!(moved["conntrack_helper"]["port"], 2_121);
+    other.get(&one).await.error(404, "RouterNotFound");
+    let refused = other.post(&path, &helper("tftp", "udp", 69)).await;
+    refused.error(404, "RouterNotFound");
+    assert_eq!(member.remove("router", &router).await.status, 204);
+}
