@@ -46,6 +46,8 @@ pub(crate) struct Host {
     indices: BTreeMap<String, u32>,
     /// The interfaces that the engine did not take, by name, and why.
     link_errors: BTreeMap<String, String>,
+    /// Those that the kernel did not let it attach to: tried again.
+    device_errors: BTreeMap<String, String>,
     prepared: BTreeMap<u32, Prepared>,
     in_force: Option<Arc<HostSnapshot>>,
     received: Option<Arc<HostSnapshot>>,
@@ -81,6 +83,7 @@ impl Host {
             links: Links::new(),
             indices: BTreeMap::new(),
             link_errors: BTreeMap::new(),
+            device_errors: BTreeMap::new(),
             prepared: BTreeMap::new(),
             in_force: None,
             received: None,
@@ -109,6 +112,7 @@ impl Host {
                 tracing::debug!(revision = %snapshot.revision, changes = applied.changes, "enforced");
                 self.refused = None;
                 self.in_force = Some(snapshot.clone());
+                self.look_at_faults();
                 self.look_at_devices();
                 let actions = self.services.apply(snapshot, &self.attached, now);
                 self.unsupported = applied.unsupported;
@@ -142,9 +146,7 @@ impl Host {
             if self.links.get(index) != Some(name) {
                 self.link_errors.remove(name);
                 self.prepared.remove(index);
-                if let Err(error) = self.engine.interface_removed(name) {
-                    tracing::warn!("detaching {name}: {}", sentence(&error));
-                }
+                self.engine.interface_removed(name);
             }
         }
         for (index, name) in &self.links {
@@ -156,17 +158,35 @@ impl Host {
                 self.link_errors.insert(name.clone(), why);
             }
         }
+        self.look_at_faults();
         // The interfaces are part of what an apply works on: a refusal may have been theirs.
         if let (Some(_), Some(received)) = (&self.refused, self.received.clone()) {
             self.apply(received, now);
         }
+        self.attached_changed(now);
+        self.uplinks_changed(now);
+    }
+
+    fn attached_changed(&mut self, now: Millis) {
         let before = self.attached.clone();
         self.look_at_devices();
         if self.attached != before {
             let actions = self.services.guests_changed(&self.attached, now);
             self.act(actions);
         }
-        self.uplinks_changed(now);
+    }
+
+    /// Which interfaces the engine could not take, and says so once.
+    fn look_at_faults(&mut self) {
+        let before = std::mem::take(&mut self.device_errors);
+        for (index, error) in self.engine.device_faults() {
+            let name = self.links.get(index).map_or("no device", String::as_str);
+            let why = sentence(error);
+            if before.get(name) != Some(&why) {
+                tracing::error!("{name} is left out, and tried again: {why}");
+            }
+            self.device_errors.insert(name.to_owned(), why);
+        }
     }
 
     fn look_at_devices(&mut self) {
@@ -222,6 +242,11 @@ impl Host {
             self.expire_due = now + EXPIRE_MS;
             if let Err(error) = self.engine.expire(None) {
                 tracing::warn!("idle sessions stay: {}", sentence(&error));
+            }
+            if !self.engine.device_faults().is_empty() {
+                self.engine.devices_retry();
+                self.look_at_faults();
+                self.attached_changed(now);
             }
         }
         if self.services.due().is_some_and(|due| due <= now) {
@@ -379,7 +404,8 @@ impl Host {
         } else if self.index_of(name).is_none() {
             Device::Missing
         } else {
-            let error = self.link_errors.get(name).cloned();
+            let refused = self.link_errors.get(name);
+            let error = refused.or_else(|| self.device_errors.get(name)).cloned();
             Device::Failed(error.unwrap_or_else(|| format!("the engine did not attach {name}")))
         }
     }

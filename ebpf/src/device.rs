@@ -1,7 +1,8 @@
 //! Devices: an entry stub on each, by a pinned tcx link.
 //!
 //! Guarantees: only links that this engine made are touched; a link outlives the process by its pin, and a restart takes
-//! it over. A device that disappears takes its link with it.
+//! it over. A device that disappears takes its link with it. One device that the kernel refuses holds back nothing else:
+//! it is a fault ([`Engine::device_faults`]), and is tried again ([`Engine::devices_retry`]).
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -41,6 +42,8 @@ pub(crate) struct Devices {
     pinned: BTreeMap<(u32, u32), PathBuf>,
     /// What an earlier process left in another layout: its links go when ours are there.
     replaced: Vec<PathBuf>,
+    /// What the kernel refused, by the device's number; under 0 what an earlier process left.
+    faults: BTreeMap<u32, EngineError>,
 }
 
 impl Devices {
@@ -73,12 +76,13 @@ impl Devices {
             attached: BTreeMap::new(),
             pinned,
             replaced,
+            faults: BTreeMap::new(),
         })
     }
 
     /// Detaches and removes what another layout left: after our own links, so that a device is never without one.
     fn forget_replaced(&mut self) -> Result<(), EngineError> {
-        while let Some(directory) = self.replaced.pop() {
+        while let Some(directory) = self.replaced.last() {
             let io = |source| EngineError::Io {
                 what: format!("remove {}", directory.display()),
                 source,
@@ -86,7 +90,8 @@ impl Devices {
             for entry in std::fs::read_dir(directory.join("links")).map_err(io)? {
                 detach_link(&sys::obj_get_link(&entry.map_err(io)?.path())?)?;
             }
-            std::fs::remove_dir_all(&directory).map_err(io)?;
+            std::fs::remove_dir_all(directory).map_err(io)?;
+            self.replaced.pop();
         }
         Ok(())
     }
@@ -102,7 +107,7 @@ impl Engine {
     /// it is a veth whose peer is in another namespace, frames enter that peer directly.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel does not say what the device is. That it cannot be attached is a fault, not an error.
     pub fn interface_added(&mut self, name: &str, ifindex: u32) -> Result<(), EngineError> {
         let peer = peer_elsewhere(ifindex).map_err(|errno| EngineError::Io {
             what: format!("ask what device {name} is"),
@@ -111,16 +116,28 @@ impl Engine {
         self.devices
             .interfaces
             .insert(name.to_owned(), Interface { ifindex, peer });
-        self.devices_settle()
+        self.devices_settle();
+        Ok(())
     }
 
     /// The device is gone.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn interface_removed(&mut self, name: &str) -> Result<(), EngineError> {
+    pub fn interface_removed(&mut self, name: &str) {
         self.devices.interfaces.remove(name);
-        self.devices_settle()
+        self.devices_settle();
+    }
+
+    /// What the kernel refused when devices were last attached and detached, by the device's number; under 0 what an
+    /// earlier process left and could not be cleared away.
+    #[must_use]
+    pub fn device_faults(&self) -> &BTreeMap<u32, EngineError> {
+        &self.devices.faults
+    }
+
+    /// Tries what was refused again. Call it every now and then.
+    pub fn devices_retry(&mut self) {
+        if !self.devices.faults.is_empty() {
+            self.devices_settle();
+        }
     }
 
     /// Whether the port's device is there and its frames pass the engine.
@@ -132,34 +149,47 @@ impl Engine {
             .is_some_and(|slot| self.devices.attached.contains_key(&slot))
     }
 
-    /// Attaches and detaches what the snapshot and the interfaces ask for.
-    pub(crate) fn devices_settle(&mut self) -> Result<(), EngineError> {
+    /// Attaches and detaches what the snapshot and the interfaces ask for; each device for itself.
+    pub(crate) fn devices_settle(&mut self) {
+        self.devices.faults.clear();
         let wanted = self.devices_wanted();
-        let gone: Vec<u32> = self
-            .devices
-            .attached
-            .iter()
-            .filter_map(|(slot, attached)| {
-                let stays = wanted
-                    .get(slot)
-                    .is_some_and(|i| i.ifindex == attached.ifindex);
-                (!stays).then_some(*slot)
-            })
+        let stays = |slot: &u32, attached: &Attached| {
+            let wanted = wanted.get(slot);
+            wanted.is_some_and(|interface| interface.ifindex == attached.ifindex)
+        };
+        let attached = self.devices.attached.iter();
+        let gone: Vec<(u32, u32)> = attached
+            .filter(|(slot, attached)| !stays(slot, attached))
+            .map(|(slot, attached)| (*slot, attached.ifindex))
             .collect();
-        for slot in gone {
-            self.detach(slot)?;
+        for (slot, ifindex) in gone {
+            let detached = self.detach(slot);
+            self.note_fault(ifindex, detached);
         }
         for (slot, interface) in wanted {
-            let same = |a: &Attached| a.ifindex == interface.ifindex && a.peer == interface.peer;
-            if !self.devices.attached.get(&slot).is_some_and(same) {
-                self.attach(slot, interface)?;
-            }
+            let Interface { ifindex, peer } = interface;
+            let done = match self.devices.attached.get(&slot) {
+                Some(attached) if attached.ifindex == ifindex && attached.peer == peer => Ok(()),
+                // The device before could not be detached; both cannot be had.
+                Some(attached) if attached.ifindex != ifindex => continue,
+                _ => self.attach(slot, interface).inspect_err(|_refused| {
+                    // Nothing is delivered to a device whose own frames do not pass the engine.
+                    let _unwritten = self.device_write(slot, None);
+                }),
+            };
+            self.note_fault(ifindex, done);
         }
         if self.snapshot.is_some() {
-            self.forget_pinned()?;
-            self.devices.forget_replaced()?;
+            let forgotten = self.forget_pinned();
+            let forgotten = forgotten.and_then(|()| self.devices.forget_replaced());
+            self.note_fault(0, forgotten);
         }
-        Ok(())
+    }
+
+    fn note_fault(&mut self, ifindex: u32, result: Result<(), EngineError>) {
+        if let Err(error) = result {
+            self.devices.faults.insert(ifindex, error);
+        }
     }
 
     fn devices_wanted(&self) -> BTreeMap<u32, Interface> {
@@ -207,10 +237,12 @@ impl Engine {
             return Ok(());
         }
         let prog = self.stub_load(slot)?;
-        let pinned = match self.devices.pinned.remove(&(slot, interface.ifindex)) {
-            Some(path) => take_over(&path, &prog, interface.ifindex)?,
+        let key = (slot, interface.ifindex);
+        let pinned = match self.devices.pinned.get(&key) {
+            Some(path) => take_over(path, &prog, interface.ifindex)?,
             None => None,
         };
+        self.devices.pinned.remove(&key);
         let attached = match pinned {
             Some(link) => Ok(link),
             None => sys::link_create_tcx(prog.as_fd(), interface.ifindex, TcxDirection::Ingress),
@@ -274,10 +306,11 @@ impl Engine {
             })
             .collect();
         for key in gone {
-            if let Some(path) = self.devices.pinned.remove(&key) {
-                detach_link(&sys::obj_get_link(&path)?)?;
-                unpin(&path)?;
+            if let Some(path) = self.devices.pinned.get(&key) {
+                detach_link(&sys::obj_get_link(path)?)?;
+                unpin(path)?;
                 self.device_write(key.0, None)?;
+                self.devices.pinned.remove(&key);
             }
         }
         Ok(())
@@ -289,9 +322,10 @@ impl Engine {
 
     fn detach(&mut self, slot: u32) -> Result<(), EngineError> {
         self.device_write(slot, None)?;
-        if let Some(attached) = self.devices.attached.remove(&slot) {
+        if let Some(attached) = self.devices.attached.get(&slot) {
             detach_link(&attached.link)?;
             unpin(&attached.pin)?;
+            self.devices.attached.remove(&slot);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The engine: what is loaded, what is in force, and the way from one to the next.
 //!
-//! Guarantees: when `apply` returns, all of the snapshot is enforced, for established flows too; on an error the previous
-//! one is in force. Everything it makes is pinned under `bpffs/weft/<instance>` and found again after a restart; nothing
+//! Guarantees: when `apply` returns, all of the snapshot is enforced, for established flows too, on every device that the
+//! kernel let it attach to ([`Engine::device_faults`] has the others); on an error the previous one is in force. Everything it makes is pinned under `bpffs/weft/<instance>` and found again after a restart; nothing
 //! else is ever touched. It has no thread and no clock of its own: one caller owns it.
 
 use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
@@ -146,7 +146,7 @@ impl Engine {
         self.revise_ports(&policies_changed)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
-        self.devices_settle()?;
+        self.devices_settle();
         Ok(Applied {
             changes,
             unsupported: compile::unsupported(snapshot),

@@ -5,7 +5,9 @@
 mod common;
 
 use common::{TestEngine, config, mac, network, port, snapshot};
+use std::os::fd::AsFd;
 use std::time::Duration;
+use weft_ebpf::sys::{self, Insn, Prog, ProgSpec, ProgType, TcxDirection};
 use weft_ebpf::{Engine, EventKind};
 use weft_kit::clock::until;
 use weft_kit::{Lab, Namespace};
@@ -63,15 +65,18 @@ fn place() -> Place {
     }
 }
 
+fn ifindex(name: &str) -> u32 {
+    let index = std::process::Command::new("ip")
+        .args(["-o", "link", "show", "dev", name])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(index.stdout).unwrap();
+    text.split(':').next().unwrap().parse().unwrap()
+}
+
 fn announce(engine: &mut TestEngine) {
     for name in ["tap1", "tap2", "tap3", "uplink0"] {
-        let index = std::process::Command::new("ip")
-            .args(["-o", "link", "show", "dev", name])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(index.stdout).unwrap();
-        let index: u32 = text.split(':').next().unwrap().parse().unwrap();
-        engine.interface_added(name, index).unwrap();
+        engine.interface_added(name, ifindex(name)).unwrap();
     }
 }
 
@@ -214,7 +219,7 @@ fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
             let mut changed = snapshot();
             changed.security_group_rules.clear();
             engine.apply(&changed).unwrap();
-            engine.interface_removed("tap1").unwrap();
+            engine.interface_removed("tap1");
             assert!(!engine.port_attached(port(1)));
             engine.interface_added("tap1", 4_000).unwrap();
             assert!(!engine.port_attached(port(1)), "gone before we came to it");
@@ -224,6 +229,55 @@ fn a_restart_stops_no_packet_and_a_lost_device_no_snapshot() {
             assert!(!std::path::Path::new(&bpffs).join("weft").exists());
             weft_kit::command::run(&format!("umount {bpffs}")).unwrap();
             std::fs::remove_dir(bpffs).unwrap();
+        })
+        .unwrap();
+    place.lab.close().unwrap();
+}
+
+/// A program that lets everything pass to the next one of its device.
+fn passing() -> Prog {
+    let insn = |code, immediate| Insn {
+        code,
+        registers: 0,
+        offset: 0,
+        immediate,
+    };
+    // r0 = TCX_NEXT; exit
+    Prog::load(&ProgSpec {
+        name: "passing",
+        kind: ProgType::SchedCls,
+        expected_attach_type: 0,
+        insns: &[insn(0xb4, -1), insn(0x95, 0)],
+    })
+    .unwrap()
+}
+
+/// The kernel takes 64 programs on a device: somebody else has filled one of ours.
+#[test]
+fn a_device_that_the_kernel_refuses_holds_back_nothing_else_and_is_tried_again() {
+    let place = place();
+    let g = &place.guests;
+    place
+        .host
+        .enter(|| {
+            let index = ifindex("tap2");
+            let fill = || sys::link_create_tcx(passing().as_fd(), index, TcxDirection::Ingress);
+            let full: Vec<_> = std::iter::from_fn(|| fill().ok()).collect();
+            assert!(!full.is_empty());
+            let mut engine = TestEngine::open();
+            announce(&mut engine);
+            engine.apply(&snapshot()).unwrap();
+            let attached = [1, 2, 3].map(|n| engine.port_attached(port(n)));
+            assert_eq!(attached, [true, false, true]);
+            let faults: Vec<u32> = engine.device_faults().keys().copied().collect();
+            assert_eq!(faults, [index]);
+            assert!(sees(&g[0], "198.51.100.13"), "the others go on");
+
+            drop(full);
+            engine.devices_retry();
+            assert!(engine.device_faults().is_empty());
+            assert!(engine.port_attached(port(2)));
+            assert!(sees(&g[0], "192.0.2.12"));
         })
         .unwrap();
     place.lab.close().unwrap();
