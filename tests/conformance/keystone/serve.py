@@ -53,7 +53,8 @@ def main(folder, password):
     # From here on whoever connects is answered, if a little later.
     listener.listen(128)
     print(url, flush=True)
-    serve(application, sockets=[listener], threads=8)
+    # One request at a time: SQLite would refuse the second writer.
+    serve(application, sockets=[listener], threads=1)
 
 
 main(*sys.argv[1:])
