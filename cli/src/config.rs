@@ -89,6 +89,9 @@ pub(crate) struct Api {
     /// The URL that clients reach it by, for the catalogue; by default the one that each request came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) public_url: Option<String>,
+    /// Rules in the place of the default ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_file: Option<PathBuf>,
 }
 
 /// `[feed]`
@@ -161,6 +164,7 @@ impl Default for Api {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 9696).into(),
             public_url: None,
+            policy_file: None,
         }
     }
 }

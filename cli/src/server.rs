@@ -34,6 +34,7 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
         database: database.clone(),
         durability: config.store.durability,
         public_url: config.api.public_url.clone(),
+        policy_file: config.api.policy_file.clone(),
         network: config.network.clone(),
         identity,
     });

@@ -53,6 +53,8 @@ pub struct ControlConfig {
     pub durability: Durability,
     /// The URL that clients reach the API by; none for the one that each request came to.
     pub public_url: Option<String>,
+    /// Rules in the place of the default ones, in oslo.policy's form.
+    pub policy_file: Option<PathBuf>,
     /// Networks.
     pub network: NetworkConfig,
     /// The built-in identity.
@@ -67,6 +69,7 @@ impl Default for ControlConfig {
             database: Database::Sqlite("/var/lib/weft/weft.sqlite".into()),
             durability: Durability::default(),
             public_url: None,
+            policy_file: None,
             network: NetworkConfig::default(),
             identity: IdentityConfig::default(),
         }

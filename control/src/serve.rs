@@ -3,7 +3,7 @@
 //! This is the one place of the crate that reads the machine's clock; everything else is given the time.
 
 use crate::app::App;
-use crate::app::policy::Policy;
+use crate::app::policy::{Policy, PolicyError};
 use crate::config::{ControlConfig, Database};
 use crate::feed::{self, Hub};
 use crate::http;
@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// Bytes of a policy file.
+const POLICY_BYTES_MAX: u64 = 1 << 20;
 
 /// Why the control plane could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,22 @@ pub enum ServeError {
     /// Another service cannot be spoken to.
     #[error("cannot speak to another service")]
     Remote(#[from] RemoteError),
+    /// The file of rules cannot be read.
+    #[error("cannot read the policy file {}", path.display())]
+    PolicyRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A rule in it is wrong.
+    #[error("cannot use the policy file {}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Which, and why.
+        source: PolicyError,
+    },
     /// A listener broke.
     #[error("a listener broke")]
     Serve(#[source] std::io::Error),
@@ -71,6 +90,29 @@ pub struct Control {
 #[allow(clippy::disallowed_methods, reason = "this is the owner of the clock")]
 fn now() -> i64 {
     jiff::Timestamp::now().as_microsecond()
+}
+
+/// The rules, with those of the file in their place.
+fn policy_read(path: PathBuf) -> Result<Policy, ServeError> {
+    use std::io::Read as _;
+    let read = || {
+        let mut text = String::new();
+        let file = std::fs::File::open(&path)?;
+        file.take(POLICY_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > POLICY_BYTES_MAX {
+            let message = format!("it is larger than {POLICY_BYTES_MAX} bytes");
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::FileTooLarge,
+                message,
+            ));
+        }
+        Ok(text)
+    };
+    let text = match read() {
+        Ok(text) => text,
+        Err(source) => return Err(ServeError::PolicyRead { path, source }),
+    };
+    Policy::overridden(&text).map_err(|source| ServeError::Policy { path, source })
 }
 
 async fn listen(
@@ -124,11 +166,15 @@ impl Control {
                 (Authority::Keystone(keystone), None)
             }
         };
+        let policy = match config.policy_file {
+            Some(path) => policy_read(path)?,
+            None => Policy::default(),
+        };
         let (api, api_address) = listen("the API", config.api_listen).await?;
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
         let app = App {
             store: store.clone(),
-            policy: Policy::default(),
+            policy,
             config: config.network,
         };
         let server = Arc::new(http::Server {

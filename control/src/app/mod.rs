@@ -22,6 +22,7 @@ pub mod log;
 pub mod metering;
 pub mod network;
 pub mod policy;
+mod policy_syntax;
 pub mod port;
 mod port_address;
 mod port_attribute;

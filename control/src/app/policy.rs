@@ -1,9 +1,10 @@
 //! Who may do what: Neutron's default rules, in oslo.policy's own syntax, parsed once.
 //!
-//! A rule is a boolean expression over the caller's roles and project and the target's attributes. Unknown rules and
-//! unreadable ones deny.
+//! A rule is a boolean expression over the caller's roles and project and the target's attributes. Unknown rules deny.
+//! An operator's file of rules takes the place of those that it names; it is refused whole if one of them is wrong.
 
 use super::attribute::Attributes;
+use super::policy_syntax;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,6 +46,13 @@ impl Caller {
         self.roles.iter().any(|have| have == role)
     }
 
+    fn id(&self, who: Who) -> &str {
+        match who {
+            Who::Project => &self.project_id,
+            Who::User => &self.user_id,
+        }
+    }
+
     /// Whether it administers everything.
     #[must_use]
     pub fn is_admin(&self) -> bool {
@@ -58,17 +66,28 @@ impl Caller {
     }
 }
 
+/// Something about the caller that a rule looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Its project.
+    Project,
+    /// Itself.
+    User,
+}
+
 /// A parsed expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Check {
+pub(super) enum Check {
     Always,
     Never,
     Role(String),
     /// The forwarding service has this role.
     ServiceRole(String),
     Rule(String),
-    /// The caller's project is what the target has under this key.
-    Project(String),
+    /// This of the caller is what the target has under this key.
+    Same(Who, String),
+    /// This of the caller is this id.
+    Is(Who, String),
     /// The target's attribute, as text, is this.
     Field(String, String),
     /// The target's attribute begins with this.
@@ -87,20 +106,86 @@ const RULES: &str = include_str!("../../policy.yaml");
 /// Rules that refer to rules at most so deep.
 const DEPTH_MAX: usize = 16;
 
+/// Why an operator's rules are refused, all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It is no map of rules.
+    #[error("it is no YAML map of rule names to texts: {0}")]
+    Yaml(String),
+    /// A rule cannot be used.
+    #[error("at {rule}: {reason}")]
+    Rule {
+        /// Which.
+        rule: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
 impl Default for Policy {
     fn default() -> Self {
         // The text is part of the program and its test reads it.
         let rules: BTreeMap<String, String> = serde_yaml_ng::from_str(RULES).unwrap_or_default();
+        let read = |text: &str| policy_syntax::read(text).unwrap_or(Check::Never);
         Self(
             rules
                 .into_iter()
-                .map(|(name, text)| (name, parse(&text)))
+                .map(|(name, text)| (name, read(&text)))
                 .collect(),
         )
     }
 }
 
 impl Policy {
+    /// The default rules with an operator's in their place: a YAML map in oslo's form.
+    ///
+    /// # Errors
+    /// [`PolicyError`]; then none of them holds.
+    pub fn overridden(yaml: &str) -> Result<Self, PolicyError> {
+        let refused = |rule: &str, reason: String| PolicyError::Rule {
+            rule: rule.to_owned(),
+            reason,
+        };
+        let rules: Option<BTreeMap<String, serde_yaml_ng::Value>> =
+            serde_yaml_ng::from_str(yaml).map_err(|error| PolicyError::Yaml(error.to_string()))?;
+        let mut policy = Self::default();
+        for (name, text) in rules.unwrap_or_default() {
+            let text = text.as_str().ok_or_else(|| {
+                refused(&name, "expected a text such as \"role:admin\"".to_owned())
+            })?;
+            let check = policy_syntax::read(text).map_err(|reason| refused(&name, reason))?;
+            policy.0.insert(name, check);
+        }
+        for (name, check) in policy.0.iter().collect::<BTreeMap<_, _>>() {
+            policy
+                .references(check, DEPTH_MAX)
+                .map_err(|reason| refused(name, reason))?;
+        }
+        Ok(policy)
+    }
+
+    /// Whether all rules that a check leads to exist, and end.
+    fn references(&self, check: &Check, depth: usize) -> Result<(), String> {
+        match check {
+            Check::Rule(name) => {
+                let depth = depth.checked_sub(1);
+                let depth = depth.ok_or_else(|| {
+                    format!("it leads to itself, or over more than {DEPTH_MAX} rules")
+                })?;
+                let check = self.0.get(name);
+                self.references(
+                    check.ok_or_else(|| format!("there is no rule {name:?}"))?,
+                    depth,
+                )
+            }
+            Check::Not(inner) => self.references(inner, depth),
+            Check::And(checks) | Check::Or(checks) => checks
+                .iter()
+                .try_for_each(|check| self.references(check, depth)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is a rule of this name: attributes without one need no permission.
     #[must_use]
     pub fn has(&self, rule: &str) -> bool {
@@ -135,9 +220,11 @@ impl Policy {
             Check::Role(role) => caller.has_role(role),
             Check::ServiceRole(role) => caller.service_roles.iter().any(|have| have == role),
             Check::Rule(rule) => self.rule(rule, caller, target, depth),
-            Check::Project(key) => {
-                !caller.project_id.is_empty() && text(key).as_ref() == Some(&caller.project_id)
+            Check::Same(who, key) => {
+                let id = caller.id(*who);
+                !id.is_empty() && text(key).as_deref() == Some(id)
             }
+            Check::Is(who, id) => !id.is_empty() && caller.id(*who) == id,
             Check::Field(key, value) => text(key).as_ref() == Some(value),
             Check::FieldPrefix(key, prefix) => text(key).is_some_and(|t| t.starts_with(prefix)),
             Check::Not(inner) => !self.check(inner, caller, target, depth),
@@ -148,94 +235,6 @@ impl Policy {
                 .iter()
                 .any(|check| self.check(check, caller, target, depth)),
         }
-    }
-}
-
-/// Reads an expression; what cannot be read denies.
-fn parse(text: &str) -> Check {
-    if text.trim().is_empty() {
-        return Check::Always;
-    }
-    let mut tokens: Vec<&str> = Vec::new();
-    for word in text.split_whitespace() {
-        let opened = word.trim_start_matches('(');
-        tokens.extend(std::iter::repeat_n("(", word.len() - opened.len()));
-        let closed = opened.trim_end_matches(')');
-        if !closed.is_empty() {
-            tokens.push(closed);
-        }
-        tokens.extend(std::iter::repeat_n(")", opened.len() - closed.len()));
-    }
-    let mut rest = tokens.as_slice();
-    match parse_or(&mut rest) {
-        Some(check) if rest.is_empty() => check,
-        _ => Check::Never,
-    }
-}
-
-fn parse_or(tokens: &mut &[&str]) -> Option<Check> {
-    let mut any = vec![parse_and(tokens)?];
-    while let Some(("or", rest)) = tokens.split_first().map(|(first, rest)| (*first, rest)) {
-        *tokens = rest;
-        any.push(parse_and(tokens)?);
-    }
-    if any.len() == 1 {
-        any.pop()
-    } else {
-        Some(Check::Or(any))
-    }
-}
-
-fn parse_and(tokens: &mut &[&str]) -> Option<Check> {
-    let mut all = vec![parse_one(tokens)?];
-    while let Some(("and", rest)) = tokens.split_first().map(|(first, rest)| (*first, rest)) {
-        *tokens = rest;
-        all.push(parse_one(tokens)?);
-    }
-    if all.len() == 1 {
-        all.pop()
-    } else {
-        Some(Check::And(all))
-    }
-}
-
-fn parse_one(tokens: &mut &[&str]) -> Option<Check> {
-    let (first, rest) = tokens.split_first()?;
-    *tokens = rest;
-    match *first {
-        "(" => {
-            let check = parse_or(tokens)?;
-            let (closing, rest) = tokens.split_first()?;
-            *tokens = rest;
-            (*closing == ")").then_some(check)
-        }
-        "not" => Some(Check::Not(Box::new(parse_one(tokens)?))),
-        "@" => Some(Check::Always),
-        "!" => Some(Check::Never),
-        word => parse_word(word),
-    }
-}
-
-fn parse_word(word: &str) -> Option<Check> {
-    let (kind, what) = word.split_once(':')?;
-    match kind {
-        "role" => Some(Check::Role(what.to_owned())),
-        "service_roles" => Some(Check::ServiceRole(what.to_owned())),
-        "rule" => Some(Check::Rule(what.to_owned())),
-        "project_id" | "tenant_id" => {
-            let key = what.strip_prefix("%(")?.strip_suffix(")s")?;
-            Some(Check::Project(key.replace("tenant_id", "project_id")))
-        }
-        "field" => {
-            // field:networks:router:external=True: the attribute's name may hold a colon.
-            let (_resource, condition) = what.split_once(':')?;
-            let (attribute, value) = condition.split_once('=')?;
-            Some(match value.strip_prefix("~^") {
-                Some(prefix) => Check::FieldPrefix(attribute.to_owned(), prefix.to_owned()),
-                None => Check::Field(attribute.to_owned(), value.to_owned()),
-            })
-        }
-        _ => Some(Check::Never),
     }
 }
 
@@ -261,11 +260,10 @@ mod tests {
         let rules: BTreeMap<String, String> = serde_yaml_ng::from_str(RULES).unwrap();
         assert!(rules.len() > 300, "{}", rules.len());
         for (name, text) in rules {
-            assert!(
-                text == "!" || parse(&text) != Check::Never,
-                "{name}: {text}"
-            );
+            let check = policy_syntax::read(&text);
+            assert!(check.is_ok(), "{name}: {text}: {check:?}");
         }
+        Policy::overridden(RULES).unwrap();
     }
 
     #[test]
@@ -297,15 +295,44 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_denies() {
-        for text in [
-            "role:a and",
-            "(role:a",
-            "nonsense",
-            "role:a role:b",
-            "project_id:x",
+    fn an_operators_rules_take_the_place_of_the_default_ones() {
+        let text = "create_network: role:reader and project_id:%(project_id)s\nmine: user_id:u1\n\"get_network\": rule:mine\n";
+        let policy = Policy::overridden(text).unwrap();
+        let target = target(&json!({"project_id": "p1"}));
+        assert!(policy.allows("create_network", &caller("p1", &["reader"]), &target));
+        assert!(!policy.allows("create_network", &caller("p2", &["admin"]), &target));
+        assert!(!policy.allows("get_network", &caller("p1", &["admin"]), &target));
+        let user = Caller {
+            user_id: "u1".to_owned(),
+            ..Caller::default()
+        };
+        assert!(policy.allows("get_network", &user, &target));
+        assert!(policy.allows("create_subnet", &caller("p1", &["admin"]), &target));
+        for nothing in ["", "# a comment only\n", "{}"] {
+            Policy::overridden(nothing).unwrap();
+        }
+    }
+
+    #[test]
+    fn wrong_rules_are_refused_whole() {
+        for (text, reason) in [
+            ("create_network: role:a and", "at create_network: it ends"),
+            (
+                "create_network: rule:nobody",
+                "at create_network: there is no rule \"nobody\"",
+            ),
+            ("a: rule:b\nb: rule:a", "at a: it leads to itself"),
+            ("admin_only: rule:create_network", "leads to itself"),
+            (
+                "create_network: [[\"role:admin\"]]",
+                "at create_network: expected a text",
+            ),
+            ("create_network:", "at create_network: expected a text"),
+            ("- role:admin", "no YAML map"),
+            ("a: b: c", "no YAML map"),
         ] {
-            assert_eq!(parse(text), Check::Never, "{text}");
+            let refused = Policy::overridden(text).err().unwrap().to_string();
+            assert!(refused.contains(reason), "{text}: {refused}");
         }
     }
 }
