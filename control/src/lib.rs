@@ -6,6 +6,7 @@
 
 pub mod app;
 mod config;
+mod connection;
 pub mod feed;
 pub mod http;
 pub mod identity;

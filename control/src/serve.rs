@@ -5,6 +5,7 @@
 use crate::app::App;
 use crate::app::policy::{Policy, PolicyError};
 use crate::config::{ControlConfig, Database};
+use crate::connection::BoundedListener;
 use crate::feed::{self, Hub};
 use crate::http;
 use crate::identity::{Authority, Identity, IdentityError, IdentityMode, Keystone};
@@ -14,8 +15,10 @@ use crate::store::{Durability, Store, StoreError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use weft_model::limits;
 
 /// Bytes of a policy file.
 const POLICY_BYTES_MAX: u64 = 1 << 20;
@@ -225,9 +228,11 @@ impl Control {
         let hub = Arc::new(Hub::new(self.store.epoch()));
         let feed_router = feed::router(hub.clone(), self.store.clone(), shutdown.clone());
         let api_router = http::router(self.server);
+        let idle = Duration::from_secs(limits::API_IDLE_S);
+        let listener = BoundedListener::new(self.api, limits::API_CONNECTIONS_MAX, idle);
         let api = async {
             let stop = shutdown.clone().cancelled_owned();
-            axum::serve(self.api, api_router)
+            axum::serve(listener, api_router)
                 .with_graceful_shutdown(stop)
                 .await
         };

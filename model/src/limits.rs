@@ -37,6 +37,10 @@ pub const GROUP_MEMBERS_PER_HOST_MAX: usize = 1_048_576;
 /// Counters of one port's drop reasons; a reason's number is below.
 pub const DROP_REASONS_MAX: usize = 64;
 
+/// Connections to the API that are served at once; the next waits until one ends.
+pub const API_CONNECTIONS_MAX: usize = 512;
+/// Seconds without a byte after which a connection to the API is ended.
+pub const API_IDLE_S: u64 = 75;
 /// Bytes of a snapshot file or of one line of the feed.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 /// Entries of [`crate::HostReport::unsupported`].
