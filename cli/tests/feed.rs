@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use weft_agent::feed::{self as client, FeedConfig, FeedStatus};
 use weft_control::feed::{self as server, Hub};
 use weft_control::realize;
-use weft_control::store::network::{NetworkRow, SegmentRow, segment_insert};
+use weft_control::store::network::NetworkRow;
 use weft_control::store::port::PortRow;
+use weft_control::store::segment::{SegmentRow, segment_insert};
 use weft_control::store::{self, Durability, Store};
 use weft_model::{HostName, HostReport, HostSnapshot, PortId, PortReport, PortStatus, Revision};
 
@@ -79,15 +80,16 @@ impl Control {
             ..NetworkRow::default()
         };
         store::insert(&mut tx, &mut network).await.unwrap();
-        let segment = SegmentRow {
+        let mut segment = SegmentRow {
             id: network_id.clone(),
             network_id: network_id.clone(),
             segment_index: 0,
             network_type: "vxlan".to_owned(),
             physical_network: None,
             segmentation_id: Some(number),
+            ..SegmentRow::default()
         };
-        segment_insert(&mut tx, &segment).await.unwrap();
+        segment_insert(&mut tx, &mut segment).await.unwrap();
         let mut port = PortRow {
             id: port_id.to_string(),
             network_id,

@@ -157,7 +157,8 @@ impl Control {
     /// # Errors
     /// [`ServeError`]; then nothing is left open.
     pub async fn bind(config: ControlConfig) -> Result<Self, ServeError> {
-        let store = store_open(config.database, config.durability).await?;
+        let database = config.database;
+        let store = store_open(database.clone(), config.durability).await?;
         let (authority, admin_password) = match config.identity.mode {
             IdentityMode::Builtin => {
                 let identity = Identity::new(store.clone(), config.identity);
@@ -175,11 +176,8 @@ impl Control {
         };
         let (api, api_address) = listen("the API", config.api_listen).await?;
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
-        let app = App {
-            store: store.clone(),
-            policy,
-            config: config.network,
-        };
+        let app = App::new(store.clone(), policy, config.network).await;
+        let app = app.map_err(|source| ServeError::Store { database, source })?;
         let server = Arc::new(http::Server {
             app,
             authority,

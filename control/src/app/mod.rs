@@ -7,6 +7,7 @@ pub mod address_group;
 pub mod address_scope;
 pub mod attribute;
 mod authorize;
+pub mod auto_allocated_topology;
 mod availability_zone;
 pub mod config;
 pub mod conntrack_helper;
@@ -21,6 +22,9 @@ pub mod floating_ip_pool;
 pub mod log;
 pub mod metering;
 pub mod network;
+pub mod network_ip_availability;
+mod network_segment;
+pub mod network_segment_range;
 pub mod policy;
 mod policy_syntax;
 pub mod port;
@@ -42,17 +46,19 @@ mod router_mode;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod security_groups_default_statefulness;
+pub mod segment;
 pub mod service_profile;
 pub mod service_provider;
 pub mod subnet;
 mod subnet_attribute;
 mod subnet_check;
+mod subnet_segment;
 pub mod subnetpool;
 mod subnetpool_allocation;
 pub mod tag;
 pub mod view;
 
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use attribute::Attributes;
 use config::NetworkConfig;
 use error::{Error, Result};
@@ -69,6 +75,23 @@ pub struct App {
 }
 
 impl App {
+    /// The application over a database, which is brought to what the configuration says.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn new(
+        store: Store,
+        policy: Policy,
+        config: NetworkConfig,
+    ) -> Result<Self, StoreError> {
+        network_segment_range::defaults_ensure(&store, &config).await?;
+        Ok(Self {
+            store,
+            policy,
+            config,
+        })
+    }
+
     /// Refuses unless a rule lets the caller do it to this target.
     ///
     /// # Errors

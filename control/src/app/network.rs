@@ -1,22 +1,26 @@
-//! Networks: provider attributes, the choice of a segment, sharing, external networks.
+//! Networks: their attributes, their segments' MTU, sharing, external networks. Which segments they get is
+//! `network_segment`'s.
 
-use super::attribute::{Attribute, Attributes, Default, Kind, Take, int_of, text_of};
+use super::attribute::{Attribute, Attributes, Default, Kind, Take, text_of};
 use super::error::{Error, Result, quote};
+use super::floating_ip::FloatingIp;
+use super::network_segment::{self, mtu_max, physical_network, segmentation_id, segments};
 use super::policy::Caller;
 use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
-use super::resource::{Resource, Write};
+use super::resource::{self, Resource, Write};
 use super::subnet_check::check_mtu;
 use super::view::view;
-use super::{port, qos_policy, security_group, subnet};
-use crate::store::network::{self as store, NetworkRow, SegmentRow};
-use crate::store::port::port_list_network;
+use super::{availability_zone, port, port_address, qos_policy, security_group, subnet};
+use crate::store::floating_ip::floating_ip_of_floating_port;
+use crate::store::network::{self as store, NetworkRow};
+use crate::store::port::{PortRow, port_list_network};
+use crate::store::segment::{SegmentRow, segment_list};
 use crate::store::subnet::subnet_list_network;
 use crate::store::subnetpool::address_scopes_of;
 use crate::store::{self as rows, Conn, JsonText};
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
-use weft_model::NetworkType;
 
 /// The resource.
 pub struct Network;
@@ -26,23 +30,16 @@ pub struct Network;
 pub struct Item {
     /// Its row.
     pub row: NetworkRow,
-    /// By their place; at least one.
+    /// By their place.
     pub segments: Vec<SegmentRow>,
+    /// Whether its subnets are on segments, so that its ports do not all see each other.
+    pub routed: bool,
     /// Ids of its subnets.
     pub subnets: Vec<String>,
     /// The address scope of its IPv4 subnets.
     pub ipv4_address_scope: Option<String>,
     /// The address scope of its IPv6 subnets.
     pub ipv6_address_scope: Option<String>,
-}
-
-/// An attribute of the provider extension that may be unset; null means not given.
-fn text_64(value: &Value) -> Result<Value, String> {
-    text_of(value, 64).map(Value::from)
-}
-
-fn segmentation_id(value: &Value) -> Result<Value, String> {
-    int_of(value, 0, i64::from(u32::MAX)).map(Value::from)
 }
 
 impl Resource for Network {
@@ -91,7 +88,7 @@ impl Resource for Network {
             .put()
             .nullable()
             .filter(),
-        Attribute::new("provider:physical_network", Kind::Custom(text_64))
+        Attribute::new("provider:physical_network", Kind::Custom(physical_network))
             .post(Default::Unset)
             .put()
             .nullable()
@@ -101,6 +98,26 @@ impl Resource for Network {
             .put()
             .nullable()
             .filter(),
+        Attribute::new("segments", Kind::Custom(segments))
+            .post(Default::Unset)
+            .put(),
+        Attribute::new("dns_domain", Kind::Custom(dns_domain))
+            .post(Default::Text(""))
+            .put(),
+        Attribute::new(
+            "availability_zone_hints",
+            Kind::Custom(availability_zone::hints),
+        )
+        .post(Default::EmptyList)
+        .sort(),
+        Attribute::new("availability_zones", Kind::Text(255)),
+        Attribute::new("l2_adjacency", Kind::Bool),
+        Attribute::new("vlan_transparent", Kind::Bool)
+            .post(Default::Null)
+            .nullable()
+            .filter(),
+        // What Neutron marks the networks of its own router clusters with; it is not shown.
+        Attribute::new("ha", Kind::Bool).post(Default::Bool(false)),
         Attribute::new("status", Kind::Text(16)).sort(),
         Attribute::new("subnets", Kind::UuidList),
         Attribute::new("ipv4_address_scope", Kind::Uuid),
@@ -114,15 +131,17 @@ impl Resource for Network {
     async fn complete(conn: &mut Conn, networks: Vec<NetworkRow>) -> Result<Vec<Item>> {
         let ids: Vec<&str> = networks.iter().map(|row| row.id.as_str()).collect();
         let mut segments: HashMap<String, Vec<SegmentRow>> = HashMap::new();
-        for segment in store::segment_list(conn, &ids).await? {
+        for segment in segment_list(conn, &ids).await? {
             segments
                 .entry(segment.network_id.clone())
                 .or_default()
                 .push(segment);
         }
-        let mut subnets: HashMap<String, Vec<String>> = HashMap::new();
-        for (network, subnet) in store::subnet_ids(conn, &ids).await? {
-            subnets.entry(network).or_default().push(subnet);
+        let mut subnets: HashMap<String, (Vec<String>, bool)> = HashMap::new();
+        for (network, subnet, segment) in store::subnet_ids(conn, &ids).await? {
+            let (subnets, routed) = subnets.entry(network).or_default();
+            subnets.push(subnet);
+            *routed |= segment.is_some();
         }
         let mut scopes: HashMap<(String, i64), String> = HashMap::new();
         for (network, ip_version, scope) in address_scopes_of(conn, &ids).await? {
@@ -132,20 +151,23 @@ impl Resource for Network {
         }
         Ok(networks
             .into_iter()
-            .map(|row| Item {
-                segments: segments.remove(&row.id).unwrap_or_default(),
-                subnets: subnets.remove(&row.id).unwrap_or_default(),
-                ipv4_address_scope: scopes.remove(&(row.id.clone(), 4)),
-                ipv6_address_scope: scopes.remove(&(row.id.clone(), 6)),
-                row,
+            .map(|row| {
+                let (subnets, routed) = subnets.remove(&row.id).unwrap_or_default();
+                Item {
+                    segments: segments.remove(&row.id).unwrap_or_default(),
+                    routed,
+                    subnets,
+                    ipv4_address_scope: scopes.remove(&(row.id.clone(), 4)),
+                    ipv6_address_scope: scopes.remove(&(row.id.clone(), 6)),
+                    row,
+                }
             })
             .collect())
     }
 
     fn view(item: &Item) -> Attributes {
         let row = &item.row;
-        let segment = item.segments.first();
-        view! { row;
+        let mut view = view! { row;
             "name" => row.name,
             "admin_state_up" => row.admin_state_up,
             "status" => "ACTIVE",
@@ -157,48 +179,62 @@ impl Resource for Network {
             "subnets" => item.subnets,
             "ipv4_address_scope" => item.ipv4_address_scope,
             "ipv6_address_scope" => item.ipv6_address_scope,
-            "provider:network_type" => segment.map(|s| &s.network_type),
-            "provider:physical_network" => segment.and_then(|s| s.physical_network.as_ref()),
-            "provider:segmentation_id" => segment.and_then(|s| s.segmentation_id),
-        }
+            "dns_domain" => row.dns_domain,
+            "availability_zone_hints" => row.availability_zone_hints.0,
+            "availability_zones" => availability_zone::of_service(),
+            "l2_adjacency" => !item.routed,
+            "vlan_transparent" => row.vlan_transparent,
+        };
+        view.extend(network_segment::view(&item.segments));
+        view
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        qos_policy::unenforced(view)
+        let mut sentences = qos_policy::unenforced(view);
+        if view.get("vlan_transparent") == Some(&Value::Bool(true)) {
+            sentences.push("vlan_transparent: frames that guests tag themselves are dropped");
+        }
+        sentences
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
-        let id = Uuid::new_v4().to_string();
-        let mut segment = segment_wanted(write, &mut given)?;
-        segment.network_id.clone_from(&id);
-        let network_type = network_type_of(&segment.network_type)?;
-        let mtu = mtu_wanted(write, network_type, given.int("mtu").unwrap_or(0))?;
+        let mut segments = network_segment::wanted_of(&write.app.config, &mut given)?;
+        let zones = given.texts("availability_zone_hints").unwrap_or_default();
+        availability_zone::check(&zones)?;
         let mut row = NetworkRow {
-            id,
+            id: Uuid::new_v4().to_string(),
             project_id: given.text("project_id"),
             name: given.text("name"),
             description: given.text("description"),
             admin_state_up: given.truth("admin_state_up").unwrap_or(true),
             external: given.truth("router:external").unwrap_or(false),
             is_default: given.truth("is_default").unwrap_or(false),
-            mtu,
+            mtu: mtu_wanted(write, &segments, given.int("mtu").unwrap_or(0))?,
             port_security_enabled: given.truth("port_security_enabled").unwrap_or(true),
-            availability_zone_hints: JsonText(Vec::new()),
+            dns_domain: given.text("dns_domain"),
+            availability_zone_hints: JsonText(zones),
+            vlan_transparent: given.truth("vlan_transparent"),
             ..NetworkRow::default()
         };
         row.qos_policy_id = match given.text_opt("qos_policy_id") {
             None => qos_policy::default_of(write, &row.project_id).await?,
             wanted => qos_policy::change(write, None, wanted).await?,
         };
+        one_default(write, &row).await?;
         security_group::default_ensure(write, &row.project_id).await?;
         rows::insert(&mut write.tx, &mut row).await?;
         let shared = given.truth("shared").unwrap_or(false);
         rbac_policy::everybody_set(write, object(&row), SHARED, shared).await?;
         rbac_policy::everybody_set(write, object(&row), EXTERNAL, row.external).await?;
-        segment_take(write, &mut segment).await?;
+        for (segment, index) in segments.iter_mut().zip(0..) {
+            segment.network_id.clone_from(&row.id);
+            segment.segment_index = index;
+            network_segment::take(write, segment, &row.project_id).await?;
+        }
         Ok(Item {
             row,
-            segments: vec![segment],
+            segments,
+            routed: false,
             subnets: Vec::new(),
             ipv4_address_scope: None,
             ipv6_address_scope: None,
@@ -206,7 +242,7 @@ impl Resource for Network {
     }
 
     async fn update(write: &mut Write<'_>, mut item: Item, mut given: Attributes) -> Result<Item> {
-        provider_unchanged(&item.segments, &given)?;
+        update_provider(write, &mut item.segments, &given).await?;
         let row = &mut item.row;
         if let Some(name) = given.text_opt("name") {
             row.name = name;
@@ -214,13 +250,16 @@ impl Resource for Network {
         if let Some(description) = given.text_opt("description") {
             row.description = description;
         }
+        if let Some(domain) = given.text_opt("dns_domain") {
+            row.dns_domain = domain;
+        }
         row.admin_state_up = given.truth("admin_state_up").unwrap_or(row.admin_state_up);
         row.is_default = given.truth("is_default").unwrap_or(row.is_default);
         row.port_security_enabled = given
             .truth("port_security_enabled")
             .unwrap_or(row.port_security_enabled);
-        if let (Some(mtu), Some(segment)) = (given.int("mtu"), item.segments.first()) {
-            row.mtu = mtu_wanted(write, network_type_of(&segment.network_type)?, mtu)?;
+        if let Some(mtu) = given.int("mtu") {
+            row.mtu = mtu_wanted(write, &item.segments, mtu)?;
             for subnet in subnet_list_network(write.conn(), &row.id).await? {
                 check_mtu(row, subnet.ip_version, row.mtu)?;
             }
@@ -229,20 +268,15 @@ impl Resource for Network {
             row.qos_policy_id = qos_policy::change(write, row.qos_policy_id.take(), wanted).await?;
         }
         update_sharing(write, row, &mut given).await?;
+        one_default(write, row).await?;
         rows::update(&mut write.tx, row).await?;
         Ok(item)
     }
 
     async fn delete(write: &mut Write<'_>, item: Item) -> Result<()> {
         let id = &item.row.id;
-        if !port_list_network(write.conn(), id).await?.is_empty() {
-            return Err(Error::conflict(
-                "NetworkInUse",
-                format!(
-                    "Unable to complete operation on network {id}. There are one or more ports \
-                     still in use on the network."
-                ),
-            ));
+        for port in port_list_network(write.conn(), id).await? {
+            give_up(write, &port.row).await?;
         }
         for subnet in subnet_list_network(write.conn(), id).await? {
             subnet::remove(write, &subnet).await?;
@@ -252,12 +286,36 @@ impl Resource for Network {
     }
 }
 
+/// Lets go of a port that goes with its network: a service's, or that of a floating IP that leads nowhere. Any other
+/// keeps the network.
+async fn give_up(write: &mut Write<'_>, port: &PortRow) -> Result<()> {
+    if port_address::goes_along(&port.device_owner) {
+        return port::delete(write, &port.id).await;
+    }
+    let floating_ip = floating_ip_of_floating_port(write.conn(), &port.id).await?;
+    let idle = match floating_ip.filter(|floating_ip| floating_ip.port_id.is_none()) {
+        Some(row) => resource::get::<FloatingIp>(write.conn(), &row.id).await?,
+        None => None,
+    };
+    match idle {
+        Some(item) => FloatingIp::delete(write, item).await,
+        None => Err(Error::conflict(
+            "NetworkInUse",
+            format!(
+                "Unable to complete operation on network {}. There are one or more ports still in \
+                 use on the network.",
+                port.network_id
+            ),
+        )),
+    }
+}
+
 /// A network's row, if the caller may use it (for ports, subnets, gateways).
 ///
 /// # Errors
 /// [`Error::NotFound`].
 pub(super) async fn usable(conn: &mut Conn, caller: &Caller, id: &str) -> Result<NetworkRow> {
-    let not_found = || super::resource::not_found::<Network>(id);
+    let not_found = || resource::not_found::<Network>(id);
     let row = rows::get::<NetworkRow>(conn, id)
         .await?
         .ok_or_else(not_found)?;
@@ -277,156 +335,58 @@ pub(super) fn object(row: &NetworkRow) -> Object<'_> {
     }
 }
 
-/// The network's segment's type.
-fn network_type_of(text: &str) -> Result<NetworkType> {
-    serde_json::from_value(Value::from(text)).map_err(|_unknown| {
-        Error::invalid_input(format!("Unknown provider:network_type {}", quote(text)))
-    })
-}
-
-fn type_name(network_type: NetworkType) -> String {
-    // A unit variant serialises to its name.
-    serde_json::to_value(network_type)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// What the provider attributes ask for, checked; the number may still be missing.
-fn segment_wanted(write: &Write<'_>, given: &mut Attributes) -> Result<SegmentRow> {
-    let config = &write.app.config;
-    let network_type = given.text_opt("provider:network_type");
-    let physical_network = given
-        .text_opt("provider:physical_network")
-        .filter(|name| !name.is_empty());
-    let segmentation_id = given.int("provider:segmentation_id");
-    let Some(network_type) = network_type.filter(|text| !text.is_empty()) else {
-        if physical_network.is_some() || segmentation_id.is_some() {
-            return Err(Error::invalid_input("provider:network_type required"));
-        }
-        return Ok(SegmentRow {
-            id: Uuid::new_v4().to_string(),
-            network_type: type_name(config.default_network_type),
-            physical_network: (config.default_network_type == NetworkType::Vlan)
-                .then(|| config.vlan_ranges.keys().next().cloned())
-                .flatten(),
-            ..SegmentRow::default()
-        });
-    };
-    let kind = network_type_of(&network_type)?;
-    match (kind.is_physical(), &physical_network) {
-        (true, None) => {
-            return Err(Error::invalid_input(format!(
-                "provider:physical_network required for {network_type} network"
-            )));
-        }
-        (false, Some(_)) => {
-            return Err(Error::invalid_input(format!(
-                "provider:physical_network specified for {network_type} network"
-            )));
-        }
-        (true, Some(name))
-            if !config.physical_networks.is_empty() && !config.physical_networks.contains(name) =>
-        {
-            return Err(Error::invalid_input(format!(
-                "physical_network {} unknown for {network_type} provider network",
-                quote(name)
-            )));
-        }
-        _ => {}
-    }
-    let (first, last) = match kind {
-        NetworkType::Local | NetworkType::Flat if segmentation_id.is_some() => {
-            return Err(Error::invalid_input(format!(
-                "provider:segmentation_id specified for {network_type} network"
-            )));
-        }
-        NetworkType::Vlan => (1, 4_094),
-        NetworkType::Gre => (1, i64::from(u32::MAX)),
-        _ => (1, 0xff_ffff),
-    };
-    if let Some(id) = segmentation_id
-        && !(first..=last).contains(&id)
-    {
-        return Err(Error::invalid_input(format!(
-            "segmentation_id out of range ({first} through {last}) for {network_type} network"
-        )));
-    }
-    Ok(SegmentRow {
-        id: Uuid::new_v4().to_string(),
-        network_id: String::new(),
-        segment_index: 0,
-        network_type,
-        physical_network,
-        segmentation_id,
-    })
-}
-
-/// Chooses the segment's number where none was given, and writes it.
-async fn segment_take(write: &mut Write<'_>, segment: &mut SegmentRow) -> Result<()> {
-    let kind = network_type_of(&segment.network_type)?;
-    let numbered = !matches!(kind, NetworkType::Local | NetworkType::Flat);
-    if numbered && segment.segmentation_id.is_none() {
-        let config = &write.app.config;
-        let range = match (kind, &segment.physical_network) {
-            (NetworkType::Vlan, Some(physical)) => config.vlan_ranges.get(physical).copied(),
-            (NetworkType::Vlan, None) => None,
-            _ => Some(config.tunnel_id_range),
+/// Reads a DNS domain: a fully qualified one, in lower case.
+fn dns_domain(value: &Value) -> Result<Value, String> {
+    // A name below it must still fit into 255 characters.
+    let text = text_of(value, 253)?.to_ascii_lowercase();
+    let Some(name) = text.strip_suffix('.') else {
+        return if text.is_empty() {
+            Ok(text.into())
+        } else {
+            Err(format!("{} is not a FQDN", quote(&text)))
         };
-        let Some(range) = range else {
-            return Err(no_network());
-        };
-        segment.segmentation_id = store::segmentation_id_free(
-            write.conn(),
-            &segment.network_type,
-            segment.physical_network.as_deref(),
-            i64::from(range.first),
-            i64::from(range.last),
-        )
-        .await?;
-        if segment.segmentation_id.is_none() {
-            return Err(no_network());
-        }
+    };
+    let labels: Vec<&str> = name.split('.').collect();
+    let wrong = |label: &&&str| {
+        let inside = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        label.is_empty()
+            || label.len() > 63
+            || label.starts_with('-')
+            || label.ends_with('-')
+            || !label.chars().all(inside)
+    };
+    if let Some(label) = labels.iter().find(wrong) {
+        return Err(format!(
+            "{} is no domain: label {} must have 1 to 63 letters, digits or hyphens, and not begin or \
+             end with a hyphen",
+            quote(&text),
+            quote(label)
+        ));
     }
-    match store::segment_insert(&mut write.tx, segment).await {
-        Err(rows::StoreError::Conflict(_)) => Err(segment_taken(segment)),
-        other => Ok(other?),
+    let numeric = |label: &&str| label.chars().all(|c| c.is_ascii_digit());
+    if labels.len() > 1 && labels.last().is_some_and(numeric) {
+        return Err(format!("TLD of {} must not be all numeric", quote(&text)));
     }
+    Ok(text.into())
 }
 
-fn no_network() -> Error {
-    Error::conflict(
-        "NoNetworkAvailable",
-        "Unable to create the network. No available network found in maximum allowed attempts.",
-    )
-}
-
-fn segment_taken(segment: &SegmentRow) -> Error {
-    let physical = segment.physical_network.as_deref().unwrap_or_default();
-    match (segment.network_type.as_str(), segment.segmentation_id) {
-        ("flat", _) => Error::conflict(
-            "FlatNetworkInUse",
-            format!("Unable to create the flat network. Physical network {physical} is in use."),
-        ),
-        ("vlan", Some(id)) => Error::conflict(
-            "VlanIdInUse",
-            format!(
-                "Unable to create the network. The VLAN {id} on physical network {physical} is in use."
-            ),
-        ),
-        (_, id) => Error::conflict(
-            "TunnelIdInUse",
-            format!(
-                "Unable to create the network. The tunnel ID {} is in use.",
-                id.unwrap_or_default()
-            ),
-        ),
+/// Only one external network is the default.
+async fn one_default(write: &mut Write<'_>, row: &NetworkRow) -> Result<()> {
+    if !(row.is_default && row.external) {
+        return Ok(());
+    }
+    match store::network_default(write.conn()).await? {
+        Some(other) if other.id != row.id => Err(Error::conflict(
+            "DefaultExternalNetworkExists",
+            format!("A default external network already exists: {}.", other.id),
+        )),
+        _ => Ok(()),
     }
 }
 
-/// The MTU to write: the type's largest for 0.
-fn mtu_wanted(write: &Write<'_>, network_type: NetworkType, mtu: i64) -> Result<i64> {
-    let max = i64::from(write.app.config.mtu_max(network_type));
+/// The MTU to write: the largest that the segments allow for 0.
+fn mtu_wanted(write: &Write<'_>, segments: &[SegmentRow], mtu: i64) -> Result<i64> {
+    let max = mtu_max(&write.app.config, segments)?;
     match mtu {
         0 => Ok(max),
         _ if mtu > max => Err(Error::invalid_input(format!(
@@ -436,34 +396,38 @@ fn mtu_wanted(write: &Write<'_>, network_type: NetworkType, mtu: i64) -> Result<
     }
 }
 
-/// A network cannot move to another segment; naming the one it has is no change.
-fn provider_unchanged(segments: &[SegmentRow], given: &Attributes) -> Result<()> {
-    let segment = segments.first();
-    let now = [
-        (
-            "provider:network_type",
-            segment.map(|s| Value::from(s.network_type.clone())),
-        ),
-        (
-            "provider:physical_network",
-            segment.map(|s| Value::from(s.physical_network.clone())),
-        ),
-        (
-            "provider:segmentation_id",
-            segment.map(|s| Value::from(s.segmentation_id)),
-        ),
-    ];
-    for (name, value) in now {
-        if given
-            .get(name)
-            .is_some_and(|wanted| Some(wanted) != value.as_ref())
-        {
-            return Err(Error::invalid_input(format!(
-                "Plugin does not support updating the following provider network attribute: {name}"
-            )));
+/// A network cannot move to other segments, but to another VLAN; naming what it has is no change.
+async fn update_provider(
+    write: &mut Write<'_>,
+    segments: &mut [SegmentRow],
+    given: &Attributes,
+) -> Result<()> {
+    let now = network_segment::view(segments);
+    let number = "provider:segmentation_id";
+    for name in ["provider:network_type", "provider:physical_network", number] {
+        let changed = given.get(name).is_some_and(|wanted| {
+            let unset = wanted.is_null() || wanted.as_str() == Some("");
+            Some(wanted) != now.get(name) && !unset
+        });
+        match segments {
+            _ if !changed => {}
+            [segment] if name == number && segment.network_type == "vlan" => {
+                let wanted = given.get(name).and_then(Value::as_i64);
+                network_segment::renumber(write, segment, wanted.unwrap_or_default()).await?;
+            }
+            _ => return Err(unsupported(name)),
         }
     }
-    Ok(())
+    match given.get("segments") {
+        Some(wanted) if !network_segment::are(segments, wanted) => Err(unsupported("segments")),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(name: &str) -> Error {
+    Error::invalid_input(format!(
+        "Plugin does not support updating the following provider network attribute: {name}"
+    ))
 }
 
 /// Changes who may use the network, unless others do already.

@@ -23,6 +23,14 @@ pub(super) fn is_router_owner(device_owner: &str) -> bool {
     matches!(device_owner, ROUTER_INTERFACE | ROUTER_GATEWAY)
 }
 
+/// Whether a port of this owner keeps neither its network nor its subnets: services make theirs anew.
+pub(super) fn goes_along(device_owner: &str) -> bool {
+    matches!(
+        device_owner,
+        "network:dhcp" | "network:distributed" | "network:floatingip_agent_gateway"
+    )
+}
+
 /// Gives a port its addresses: `wanted` if asked for, else one of each family that the network has. The port has
 /// none yet but those in `port.fixed_ips`, which are kept where `wanted` names them, and given back where not.
 pub(super) async fn assign(

@@ -147,7 +147,11 @@ async fn check_overlap(
 
 /// Adds a leg with the subnet's gateway address. An IPv6 subnet joins the leg that the router has for IPv6 in the
 /// same network.
-async fn add_subnet(write: &mut Write<'_>, item: &Item, id: &str) -> Result<(PortItem, String)> {
+pub(super) async fn add_subnet(
+    write: &mut Write<'_>,
+    item: &Item,
+    id: &str,
+) -> Result<(PortItem, String)> {
     let (subnet, network) = subnet_usable(write, id).await?;
     let gateway: Option<IpAddr> = subnet
         .gateway_ip

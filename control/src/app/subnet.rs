@@ -8,7 +8,7 @@ use super::subnet_attribute::{cidr, host_routes, nameservers, pools, service_typ
 use super::subnet_check::{check_gateway, check_modes, check_mtu, check_pools, check_range};
 use super::subnetpool_allocation::{self, Wanted};
 use super::view::view;
-use super::{address_scope, network, port_address, rbac_policy, subnetpool};
+use super::{address_scope, network, port_address, rbac_policy, subnet_segment, subnetpool};
 use crate::ipam::{self, Range};
 use crate::store::network::{NetworkRow, external_of};
 use crate::store::port::{fixed_ip_owner, ip_key, port_get, ports_of_subnet};
@@ -85,6 +85,11 @@ impl Resource for Subnet {
         Attribute::new("dns_publish_fixed_ip", Kind::Bool)
             .post(Default::Bool(false))
             .put(),
+        Attribute::new("segment_id", Kind::Uuid)
+            .post(Default::Null)
+            .put()
+            .nullable()
+            .sort(),
         Attribute::new("router:external", Kind::Bool).filter(),
         Attribute::new("shared", Kind::Bool).filter(),
         Attribute::new("subnetpool_id", Kind::Uuid)
@@ -131,6 +136,7 @@ impl Resource for Subnet {
             "service_types" => row.service_types.0,
             "dns_publish_fixed_ip" => row.dns_publish_fixed_ip,
             "subnetpool_id" => row.subnetpool_id,
+            "segment_id" => row.segment_id,
             "router:external" => item.external,
         }
     }
@@ -183,10 +189,12 @@ impl Resource for Subnet {
         );
         check_gateway(&row, range)?;
         check_pools(&mut row, range)?;
+        subnet_segment::join(write, &mut row).await?;
         rows::insert(&mut write.tx, &mut row).await?;
         if is_auto_address(&row) {
             port_address::add_auto_addresses(write, &row).await?;
         }
+        subnet_segment::joined(write, &row).await?;
         touch_network(write, &row).await?;
         Ok(Item {
             row,
@@ -196,9 +204,12 @@ impl Resource for Subnet {
 
     async fn update(write: &mut Write<'_>, item: Item, mut given: Attributes) -> Result<Item> {
         let Item { mut row, external } = item;
-        let range = range_of(&row);
+        let (range, before) = (range_of(&row), row.clone());
         update_plain(&mut row, &mut given);
         check_modes(&row)?;
+        if let Some(segment) = given.text_or_null("segment_id") {
+            subnet_segment::change(write, &mut row, segment).await?;
+        }
         if let Some(gateway) = given.text_or_null("gateway_ip")
             && gateway != row.gateway_ip
         {
@@ -211,6 +222,7 @@ impl Resource for Subnet {
         check_range(&row, range)?;
         check_gateway(&row, range)?;
         check_pools(&mut row, range)?;
+        subnet_segment::reroute(write, &before, &mut row).await?;
         rows::update(&mut write.tx, &mut row).await?;
         Ok(Item { row, external })
     }
@@ -223,12 +235,18 @@ impl Resource for Subnet {
                 continue;
             };
             // Automatic addresses go with their subnet; a router's leg was asked for and stays.
-            if !auto || port_address::is_router_owner(&port.row.device_owner) {
+            // In a routed network the port would be left with no address at all.
+            let stranded =
+                row.segment_id.is_some() && port.fixed_ips.iter().all(|ip| ip.subnet_id == row.id);
+            let owner = port.row.device_owner.as_str();
+            let keeps = !auto || stranded || port_address::is_router_owner(owner);
+            if keeps && !port_address::goes_along(owner) {
                 return Err(in_use(&row.id));
             }
             port_address::remove_subnet(write, port, &row.id).await?;
         }
         remove(write, &row).await?;
+        subnet_segment::left(write, &row).await?;
         touch_network(write, &row).await
     }
 }
@@ -448,6 +466,7 @@ fn row_wanted(network: &NetworkRow, given: &mut Attributes) -> Row {
         dns_nameservers: JsonText(given.shaped("dns_nameservers").unwrap_or_default()),
         host_routes: JsonText(given.shaped("host_routes").unwrap_or_default()),
         service_types: JsonText(given.texts("service_types").unwrap_or_default()),
+        segment_id: given.text_opt("segment_id"),
         dns_publish_fixed_ip: given.truth("dns_publish_fixed_ip").unwrap_or(false),
         ..Row::default()
     }

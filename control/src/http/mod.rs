@@ -4,9 +4,11 @@
 //! error has Neutron's (or, under /identity, Keystone's) form.
 
 mod address_group;
+mod auto_allocated_topology;
 mod error;
 mod identity;
 mod log;
+mod network_ip_availability;
 pub mod openapi;
 mod qos_rule_type;
 mod quota;
@@ -26,6 +28,7 @@ use crate::app::floating_ip::FloatingIp;
 use crate::app::log::Log;
 use crate::app::metering::{MeteringLabel, MeteringLabelRule};
 use crate::app::network::Network;
+use crate::app::network_segment_range::NetworkSegmentRange;
 use crate::app::policy::Caller;
 use crate::app::port::Port;
 use crate::app::port_forwarding::PortForwarding;
@@ -40,6 +43,7 @@ use crate::app::router::Router as RouterResource;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::security_groups_default_statefulness::SecurityGroupsDefaultStatefulness;
+use crate::app::segment::Segment;
 use crate::app::service_profile::{FlavorServiceProfile, ServiceProfile};
 use crate::app::subnet::Subnet;
 use crate::app::subnetpool::Subnetpool;
@@ -280,6 +284,8 @@ pub fn routes() -> Vec<Route> {
 fn resources() -> Vec<Route> {
     let mut routes = Vec::new();
     crud!(routes, "networks", Network);
+    crud!(routes, "network-segment-ranges", NetworkSegmentRange);
+    crud!(routes, "segments", Segment);
     crud!(routes, "subnets", Subnet);
     crud!(routes, "subnetpools", Subnetpool);
     crud!(routes, "address-scopes", AddressScope);
@@ -379,6 +385,9 @@ fn qos() -> Vec<Route> {
 fn tags() -> Vec<Route> {
     let mut routes = Vec::new();
     tags!(routes, "networks", Network);
+    tags!(routes, "network-segment-ranges", NetworkSegmentRange);
+    // The path that Neutron has for them.
+    tags!(routes, "network_segment_ranges", NetworkSegmentRange);
     tags!(routes, "subnets", Subnet);
     tags!(routes, "subnetpools", Subnetpool);
     tags!(routes, "ports", Port);
@@ -408,6 +417,24 @@ fn operations() -> Vec<Route> {
         put(
             "/v2.0/subnetpools/{id}/onboard_network_subnets",
             subnetpool::onboard_network_subnets,
+        ),
+        get(
+            "/v2.0/auto-allocated-topology/{project}",
+            auto_allocated_topology::show,
+        ),
+        route(
+            Method::DELETE,
+            "/v2.0/auto-allocated-topology/{project}",
+            Access::Token,
+            auto_allocated_topology::delete,
+        ),
+        get(
+            "/v2.0/network-ip-availabilities",
+            network_ip_availability::list,
+        ),
+        get(
+            "/v2.0/network-ip-availabilities/{id}",
+            network_ip_availability::show,
         ),
         put(
             "/v2.0/address-groups/{id}/add_addresses",

@@ -38,6 +38,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// None for no body.
     pub(super) body: Option<Value>,
+    /// A body that is JSON text already.
+    pub(super) json: Option<String>,
     /// A page for people, in the place of a body.
     pub(super) page: Option<&'static str>,
     /// A token, for the header that carries it.
@@ -51,6 +53,14 @@ impl Reply {
     pub(super) fn ok(body: Value) -> Self {
         Self {
             body: Some(body),
+            ..Self::default()
+        }
+    }
+
+    /// 200 with a body that is JSON text already.
+    pub(super) fn json(json: String) -> Self {
+        Self {
+            json: Some(json),
             ..Self::default()
         }
     }
@@ -88,10 +98,12 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = match (self.body, self.page) {
-            (Some(body), _) => (self.status, Json(body)).into_response(),
-            (None, Some(page)) => (self.status, Html(page)).into_response(),
-            (None, None) => self.status.into_response(),
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        let mut response = match (self.body, self.json, self.page) {
+            (Some(body), _, _) => (self.status, Json(body)).into_response(),
+            (None, Some(text), _) => (self.status, json, text).into_response(),
+            (None, None, Some(page)) => (self.status, Html(page)).into_response(),
+            (None, None, None) => self.status.into_response(),
         };
         if let Some(token) = self.subject_token.and_then(|token| token.parse().ok()) {
             response.headers_mut().insert("x-subject-token", token);

@@ -34,8 +34,12 @@ pub(super) fn v2(server: Arc<Server>, request: Request) -> Answer {
             .into_iter()
             .map(|path| {
                 let collection = path.replace('-', "_");
+                let name = match collection.strip_suffix("ies") {
+                    Some(stem) => format!("{stem}y"),
+                    None => collection.trim_end_matches('s').to_owned(),
+                };
                 json!({
-                    "name": collection.trim_end_matches('s'),
+                    "name": name,
                     "collection": collection,
                     "links": [{ "rel": "self", "href": format!("{origin}/v2.0/{path}") }],
                 })

@@ -4,10 +4,11 @@
 //! something else; the rest of the cloud does not suffer for it.
 
 use crate::store::address_group::AddressGroupRow;
-use crate::store::network::{NetworkRow, SegmentRow};
+use crate::store::network::NetworkRow;
 use crate::store::port::Port as PortParts;
 use crate::store::router::RouterRow;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
+use crate::store::segment::SegmentRow;
 use crate::store::subnet::{Route, SubnetRow};
 use crate::store::{Resource, floating_ip::FloatingIpRow};
 use ipnet::IpNet;

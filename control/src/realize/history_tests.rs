@@ -142,11 +142,9 @@ impl Cloud {
             ..Caller::default()
         };
         Self {
-            app: App {
-                store,
-                policy: Policy::default(),
-                config: NetworkConfig::default(),
-            },
+            app: App::new(store, Policy::default(), NetworkConfig::default())
+                .await
+                .unwrap(),
             caller,
             _folder: folder,
             made: BTreeMap::new(),

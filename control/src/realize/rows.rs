@@ -5,10 +5,11 @@
 
 use super::decode::{self, At, RowError};
 use crate::store::address_group::{self, AddressGroupRow};
-use crate::store::network::{self, NetworkRow, SegmentRow};
+use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
 use crate::store::router::{self, RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
+use crate::store::segment::{self, SegmentRow};
 use crate::store::subnet::{self, SubnetRow};
 use crate::store::{self, Change, Conn, Resource, Store, StoreError, floating_ip};
 use std::collections::{BTreeMap, HashMap};
@@ -50,7 +51,7 @@ impl Rows {
             ..Self::default()
         };
         let mut segments: HashMap<String, Vec<SegmentRow>> = HashMap::new();
-        for segment in network::segment_list_all(&mut *conn).await? {
+        for segment in segment::segment_list_all(&mut *conn).await? {
             segments
                 .entry(segment.network_id.clone())
                 .or_default()
@@ -122,7 +123,7 @@ impl Rows {
         match change.resource.as_str() {
             "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
                 Some(row) => {
-                    let segments = network::segment_list(conn, &[id]).await?;
+                    let segments = segment::segment_list(conn, &[id]).await?;
                     let network = decode::network(&row, &segments);
                     put(&mut self.networks, At(Resource::Network, id), network);
                 }

@@ -3,12 +3,13 @@
 use super::*;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::floating_ip::FloatingIpRow;
-use crate::store::network::{NetworkRow, SegmentRow, segment_insert};
+use crate::store::network::NetworkRow;
 use crate::store::port::{
     self, AddressPair, DhcpOpt, FixedIpRow, PortRow, fixed_ip_insert, ip_key, security_groups_set,
 };
 use crate::store::router::{RouterRow, interface_insert};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
+use crate::store::segment::{SegmentRow, segment_insert};
 use crate::store::subnet::{Route, SubnetRow};
 use crate::store::{self, Durability, JsonText, WriteTx};
 use std::collections::BTreeSet;
@@ -94,15 +95,16 @@ impl Cloud {
             ..NetworkRow::default()
         };
         store::insert(&mut tx, &mut row).await.unwrap();
-        let segment = SegmentRow {
+        let mut segment = SegmentRow {
             id: id(n),
             network_id: id(n),
             segment_index: 0,
             network_type: if flat { "flat" } else { "vxlan" }.to_owned(),
             physical_network: flat.then(|| format!("physnet{n}")),
             segmentation_id: (!flat).then(|| i64::try_from(n).unwrap()),
+            ..SegmentRow::default()
         };
-        segment_insert(&mut tx, &segment).await.unwrap();
+        segment_insert(&mut tx, &mut segment).await.unwrap();
         tx.commit().await.unwrap();
     }
 

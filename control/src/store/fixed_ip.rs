@@ -137,6 +137,40 @@ pub async fn ip_keys_used(
     .await
 }
 
+/// How many addresses of some subnets are in use; nothing for those of which none is.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn used_by_subnet(conn: &mut Conn, subnets: &[&str]) -> Result<Vec<(String, i64)>> {
+    by_parents(
+        conn,
+        "SELECT subnet_id, COUNT(*) FROM port_fixed_ips WHERE subnet_id IN",
+        "GROUP BY subnet_id ORDER BY subnet_id",
+        subnets,
+    )
+    .await
+}
+
+/// How many addresses of a subnet between two keys, both included, are in use.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn used_in_range(
+    conn: &mut Conn,
+    subnet: &str,
+    first_key: &str,
+    last_key: &str,
+) -> Result<i64> {
+    sql::query_scalar(
+        "SELECT COUNT(*) FROM port_fixed_ips WHERE subnet_id = $1 AND ip_key BETWEEN $2 AND $3",
+    )
+    .bind(subnet)
+    .bind(first_key)
+    .bind(last_key)
+    .fetch_one(conn)
+    .await
+}
+
 /// Who has an address of a subnet.
 ///
 /// # Errors

@@ -12,6 +12,7 @@
 
 pub mod address_group;
 pub mod address_scope;
+pub mod auto_allocated_topology;
 pub mod conntrack_helper;
 mod control_state;
 pub mod default_security_group_rule;
@@ -24,6 +25,7 @@ pub mod list;
 pub mod log;
 pub mod metering;
 pub mod network;
+pub mod network_segment_range;
 pub mod port;
 pub mod port_forwarding;
 pub mod qos_policy;
@@ -33,6 +35,7 @@ pub mod router;
 pub mod row;
 pub mod security_group;
 pub mod security_groups_default_statefulness;
+pub mod segment;
 pub mod sql;
 pub mod subnet;
 pub mod subnetpool;

@@ -1,9 +1,8 @@
-//! Networks and their segments.
+//! Networks.
 
 use super::list::Column;
-use super::row::row;
-use super::sql::{self, record};
-use super::{Conn, JsonText, Resource, Result, WriteTx, row};
+use super::row::{self, row};
+use super::{Conn, JsonText, Result};
 
 row! {
     /// A network.
@@ -28,6 +27,8 @@ row! {
         availability_zone_hints: JsonText<Vec<String>>,
         /// The QoS policy of its guests' ports that have none of their own.
         qos_policy_id: Option<String>,
+        /// Whether guests may send frames with VLAN tags; none where nobody said.
+        vlan_transparent: Option<bool>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -42,6 +43,9 @@ row! {
         Column::filter("router:external", "external IN ({})"),
         Column::filter("is_default", "is_default IN ({})"),
         Column::filter("revision_number", "revision_number IN ({})"),
+        Column::sorted("availability_zone_hints", "availability_zone_hints IN ({})",
+            "availability_zone_hints"),
+        Column::filter("vlan_transparent", "vlan_transparent IN ({})"),
         Column::sorted("status", "'ACTIVE' IN ({})", "id"),
         Column::filter("provider:network_type",
             "id IN (SELECT network_id FROM network_segments WHERE network_type IN ({}))"),
@@ -55,118 +59,30 @@ row! {
                   AND target_project IN ('*', $1))");
 }
 
-record! {
-    /// Where a network lives on the wire. A network has at least one.
-    pub struct SegmentRow {
-        /// Its UUID.
-        pub id: String,
-        /// Its network.
-        pub network_id: String,
-        /// Its place among the network's segments, from 0.
-        pub segment_index: i64,
-        /// As in `provider:network_type`.
-        pub network_type: String,
-        /// flat, vlan: the physical network.
-        pub physical_network: Option<String>,
-        /// vlan, vxlan, gre, geneve: the number.
-        pub segmentation_id: Option<i64>,
-    }
-}
-
-/// The segments of some networks, by network and place.
+/// The subnets of some networks, in order: network, subnet, segment.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn segment_list(conn: &mut Conn, networks: &[&str]) -> Result<Vec<SegmentRow>> {
-    super::fixed_ip::by_parents(
-        conn,
-        "SELECT id, network_id, segment_index, network_type, physical_network, segmentation_id \
-         FROM network_segments WHERE network_id IN",
-        "ORDER BY network_id, segment_index",
-        networks,
-    )
-    .await
-}
-
-/// All segments of all networks.
-///
-/// # Errors
-/// [`super::StoreError::Database`].
-pub async fn segment_list_all(conn: &mut Conn) -> Result<Vec<SegmentRow>> {
-    sql::query_as(
-        "SELECT id, network_id, segment_index, network_type, physical_network, segmentation_id \
-         FROM network_segments ORDER BY network_id, segment_index",
-    )
-    .fetch_all(conn)
-    .await
-}
-
-/// Gives a network a segment.
-///
-/// # Errors
-/// [`super::StoreError::Conflict`] if another network has it.
-pub async fn segment_insert(tx: &mut WriteTx, segment: &SegmentRow) -> Result<()> {
-    tx.touch(Resource::Network, &segment.network_id).await?;
-    sql::query(
-        "INSERT INTO network_segments \
-         (id, network_id, segment_index, network_type, physical_network, segmentation_id) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(&segment.id)
-    .bind(&segment.network_id)
-    .bind(segment.segment_index)
-    .bind(&segment.network_type)
-    .bind(&segment.physical_network)
-    .bind(segment.segmentation_id)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// The smallest number in `first..=last` that no segment of this kind has. Walks the index only over the
-/// numbers in use at the range's beginning.
-///
-/// # Errors
-/// [`super::StoreError::Database`].
-pub async fn segmentation_id_free(
+pub async fn subnet_ids(
     conn: &mut Conn,
-    network_type: &str,
-    physical_network: Option<&str>,
-    first: i64,
-    last: i64,
-) -> Result<Option<i64>> {
-    // A gap begins at the range's beginning or behind a number in use.
-    sql::query_scalar(
-        "SELECT MIN(candidate) FROM ( \
-           SELECT $3 AS candidate \
-           UNION ALL \
-           SELECT segmentation_id + 1 FROM network_segments \
-           WHERE network_type = $1 AND (physical_network = $2 OR $2 IS NULL) \
-             AND segmentation_id BETWEEN $3 AND $4 \
-         ) AS candidates WHERE candidate <= $4 AND NOT EXISTS ( \
-           SELECT 1 FROM network_segments s WHERE s.network_type = $1 \
-             AND (s.physical_network = $2 OR $2 IS NULL) AND s.segmentation_id = candidate)",
-    )
-    .bind(network_type)
-    .bind(physical_network)
-    .bind(first)
-    .bind(last)
-    .fetch_one(conn)
-    .await
-}
-
-/// The ids of a network's subnets, in order.
-///
-/// # Errors
-/// [`super::StoreError::Database`].
-pub async fn subnet_ids(conn: &mut Conn, networks: &[&str]) -> Result<Vec<(String, String)>> {
+    networks: &[&str],
+) -> Result<Vec<(String, String, Option<String>)>> {
     super::fixed_ip::by_parents(
         conn,
-        "SELECT network_id, id FROM subnets WHERE network_id IN",
+        "SELECT network_id, id, segment_id FROM subnets WHERE network_id IN",
         "ORDER BY network_id, id",
         networks,
     )
     .await
+}
+
+/// The external network that is the default.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn network_default(conn: &mut Conn) -> Result<Option<NetworkRow>> {
+    let rows = row::fetch(conn, "is_default AND external ORDER BY id LIMIT 1", &[]).await?;
+    Ok(rows.into_iter().next())
 }
 
 /// Which of some networks are external.

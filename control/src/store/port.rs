@@ -2,9 +2,9 @@
 
 use super::fixed_ip::by_parents;
 use super::list::Column;
-use super::network::segment_list;
 use super::qos_policy::{QosRuleRow, rule_list_policies};
 use super::row::{self, row};
+use super::segment::segment_list;
 use super::sql;
 use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 
 pub use super::fixed_ip::{
     FixedIpRow, fixed_ip_delete_port, fixed_ip_insert, fixed_ip_list, fixed_ip_owner, ip_key,
-    ip_keys_used, ip_of_key, ports_of_subnet,
+    ip_keys_used, ip_of_key, ports_of_subnet, used_by_subnet, used_in_range,
 };
 
 /// Neutron's `allowed_address_pairs`, one entry.

@@ -54,6 +54,10 @@ pub enum Resource {
     MeteringLabel,
     /// `metering_label_rules`
     MeteringLabelRule,
+    /// `network_segments`
+    Segment,
+    /// `network_segment_ranges`
+    NetworkSegmentRange,
 }
 
 impl Resource {
@@ -84,6 +88,8 @@ impl Resource {
             Self::FlavorServiceProfile => "flavor_service_profile",
             Self::MeteringLabel => "metering_label",
             Self::MeteringLabelRule => "metering_label_rule",
+            Self::Segment => "segment",
+            Self::NetworkSegmentRange => "network_segment_range",
         }
     }
 }

@@ -62,6 +62,8 @@ row! {
         first_key: String,
         /// The key of its range's last address, if it is from a pool.
         last_key: String,
+        /// The segment that it is on, in a routed network.
+        segment_id: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -83,8 +85,7 @@ row! {
         Column::filter("router:external",
             "(SELECT n.external FROM networks n WHERE n.id = network_id) IN ({})"),
         Column::sorted("subnetpool_id", "subnetpool_id IN ({})", "COALESCE(subnetpool_id, '')"),
-        // None is on a segment of its own yet.
-        Column::sorted("segment_id", "'' IN ({})", "id"),
+        Column::sorted("segment_id", "segment_id IN ({})", "COALESCE(segment_id, '')"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
     visible Some(
@@ -110,6 +111,15 @@ pub async fn subnet_list_external(conn: &mut Conn) -> Result<Vec<SubnetRow>> {
     let condition = "ip_version = 4 AND network_id IN \
          (SELECT n.id FROM networks n WHERE n.external) ORDER BY id";
     row::fetch(conn, condition, &[]).await
+}
+
+/// The subnets of some networks.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn subnet_list_networks(conn: &mut Conn, networks: &[&str]) -> Result<Vec<SubnetRow>> {
+    let select = format!("{}network_id IN", <SubnetRow as super::Row>::sql().select);
+    super::fixed_ip::by_parents(conn, &select, "ORDER BY network_id, id", networks).await
 }
 
 /// All subnets.

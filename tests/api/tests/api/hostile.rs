@@ -121,6 +121,10 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
     let label = json!({ "metering_label": {} });
     let label = admin.post("/v2.0/metering/metering-labels", &label).await;
     let label = label.expect(201)["metering_label"].clone();
+    let range = json!({ "network_type": "vxlan", "minimum": 5_000, "maximum": 5_010 });
+    let range = admin.create("network_segment_range", range).await;
+    let segments = format!("network_id={}", text(&network["id"]));
+    let segment = admin.list("segment", &segments).await[0].clone();
     let references = json!({
         "internal_port_id": port["id"],
         "internal_port": 22,
@@ -132,6 +136,10 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "metering_label_id": label["id"],
         "source_ip_prefix": "198.51.100.0/24",
         "prefixes": ["203.0.113.0/24"],
+        "network_type": "vxlan",
+        "segmentation_id": 6_000,
+        "minimum": 7_000,
+        "maximum": 7_010,
         "qos_policy_id": policy["id"],
         "max_kbps": 100,
         "max_kpps": 100,
@@ -166,6 +174,8 @@ async fn scene(admin: &Session) -> (Map<String, Value>, Map<String, Value>) {
         "security_group_rule": rule["id"],
         "subnetpool": pool["id"],
         "address_scope": scope["id"],
+        "segment": segment["id"],
+        "network_segment_range": range["id"],
         "policy": policy["id"],
         "bandwidth_limit_rule": limit["id"],
         "alias_bandwidth_limit_rule": limit["id"],
@@ -237,6 +247,9 @@ async fn no_body_makes_the_server_fail() {
                 | "add_extraroutes"
                 | "remove_extraroutes",
             ) => "router".to_owned(),
+            (None, "add_prefixes" | "remove_prefixes" | "onboard_network_subnets") => {
+                "subnetpool".to_owned()
+            }
             (None, collection) => singular(collection),
         };
         let id_of = |name: &str| targets.get(name).map_or_else(|| "x".to_owned(), text);

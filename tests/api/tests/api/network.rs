@@ -208,3 +208,99 @@ async fn sharing_ends_only_while_nobody_else_uses_it() {
         200
     );
 }
+
+#[tokio::test]
+async fn names_zones_and_transparency() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let body = json!({
+        "dns_domain": "Example.ORG.",
+        "availability_zone_hints": ["nova"],
+        "vlan_transparent": true,
+        "ha": false,
+    });
+    let network = admin.create("network", body).await;
+    assert_eq!(network["dns_domain"], "example.org.");
+    assert_eq!(network["availability_zone_hints"], json!(["nova"]));
+    assert_eq!(network["availability_zones"], json!(["nova"]));
+    assert_eq!(
+        (&network["vlan_transparent"], &network["l2_adjacency"]),
+        (&json!(true), &json!(true))
+    );
+    assert!(network.get("ha").is_none(), "{network}");
+    assert_eq!(
+        admin.list("network", "vlan_transparent=true").await.len(),
+        1
+    );
+    let changed = admin
+        .update("network", &network["id"], json!({ "dns_domain": "d.org." }))
+        .await
+        .ok();
+    assert_eq!(changed["network"]["dns_domain"], "d.org.");
+    let fixed = json!({ "vlan_transparent": false });
+    admin
+        .update("network", &network["id"], fixed)
+        .await
+        .error(400, "HTTPBadRequest");
+    for domain in [
+        "example.org",
+        "-a.org.",
+        "a..org.",
+        "under_score.org.",
+        "a.123.",
+        ".",
+    ] {
+        let refused = admin
+            .create_refused("network", json!({ "dns_domain": domain }))
+            .await;
+        assert_eq!(refused.status, 400, "{domain}: {}", refused.body);
+    }
+    let nowhere = json!({ "availability_zone_hints": ["mars"] });
+    admin
+        .create_refused("network", nowhere)
+        .await
+        .error(404, "AvailabilityZoneNotFound");
+}
+
+#[tokio::test]
+async fn a_network_moves_to_another_vlan_only() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let vlan = |number: u32| {
+        json!({
+            "provider:network_type": "vlan",
+            "provider:physical_network": "left",
+            "provider:segmentation_id": number,
+        })
+    };
+    let network = admin.create("network", vlan(7)).await;
+    admin.create("network", vlan(8)).await;
+    let to = |number: u32| {
+        let change = json!({ "provider:segmentation_id": number });
+        admin.update("network", &network["id"], change)
+    };
+    assert_eq!(to(9).await.ok()["network"]["provider:segmentation_id"], 9);
+    to(8).await.error(409, "VlanIdInUse");
+    to(4095).await.error(400, "InvalidInput");
+    let elsewhere = json!({ "provider:physical_network": "right" });
+    admin
+        .update("network", &network["id"], elsewhere)
+        .await
+        .error(400, "InvalidInput");
+}
+
+#[tokio::test]
+async fn one_external_network_is_the_default() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let external = json!({ "router:external": true, "is_default": true });
+    let first = admin.create("network", external.clone()).await;
+    assert_eq!(first["is_default"], true);
+    admin
+        .create_refused("network", external)
+        .await
+        .error(409, "DefaultExternalNetworkExists");
+    let change = json!({ "description": "still the default" });
+    let changed = admin.update("network", &first["id"], change).await.ok();
+    assert_eq!(changed["network"]["is_default"], true);
+}
