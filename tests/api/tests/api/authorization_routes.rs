@@ -17,6 +17,10 @@ enum Guard {
     Admin,
     /// Refuses all but the project itself and admins.
     Project,
+    /// The same; and what the cloud lacks for it is said to the project with 409.
+    Topology,
+    /// Refuses all but admins, for the owner's network.
+    Network,
     /// The built-in identity's own rules, tried in `identity.rs`.
     Identity,
 }
@@ -25,6 +29,23 @@ enum Guard {
 const ROUTES: &[(&str, &str, Guard)] = &[
     ("GET", "/v2.0/agents", Guard::Document),
     ("GET", "/v2.0/availability_zones", Guard::Document),
+    (
+        "GET",
+        "/v2.0/auto-allocated-topology/{project}",
+        Guard::Topology,
+    ),
+    (
+        "DELETE",
+        "/v2.0/auto-allocated-topology/{project}",
+        Guard::Project,
+    ),
+    // Whoever may not see any sees an empty list: tried in `network_ip_availability.rs`.
+    ("GET", "/v2.0/network-ip-availabilities", Guard::Document),
+    (
+        "GET",
+        "/v2.0/network-ip-availabilities/{id}",
+        Guard::Network,
+    ),
     ("GET", "/v2.0/extensions", Guard::Document),
     ("GET", "/v2.0/flavors/{id}/next_providers", Guard::Document),
     ("GET", "/v2.0/floatingip-pools", Guard::Document),
@@ -157,6 +178,14 @@ async fn scene(api: &Api) -> Scene {
         "target_tenant": "p9",
     });
     scene.own("rbac_policy", share).await;
+    let own = format!("/v2.0/segments?network_id={network}");
+    let segments = scene.admin.get(&own).await.ok();
+    scene.put("segment", &segments["segments"][0]);
+    let numbers = json!({
+        "shared": false, "network_type": "vxlan", "minimum": 5_000, "maximum": 5_010,
+    });
+    let ranges = "/v2.0/network-segment-ranges";
+    scene.given("network_segment_range", ranges, numbers).await;
     qos(&mut scene).await;
     l3(&mut scene).await;
     let log = json!({ "resource_type": "security_group" });
@@ -376,9 +405,10 @@ async fn tags_of_others_cannot_be_read_or_changed() {
     let scene = scene(&api).await;
     let all = routes();
     for route in all.iter().filter(|route| is_tags(route)) {
-        // Tags of QoS policies are under a shorter path too.
+        // Tags of QoS policies and segment ranges are under another path too.
         let item = match route.path.split("/tags").next().unwrap_or_default() {
             "/v2.0/policies/{id}" => "/v2.0/qos/policies/{id}",
+            "/v2.0/network_segment_ranges/{id}" => "/v2.0/network-segment-ranges/{id}",
             item => item,
         };
         let shape = all
@@ -406,7 +436,8 @@ async fn other_operations_refuse_whom_they_should() {
         let (path, body) = match guard {
             Guard::Document | Guard::Identity => continue,
             Guard::Item(name, body) => (path.replace("{id}", scene.id(name)), *body),
-            Guard::Admin | Guard::Project => {
+            Guard::Network => (path.replace("{id}", network), ""),
+            Guard::Admin | Guard::Project | Guard::Topology => {
                 (path.replace("{project}", project), r#"{"quota":{}}"#)
             }
         };
@@ -419,6 +450,10 @@ async fn other_operations_refuse_whom_they_should() {
             answer.body
         );
         let answer = scene.owner.send(method, &path, body).await;
+        if matches!(guard, Guard::Topology) {
+            assert_eq!(answer.status, 409, "{method} {path}: {}", answer.body);
+            continue;
+        }
         let owner_may = matches!(guard, Guard::Project | Guard::Item(..));
         assert_eq!(
             answer.status < 300,
