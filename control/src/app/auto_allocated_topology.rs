@@ -155,12 +155,12 @@ async fn build(write: &mut Write<'_>, project: &str) -> Result<String> {
 /// What is wrong with the request that was never sent is wrong with the deployment.
 fn unmet(error: Error, what: &str) -> Error {
     match error {
-        Error::Invalid { .. } | Error::NotFound { .. } => {
-            failure(&format!("Unable to provide {what}"))
-        }
-        Error::Conflict { kind, .. } if kind == "SubnetAllocationError" => {
-            failure(&format!("Unable to provide {what}"))
-        }
+        Error::Invalid { .. }
+        | Error::NotFound { .. }
+        | Error::Conflict {
+            kind: "SubnetAllocationError",
+            ..
+        } => failure(&format!("Unable to provide {what}")),
         other => other,
     }
 }
