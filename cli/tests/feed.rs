@@ -45,7 +45,12 @@ impl Control {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (rows, realize_hub, stop) = (store.clone(), hub.clone(), shutdown.clone());
-        let realize = tokio::spawn(async move { realize::run(rows, &realize_hub, stop).await });
+        let realize = tokio::spawn(async move {
+            {
+                let (_ask, copies) = realize::rows_copy();
+                realize::run(rows, &realize_hub, copies, stop).await
+            }
+        });
         let routes = server::router(hub.clone(), store.clone(), shutdown.clone());
         let stop = shutdown.clone();
         let feed =

@@ -83,6 +83,9 @@ pub enum ServeError {
 pub struct Control {
     server: Arc<http::Server>,
     store: Store,
+    hub: Arc<Hub>,
+    copies: realize::CopyRequests,
+    closing: CancellationToken,
     api: TcpListener,
     feed: TcpListener,
     api_address: SocketAddr,
@@ -178,14 +181,22 @@ impl Control {
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
         let app = App::new(store.clone(), policy, config.network).await;
         let app = app.map_err(|source| ServeError::Store { database, source })?;
-        let server = Arc::new(http::Server {
+        let hub = Arc::new(Hub::new(store.epoch()));
+        let (rows, copies) = realize::rows_copy();
+        let closing = CancellationToken::new();
+        let server = Arc::new(http::Server::new(
             app,
             authority,
-            public_url: config.public_url,
-        });
+            config.public_url,
+            (hub.clone(), rows),
+            closing.clone(),
+        ));
         Ok(Self {
             server,
             store,
+            hub,
+            copies,
+            closing,
             api,
             feed,
             api_address,
@@ -223,19 +234,24 @@ impl Control {
     /// # Errors
     /// [`ServeError::Serve`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
-        let hub = Arc::new(Hub::new(self.store.epoch()));
+        let hub = self.hub;
         let feed_router = feed::router(hub.clone(), self.store.clone(), shutdown.clone());
         let api_router = http::router(self.server);
         let idle = Duration::from_secs(limits::API_IDLE_S);
         let listener = BoundedListener::new(self.api, limits::API_CONNECTIONS_MAX, idle);
         let api = async {
-            let stop = shutdown.clone().cancelled_owned();
+            let (stop, closing) = (shutdown.clone(), self.closing);
+            let stop = async move {
+                stop.cancelled().await;
+                // Streams have no end of their own.
+                closing.cancel();
+            };
             axum::serve(listener, api_router)
                 .with_graceful_shutdown(stop)
                 .await
         };
         let feed = feed::serve(self.feed, feed_router, shutdown.clone());
-        let realize = realize::run(self.store.clone(), &hub, shutdown.clone());
+        let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
         let stop_on_error = |result: std::io::Result<()>| {
             if result.is_err() {
                 shutdown.cancel();

@@ -177,10 +177,7 @@ async fn check(write: &mut Write<'_>, row: &LogRow) -> Result<()> {
 pub fn loggable_resources(app: &App, caller: &Caller) -> Result<Value> {
     let mut target = Attributes::new();
     target.insert("project_id".to_owned(), caller.project_id.clone().into());
-    let rule = "get_loggable_resource";
-    if !app.policy.allows(rule, caller, &target) {
-        return Err(Error::Forbidden(format!("rule:{rule}")));
-    }
+    app.permit("get_loggable_resource", caller, &target)?;
     let types: Vec<Value> = TYPES.iter().map(|name| json!({ "type": name })).collect();
     Ok(json!({ "loggable_resources": types }))
 }

@@ -63,15 +63,17 @@ use attribute::Attributes;
 use config::NetworkConfig;
 use error::{Error, Result};
 use policy::{Caller, Policy};
+use std::sync::Arc;
 
 /// What every operation needs.
+#[derive(Clone)]
 pub struct App {
     /// The database.
     pub store: Store,
     /// Who may do what.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What the operator set.
-    pub config: NetworkConfig,
+    pub config: Arc<NetworkConfig>,
 }
 
 impl App {
@@ -87,8 +89,8 @@ impl App {
         network_segment_range::defaults_ensure(&store, &config).await?;
         Ok(Self {
             store,
-            policy,
-            config,
+            policy: Arc::new(policy),
+            config: Arc::new(config),
         })
     }
 

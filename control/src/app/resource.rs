@@ -133,6 +133,8 @@ pub trait Resource: Send + Sync + 'static {
 /// What describes a kind of resource to those who only read about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
+    /// Its rows' name in the record of changes.
+    pub kind: &'static str,
     /// [`Resource::NAME`]
     pub name: &'static str,
     /// [`Resource::COLLECTION`]
@@ -150,6 +152,7 @@ impl Shape {
     #[must_use]
     pub fn of<R: Resource>() -> Self {
         Self {
+            kind: R::Row::RESOURCE.name(),
             name: R::NAME,
             collection: R::COLLECTION,
             policy: R::POLICY,

@@ -18,6 +18,9 @@ use weft_model::{Epoch, HostName, HostReport, HostSnapshot, Revision, Unsupporte
 /// Changes of one host whose enforcement is awaited; beyond it the oldest is forgotten (and not measured).
 const AWAITED_MAX: usize = 256;
 
+/// Publications of which it is remembered whose duty they changed.
+const PUBLISHED_MAX: usize = 1_024;
+
 /// Why the hub refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HubError {
@@ -76,6 +79,8 @@ pub struct Hub {
     realized: watch::Sender<Revision>,
     wanted: Notify,
     latency: Mutex<Latency>,
+    /// Oldest first: up to which revision, and the hosts whose duty changed.
+    published: Mutex<VecDeque<(Revision, Vec<HostName>)>>,
 }
 
 /// One host.
@@ -150,6 +155,7 @@ impl Hub {
             realized: watch::Sender::new(Revision(0)),
             wanted: Notify::new(),
             latency: Mutex::new(Latency::default()),
+            published: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -174,6 +180,7 @@ impl Hub {
     /// which was committed at `committed`. Hosts whose duty is as before keep their revision. Snapshots of hosts
     /// that nobody asked for are ignored.
     pub fn publish(&self, revision: Revision, snapshots: Vec<HostSnapshot>, committed: Instant) {
+        let mut changed = Vec::new();
         let mut hosts = self.lock();
         for mut snapshot in snapshots {
             let Some(host) = hosts.get_mut(&snapshot.host) else {
@@ -189,6 +196,7 @@ impl Hub {
                 }
                 host.awaited.push_back((revision, committed));
             }
+            changed.push(snapshot.host.clone());
             snapshot.revision = revision;
             let snapshot = Arc::new(snapshot);
             if host.history.len() == limits::FEED_HISTORY_MAX {
@@ -198,6 +206,12 @@ impl Hub {
             host.snapshot.send_replace(Some(snapshot));
         }
         drop(hosts);
+        let mut published = self.published_lock();
+        if published.len() == PUBLISHED_MAX {
+            published.pop_front();
+        }
+        published.push_back((revision, changed));
+        drop(published);
         self.realized.send_if_modified(|realized| {
             let newer = *realized < revision;
             *realized = revision.max(*realized);
@@ -307,6 +321,56 @@ impl Hub {
                 drop(said.changed().await);
             }
         })
+    }
+
+    /// Those of the hosts that a write concerns, and of `bound`, that have not said until `deadline` that they enforce
+    /// it; `revision` is the write's.
+    pub async fn late(
+        self: &Arc<Self>,
+        revision: Revision,
+        bound: BTreeSet<HostName>,
+        deadline: Instant,
+    ) -> BTreeSet<HostName> {
+        let mut realized = self.realized.subscribe();
+        let known = realized.wait_for(|realized| *realized >= revision);
+        if tokio::time::timeout_at(deadline, known).await.is_err() {
+            // Nobody knows yet whom it concerns.
+            return self.hosts_wanted().into_iter().chain(bound).collect();
+        }
+        let concerned = bound.into_iter().chain(self.concerned(revision));
+        let concerned: BTreeSet<HostName> = concerned.collect();
+        let waits = concerned.into_iter().map(|host| async {
+            let done = match self.enforced(&host, revision) {
+                Ok(enforced) => tokio::time::timeout_at(deadline, enforced).await.is_ok(),
+                Err(_one_host_too_many) => false,
+            };
+            (!done).then_some(host)
+        });
+        let late = futures_util::future::join_all(waits).await;
+        late.into_iter().flatten().collect()
+    }
+
+    /// The hosts whose duty changed when everything up to `revision` was realized; all if that is forgotten.
+    fn concerned(&self, revision: Revision) -> Vec<HostName> {
+        let published = self.published_lock();
+        let found = published.iter().position(|(upto, _)| *upto >= revision);
+        match found {
+            // The first one that is remembered may hide an earlier one.
+            Some(0) if published.len() == PUBLISHED_MAX => {}
+            Some(place) => {
+                let entry = published.get(place);
+                return entry.map(|(_, hosts)| hosts.clone()).unwrap_or_default();
+            }
+            None => {}
+        }
+        drop(published);
+        self.hosts_wanted().into_iter().collect()
+    }
+
+    fn published_lock(&self) -> MutexGuard<'_, VecDeque<(Revision, Vec<HostName>)>> {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of all hosts, at `now`, in order of their names.

@@ -6,6 +6,7 @@
 mod address_group;
 mod auto_allocated_topology;
 mod error;
+mod event;
 mod identity;
 mod log;
 mod network_ip_availability;
@@ -18,6 +19,7 @@ mod router;
 mod subnetpool;
 mod tag;
 mod version;
+mod write_options;
 
 use crate::app::address_group::AddressGroup;
 use crate::app::address_scope::AddressScope;
@@ -48,10 +50,12 @@ use crate::app::service_profile::{FlavorServiceProfile, ServiceProfile};
 use crate::app::subnet::Subnet;
 use crate::app::subnetpool::Subnetpool;
 use crate::app::{App, error::Error};
+use crate::feed::Hub;
 use crate::identity::{Authority, Identity};
+use crate::realize::RowsCopy;
 use axum::Router;
 use axum::extract::State;
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use error::HttpError;
@@ -60,21 +64,58 @@ use futures_util::future::BoxFuture;
 use request::{Reply, Request};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// From a request's head to its answer, its body's arrival included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Writes that are tried at the same time: each holds copies of all rows.
+const TRIALS_MAX: usize = 2;
+
 /// What handlers work with.
+#[derive(Clone)]
 pub struct Server {
     /// The networking API's rules.
     pub app: App,
     /// Who validates tokens.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// The URL that clients reach this server by; none for the one that each request came to.
     pub public_url: Option<String>,
+    /// What is known of the hosts.
+    pub hub: Arc<Hub>,
+    /// The rows as realize has them.
+    pub rows: RowsCopy,
+    /// Writes that are tried at the same time.
+    trials: Arc<Semaphore>,
+    /// Open event streams.
+    streams: Arc<event::Streams>,
+    /// Ends streams.
+    closing: CancellationToken,
 }
 
 impl Server {
+    /// A server whose streams end when `closing` is cancelled.
+    #[must_use]
+    pub fn new(
+        app: App,
+        authority: Authority,
+        public_url: Option<String>,
+        hosts: (Arc<Hub>, RowsCopy),
+        closing: CancellationToken,
+    ) -> Self {
+        Self {
+            app,
+            authority: Arc::new(authority),
+            public_url,
+            hub: hosts.0,
+            rows: hosts.1,
+            trials: Arc::new(Semaphore::new(TRIALS_MAX)),
+            streams: Arc::default(),
+            closing,
+        }
+    }
+
     /// The built-in identity, for its own routes.
     fn identity(&self) -> Result<&Identity, HttpError> {
         Ok(self.authority.builtin()?)
@@ -269,6 +310,7 @@ pub fn routes() -> Vec<Route> {
             version::availability_zones,
         ),
         route(Method::GET, "/v2.0/agents", Token, version::agents),
+        route(Method::GET, "/v2.0/events", Token, event::events),
     ];
     routes.extend(resources());
     routes.extend(qos());
@@ -467,7 +509,7 @@ pub fn router(server: Arc<Server>) -> Router {
             continue;
         };
         let serve = move |State(server): State<Arc<Server>>, request: axum::extract::Request| {
-            serve(server, request, access, handler)
+            serve(server, request, (access, handler))
         };
         match by_path.iter_mut().find(|(known, _)| *known == path) {
             Some((_, methods)) => *methods = std::mem::take(methods).on(filter, serve),
@@ -487,17 +529,16 @@ pub fn router(server: Arc<Server>) -> Router {
 async fn serve(
     server: Arc<Server>,
     request: axum::extract::Request,
-    access: Access,
-    handler: Handler,
+    (access, handler): (Access, Handler),
 ) -> Response {
     let done = async {
         let (mut parts, body) = request.into_parts();
         let caller = match access {
             Access::Public => Caller::default(),
-            Access::Token => caller_of(&server, &parts).await?,
+            Access::Token => caller_of(&server, &parts.headers, parts.uri.path()).await?,
         };
         let request = Request::read(&mut parts, body, caller).await?;
-        handler(server, request).await
+        write_options::serve(server, request, &parts.method, handler).await
     };
     // A request that is given up undoes what it has written.
     match tokio::time::timeout(REQUEST_TIMEOUT, done).await {
@@ -508,23 +549,18 @@ async fn serve(
 }
 
 /// Who asks, by the request's tokens.
-async fn caller_of(
-    server: &Server,
-    parts: &axum::http::request::Parts,
-) -> Result<Caller, HttpError> {
+async fn caller_of(server: &Server, headers: &HeaderMap, path: &str) -> Result<Caller, HttpError> {
     // A header that is no text is a token that nobody gave.
     let text = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .map(|t| t.to_str().unwrap_or_default())
+        let header = headers.get(name);
+        header.map(|t| t.to_str().unwrap_or_default())
     };
     let token = text("x-auth-token").unwrap_or_default();
     let caller = server.authority.validate(token, text("x-service-token"));
     let caller = caller.await?.ok_or_else(|| HttpError::Unauthorized {
         auth_url: server.authority.auth_url().to_owned(),
     })?;
-    if caller.may_network() || parts.uri.path().starts_with("/identity") {
+    if caller.may_network() || path.starts_with("/identity") {
         return Ok(caller);
     }
     let message = "a token that is scoped to the system or a domain";

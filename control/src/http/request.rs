@@ -7,7 +7,7 @@ use crate::app::resource::Place;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::{Json, http};
 use serde_json::Value;
@@ -46,6 +46,10 @@ pub(super) struct Reply {
     pub(super) subject_token: Option<String>,
     /// Sentences for Warning headers (RFC 7234, section 5.5).
     pub(super) warnings: Vec<&'static str>,
+    /// Other headers.
+    pub(super) headers: Vec<(HeaderName, String)>,
+    /// A body without an end, and what it is.
+    pub(super) stream: Option<(&'static str, Body)>,
 }
 
 impl Reply {
@@ -69,6 +73,14 @@ impl Reply {
     pub(super) fn page(page: &'static str) -> Self {
         Self {
             page: Some(page),
+            ..Self::default()
+        }
+    }
+
+    /// 200 with a body without an end.
+    pub(super) fn stream(kind: &'static str, body: Body) -> Self {
+        Self {
+            stream: Some((kind, body)),
             ..Self::default()
         }
     }
@@ -99,12 +111,24 @@ impl Reply {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let json = [(header::CONTENT_TYPE, "application/json")];
-        let mut response = match (self.body, self.json, self.page) {
-            (Some(body), _, _) => (self.status, Json(body)).into_response(),
-            (None, Some(text), _) => (self.status, json, text).into_response(),
-            (None, None, Some(page)) => (self.status, Html(page)).into_response(),
-            (None, None, None) => self.status.into_response(),
+        let mut response = match (self.body, self.json, self.page, self.stream) {
+            (Some(body), ..) => (self.status, Json(body)).into_response(),
+            (None, Some(text), ..) => (self.status, json, text).into_response(),
+            (None, None, Some(page), _) => (self.status, Html(page)).into_response(),
+            (None, None, None, Some((kind, body))) => {
+                let headers = [
+                    (header::CONTENT_TYPE, kind),
+                    (header::CACHE_CONTROL, "no-store"),
+                ];
+                (self.status, headers, body).into_response()
+            }
+            (None, None, None, None) => self.status.into_response(),
         };
+        for (name, value) in self.headers {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(name, value);
+            }
+        }
         if let Some(token) = self.subject_token.and_then(|token| token.parse().ok()) {
             response.headers_mut().insert("x-subject-token", token);
             response
@@ -143,6 +167,18 @@ impl Request {
             headers: parts.headers.clone(),
             body,
         })
+    }
+
+    /// A request of the same caller for one item, by its id.
+    pub(super) fn of(&self, id: &str) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            path: vec![id.to_owned()],
+            uri_path: String::new(),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 
     /// The n-th parameter of the path.

@@ -14,8 +14,10 @@ mod rows;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub use decode::RowError;
+pub use trial::{CopyRequests, RowsCopy, Trial, rows_copy};
 
 use crate::feed::Hub;
 use crate::store::{self, Store, StoreError};
@@ -34,8 +36,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// at a time.
 const CHANGES_KEPT: u64 = 10_000;
 
-/// Publishes to `hub` what its hosts must do, until `shutdown` is cancelled.
-pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
+/// Publishes to `hub` what its hosts must do, and gives copies of the rows to who asks, until `shutdown` is cancelled.
+pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: CancellationToken) {
     let mut nudges = store.subscribe();
     let mut rows: Option<Rows> = None;
     let mut pruned = Revision(0);
@@ -60,6 +62,7 @@ pub async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
+            () = copies.serve(rows.as_ref()) => {}
             () = hub.wanted() => {}
             nudge = nudges.changed() => {
                 if nudge.is_err() {

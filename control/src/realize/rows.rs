@@ -11,7 +11,7 @@ use crate::store::router::{self, RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{self, SegmentRow};
 use crate::store::subnet::{self, SubnetRow};
-use crate::store::{self, Change, Conn, Resource, Store, StoreError, floating_ip};
+use crate::store::{self, Conn, Resource, Store, StoreError, floating_ip};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
@@ -100,13 +100,18 @@ impl Rows {
     /// Reads what changed since, or everything if that is too much or not known any more.
     pub(super) async fn update(&mut self, store: &Store) -> Result<(), StoreError> {
         let mut view = store.read().await?;
-        let conn = view.conn();
+        self.update_view(view.conn()).await
+    }
+
+    /// The same within a view of the database.
+    pub(super) async fn update_view(&mut self, conn: &mut Conn) -> Result<(), StoreError> {
         let revision = store::revision(&mut *conn).await?;
         match store::changes_since(&mut *conn, self.revision, CHANGES_MAX).await? {
             Some(changes) => {
                 let mut next = std::mem::take(self);
                 for change in changes {
-                    next.change(&mut *conn, &change).await?;
+                    let id = change.resource_id.as_str();
+                    next.changed(&mut *conn, &change.resource, id).await?;
                 }
                 next.revision = revision;
                 *self = next;
@@ -118,9 +123,13 @@ impl Rows {
 
     /// Reads one changed row as it is now. What hangs on a deleted row by a foreign key goes with it, as it does in
     /// the database.
-    async fn change(&mut self, conn: &mut Conn, change: &Change) -> Result<(), StoreError> {
-        let id = change.resource_id.as_str();
-        match change.resource.as_str() {
+    pub(super) async fn changed(
+        &mut self,
+        conn: &mut Conn,
+        resource: &str,
+        id: &str,
+    ) -> Result<(), StoreError> {
+        match resource {
             "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
                 Some(row) => {
                     let segments = segment::segment_list(conn, &[id]).await?;

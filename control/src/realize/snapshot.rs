@@ -102,6 +102,11 @@ impl<'a> Index<'a> {
         self.rows
     }
 
+    /// The hosts that have guests.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.guests_by_host.keys().copied()
+    }
+
     /// A group's rules.
     pub(super) fn rules_of(
         &self,

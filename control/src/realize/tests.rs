@@ -751,7 +751,7 @@ async fn a_row_that_cannot_be_realized_takes_nothing_else_with_it() {
         .await;
     assert_eq!(cloud.duty("h1").await.ports.len(), 2);
     cloud
-        .change::<NetworkRow>(NET_B, |network| network.mtu = -1)
+        .change::<NetworkRow>(NET_B, |network| network.mtu = i64::MAX)
         .await;
     let duty = cloud.duty("h1").await;
     assert_eq!((duty.ports.len(), duty.networks.len()), (1, 2));
@@ -807,7 +807,10 @@ async fn a_commit_reaches_the_hub_by_a_nudge() {
     let hub = Arc::new(Hub::new(cloud.store.epoch()));
     let shutdown = CancellationToken::new();
     let (task_hub, store, stop) = (hub.clone(), cloud.store.clone(), shutdown.clone());
-    let task = tokio::spawn(async move { run(store, &task_hub, stop).await });
+    let task = tokio::spawn(async move {
+        let (_ask, copies) = rows_copy();
+        run(store, &task_hub, copies, stop).await
+    });
     let newest = || async {
         store::revision(cloud.store.read().await.unwrap().conn())
             .await

@@ -1,7 +1,8 @@
 //! The database's epoch and revision, and the record of what was changed at which revision.
 
+use super::observer::Touched;
 use super::sql::{self, AssertSqlSafe, record};
-use super::{Conn, Resource, Result, StoreError};
+use super::{Conn, Result, StoreError};
 use std::fmt::Write as _;
 use weft_model::{Epoch, Revision};
 
@@ -45,6 +46,29 @@ pub async fn revision(conn: &mut Conn) -> Result<Revision> {
     Ok(Revision(revision.unsigned_abs()))
 }
 
+/// How a row was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// It is new.
+    Created,
+    /// It was there, and is.
+    Changed,
+    /// It is gone.
+    Deleted,
+}
+
+impl How {
+    /// Its name in `changes`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
 record! {
     /// One changed (or deleted) row.
     pub struct Change {
@@ -54,26 +78,41 @@ record! {
         pub resource: String,
         /// Its id.
         pub resource_id: String,
+        /// [`How::name`].
+        pub how: String,
+        /// The project that owns it, where that was known; else empty.
+        pub project_id: String,
     }
 }
 
 pub(super) async fn changes_insert(
     conn: &mut Conn,
     revision: i64,
-    touched: &[(Resource, String)],
+    touched: &[Touched],
 ) -> Result<()> {
     for chunk in touched.chunks(INSERT_ROWS_MAX) {
-        let mut sql = "INSERT INTO changes (revision, resource, resource_id) VALUES ".to_owned();
+        let mut sql =
+            "INSERT INTO changes (revision, resource, resource_id, how, project_id) VALUES "
+                .to_owned();
         for n in 0..chunk.len() {
             let comma = if n == 0 { "" } else { ", " };
             // Writing to a String cannot fail.
-            let _ = write!(sql, "{comma}($1, ${}, ${})", 2 * n + 2, 2 * n + 3);
+            let at = 4 * n + 2;
+            let _ = write!(
+                sql,
+                "{comma}($1, ${at}, ${}, ${}, ${})",
+                at + 1,
+                at + 2,
+                at + 3
+            );
         }
-        // The same row may have been touched twice.
-        sql.push_str(" ON CONFLICT DO NOTHING");
         let mut query = sql::query(AssertSqlSafe(sql)).bind(revision);
-        for (resource, id) in chunk {
-            query = query.bind(resource.name()).bind(id);
+        for row in chunk {
+            query = query
+                .bind(row.resource.name())
+                .bind(&row.id)
+                .bind(row.how.name())
+                .bind(row.project_id.as_deref().unwrap_or_default());
         }
         query.execute(&mut *conn).await?;
     }
@@ -99,7 +138,7 @@ pub async fn changes_since(
         return Ok(None);
     }
     let changes: Vec<Change> = sql::query_as(
-        "SELECT revision, resource, resource_id FROM changes WHERE revision > $1 ORDER BY revision LIMIT $2",
+        "SELECT revision, resource, resource_id, how, project_id FROM changes WHERE revision > $1 ORDER BY revision LIMIT $2",
     )
     .bind(after)
     .bind(i64::from(limit) + 1)

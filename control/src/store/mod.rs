@@ -26,6 +26,7 @@ pub mod log;
 pub mod metering;
 pub mod network;
 pub mod network_segment_range;
+pub mod observer;
 pub mod port;
 pub mod port_forwarding;
 pub mod qos_policy;
@@ -40,12 +41,13 @@ pub mod sql;
 pub mod subnet;
 pub mod subnetpool;
 
-pub use control_state::{Change, changes_prune, changes_since, revision};
+pub use control_state::{Change, How, changes_prune, changes_since, revision};
 pub use json_text::JsonText;
 pub use list::{Filter, ListQuery, Scope, Sort, Value};
 pub use row::{Resource, Row, bump, delete, get, insert, list, tags_write, update};
 pub use sql::Conn;
 
+use observer::{Observer, Touched};
 use sql::{Kind, Postgresql, Sqlite};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,7 +107,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// The database.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Option<Arc<Observer>>);
 
 struct Inner {
     database: Database,
@@ -170,14 +172,21 @@ impl Store {
                 Some(AbortOnDropHandle::new(tokio::spawn(listen)))
             }
         };
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             database,
             queue: Arc::new(Semaphore::new(WRITERS_WAITING_MAX)),
             epoch,
             nudge,
             clock,
             _listener: listener,
-        })))
+        };
+        Ok(Self(Arc::new(inner), None))
+    }
+
+    /// The same store, which tells `observer` what is written through it.
+    #[must_use]
+    pub fn observed(&self, observer: Arc<Observer>) -> Self {
+        Self(self.0.clone(), Some(observer))
     }
 
     /// The identity of this database; revisions of different epochs cannot be compared.
@@ -251,7 +260,7 @@ pub struct WriteTx {
     conn: Conn,
     now: i64,
     revision: Option<i64>,
-    touched: Vec<(Resource, String)>,
+    touched: Vec<Touched>,
     store: Store,
     _permit: OwnedSemaphorePermit,
 }
@@ -273,12 +282,28 @@ impl WriteTx {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn touch(&mut self, resource: Resource, id: &str) -> Result<i64> {
+        self.touch_as(resource, id, How::Changed, None).await
+    }
+
+    /// [`WriteTx::touch`], for a row of which it is known how it changes and whose it is.
+    pub(super) async fn touch_as(
+        &mut self,
+        resource: Resource,
+        id: &str,
+        how: How,
+        project_id: Option<&str>,
+    ) -> Result<i64> {
         let revision = match self.revision {
             Some(revision) => revision,
             None => control_state::revision_take(&mut self.conn).await?,
         };
         self.revision = Some(revision);
-        self.touched.push((resource, id.to_owned()));
+        self.touched.push(Touched {
+            resource,
+            id: id.to_owned(),
+            how,
+            project_id: project_id.map(str::to_owned),
+        });
         Ok(revision)
     }
 
@@ -287,12 +312,21 @@ impl WriteTx {
     /// # Errors
     /// [`StoreError::Database`]; then nothing was written.
     pub async fn commit(mut self) -> Result<()> {
-        if let Some(revision) = self.revision {
-            control_state::changes_insert(&mut self.conn, revision, &self.touched).await?;
+        let touched = observer::merged(std::mem::take(&mut self.touched));
+        let watcher = self.store.1.clone();
+        if let Some(inspect) = watcher.as_ref().and_then(|observer| observer.inspect()) {
+            inspect(&mut self.conn, &touched).await?;
+        } else {
+            if let Some(revision) = self.revision {
+                control_state::changes_insert(&mut self.conn, revision, &touched).await?;
+            }
+            self.conn.commit(self.revision).await?;
+            if let Some(revision) = self.revision {
+                nudge(&self.store.0.nudge, Revision(revision.unsigned_abs()));
+            }
         }
-        self.conn.commit(self.revision).await?;
-        if let Some(revision) = self.revision {
-            nudge(&self.store.0.nudge, Revision(revision.unsigned_abs()));
+        if let Some(observer) = watcher {
+            observer.note(self.revision, touched);
         }
         Ok(())
     }

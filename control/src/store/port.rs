@@ -369,3 +369,18 @@ pub async fn mac_taken(conn: &mut Conn, network: &str, mac: &str) -> Result<bool
             .await?;
     Ok(found.is_some())
 }
+
+/// The hosts that some ports are bound to, each once.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn hosts_of_ports(conn: &mut Conn, ports: &[&str]) -> Result<Vec<String>> {
+    let hosts: Vec<(String,)> = by_parents(
+        conn,
+        "SELECT DISTINCT binding_host_id FROM ports WHERE binding_host_id <> '' AND id IN",
+        "",
+        ports,
+    )
+    .await?;
+    Ok(hosts.into_iter().map(|(host,)| host).collect())
+}

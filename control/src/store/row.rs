@@ -1,7 +1,7 @@
 //! What the rows of all resources share: their standard columns, and insert, update, delete, get and list.
 
 use super::sql::{self, AssertSqlSafe, FromRow, Query};
-use super::{Conn, ListQuery, Result, WriteTx, list as list_sql};
+use super::{Conn, How, ListQuery, Result, WriteTx, list as list_sql};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ impl RowSql {
             insert: format!("INSERT INTO {table} ({list}) VALUES ({values})").into(),
             // The id is the first column.
             update: format!("UPDATE {table} SET {sets} WHERE id = $1").into(),
-            delete: format!("DELETE FROM {table} WHERE id = $1").into(),
+            delete: format!("DELETE FROM {table} WHERE id = $1 RETURNING project_id").into(),
         }
     }
 }
@@ -254,7 +254,10 @@ pub(super) use row;
 /// # Errors
 /// [`super::StoreError::Conflict`] if a unique key is taken.
 pub async fn insert<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
-    let revision = tx.touch(R::RESOURCE, row.id()).await?;
+    let project = Some(row.project_id());
+    let revision = tx
+        .touch_as(R::RESOURCE, row.id(), How::Created, project)
+        .await?;
     row.stamp(tx.now(), revision, true);
     row.bind(sql::query(AssertSqlSafe(R::sql().insert.clone())))
         .execute(tx.conn())
@@ -267,7 +270,10 @@ pub async fn insert<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
 /// # Errors
 /// [`super::StoreError::Conflict`] if a unique key is taken.
 pub async fn update<R: Row>(tx: &mut WriteTx, row: &mut R) -> Result<()> {
-    let revision = tx.touch(R::RESOURCE, row.id()).await?;
+    let project = Some(row.project_id());
+    let revision = tx
+        .touch_as(R::RESOURCE, row.id(), How::Changed, project)
+        .await?;
     row.stamp(tx.now(), revision, false);
     row.bind(sql::query(AssertSqlSafe(R::sql().update.clone())))
         .execute(tx.conn())
@@ -323,10 +329,11 @@ pub async fn tags_write<R: Row>(tx: &mut WriteTx, id: &str, tags: Vec<String>) -
 /// # Errors
 /// [`super::StoreError::Reference`] if something still refers to it.
 pub async fn delete<R: Row>(tx: &mut WriteTx, id: &str) -> Result<()> {
-    tx.touch(R::RESOURCE, id).await?;
-    sql::query(AssertSqlSafe(R::sql().delete.clone()))
+    let project: Option<String> = sql::query_scalar(AssertSqlSafe(R::sql().delete.clone()))
         .bind(id)
-        .execute(tx.conn())
+        .fetch_optional(tx.conn())
+        .await?;
+    tx.touch_as(R::RESOURCE, id, How::Deleted, project.as_deref())
         .await?;
     Ok(())
 }

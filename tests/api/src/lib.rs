@@ -163,6 +163,15 @@ impl Api {
         Session::login(&self.client, &self.url, &name, "pw", project).await
     }
 
+    /// An agent, as far as HTTP goes: the same client at the feed's address.
+    #[must_use]
+    pub fn agent(&self) -> Session {
+        Session {
+            url: self.feed_url.clone(),
+            ..self.anonymous()
+        }
+    }
+
     /// Somebody without a token.
     pub fn anonymous(&self) -> Session {
         Session {
@@ -359,6 +368,16 @@ impl Session {
             body,
             headers,
         }
+    }
+
+    /// GET, answered as it comes.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(format!("{}{path}", self.url));
+        let request = request.header("x-auth-token", &self.token);
+        request.send().await.expect("an answer")
     }
 
     /// GET
