@@ -35,7 +35,7 @@ struct Keystone(Arc<Mutex<Known>>);
 
 impl Keystone {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap()
+        self.0.lock().expect("no test panicked with it")
     }
 
     /// A token for a project, with these roles, that ends then.
@@ -80,18 +80,23 @@ async fn question(
     let text = |name: &str| {
         headers
             .get(name)
-            .map(|value| value.to_str().unwrap().to_owned())
+            .map(|value| value.to_str().expect("a text").to_owned())
     };
     let mut known = keystone.known();
     known.questions += 1;
     if let Some((status, body)) = known.broken.clone() {
         return (status, Json(body)).into_response();
     }
-    if !known.own.contains(&text("x-auth-token").unwrap()) {
+    if !known.own.contains(&text("x-auth-token").expect("a token")) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let found = known.tokens.get(&text("x-subject-token").unwrap());
-    let ended = |view: &&Value| view["expires_at"].as_str().unwrap().starts_with("2000");
+    let found = known.tokens.get(&text("x-subject-token").expect("a token"));
+    let ended = |view: &&Value| {
+        view["expires_at"]
+            .as_str()
+            .expect("a text")
+            .starts_with("2000")
+    };
     let good = found.filter(|view| !ended(view) || query.contains_key("allow_expired"));
     match good {
         Some(view) => Json(json!({ "token": view })).into_response(),
@@ -108,8 +113,10 @@ async fn start(token_cache_s: u32, password: &str) -> (Api, Keystone) {
     let routes = Router::new()
         .route("/v3/auth/tokens", post(login).get(question))
         .with_state(keystone.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let auth_url = format!("http://{}/v3", listener.local_addr().unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let auth_url = format!("http://{}/v3", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let api = Api::start_with(|config| {
         config.identity.mode = IdentityMode::Keystone;
@@ -298,8 +305,8 @@ async fn only_projects_have_networks() {
     ] {
         let mut view = json!({ "user": { "id": "u" }, "expires_at": LATER });
         view.as_object_mut()
-            .unwrap()
-            .extend(scope.as_object().unwrap().clone());
+            .expect("an object")
+            .extend(scope.as_object().expect("an object").clone());
         keystone.known().tokens.insert(name.to_owned(), view);
         let answer = session(&api, name).get("/v2.0/networks").await;
         assert_eq!(answer.status, wanted, "{name}: {}", answer.body);
