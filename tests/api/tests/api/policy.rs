@@ -7,7 +7,7 @@ use weft_tests_api::{Api, Storage, config};
 /// Puts rules into the configuration.
 fn rules(folder: &tempfile::TempDir, text: &str, config: &mut ControlConfig) {
     let file = folder.path().join("policy.yaml");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text).expect("a file");
     config.policy_file = Some(file);
 }
 
