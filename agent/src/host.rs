@@ -304,7 +304,7 @@ impl Host {
         let name = match place {
             Place::Port(id) => match &snapshot.ports.get(&id)?.interface {
                 PortInterface::Tap { name } => name,
-                PortInterface::VhostUser { .. } => return None,
+                PortInterface::VhostUser { .. } | PortInterface::Subport { .. } => return None,
             },
             Place::Network(id) => {
                 let segment = &snapshot.networks.get(&id)?.segment;

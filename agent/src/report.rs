@@ -30,6 +30,10 @@ pub(crate) fn status(port: &Port, device: &Device) -> Said {
             let text = "vhost-user needs the user engine, which this agent does not have";
             return (PortStatus::Error, text.to_owned());
         }
+        PortInterface::Subport { .. } => {
+            let text = "the engine does not connect subports of trunks yet";
+            return (PortStatus::Error, text.to_owned());
+        }
     };
     match device {
         Device::Failed(error) => (PortStatus::Error, error.clone()),
@@ -117,6 +121,7 @@ impl Reporter {
                 .take(limits::UNSUPPORTED_MAX)
                 .cloned()
                 .collect(),
+            vhost_user: None,
         }
     }
 }
@@ -194,6 +199,11 @@ mod tests {
         port.interface = PortInterface::VhostUser {
             socket: "/run/x".into(),
             mode: weft_model::VhostUserMode::Client,
+        };
+        assert_eq!(status(port, &Device::Missing).0, PortStatus::Error);
+        port.interface = PortInterface::Subport {
+            parent: OTHER_GUEST,
+            vlan_id: 1,
         };
         assert_eq!(status(port, &Device::Missing).0, PortStatus::Error);
     }

@@ -13,6 +13,7 @@ pub(crate) fn interface_name(interface: &PortInterface) -> String {
     match interface {
         PortInterface::Tap { name } => name.clone(),
         PortInterface::VhostUser { socket, .. } => socket.clone(),
+        PortInterface::Subport { parent, vlan_id } => format!("{parent}.{vlan_id}"),
     }
 }
 

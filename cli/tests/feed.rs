@@ -176,6 +176,7 @@ impl Agent {
             full: true,
             refused: None,
             unsupported: Vec::new(),
+            vhost_user: None,
         };
         self.reports.send(report).await.unwrap();
     }

@@ -3,7 +3,7 @@
 //! Control sends [`FeedMessage`]s, one JSON value a line, over one long HTTP response; the agent answers with
 //! [`HostReport`]s by separate requests. docs/adr/0002 says why.
 
-use crate::{Epoch, HostName, HostSnapshot, PortId, Revision, SnapshotDelta};
+use crate::{Epoch, HostName, HostSnapshot, PortId, Revision, SnapshotDelta, VhostUserMode};
 use serde::{Deserialize, Serialize};
 
 /// One line of the feed, from control to an agent.
@@ -57,6 +57,16 @@ pub struct Unsupported {
     pub message: String,
 }
 
+/// How a host attaches its guests, if it does so by vhost-user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VhostUserHost {
+    /// The folder of the sockets, an absolute path of at most [`crate::limits::SOCKET_FOLDER_BYTES_MAX`].
+    pub socket_folder: String,
+    /// Who listens.
+    pub mode: VhostUserMode,
+}
+
 /// From an agent to control: what it enforces now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,4 +87,7 @@ pub struct HostReport {
     /// What the engines do not enforce, at most [`crate::limits::UNSUPPORTED_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsupported: Vec<Unsupported>,
+    /// How ports that are bound to this host from now on are attached; none for taps. Looked at in full reports only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_user: Option<VhostUserHost>,
 }

@@ -26,7 +26,7 @@ mod validate;
 pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};
 pub use drop_reason::DropReason;
-pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported};
+pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost};
 pub use floating_ip::{FloatingIp, PortForwarding};
 pub use id::{
     AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, NetworkId, PortForwardingId,

@@ -6,6 +6,8 @@ pub const FIXED_IPS_MAX: usize = 16;
 pub const ALLOWED_ADDRESS_PAIRS_MAX: usize = 32;
 /// Security groups of one port.
 pub const SECURITY_GROUPS_PER_PORT_MAX: usize = 64;
+/// Subports of one trunk: as many as there are VLANs.
+pub const SUBPORTS_PER_TRUNK_MAX: usize = 4_094;
 /// Extra DHCP options of one port.
 pub const DHCP_OPTIONS_MAX: usize = 32;
 /// Name servers of one subnet (Neutron's `max_dns_nameservers` is 5 by default).
@@ -43,6 +45,8 @@ pub const API_CONNECTIONS_MAX: usize = 512;
 pub const API_IDLE_S: u64 = 75;
 /// Bytes of a snapshot file or of one line of the feed.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+/// Bytes of [`crate::VhostUserHost::socket_folder`]: a socket's path has 108 at most, and its name needs 15.
+pub const SOCKET_FOLDER_BYTES_MAX: usize = 92;
 /// Entries of [`crate::HostReport::unsupported`].
 pub const UNSUPPORTED_MAX: usize = 64;
 /// Milliseconds between two lines of a feed at most.

@@ -1,6 +1,6 @@
 //! Ports of this host's guests, and what must be known of ports elsewhere.
 
-use crate::{HostName, MacAddress, NetworkId, QosPolicyId, SecurityGroupId, SubnetId};
+use crate::{HostName, MacAddress, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -50,6 +50,13 @@ pub enum PortInterface {
         socket: String,
         /// Who listens.
         mode: VhostUserMode,
+    },
+    /// Through another port of the host, tagged: the engine of that one.
+    Subport {
+        /// The trunk's own port; must be in the snapshot, and no subport itself.
+        parent: PortId,
+        /// The VLAN, 1 to 4094; no two subports of a port have the same.
+        vlan_id: u16,
     },
 }
 

@@ -1,8 +1,8 @@
 //! The checks that hold between the fields of a snapshot. What passes here, engines may rely on.
 
 use crate::{
-    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, PortId, PortInterface,
-    Remote, SNAPSHOT_FORMAT, SubnetId, limits,
+    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, Port, PortId,
+    PortInterface, Remote, SNAPSHOT_FORMAT, SubnetId, limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,14 @@ pub struct Invalid {
 
 /// Mistakes reported at most; the rest would say nothing new.
 const MISTAKES_MAX: usize = 100;
+
+/// What only one port can have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Interface<'a> {
+    Device(&'a str),
+    Socket(&'a str),
+    Vlan(PortId, u16),
+}
 
 struct Report(Vec<Invalid>);
 
@@ -158,7 +166,7 @@ impl HostSnapshot {
 
     fn validate_ports(&self, r: &mut Report) {
         let mut macs: BTreeMap<(NetworkId, MacAddress), PortId> = BTreeMap::new();
-        let mut names: BTreeMap<&str, PortId> = BTreeMap::new();
+        let mut taken: BTreeMap<Interface<'_>, PortId> = BTreeMap::new();
         for (id, port) in &self.ports {
             let path = |field: &str| format!("ports.{id}.{field}");
             self.network_known(r, port.network_id, || path("network_id"));
@@ -216,22 +224,44 @@ impl HostSnapshot {
                 let known = self.qos_policies.contains_key(policy);
                 r.check(known, || path("qos_policy_id"), "a policy in qos_policies");
             }
-            if let PortInterface::Tap { name } = &port.interface {
+            self.validate_interface(r, *id, &port.interface, &mut taken);
+        }
+    }
+
+    /// `taken`: the interfaces of the ports before, and whose they are.
+    fn validate_interface<'a>(
+        &'a self,
+        r: &mut Report,
+        id: PortId,
+        interface: &'a PortInterface,
+        taken: &mut BTreeMap<Interface<'a>, PortId>,
+    ) {
+        let path = |field: &str| format!("ports.{id}.interface.{field}");
+        let (key, field) = match interface {
+            PortInterface::Tap { name } => {
                 let good = (1..=15).contains(&name.len())
                     && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+                r.check(good, || path("name"), "a device name of 1 to 15 bytes");
+                (Interface::Device(name), "name")
+            }
+            PortInterface::VhostUser { socket, .. } => (Interface::Socket(socket), "socket"),
+            PortInterface::Subport { parent, vlan_id } => {
+                let carries =
+                    |port: &Port| !matches!(port.interface, PortInterface::Subport { .. });
+                let good = self.ports.get(parent).is_some_and(carries);
                 r.check(
                     good,
-                    || path("interface.name"),
-                    "a device name of 1 to 15 bytes",
+                    || path("parent"),
+                    "a port in ports that is no subport",
                 );
-                if let Some(other) = names.insert(name, *id) {
-                    r.check(
-                        false,
-                        || path("interface.name"),
-                        format_args!("one that port {other} does not have"),
-                    );
-                }
+                let good = (1..=4_094).contains(vlan_id);
+                r.check(good, || path("vlan_id"), "a VLAN of 1 to 4094");
+                (Interface::Vlan(*parent, *vlan_id), "vlan_id")
             }
+        };
+        if let Some(other) = taken.insert(key, id) {
+            let other = format_args!("one that port {other} does not have");
+            r.check(false, || path(field), other);
         }
     }
 

@@ -161,6 +161,7 @@ fn merged(old: Option<HostReport>, new: HostReport) -> HostReport {
         ports,
         full: old.full,
         refused,
+        vhost_user: new.vhost_user.or(old.vhost_user),
         ..new
     }
 }
@@ -188,5 +189,6 @@ fn refusal(config: &FeedConfig, said: &Option<HostReport>, refused: Refusal) -> 
         unsupported: enforced
             .map(|said| said.unsupported.clone())
             .unwrap_or_default(),
+        vhost_user: None,
     }
 }

@@ -347,6 +347,7 @@ fn said(revision: u64, full: bool, ports: &[(PortId, PortStatus)]) -> HostReport
         full,
         refused: None,
         unsupported: Vec::new(),
+        vhost_user: None,
     }
 }
 

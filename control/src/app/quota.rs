@@ -12,6 +12,7 @@ use crate::store::router::RouterRow;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::subnet::SubnetRow;
 use crate::store::subnetpool::SubnetpoolRow;
+use crate::store::trunk::TrunkRow;
 use crate::store::{Conn, Row, quota as store, quota::usage};
 use serde_json::{Map, Value, json};
 
@@ -44,6 +45,7 @@ pub const LIMITED: &[Limited] = &[
     limited::<SecurityGroupRuleRow>("security_group_rule", 100),
     limited::<SubnetRow>("subnet", 100),
     limited::<SubnetpoolRow>("subnetpool", -1),
+    limited::<TrunkRow>("trunk", -1),
 ];
 
 /// The largest limit; Neutron's is the database's 32-bit integer.

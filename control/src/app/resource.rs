@@ -79,6 +79,10 @@ pub trait Resource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Self::Item>>> + Send;
     /// All that it shows, to whom may see all of it; what the policy, RBAC and tags add is added.
     fn view(item: &Self::Item) -> Attributes;
+    /// Adds to a view what depends on the server's configuration.
+    fn finish(app: &App, view: &mut Attributes) {
+        let _ = (app, view);
+    }
     /// What of it no engine enforces yet, as sentences: the answer to a write says so in a Warning header.
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
         let _ = view;

@@ -81,6 +81,7 @@ pub(super) fn show_to<R: Resource>(
     mut view: Attributes,
     fields: &[String],
 ) -> Value {
+    R::finish(app, &mut view);
     if !caller.is_admin() {
         let hidden: Vec<String> = view
             .keys()

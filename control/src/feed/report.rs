@@ -2,10 +2,11 @@
 //! a host finds its ports ACTIVE.
 
 use super::hub::{Hub, HubError};
-use crate::store::{Store, StoreError, port};
+use crate::store::port_binding::{self, VhostUserHostRow};
+use crate::store::{Store, StoreError, port, trunk};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
-use weft_model::{HostName, HostReport, PortStatus, limits};
+use weft_model::{HostName, HostReport, PortStatus, VhostUserMode, limits};
 
 /// Why a report was refused.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub(super) enum ReportError {
         /// How many may be.
         max: usize,
     },
+    /// Sockets in no place that a guest could find.
+    #[error("vhost_user.socket_folder: expected an absolute path")]
+    Folder,
     /// See [`HubError`].
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -46,6 +50,9 @@ pub(super) async fn report(
     let now = Instant::now();
     check(path, report)?;
     hub.report_check(report)?;
+    if report.full {
+        attachment_set(store, report).await?;
+    }
     if report.full || !report.ports.is_empty() {
         port_statuses_set(store, report).await?;
     }
@@ -81,9 +88,32 @@ async fn port_statuses_set(store: &Store, report: &HostReport) -> Result<(), Sto
     }
     let mut tx = store.write().await?;
     for (id, status) in statuses {
-        port::port_status_set(&mut tx, &id, host, status).await?;
+        if port::port_status_set(&mut tx, &id, host, status).await? {
+            trunk::status_refresh(&mut tx, &id).await?;
+        }
     }
     tx.commit().await
+}
+
+/// Notes how the host attaches its guests, if that is news.
+async fn attachment_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    let host = report.host.as_str();
+    let said = report.vhost_user.as_ref().map(|said| VhostUserHostRow {
+        host: host.to_owned(),
+        socket_folder: said.socket_folder.clone(),
+        mode: match said.mode {
+            VhostUserMode::Server => "server",
+            VhostUserMode::Client => "client",
+        }
+        .to_owned(),
+    });
+    let known = port_binding::vhost_user_host_get(store.read().await?.conn(), host).await?;
+    if known != said {
+        let mut tx = store.write().await?;
+        port_binding::vhost_user_host_set(&mut tx, host, said.as_ref()).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Neutron's word.
@@ -108,7 +138,16 @@ fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {
         .flat_map(|u| [u.path.len(), u.message.len()]);
     let refused = report.refused.iter().map(|(_, message)| message.len());
     let longest = texts.chain(refused).max().unwrap_or(0);
+    let folder = report.vhost_user.as_ref().map(|said| &said.socket_folder);
+    if folder.is_some_and(|folder| !folder.starts_with('/') || folder.contains('\0')) {
+        return Err(ReportError::Folder);
+    }
     let limits = [
+        (
+            "vhost_user.socket_folder",
+            folder.map_or(0, String::len),
+            limits::SOCKET_FOLDER_BYTES_MAX,
+        ),
         ("ports", report.ports.len(), limits::PORTS_PER_HOST_MAX),
         (
             "unsupported",

@@ -191,7 +191,9 @@ impl From<BytesRejection> for Refusal {
 impl From<ReportError> for Refusal {
     fn from(error: ReportError) -> Self {
         let status = match &error {
-            ReportError::Host { .. } | ReportError::TooMany { .. } => StatusCode::BAD_REQUEST,
+            ReportError::Host { .. } | ReportError::TooMany { .. } | ReportError::Folder => {
+                StatusCode::BAD_REQUEST
+            }
             ReportError::Hub(HubError::HostsMax { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             ReportError::Hub(HubError::Epoch { .. } | HubError::Revision { .. }) => {
                 StatusCode::CONFLICT

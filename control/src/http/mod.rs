@@ -11,6 +11,7 @@ mod identity;
 mod log;
 mod network_ip_availability;
 pub mod openapi;
+mod port_binding;
 mod qos_rule_type;
 mod quota;
 mod request;
@@ -18,6 +19,7 @@ mod resource;
 mod router;
 mod subnetpool;
 mod tag;
+mod trunk;
 mod version;
 mod write_options;
 
@@ -49,6 +51,7 @@ use crate::app::segment::Segment;
 use crate::app::service_profile::{FlavorServiceProfile, ServiceProfile};
 use crate::app::subnet::Subnet;
 use crate::app::subnetpool::Subnetpool;
+use crate::app::trunk::Trunk;
 use crate::app::{App, error::Error};
 use crate::feed::Hub;
 use crate::identity::{Authority, Identity};
@@ -315,6 +318,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(resources());
     routes.extend(qos());
     routes.extend(tags());
+    routes.extend(port_bindings());
     routes.extend(operations());
     routes.extend(quota::routes());
     routes.extend(router::routes());
@@ -367,6 +371,7 @@ fn resources() -> Vec<Route> {
     );
     crud!(routes, "address-groups", AddressGroup);
     crud!(routes, "rbac-policies", RbacPolicy);
+    crud!(routes, "trunks", Trunk);
     crud!(routes, "log/logs", Log);
     routes
 }
@@ -436,9 +441,27 @@ fn tags() -> Vec<Route> {
     tags!(routes, "routers", RouterResource);
     tags!(routes, "floatingips", FloatingIp);
     tags!(routes, "security-groups", SecurityGroup);
+    tags!(routes, "trunks", Trunk);
     tags!(routes, "policies", QosPolicy);
     tags!(routes, "qos/policies", QosPolicy);
     routes
+}
+
+/// The hosts that a port is or may be on.
+fn port_bindings() -> Vec<Route> {
+    let (all, one, activate) = (
+        "/v2.0/ports/{id}/bindings",
+        "/v2.0/ports/{id}/bindings/{host}",
+        "/v2.0/ports/{id}/bindings/{host}/activate",
+    );
+    vec![
+        route(Method::GET, all, Access::Token, port_binding::list),
+        route(Method::POST, all, Access::Token, port_binding::create),
+        route(Method::GET, one, Access::Token, port_binding::show),
+        route(Method::PUT, one, Access::Token, port_binding::update),
+        route(Method::DELETE, one, Access::Token, port_binding::delete),
+        route(Method::PUT, activate, Access::Token, port_binding::activate),
+    ]
 }
 
 /// Operations of resources' own.
@@ -446,6 +469,9 @@ fn operations() -> Vec<Route> {
     let get = |path, handler| route(Method::GET, path, Access::Token, handler);
     let put = |path, handler| route(Method::PUT, path, Access::Token, handler);
     vec![
+        put("/v2.0/trunks/{id}/add_subports", trunk::add_subports),
+        put("/v2.0/trunks/{id}/remove_subports", trunk::remove_subports),
+        get("/v2.0/trunks/{id}/get_subports", trunk::get_subports),
         get("/v2.0/qos/rule-types", qos_rule_type::list),
         get("/v2.0/qos/rule-types/{type}", qos_rule_type::show),
         put(

@@ -6,10 +6,13 @@
 use crate::store::address_group::AddressGroupRow;
 use crate::store::network::NetworkRow;
 use crate::store::port::Port as PortParts;
+use crate::store::port_binding::VhostUser;
+use crate::store::qos_policy::{QosPolicyRow, QosRuleRow};
 use crate::store::router::RouterRow;
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::SegmentRow;
 use crate::store::subnet::{Route, SubnetRow};
+use crate::store::trunk::SubportPlace;
 use crate::store::{Resource, floating_ip::FloatingIpRow};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
@@ -19,8 +22,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use weft_model::{
     AddressGroup, AllowedAddressPair, DhcpOption, EtherType, FixedIp, HostName, HostRoute,
-    MacAddress, Network, NetworkId, PortId, PortRange, Remote, RouterId, RouterRoute,
-    SecurityGroup, SecurityGroupId, SecurityGroupRule, Segment, Subnet, limits,
+    MacAddress, Network, NetworkId, PortId, PortRange, QosBandwidthLimit, QosPacketRateLimit,
+    QosPolicy, QosPolicyId, Remote, RouterId, RouterRoute, SecurityGroup, SecurityGroupId,
+    SecurityGroupRule, Segment, Subnet, VhostUserMode, limits,
 };
 
 /// A row that cannot be realized.
@@ -51,6 +55,25 @@ pub(super) struct Port {
     pub(super) dns_name: String,
     pub(super) extra_dhcp_opts: Vec<DhcpOption>,
     pub(super) host: Option<HostName>,
+    pub(super) attached: Attached,
+    /// Its own; its network's is in [`super::rows::Rows`].
+    pub(super) qos_policy_id: Option<QosPolicyId>,
+}
+
+/// How a port is attached to its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    Tap,
+    VhostUser {
+        socket: String,
+        mode: VhostUserMode,
+    },
+    /// Through a trunk; not at all while the trunk is administratively down.
+    Subport {
+        parent: PortId,
+        vlan_id: u16,
+        open: bool,
+    },
 }
 
 impl Port {
@@ -245,9 +268,60 @@ pub(super) fn port(port: PortParts) -> Result<Port> {
             "" => None,
             host => Some(at.parse("binding_host_id", host)?),
         },
+        qos_policy_id: row
+            .qos_policy_id
+            .as_deref()
+            .map(|id| at.parse("qos_policy_id", id))
+            .transpose()?,
+        attached: attached(&at, row.binding_vhost_user.0, port.subport)?,
         device_owner: row.device_owner,
         dns_name: row.dns_name,
     })
+}
+
+fn attached(
+    at: &At<'_>,
+    vhost_user: Option<VhostUser>,
+    subport: Option<SubportPlace>,
+) -> Result<Attached> {
+    Ok(match (subport, vhost_user) {
+        (Some(place), _) => Attached::Subport {
+            parent: at.parse("trunk's port_id", &place.parent_id)?,
+            vlan_id: at.number("segmentation_id", place.segmentation_id)?,
+            open: place.admin_state_up,
+        },
+        (None, Some(VhostUser { socket, mode })) => Attached::VhostUser { socket, mode },
+        (None, None) => Attached::Tap,
+    })
+}
+
+/// What of a policy an engine enforces; guarantees are the scheduler's. None if there is nothing.
+pub(super) fn qos_policy(row: &QosPolicyRow, rules: &[QosRuleRow]) -> Result<Option<QosPolicy>> {
+    let at = At(Resource::QosPolicy, &row.id);
+    let mut policy = QosPolicy::default();
+    for rule in rules {
+        let number = |column, value: Option<i64>| at.number(column, value.unwrap_or_default());
+        match rule.rule_type.as_str() {
+            "bandwidth_limit" => policy.bandwidth_limits.push(QosBandwidthLimit {
+                direction: at.named("direction", &rule.direction)?,
+                max_kbps: number("max_kbps", rule.max_kbps)?,
+                max_burst_kbps: number("max_burst_kbps", rule.max_burst_kbps)?,
+            }),
+            "packet_rate_limit" => policy.packet_rate_limits.push(QosPacketRateLimit {
+                direction: at.named("direction", &rule.direction)?,
+                max_kpps: number("max_kpps", rule.max_kpps)?,
+                max_burst_kpps: number("max_burst_kpps", rule.max_burst_kpps)?,
+            }),
+            "dscp_marking" => {
+                policy.dscp_mark = rule
+                    .dscp_mark
+                    .map(|mark| at.number("dscp_mark", mark))
+                    .transpose()?;
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(policy).filter(|policy| *policy != QosPolicy::default()))
 }
 
 pub(super) fn router(row: RouterRow, interfaces: Vec<PortId>) -> Result<Router> {

@@ -7,6 +7,7 @@ use super::decode::{self, At, RowError};
 use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
+use crate::store::qos_policy::{self, QosPolicyRow, QosRuleRow};
 use crate::store::router::{self, RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{self, SegmentRow};
@@ -16,9 +17,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use weft_model::{
-    AddressGroup, AddressGroupId, FloatingIpId, Network, NetworkId, PortId, Remote, Revision,
-    RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
-    SubnetId,
+    AddressGroup, AddressGroupId, FloatingIpId, Network, NetworkId, PortId, QosPolicy, QosPolicyId,
+    Remote, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId,
 };
 
 /// Changes that are read one by one; above that, everything is read.
@@ -29,6 +30,10 @@ const CHANGES_MAX: u32 = 1_000;
 pub(super) struct Rows {
     pub(super) revision: Revision,
     pub(super) networks: BTreeMap<NetworkId, Network>,
+    /// The QoS policies of networks: they hold for ports without one of their own.
+    pub(super) network_qos_policies: BTreeMap<NetworkId, QosPolicyId>,
+    /// Those that ask something of an engine.
+    pub(super) qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
     pub(super) subnets: BTreeMap<SubnetId, Subnet>,
     pub(super) ports: BTreeMap<PortId, decode::Port>,
     pub(super) routers: BTreeMap<RouterId, decode::Router>,
@@ -59,6 +64,7 @@ impl Rows {
         }
         for row in network::network_list_all(&mut *conn).await? {
             let segments = segments.remove(&row.id).unwrap_or_default();
+            rows.network_qos_policy_put(&row);
             put(
                 &mut rows.networks,
                 At(Resource::Network, &row.id),
@@ -91,8 +97,16 @@ impl Rows {
         for row in security_group::security_group_list_all(&mut *conn).await? {
             rows.security_group_put(&row);
         }
-        for row in security_group::rule_list_all(conn).await? {
+        for row in security_group::rule_list_all(&mut *conn).await? {
             rows.security_group_rule_put(&row);
+        }
+        let mut rules: HashMap<String, Vec<QosRuleRow>> = HashMap::new();
+        for rule in qos_policy::rule_list_all(&mut *conn).await? {
+            rules.entry(rule.policy_id.clone()).or_default().push(rule);
+        }
+        for row in qos_policy::policy_list_all(conn).await? {
+            let rules = rules.remove(&row.id).unwrap_or_default();
+            rows.qos_policy_put(&row, &rules);
         }
         Ok(rows)
     }
@@ -133,10 +147,21 @@ impl Rows {
             "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
                 Some(row) => {
                     let segments = segment::segment_list(conn, &[id]).await?;
+                    self.network_qos_policy_put(&row);
                     let network = decode::network(&row, &segments);
                     put(&mut self.networks, At(Resource::Network, id), network);
                 }
-                None => remove(&mut self.networks, id),
+                None => {
+                    remove(&mut self.networks, id);
+                    remove(&mut self.network_qos_policies, id);
+                }
+            },
+            "qos_policy" => match store::get::<QosPolicyRow>(conn, id).await? {
+                Some(row) => {
+                    let rules = qos_policy::rule_list_policies(conn, &[id]).await?;
+                    self.qos_policy_put(&row, &rules);
+                }
+                None => remove(&mut self.qos_policies, id),
             },
             "subnet" => match store::get::<SubnetRow>(conn, id).await? {
                 Some(row) => self.subnet_put(row),
@@ -173,6 +198,29 @@ impl Rows {
             _ => {}
         }
         Ok(())
+    }
+
+    fn network_qos_policy_put(&mut self, row: &NetworkRow) {
+        let at = At(Resource::Network, &row.id);
+        match row.qos_policy_id.as_deref() {
+            Some(id) => put(
+                &mut self.network_qos_policies,
+                at,
+                at.parse("qos_policy_id", id),
+            ),
+            None => remove(&mut self.network_qos_policies, &row.id),
+        }
+    }
+
+    fn qos_policy_put(&mut self, row: &QosPolicyRow, rules: &[QosRuleRow]) {
+        match decode::qos_policy(row, rules).transpose() {
+            Some(policy) => put(
+                &mut self.qos_policies,
+                At(Resource::QosPolicy, &row.id),
+                policy,
+            ),
+            None => remove(&mut self.qos_policies, &row.id),
+        }
     }
 
     fn subnet_put(&mut self, row: SubnetRow) {

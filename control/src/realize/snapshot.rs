@@ -8,15 +8,16 @@
 //! 3. all subnets of these networks;
 //! 4. floating IPs that lead to its ports;
 //! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
-//! 6. the guests of other hosts on these networks where frames travel in tunnels.
+//! 6. the QoS policies of its ports, as far as they ask something of an engine;
+//! 7. the guests of other hosts on these networks where frames travel in tunnels.
 
-use super::decode::{FloatingIp, Port, Router};
+use super::decode::{Attached, FloatingIp, Port, Router};
 use super::rows::Rows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use weft_model::{
     self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortBlock,
-    PortId, PortInterface, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
+    PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
     RouterInterface, SecurityGroupId, SecurityGroupMember, SecurityGroupRuleId, SubnetId,
     TunnelHost, limits,
 };
@@ -169,21 +170,53 @@ impl<'a> Index<'a> {
             let (ports, max) = (local.len(), limits::PORTS_PER_HOST_MAX);
             tracing::error!(host = %snapshot.host, ports, max, "too many ports: the last ones get nothing");
         }
-        let mut names = BTreeSet::new();
+        let mut taken = BTreeSet::new();
         for id in local.iter().take(limits::PORTS_PER_HOST_MAX) {
-            let Some(port) = self.rows.ports.get(id) else {
+            let Some((port, interface)) = self.port_and_interface(*id, &snapshot.host) else {
                 continue;
             };
             // Two random ids in 2^40 share their first 11 characters; the later one must not stop the host.
-            if names.insert(tap_name(*id)) {
-                snapshot.ports.insert(*id, self.port(*id, port));
+            if taken.insert(interface_key(&interface)) {
+                let port = self.port(port, interface);
+                if let Some(policy) = port.qos_policy_id
+                    && let Some(of) = self.rows.qos_policies.get(&policy)
+                {
+                    snapshot.qos_policies.insert(policy, of.clone());
+                }
+                snapshot.ports.insert(*id, port);
             } else {
                 tracing::error!(port = %id, "another port of the host has the same device name: make a new port");
             }
         }
     }
 
-    fn port(&self, id: PortId, port: &Port) -> model::Port {
+    /// A port, and how it is attached to the host; none for a subport whose trunk is closed, or not here.
+    fn port_and_interface(&self, id: PortId, host: &HostName) -> Option<(&'a Port, PortInterface)> {
+        let port = self.rows.ports.get(&id)?;
+        let interface = match &port.attached {
+            Attached::Tap => PortInterface::Tap { name: tap_name(id) },
+            Attached::VhostUser { socket, mode } => PortInterface::VhostUser {
+                socket: socket.clone(),
+                mode: *mode,
+            },
+            Attached::Subport {
+                parent,
+                vlan_id,
+                open,
+            } => {
+                let trunk = self.rows.ports.get(parent)?;
+                let here = trunk.host.as_ref() == Some(host) && trunk.is_guest();
+                let plain = !matches!(trunk.attached, Attached::Subport { .. });
+                (*open && here && plain).then_some(PortInterface::Subport {
+                    parent: *parent,
+                    vlan_id: *vlan_id,
+                })?
+            }
+        };
+        Some((port, interface))
+    }
+
+    fn port(&self, port: &Port, interface: PortInterface) -> model::Port {
         let groups = port.security_groups.iter();
         let known = |group: &&SecurityGroupId| self.rows.security_groups.contains_key(*group);
         model::Port {
@@ -196,10 +229,20 @@ impl<'a> Index<'a> {
             admin_state_up: port.admin_state_up,
             device_owner: port.device_owner.clone(),
             dns_name: port.dns_name.clone(),
-            interface: PortInterface::Tap { name: tap_name(id) },
+            interface,
             extra_dhcp_opts: port.extra_dhcp_opts.clone(),
-            qos_policy_id: None,
+            qos_policy_id: self.qos_policy(port),
         }
+    }
+
+    /// The QoS policy that asks something of the port's engine.
+    fn qos_policy(&self, port: &Port) -> Option<QosPolicyId> {
+        let of_network = self.rows.network_qos_policies.get(&port.network_id);
+        let policy = port.qos_policy_id.as_ref().or(of_network)?;
+        self.rows
+            .qos_policies
+            .contains_key(policy)
+            .then_some(*policy)
     }
 
     /// Which routers the host needs: in order, and not more than it may have.
@@ -269,6 +312,11 @@ impl<'a> Index<'a> {
         snapshot
             .ports
             .retain(|_, port| snapshot.networks.contains_key(&port.network_id));
+        let present: BTreeSet<PortId> = snapshot.ports.keys().copied().collect();
+        snapshot.ports.retain(|_, port| match &port.interface {
+            PortInterface::Subport { parent, .. } => present.contains(parent),
+            _ => true,
+        });
         for port in snapshot.ports.values_mut() {
             port.fixed_ips
                 .retain(|ip| snapshot.subnets.contains_key(&ip.subnet_id));
@@ -444,6 +492,15 @@ fn addresses(snapshot: &HostSnapshot, fixed_ips: &[FixedIp]) -> Vec<RouterAddres
             ip_address: ip.ip_address,
         })
         .collect()
+}
+
+/// What only one port of a host can have.
+fn interface_key(interface: &PortInterface) -> String {
+    match interface {
+        PortInterface::Tap { name } => name.clone(),
+        PortInterface::VhostUser { socket, .. } => socket.clone(),
+        PortInterface::Subport { parent, vlan_id } => format!("{parent}.{vlan_id}"),
+    }
 }
 
 /// Neutron's name of a guest's device: `tap` and the first 11 characters of the port's id.

@@ -28,6 +28,7 @@ pub mod network;
 pub mod network_segment_range;
 pub mod observer;
 pub mod port;
+pub mod port_binding;
 pub mod port_forwarding;
 pub mod qos_policy;
 pub mod quota;
@@ -40,6 +41,7 @@ pub mod segment;
 pub mod sql;
 pub mod subnet;
 pub mod subnetpool;
+pub mod trunk;
 
 pub use control_state::{Change, How, changes_prune, changes_since, revision};
 pub use json_text::JsonText;

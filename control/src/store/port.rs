@@ -2,10 +2,12 @@
 
 use super::fixed_ip::by_parents;
 use super::list::Column;
+use super::port_binding::VhostUser;
 use super::qos_policy::{QosRuleRow, rule_list_policies};
 use super::row::{self, row};
 use super::segment::segment_list;
 use super::sql;
+use super::trunk::{SubportPlace, places_of_ports, places_of_trunks, trunk_of_parents};
 use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -71,8 +73,26 @@ row! {
         binding_vnic_type: String,
         /// As Nova gave it.
         binding_profile: JsonText<Map<String, Json>>,
+        /// How the guest finds its vhost-user socket; none for a tap.
+        binding_vhost_user: JsonText<Option<VhostUser>>,
         /// Its own QoS policy.
         qos_policy_id: Option<String>,
+        /// immediate; deferred until it is bound; none
+        ip_allocation: String,
+        /// As the tool that watches the physical network says: ACTIVE, DOWN.
+        data_plane_status: Option<String>,
+        /// Cyborg's profile of the device behind it.
+        device_profile: Option<String>,
+        /// switchdev
+        hardware_offload_type: Option<String>,
+        /// Hints for the backend.
+        hints: JsonText<Option<Map<String, Json>>>,
+        /// required, preferred, legacy, socket
+        numa_affinity_policy: Option<String>,
+        /// Whether the guest's link follows the host's.
+        propagate_uplink_status: bool,
+        /// Whether a virtual function may set its own MAC address and receive all.
+        trusted: Option<bool>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -95,7 +115,7 @@ row! {
             "id IN (SELECT port_id FROM port_fixed_ips WHERE ip_address LIKE '%' || {} || '%')"),
         Column::filter("security_groups",
             "id IN (SELECT port_id FROM port_security_groups WHERE security_group_id IN ({}))"),
-        Column::sorted("ip_allocation", "'immediate' IN ({})", "id"),
+        Column::sorted("ip_allocation", "ip_allocation IN ({})", "ip_allocation"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
     visible Some("network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1)");
@@ -110,10 +130,25 @@ pub struct Port {
     pub fixed_ips: Vec<FixedIpRow>,
     /// Ids, in ascending order.
     pub security_groups: Vec<String>,
+    /// The network's domain in DNS.
+    pub network_dns_domain: String,
     /// The network's QoS policy: it holds for a port without one of its own.
     pub qos_network_policy_id: Option<String>,
     /// What the scheduler must find room for.
     pub guarantees: Guarantees,
+    /// The trunk that it is the parent of.
+    pub trunk: Option<TrunkDetails>,
+    /// Its place, if it is a trunk's subport.
+    pub subport: Option<SubportPlace>,
+}
+
+/// What is reached through a port.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrunkDetails {
+    /// The trunk.
+    pub trunk_id: String,
+    /// By their place.
+    pub subports: Vec<SubportPlace>,
 }
 
 /// What the QoS policy of a port promises.
@@ -155,27 +190,63 @@ pub async fn complete(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> 
             ..Port::default()
         })
         .collect();
-    qos_complete(conn, &mut ports).await?;
+    network_complete(conn, &mut ports).await?;
+    trunk_complete(conn, &mut ports).await?;
     Ok(ports)
 }
 
-/// Reads what QoS policies mean for some ports.
+/// Reads what trunks mean for some ports.
+async fn trunk_complete(conn: &mut Conn, ports: &mut [Port]) -> Result<()> {
+    let ids: Vec<&str> = ports.iter().map(|port| port.row.id.as_str()).collect();
+    let trunks: HashMap<String, String> = trunk_of_parents(conn, &ids).await?.into_iter().collect();
+    let places = places_of_ports(conn, &ids).await?;
+    let mut places: HashMap<String, SubportPlace> = places
+        .into_iter()
+        .map(|place| (place.port_id.clone(), place))
+        .collect();
+    let mut subports: HashMap<String, Vec<SubportPlace>> = HashMap::new();
+    if !trunks.is_empty() {
+        let ids: Vec<&str> = trunks.values().map(String::as_str).collect();
+        for place in places_of_trunks(conn, &ids).await? {
+            subports
+                .entry(place.trunk_id.clone())
+                .or_default()
+                .push(place);
+        }
+    }
+    for port in ports {
+        port.subport = places.remove(&port.row.id);
+        port.trunk = trunks.get(&port.row.id).map(|trunk| TrunkDetails {
+            trunk_id: trunk.clone(),
+            subports: subports.remove(trunk).unwrap_or_default(),
+        });
+    }
+    Ok(())
+}
+
+/// Reads what some ports have of their networks: QoS policies and what they promise, domains.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn qos_complete(conn: &mut Conn, ports: &mut [Port]) -> Result<()> {
+pub async fn network_complete(conn: &mut Conn, ports: &mut [Port]) -> Result<()> {
     let distinct: BTreeSet<String> = ports.iter().map(|p| p.row.network_id.clone()).collect();
     let networks: Vec<&str> = distinct.iter().map(String::as_str).collect();
-    let of_networks: Vec<(String, String)> = by_parents(
+    let of_networks: Vec<(String, Option<String>, String)> = by_parents(
         conn,
-        "SELECT id, qos_policy_id FROM networks WHERE qos_policy_id IS NOT NULL AND id IN",
+        "SELECT id, qos_policy_id, dns_domain FROM networks WHERE id IN",
         "",
         &networks,
     )
     .await?;
-    let of_networks: HashMap<String, String> = of_networks.into_iter().collect();
+    let of_networks: HashMap<String, (Option<String>, String)> = of_networks
+        .into_iter()
+        .map(|(id, policy, domain)| (id, (policy, domain)))
+        .collect();
     for port in &mut *ports {
-        port.qos_network_policy_id = of_networks.get(&port.row.network_id).cloned();
+        if let Some((policy, domain)) = of_networks.get(&port.row.network_id) {
+            port.qos_network_policy_id.clone_from(policy);
+            port.network_dns_domain.clone_from(domain);
+        }
     }
     let distinct: BTreeSet<&str> = ports.iter().filter_map(Port::qos_policy).collect();
     let policies: Vec<&str> = distinct.into_iter().collect();

@@ -58,6 +58,8 @@ pub enum Resource {
     Segment,
     /// `network_segment_ranges`
     NetworkSegmentRange,
+    /// `trunks`
+    Trunk,
 }
 
 impl Resource {
@@ -90,6 +92,7 @@ impl Resource {
             Self::MeteringLabelRule => "metering_label_rule",
             Self::Segment => "segment",
             Self::NetworkSegmentRange => "network_segment_range",
+            Self::Trunk => "trunk",
         }
     }
 }

@@ -107,11 +107,16 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
         }
     }
     for (id, port) in &snapshot.ports {
-        if let PortInterface::VhostUser { .. } = port.interface {
-            add(
+        match port.interface {
+            PortInterface::Tap { .. } => {}
+            PortInterface::VhostUser { .. } => add(
                 format!("ports.{id}.interface"),
                 "vhost-user ports are the user engine's",
-            );
+            ),
+            PortInterface::Subport { .. } => add(
+                format!("ports.{id}.interface"),
+                "not connected: subports of trunks are not tagged yet",
+            ),
         }
         if port.qos_policy_id.is_some() {
             add(

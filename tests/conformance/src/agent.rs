@@ -97,6 +97,7 @@ impl Follower {
             full: true,
             refused: None,
             unsupported: Vec::new(),
+            vhost_user: None,
         };
         let url = format!("{}/report", self.url);
         self.http
