@@ -210,7 +210,8 @@ pub(super) fn dhcp_opts(value: &Value) -> Result<Value, String> {
             Some(Value::Null) => Value::Null,
             Some(value) => {
                 let text = text_of(value, 255)?;
-                if !one_line(&text) && !(text.is_empty() && MAY_BE_BLANK.contains(&&*name)) {
+                let blank = text.is_empty() && MAY_BE_BLANK.contains(&&*name);
+                if !(blank || one_line(&text)) {
                     return Err(format!(
                         "opt_value of {} must be one line, not empty",
                         quote(&name)

@@ -10,8 +10,9 @@ use super::port::{self, Port};
 use super::resource::{self, Place, Resource, Write};
 use super::view::{self, view};
 use super::{App, policy::Caller};
-use crate::store::network::{NetworkRow, segment_list};
+use crate::store::network::NetworkRow;
 use crate::store::port::{Port as PortItem, PortRow, TrunkDetails, port_get};
+use crate::store::segment::segment_list;
 use crate::store::trunk::{
     SubportRow, TrunkRow, places_of_ports, status_refresh, subport_delete, subport_insert,
     subport_list, trunk_of_parents,
@@ -319,8 +320,8 @@ async fn add(
     let mtu = network_of(write, &parent.row)
         .await?
         .map(|network| network.mtu);
-    let mut position = item.subports.last().map_or(0, |last| last.position + 1);
-    for one in wanted {
+    let first = item.subports.last().map_or(0, |last| last.position + 1);
+    for (position, one) in (first..).zip(wanted) {
         if one.port_id == parent.row.id {
             return Err(Error::conflict(
                 "ParentPortInUse",
@@ -352,7 +353,6 @@ async fn add(
         };
         subport_insert(&mut write.tx, &row).await?;
         item.subports.push(row);
-        position += 1;
         SUBPORT.clone_into(&mut port.row.device_owner);
         follow(write, port.row, &parent.row.binding_host_id).await?;
     }

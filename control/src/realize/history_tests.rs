@@ -3,10 +3,12 @@
 
 use super::rows::Rows;
 use super::snapshot::Index;
+use crate::app::config::NetworkConfig;
 use crate::app::error::Error;
 use crate::app::floating_ip::FloatingIp;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
+use crate::app::policy::Policy;
 use crate::app::port::Port;
 use crate::app::router::Router;
 use crate::app::router_interface;
