@@ -91,6 +91,7 @@ drop_reasons! {
     43 UplinkMissing "uplink_missing" Deliver "The physical network is mapped to no interface of this host.";
     44 EngineError "engine_error" Deliver "The engine failed: a kernel helper refused, or a map is inconsistent. A bug, or no memory.";
     45 RogueSource "rogue_source" PortSecurity "From outside with a source address that only this side may use: the router's own, a floating IP of this host, or a loopback, multicast or unspecified address.";
+    46 GuestQueueFull "guest_queue_full" Deliver "The guest takes no more frames: its receive queue is full, or its buffers are too short for the frame.";
 }
 
 impl DropReason {

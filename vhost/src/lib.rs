@@ -3,9 +3,12 @@
 //! Guests share their memory and rings by the vhost-user protocol; a worker polls the rings and copies each frame once, from
 //! guest to guest. What becomes of a frame says docs/pipeline.md, as for the other engines.
 
+pub mod alone;
+mod clock;
 pub mod driver;
 pub mod engine;
 pub mod memory;
 pub mod protocol;
 pub mod queue;
 pub mod ring;
+pub mod worker;

@@ -85,6 +85,7 @@ fn random_histories_meet_nearly_every_end_of_the_pipeline() {
         DropReason::QosRateLimit,
         DropReason::UplinkMissing,
         DropReason::EngineError,
+        DropReason::GuestQueueFull,
     ];
     let mut met: BTreeSet<DropReason> = BTreeSet::new();
     let mut forwarded = [0, 0, 0, 0, 0];

@@ -13,7 +13,7 @@ impl Place {
     /// As an index.
     #[inline]
     #[must_use]
-    pub(super) fn at(self) -> usize {
+    pub(crate) fn at(self) -> usize {
         usize::from(self.0)
     }
 }

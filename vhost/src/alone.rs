@@ -1,0 +1,153 @@
+//! The switch alone: a snapshot's ports on sockets, without a control plane and without the kernel engine.
+//!
+//! Guarantees: a port without a socket is not there; a socket that cannot be opened is refused by name before anything
+//! runs. When it is dropped, front-ends are disconnected and the sockets removed.
+
+use crate::engine::{EngineConfig, Limits, Seeds};
+use crate::protocol::{Endpoint, Server, ServerHandle};
+use crate::queue::PortQueues;
+use crate::worker::{PortCounters, PortTotals, Switch, SwitchConfig};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use weft_model::{HostSnapshot, PortId, PortInterface, VhostUserMode};
+
+/// Why a switch could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// No port of the snapshot has this id or name.
+    #[error("--socket {0}=…: the snapshot has no port of this id or dns_name")]
+    Port(String),
+    /// No port has a socket.
+    #[error("no port of the snapshot has a vhost-user socket; give them by --socket PORT=PATH")]
+    NoSocket,
+    /// A socket cannot be opened.
+    #[error("cannot listen on {}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start the switch")]
+    Start(#[from] io::Error),
+}
+
+/// What runs.
+#[derive(Clone, Debug)]
+pub struct AloneConfig {
+    /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without.
+    pub sockets: Vec<(String, PathBuf)>,
+    /// The worker's CPU.
+    pub cpu: Option<usize>,
+    /// Sizes of the session table.
+    pub limits: Limits,
+}
+
+/// A switch that runs alone.
+#[derive(Debug)]
+pub struct Alone {
+    // Dropped in this order: front-ends first.
+    server: ServerHandle,
+    switch: Switch,
+    counters: BTreeMap<PortId, Arc<PortCounters>>,
+}
+
+impl Alone {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// A port or socket is wrong, or the system refused a thread.
+    pub fn start(snapshot: &Arc<HostSnapshot>, config: &AloneConfig) -> Result<Self, AloneError> {
+        let mut endpoints: BTreeMap<PortId, Endpoint> = BTreeMap::new();
+        for (id, port) in &snapshot.ports {
+            if let PortInterface::VhostUser { socket, mode } = &port.interface {
+                endpoints.insert(*id, endpoint(socket.into(), *mode));
+            }
+        }
+        for (name, path) in &config.sockets {
+            let found = snapshot.ports.iter().find(|(id, port)| {
+                id.to_string() == *name || (port.dns_name == *name && !name.is_empty())
+            });
+            let (id, _) = found.ok_or_else(|| AloneError::Port(name.clone()))?;
+            endpoints.insert(*id, endpoint(path.clone(), VhostUserMode::Client));
+        }
+        if endpoints.is_empty() {
+            return Err(AloneError::NoSocket);
+        }
+        let switch = Switch::start(&SwitchConfig {
+            engine: EngineConfig {
+                limits: config.limits,
+                seeds: seeds()?,
+            },
+            cpu: config.cpu,
+        })?;
+        switch.apply(Arc::clone(snapshot));
+        let server = Server::start()?;
+        let mut counters = BTreeMap::new();
+        for (id, endpoint) in endpoints {
+            let (queues, path) = (Arc::clone(&endpoint.queues), endpoint.path.clone());
+            let of_port = Arc::new(PortCounters::default());
+            switch.port_add(id, queues, Arc::clone(&of_port));
+            counters.insert(id, of_port);
+            let added = server.add(endpoint);
+            added.map_err(|source| AloneError::Socket { path, source })?;
+        }
+        Ok(Self {
+            server,
+            switch,
+            counters,
+        })
+    }
+
+    /// Enforces another snapshot; ports keep the sockets that they had at the start.
+    pub fn apply(&self, snapshot: &Arc<HostSnapshot>) {
+        self.switch.apply(Arc::clone(snapshot));
+    }
+
+    /// The ports' counters now.
+    #[must_use]
+    pub fn totals(&self) -> BTreeMap<PortId, PortTotals> {
+        let totals = self.counters.iter();
+        totals
+            .map(|(id, counters)| (*id, counters.totals()))
+            .collect()
+    }
+
+    /// The switch.
+    #[must_use]
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// The server of its sockets.
+    #[must_use]
+    pub fn server(&self) -> &ServerHandle {
+        &self.server
+    }
+}
+
+fn endpoint(path: PathBuf, mode: VhostUserMode) -> Endpoint {
+    Endpoint {
+        path,
+        mode,
+        queues: Arc::new(PortQueues::default()),
+    }
+}
+
+/// Secrets from the kernel.
+fn seeds() -> io::Result<Seeds> {
+    let mut bytes = [0u8; 32];
+    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if read < bytes.len() {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut seeds = [0; 4];
+    for (seed, word) in seeds.iter_mut().zip(words) {
+        *seed = u64::from_le_bytes(*word);
+    }
+    Ok(Seeds(seeds))
+}

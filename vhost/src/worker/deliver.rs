@@ -1,0 +1,242 @@
+//! Frames into a guest's receive queue.
+//!
+//! Guarantees: a frame is written whole or not at all, into buffers that are given back in order; without room it is
+//! dropped and the buffers stay the guest's. What was judged is what is written: a frame's first bytes come from our own
+//! copy, never again from the sender's memory.
+
+use super::poll::{Head, VIRTIO_BYTES};
+use crate::engine::HEADER_BYTES;
+use crate::memory::{Piece, Regions, Span};
+use crate::queue::Queue;
+use crate::ring::{Direction, RingError, Taken};
+use std::sync::Arc;
+
+/// Buffers that one frame may take.
+const BUFFERS_MAX: usize = 128;
+/// Where virtio's header says how many buffers a frame takes.
+const BUFFERS_AT: usize = 10;
+
+/// A frame to deliver.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// Virtio's header and the frame's first bytes.
+    pub(super) head: &'a Head,
+    /// Bytes of the frame.
+    pub(super) frame_bytes: usize,
+    /// What is behind the first bytes.
+    pub(super) rest: Rest<'a>,
+}
+
+/// What is behind a frame's first bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Rest<'a> {
+    /// In the sender's memory, behind so many bytes of these pieces.
+    Guest(&'a Regions, &'a [Piece], usize),
+    /// In our own.
+    Own(&'a [u8]),
+}
+
+/// Lists that are kept from one delivery to the next.
+#[derive(Default)]
+pub(super) struct Room {
+    pieces: Vec<Piece>,
+    chains: Vec<Taken>,
+}
+
+/// What became of the frames.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    /// Frames without room.
+    pub(super) full: u64,
+    /// What the guest did wrong.
+    pub(super) broken: Option<RingError>,
+}
+
+/// Delivers frames, and tells the guest if it wants to be told.
+pub(super) fn deliver<'a>(
+    queue: &mut Queue,
+    sources: impl Iterator<Item = Source<'a>>,
+    room: &mut Room,
+) -> Delivered {
+    let mut delivered = Delivered::default();
+    let memory = Arc::clone(&queue.memory);
+    for source in sources {
+        let taken = if delivered.broken.is_some() {
+            Ok(false)
+        } else {
+            buffers_take(queue, &memory, &source, room)
+        };
+        match taken {
+            Ok(true) => {
+                buffers_write(queue, &memory, &source, room);
+                delivered.packets += 1;
+                delivered.bytes += u64::try_from(source.frame_bytes).unwrap_or_default();
+            }
+            Ok(false) => delivered.full += 1,
+            Err(error) => {
+                delivered.broken = Some(error);
+                delivered.full += 1;
+            }
+        }
+    }
+    if queue.ring.as_mut().is_some_and(crate::ring::Ring::publish) {
+        call(queue);
+    }
+    delivered
+}
+
+/// Tells the guest.
+pub(super) fn call(queue: &Queue) {
+    if let Some(call) = &queue.call {
+        // A counter that is full has told already.
+        let _full = rustix::io::write(call, &1u64.to_ne_bytes());
+    }
+}
+
+/// Takes buffers for a frame; false if there is no room.
+#[inline]
+fn buffers_take(
+    queue: &mut Queue,
+    memory: &Regions,
+    source: &Source<'_>,
+    room: &mut Room,
+) -> Result<bool, RingError> {
+    let needed = source.frame_bytes + usize::from(queue.header_bytes);
+    let Some(ring) = queue.ring.as_mut().filter(|_| queue.enabled) else {
+        return Ok(false);
+    };
+    room.pieces.clear();
+    room.chains.clear();
+    let mut have = 0;
+    loop {
+        match ring.take(Direction::Write, memory, &mut room.pieces)? {
+            Some(chain) => {
+                have += usize::try_from(chain.bytes).unwrap_or(0);
+                room.chains.push(chain);
+                if have >= needed {
+                    return Ok(true);
+                }
+                if queue.mergeable && room.chains.len() < BUFFERS_MAX {
+                    continue;
+                }
+            }
+            None if room.chains.is_empty() => return Ok(false),
+            None => {}
+        }
+        room.chains.reverse();
+        ring.untake(&room.chains);
+        return Ok(false);
+    }
+}
+
+/// Writes a frame into the buffers that were taken for it, and gives them back.
+#[inline]
+fn buffers_write(queue: &mut Queue, memory: &Regions, source: &Source<'_>, room: &Room) {
+    let header_bytes = usize::from(queue.header_bytes);
+    let first = source.frame_bytes.min(HEADER_BYTES);
+    let (skipped, own) = if header_bytes == VIRTIO_BYTES {
+        (0, first + VIRTIO_BYTES)
+    } else {
+        // The shorter header ends before the number of buffers.
+        (VIRTIO_BYTES - header_bytes, first + header_bytes)
+    };
+    let mut writer = Writer {
+        memory,
+        pieces: room.pieces.iter(),
+        span: None,
+    };
+    if skipped == 0 {
+        let own = source.head.get(..own).unwrap_or_default();
+        writer.write(own);
+        if room.chains.len() > 1 {
+            let count = u16::try_from(room.chains.len()).unwrap_or(u16::MAX);
+            let mut again = Writer {
+                memory,
+                pieces: room.pieces.iter(),
+                span: None,
+            };
+            again.skip(BUFFERS_AT);
+            again.write(&count.to_le_bytes());
+        }
+    } else {
+        let zero = [0; VIRTIO_BYTES];
+        writer.write(zero.get(skipped..).unwrap_or_default());
+        let frame = source.head.get(VIRTIO_BYTES..).unwrap_or_default();
+        writer.write(frame.get(..first).unwrap_or_default());
+    }
+    let mut left = source.frame_bytes - first;
+    if left > 0 {
+        match source.rest {
+            Rest::Own(bytes) => writer.write(bytes),
+            Rest::Guest(memory, pieces, skip) => {
+                let mut skip = skip + first;
+                for span in pieces.iter().filter_map(|piece| memory.span(piece)) {
+                    let part = span.behind(skip).first(left);
+                    skip = skip.saturating_sub(span.bytes());
+                    left -= part.bytes();
+                    writer.copy(&part);
+                }
+            }
+        }
+    }
+    let mut written = source.frame_bytes + header_bytes;
+    if let Some(ring) = queue.ring.as_mut() {
+        for chain in &room.chains {
+            let here = written.min(usize::try_from(chain.bytes).unwrap_or(0));
+            ring.give(chain, u32::try_from(here).unwrap_or(u32::MAX));
+            written -= here;
+        }
+    }
+}
+
+/// Writes through pieces, one after the other.
+struct Writer<'a> {
+    memory: &'a Regions,
+    pieces: std::slice::Iter<'a, Piece>,
+    span: Option<Span<'a>>,
+}
+
+impl<'a> Writer<'a> {
+    /// Where there is room.
+    fn here(&mut self) -> Option<Span<'a>> {
+        loop {
+            match self.span {
+                Some(span) if !span.is_empty() => return Some(span),
+                _ => self.span = Some(self.memory.span(self.pieces.next()?)?),
+            }
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty()
+            && let Some(span) = self.here()
+        {
+            let written = span.write(bytes);
+            self.span = Some(span.behind(written));
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+    }
+
+    fn copy(&mut self, from: &Span<'_>) {
+        let mut from = *from;
+        while !from.is_empty()
+            && let Some(span) = self.here()
+        {
+            let written = from.copy_to(&span);
+            self.span = Some(span.behind(written));
+            from = from.behind(written);
+        }
+    }
+
+    fn skip(&mut self, mut bytes: usize) {
+        while bytes > 0
+            && let Some(span) = self.here()
+        {
+            let skipped = bytes.min(span.bytes());
+            self.span = Some(span.behind(skipped));
+            bytes -= skipped;
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The switch: a thread that polls the guests' rings, judges what they send, and copies each frame once, to where it goes.
+//!
+//! Guarantees: runs to completion: whatever was taken from a ring was delivered or dropped, with a reason that is counted,
+//! before the ring is looked at again. A guest that breaks the rules loses its port and nobody else notices. With nothing
+//! to do the thread pauses, then sleeps until a guest kicks.
+
+mod counters;
+mod deliver;
+mod idle;
+mod poll;
+#[cfg(test)]
+mod worker_tests;
+
+pub use counters::{PortCounters, PortTotals};
+
+use crate::clock;
+use crate::engine::{Engine, EngineConfig, Place};
+use crate::queue::PortQueues;
+use idle::Idle;
+use poll::Batch;
+use rustix::event::EventfdFlags;
+use rustix::fd::OwnedFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use weft_dataplane::Ingress;
+use weft_model::{HostSnapshot, PortId};
+
+/// Places of the session table that are looked at for idle ones every second.
+const EXPIRE_PLACES: usize = 65_536;
+
+/// How a switch is set up.
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// Its engine.
+    pub engine: EngineConfig,
+    /// The CPU that it runs on; none for any.
+    pub cpu: Option<usize>,
+}
+
+/// A port that the worker polls.
+struct WorkerPort {
+    id: PortId,
+    place: Option<Place>,
+    queues: Arc<PortQueues>,
+    counters: Arc<PortCounters>,
+    /// What `queues.changes()` was when the rest was looked up.
+    changes: u64,
+    /// The queues that run and come from the guest.
+    sending: Vec<usize>,
+    /// How many run that go to the guest, from the first one on.
+    receiving: usize,
+}
+
+type Question = Box<dyn FnOnce(&mut Engine) + Send>;
+
+enum Order {
+    Apply(Arc<HostSnapshot>),
+    Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
+    Remove(PortId),
+    Ask(Question),
+    Stop,
+}
+
+/// A switch, from outside.
+#[derive(Debug)]
+pub struct Switch {
+    orders: Sender<Order>,
+    bell: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Switch {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn start(config: &SwitchConfig) -> io::Result<Self> {
+        let (sender, orders) = channel();
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let bell = Arc::new(rustix::event::eventfd(0, flags)?);
+        let mut worker = Worker::new(config.engine, orders, Arc::clone(&bell));
+        let cpu = config.cpu;
+        let thread = std::thread::Builder::new()
+            .name("weft-poll-0".to_owned())
+            .spawn(move || {
+                if let Some(cpu) = cpu
+                    && let Err(error) = pin(cpu)
+                {
+                    tracing::error!("the switch runs on any CPU: cannot pin it to {cpu}: {error}");
+                }
+                worker.run();
+            })?;
+        Ok(Self {
+            orders: sender,
+            bell,
+            thread: Some(thread),
+        })
+    }
+
+    fn order(&self, order: Order) {
+        // The thread ends only by an order to stop, after which nothing matters.
+        let _stopped = self.orders.send(order);
+        let _full = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// Enforces a snapshot, which must be valid.
+    pub fn apply(&self, snapshot: Arc<HostSnapshot>) {
+        self.order(Order::Apply(snapshot));
+    }
+
+    /// Polls a port.
+    pub fn port_add(&self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
+        self.order(Order::Add(id, queues, counters));
+    }
+
+    /// Polls it no longer.
+    pub fn port_remove(&self, id: PortId) {
+        self.order(Order::Remove(id));
+    }
+
+    /// Asks the engine something, between two batches; none if the switch has stopped.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, answer) = channel();
+        self.order(Order::Ask(Box::new(move |engine| {
+            // Nobody waits any more: nothing to tell.
+            let _gone = sender.send(question(engine));
+        })));
+        answer.recv().ok()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.order(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so itself.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// The thread's state.
+struct Worker {
+    orders: Receiver<Order>,
+    engine: Engine,
+    ports: Vec<WorkerPort>,
+    /// Ports by place.
+    by_place: Vec<Option<usize>>,
+    start: Instant,
+    batch: Batch,
+    idle: Idle,
+    expired_to: usize,
+    expired_s: u32,
+}
+
+impl Worker {
+    fn new(engine: EngineConfig, orders: Receiver<Order>, bell: Arc<OwnedFd>) -> Self {
+        Self {
+            orders,
+            engine: Engine::new(engine),
+            ports: Vec::new(),
+            by_place: Vec::new(),
+            start: clock::now(),
+            batch: Batch::default(),
+            idle: Idle::new(bell),
+            expired_to: 0,
+            expired_s: 0,
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    Order::Apply(snapshot) => {
+                        self.engine.apply(&snapshot);
+                        self.places_look_up();
+                    }
+                    Order::Add(id, queues, counters) => self.port_add(id, queues, counters),
+                    Order::Remove(id) => {
+                        self.ports.retain(|port| port.id != id);
+                        self.places_look_up();
+                    }
+                    Order::Ask(question) => question(&mut self.engine),
+                    Order::Stop => return,
+                }
+            }
+            let now = clock::now().duration_since(self.start);
+            let frames = self.turn(now);
+            if self.idle.spent(frames, now) {
+                self.sleep(now);
+            }
+        }
+    }
+
+    /// Looks at every ring once, and says how many frames came.
+    fn turn(&mut self, now: Duration) -> usize {
+        let now_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        self.ports.iter_mut().for_each(WorkerPort::look);
+        let frames = (0..self.ports.len())
+            .map(|at| self.port_poll(at, now_s))
+            .sum();
+        self.expire(now_s);
+        frames
+    }
+
+    fn port_add(&mut self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
+        self.ports.retain(|port| port.id != id);
+        self.ports.push(WorkerPort {
+            id,
+            place: None,
+            queues,
+            counters,
+            changes: u64::MAX,
+            sending: Vec::new(),
+            receiving: 0,
+        });
+        self.places_look_up();
+    }
+
+    fn places_look_up(&mut self) {
+        self.by_place.clear();
+        for (at, port) in self.ports.iter_mut().enumerate() {
+            port.place = self.engine.place(Ingress::Port(port.id));
+            if let Some(place) = port.place {
+                let length = self.by_place.len().max(place.at() + 1);
+                self.by_place.resize(length, None);
+                if let Some(by_place) = self.by_place.get_mut(place.at()) {
+                    *by_place = Some(at);
+                }
+            }
+        }
+    }
+
+    /// Looks at a part of the session table every second, so that idle sessions go in time and nothing stands still.
+    fn expire(&mut self, now_s: u32) {
+        if now_s != self.expired_s {
+            self.expired_s = now_s;
+            self.expired_to = self.engine.expire(self.expired_to, EXPIRE_PLACES, now_s);
+        }
+    }
+
+    fn sleep(&mut self, now: Duration) {
+        for port in &mut self.ports {
+            port.look();
+        }
+        let queues = self.ports.iter().flat_map(|port| {
+            let numbers = port.sending.iter();
+            numbers.map(|number| (&*port.queues, *number))
+        });
+        self.idle.sleep(queues, now);
+    }
+}
+
+impl WorkerPort {
+    /// Looks again which queues run, if anything has changed.
+    fn look(&mut self) {
+        let changes = self.queues.changes();
+        if changes == self.changes {
+            return;
+        }
+        self.changes = changes;
+        let running = |number: usize| {
+            let queue = self.queues.lock(number);
+            queue.is_some_and(|queue| queue.enabled && queue.ring.is_some())
+        };
+        let shut = self.queues.shut_reason().is_some();
+        let pairs = 0..self.queues.len() / 2;
+        self.sending = (pairs.clone())
+            .map(|pair| 2 * pair + 1)
+            .filter(|number| !shut && running(*number))
+            .collect();
+        self.receiving = pairs.take_while(|pair| !shut && running(2 * pair)).count();
+    }
+}

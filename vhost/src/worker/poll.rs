@@ -1,0 +1,404 @@
+//! One batch: taken from a guest's ring, judged, and handed on in the order in which it came.
+//!
+//! A batch goes through its steps together, so that the cache misses of one frame are hidden behind the work on the others:
+//! descriptors, headers, session buckets, sessions, copies.
+
+use super::deliver::{Delivered, Rest, Room, Source, call, deliver};
+use super::{Worker, WorkerPort};
+use crate::engine::{Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
+use crate::memory::{Piece, Regions};
+use crate::queue::Queue;
+use crate::ring::{Direction, RingError, Taken};
+use std::sync::Arc;
+use weft_dataplane::{Ingress, Verdict};
+use weft_model::DropReason;
+
+/// Frames of one batch.
+const BATCH: usize = 32;
+/// Bytes of virtio's header at most; the frame's header is kept behind it, so that both are written at once.
+pub(super) const VIRTIO_BYTES: usize = 12;
+/// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
+const BUFFERS_AT: usize = 10;
+/// Bytes of a frame at most: IPv6's largest packet with its link header.
+const FRAME_BYTES_MAX: usize = 65_600;
+/// Bytes of a frame at least.
+const FRAME_BYTES_MIN: usize = 14;
+
+/// Virtio's header and the first bytes of a frame.
+pub(super) type Head = [u8; VIRTIO_BYTES + HEADER_BYTES];
+
+const EMPTY_HEAD: Head = {
+    let mut head = [0; VIRTIO_BYTES + HEADER_BYTES];
+    head[BUFFERS_AT] = 1;
+    head
+};
+
+/// What a batch needs, kept from one to the next.
+pub(super) struct Batch {
+    pieces: Vec<Piece>,
+    taken: Vec<Taken>,
+    heads: Vec<Head>,
+    glances: Vec<Option<Glance>>,
+    room: Room,
+    whole: Vec<u8>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            taken: Vec::with_capacity(BATCH),
+            heads: vec![EMPTY_HEAD; BATCH],
+            glances: Vec::with_capacity(BATCH),
+            room: Room::default(),
+            whole: Vec::new(),
+        }
+    }
+}
+
+/// Where a batch comes from.
+struct From<'a> {
+    /// The port, by its number.
+    port: usize,
+    /// The queue.
+    queue: usize,
+    memory: &'a Regions,
+    header_bytes: usize,
+    now_s: u32,
+}
+
+impl From<'_> {
+    fn frame_bytes(&self, taken: &Taken) -> usize {
+        let bytes = usize::try_from(taken.bytes).unwrap_or(usize::MAX);
+        bytes.saturating_sub(self.header_bytes)
+    }
+}
+
+/// A run of frames that go to one place.
+struct Run {
+    place: Place,
+    from: usize,
+}
+
+impl Worker {
+    /// Polls a port's queues, and says how many frames came.
+    #[inline]
+    pub(super) fn port_poll(&mut self, at: usize, now_s: u32) -> usize {
+        let queues = self.ports.get(at).map_or(0, |port| port.sending.len());
+        (0..queues)
+            .map(|which| self.queue_poll(at, which, now_s))
+            .sum()
+    }
+
+    fn queue_poll(&mut self, at: usize, which: usize, now_s: u32) -> usize {
+        let Some(port) = self.ports.get(at) else {
+            return 0;
+        };
+        let Some(number) = port.sending.get(which).copied() else {
+            return 0;
+        };
+        let queues = Arc::clone(&port.queues);
+        let Some(mut queue) = queues.lock(number) else {
+            return 0;
+        };
+        if !queue.enabled {
+            return 0;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let broken = take(&mut batch, &mut queue);
+        let count = batch.taken.len();
+        if count > 0 {
+            let memory = Arc::clone(&queue.memory);
+            let from = From {
+                port: at,
+                queue: number,
+                memory: &memory,
+                header_bytes: usize::from(queue.header_bytes),
+                now_s,
+            };
+            self.look(&mut batch, &from);
+            self.hand_on(&mut batch, &from);
+            if let Some(ring) = queue.ring.as_mut() {
+                batch.taken.iter().for_each(|taken| ring.give(taken, 0));
+                if ring.publish() {
+                    call(&queue);
+                }
+            }
+        }
+        self.batch = batch;
+        drop(queue);
+        if let Some(error) = broken {
+            tracing::warn!(queue = number, "the port is shut down: {error}");
+            queues.shut(error.to_string());
+        }
+        count
+    }
+
+    /// Copies the frames' headers and looks at them.
+    fn look(&mut self, batch: &mut Batch, from: &From<'_>) {
+        let Some(port) = self.ports.get(from.port) else {
+            return;
+        };
+        let (mut bytes, mut packets) = (0, 0);
+        batch.glances.clear();
+        for (taken, head) in batch.taken.iter().zip(&mut batch.heads) {
+            let frame = from.frame_bytes(taken);
+            head_read(from, pieces_of(&batch.pieces, taken), head, frame);
+            packets += 1;
+            bytes += u64::try_from(frame).unwrap_or_default();
+            let glance = (port.place.zip(frame_of(head)))
+                .and_then(|(place, header)| self.engine.glance(place, header, frame));
+            batch.glances.push(glance);
+        }
+        port.counters.received(packets, bytes);
+        for glance in batch.glances.iter_mut().flatten() {
+            self.engine.guess(glance);
+        }
+    }
+
+    /// Judges frame after frame and delivers runs that go to one place.
+    fn hand_on(&mut self, batch: &mut Batch, from: &From<'_>) {
+        let mut run: Option<Run> = None;
+        for index in 0..batch.taken.len() {
+            let judged = self.judge(batch, index, from);
+            if let (Judged::Send(place), Some(open)) = (judged, &run)
+                && open.place == place
+            {
+                continue;
+            }
+            if let Some(run) = run.take() {
+                self.run_deliver(batch, &run, index, from);
+            }
+            match judged {
+                Judged::Send(place) => run = Some(Run { place, from: index }),
+                Judged::Drop(reason) => self.drop_count(from.port, reason, 1),
+                Judged::Slow => self.slow(batch, index, from),
+            }
+        }
+        if let Some(run) = run {
+            self.run_deliver(batch, &run, batch.taken.len(), from);
+        }
+    }
+
+    #[inline]
+    fn judge(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) -> Judged {
+        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get_mut(index)) else {
+            return Judged::Drop(DropReason::EngineError);
+        };
+        let frame = from.frame_bytes(taken);
+        if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame) {
+            return Judged::Drop(DropReason::Malformed);
+        }
+        let Some(Some(glance)) = batch.glances.get(index) else {
+            // A port that is in no snapshot.
+            return Judged::Drop(DropReason::PortDown);
+        };
+        match frame_of_mut(head) {
+            Some(header) => self.engine.judge(glance, header, frame, from.now_s),
+            None => Judged::Drop(DropReason::EngineError),
+        }
+    }
+
+    fn drop_count(&self, port: usize, reason: DropReason, count: u64) {
+        if let Some(port) = self.ports.get(port) {
+            port.counters.dropped(reason, count);
+        }
+    }
+
+    fn run_deliver(&mut self, batch: &mut Batch, run: &Run, end: usize, from: &From<'_>) {
+        let Batch {
+            pieces,
+            taken,
+            heads,
+            room,
+            ..
+        } = batch;
+        let sources = (run.from..end).filter_map(|index| {
+            let taken = taken.get(index)?;
+            let rest = Rest::Guest(from.memory, pieces_of(pieces, taken), from.header_bytes);
+            Some(Source {
+                head: heads.get(index)?,
+                frame_bytes: from.frame_bytes(taken),
+                rest,
+            })
+        });
+        self.deliver(run.place, sources, room, from);
+    }
+
+    /// Delivers frames to the port at a place, and counts them.
+    fn deliver<'a>(
+        &self,
+        place: Place,
+        sources: impl Iterator<Item = Source<'a>>,
+        room: &mut Room,
+        from: &From<'_>,
+    ) {
+        let to = self.by_place.get(place.at()).copied().flatten();
+        let Some(port) = to.and_then(|to| self.ports.get(to)) else {
+            // An uplink that this engine has no device for, or a port that no guest is on.
+            let reason = if self.engine.is_uplink(place) {
+                DropReason::UplinkMissing
+            } else {
+                DropReason::DestinationPortDown
+            };
+            let count = u64::try_from(sources.count()).unwrap_or_default();
+            return self.drop_count(from.port, reason, count);
+        };
+        let queue = port.queue_for(from.queue);
+        let Some(mut queue) = queue.and_then(|number| port.queues.lock(number)) else {
+            let count = u64::try_from(sources.count()).unwrap_or_default();
+            return self.drop_count(from.port, DropReason::DestinationPortDown, count);
+        };
+        let Delivered {
+            packets,
+            bytes,
+            full,
+            broken,
+        } = deliver(&mut queue, sources, room);
+        drop(queue);
+        port.counters.sent(packets, bytes);
+        if full > 0 {
+            self.drop_count(from.port, DropReason::GuestQueueFull, full);
+        }
+        if let Some(error) = broken {
+            tracing::warn!(port = %port.id, "the port is shut down: {error}");
+            port.queues.shut(error.to_string());
+        }
+    }
+
+    /// Judges one frame as a whole.
+    fn slow(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
+        let (Some(port), Some(taken), Some(head)) = (
+            self.ports.get(from.port),
+            batch.taken.get(index),
+            batch.heads.get(index),
+        ) else {
+            return;
+        };
+        whole_read(
+            from,
+            pieces_of(&batch.pieces, taken),
+            head,
+            taken,
+            &mut batch.whole,
+        );
+        let (id, whole) = (port.id, &batch.whole);
+        let outcome = self.engine.process(Ingress::Port(id), whole, from.now_s);
+        let (to, frame) = match outcome.verdict {
+            Verdict::Drop(reason) => return self.drop_count(from.port, reason, 1),
+            Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
+            Verdict::Reply { frame } => (Ingress::Port(id), frame),
+            Verdict::Uplink { network, frame } => (Ingress::Network(network), frame),
+            // Nobody serves guests here.
+            Verdict::Service(_) | Verdict::Pass => {
+                return self.drop_count(from.port, DropReason::ServiceOff, 1);
+            }
+        };
+        let Some(place) = self.engine.place(to) else {
+            return self.drop_count(from.port, DropReason::EngineError, 1);
+        };
+        let mut head = EMPTY_HEAD;
+        let (first, rest) = frame.split_at(frame.len().min(HEADER_BYTES));
+        if let Some(place) = head.get_mut(VIRTIO_BYTES..VIRTIO_BYTES + first.len()) {
+            place.copy_from_slice(first);
+        }
+        let source = Source {
+            head: &head,
+            frame_bytes: frame.len(),
+            rest: Rest::Own(rest),
+        };
+        self.deliver(place, std::iter::once(source), &mut batch.room, from);
+    }
+}
+
+impl WorkerPort {
+    /// The receive queue for what comes from a queue: frames of one queue stay in their order.
+    fn queue_for(&self, from: usize) -> Option<usize> {
+        (from / 2).checked_rem(self.receiving).map(|pair| 2 * pair)
+    }
+}
+
+/// Takes a batch from a ring, and says what the guest did wrong.
+fn take(batch: &mut Batch, queue: &mut Queue) -> Option<RingError> {
+    batch.pieces.clear();
+    batch.taken.clear();
+    let memory = &queue.memory;
+    let ring = queue.ring.as_mut()?;
+    for _ in 0..BATCH {
+        match ring.take(Direction::Read, memory, &mut batch.pieces) {
+            Ok(Some(taken)) => {
+                let first = usize::try_from(taken.first).ok();
+                let piece = first.and_then(|first| batch.pieces.get(first));
+                if let Some(span) = piece.and_then(|piece| memory.span(piece)) {
+                    span.prefetch();
+                }
+                batch.taken.push(taken);
+            }
+            Ok(None) => break,
+            Err(error) => return Some(error),
+        }
+    }
+    None
+}
+
+fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
+    let first = usize::try_from(taken.first).unwrap_or(usize::MAX);
+    let count = usize::try_from(taken.pieces).unwrap_or(0);
+    pieces
+        .get(first..first.saturating_add(count))
+        .unwrap_or_default()
+}
+
+/// The frame's first bytes in a head.
+fn frame_of(head: &Head) -> Option<&HeaderBytes> {
+    head.get(VIRTIO_BYTES..)?.first_chunk()
+}
+
+fn frame_of_mut(head: &mut Head) -> Option<&mut HeaderBytes> {
+    head.get_mut(VIRTIO_BYTES..)?.first_chunk_mut()
+}
+
+/// Copies a frame's first bytes out of the guest's memory; zeros behind a shorter frame.
+#[inline]
+fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
+    let Some(header) = frame_of_mut(head) else {
+        return;
+    };
+    let mut skip = from.header_bytes;
+    let mut at = 0;
+    for span in pieces.iter().filter_map(|piece| from.memory.span(piece)) {
+        let part = span.behind(skip);
+        skip = skip.saturating_sub(span.bytes());
+        at += part.read(header.get_mut(at..).unwrap_or_default());
+        if at == HEADER_BYTES {
+            break;
+        }
+    }
+    debug_assert_eq!(
+        at,
+        frame.min(HEADER_BYTES),
+        "pieces hold what the chain says"
+    );
+    if let Some(behind) = header.get_mut(at..) {
+        behind.fill(0);
+    }
+}
+
+/// Copies a whole frame. Its first bytes are those that were looked at: the guest may have written meanwhile.
+fn whole_read(from: &From<'_>, pieces: &[Piece], head: &Head, taken: &Taken, whole: &mut Vec<u8>) {
+    whole.clear();
+    whole.resize(from.frame_bytes(taken), 0);
+    let mut skip = from.header_bytes;
+    let mut at = 0;
+    for span in pieces.iter().filter_map(|piece| from.memory.span(piece)) {
+        let part = span.behind(skip);
+        skip = skip.saturating_sub(span.bytes());
+        at += part.read(whole.get_mut(at..).unwrap_or_default());
+    }
+    if let Some(seen) = frame_of(head) {
+        let bytes = seen.len().min(whole.len());
+        if let (Some(to), Some(seen)) = (whole.get_mut(..bytes), seen.get(..bytes)) {
+            to.copy_from_slice(seen);
+        }
+    }
+}
