@@ -161,7 +161,13 @@ fn operation_id(route: &Route) -> String {
     let path: String = route
         .path
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     match &route.shape {
         Some((Operation::List, shape)) => format!("{}_list", shape.policy),

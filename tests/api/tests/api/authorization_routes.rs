@@ -15,6 +15,8 @@ enum Guard {
     Item(&'static str, &'static str),
     /// Refuses all but admins.
     Admin,
+    /// Refuses all but services, and for reading admins; the path is a port's, and the body is good.
+    Service(&'static str),
     /// Refuses all but the project itself and admins.
     Project,
     /// The same; and what the cloud lacks for it is said to the project with 409.
@@ -75,6 +77,32 @@ const ROUTES: &[(&str, &str, Guard)] = &[
         "/v2.0/address-groups/{id}/remove_addresses",
         Guard::Item("address_group", r#"{"addresses":["192.0.2.0/24"]}"#),
     ),
+    ("GET", "/v2.0/ports/{id}/bindings", Guard::Service("")),
+    (
+        "POST",
+        "/v2.0/ports/{id}/bindings",
+        Guard::Service(r#"{"binding":{"host":"h"}}"#),
+    ),
+    (
+        "GET",
+        "/v2.0/ports/{id}/bindings/{host}",
+        Guard::Service(""),
+    ),
+    (
+        "PUT",
+        "/v2.0/ports/{id}/bindings/{host}",
+        Guard::Service(r#"{"binding":{"profile":{}}}"#),
+    ),
+    (
+        "DELETE",
+        "/v2.0/ports/{id}/bindings/{host}",
+        Guard::Service(""),
+    ),
+    (
+        "PUT",
+        "/v2.0/ports/{id}/bindings/{host}/activate",
+        Guard::Service(""),
+    ),
     (
         "PUT",
         "/v2.0/routers/{id}/add_extraroutes",
@@ -109,6 +137,21 @@ const ROUTES: &[(&str, &str, Guard)] = &[
         "PUT",
         "/v2.0/subnetpools/{id}/onboard_network_subnets",
         Guard::Item("subnetpool", r#"{"network_id":"NETWORK"}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/trunks/{id}/add_subports",
+        Guard::Item("trunk", r#"{"sub_ports":[]}"#),
+    ),
+    (
+        "PUT",
+        "/v2.0/trunks/{id}/remove_subports",
+        Guard::Item("trunk", r#"{"sub_ports":[]}"#),
+    ),
+    (
+        "GET",
+        "/v2.0/trunks/{id}/get_subports",
+        Guard::Item("trunk", ""),
     ),
 ];
 
@@ -161,6 +204,8 @@ async fn scene(api: &Api) -> Scene {
     let cidr = json!({ "network_id": network, "ip_version": 4, "cidr": "192.0.2.0/24" });
     scene.own("subnet", cidr).await;
     scene.own("port", json!({ "network_id": network })).await;
+    let parent = scene.id("port").to_owned();
+    scene.own("trunk", json!({ "port_id": parent })).await;
     scene.own("router", json!({})).await;
     let floating = json!({ "floating_network_id": external["id"] });
     scene.own("floatingip", floating).await;
@@ -440,6 +485,7 @@ async fn other_operations_refuse_whom_they_should() {
             Guard::Document | Guard::Seen | Guard::Identity => continue,
             Guard::Item(name, body) => (path.replace("{id}", scene.id(name)), *body),
             Guard::Network => (path.replace("{id}", network), ""),
+            Guard::Service(body) => (path.replace("{id}", scene.id("port")), *body),
             Guard::Admin | Guard::Project | Guard::Topology => {
                 (path.replace("{project}", project), r#"{"quota":{}}"#)
             }
