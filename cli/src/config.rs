@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use weft_agent::service::dhcp::LEASE_S_DEFAULT;
-use weft_control::Database;
 use weft_control::app::config::NetworkConfig;
 use weft_control::identity::{IdentityConfig, IdentityMode};
 use weft_control::store::Durability;
+use weft_control::{Database, NovaConfig};
 use weft_model::{HostName, limits};
 
 /// Bytes of a configuration file.
@@ -77,6 +77,7 @@ pub(crate) struct Config {
     pub(crate) network: NetworkConfig,
     /// Without an `admin_password` the first start makes one and keeps it beside the database.
     pub(crate) identity: IdentityConfig,
+    pub(crate) nova: NovaConfig,
     pub(crate) agent: Agent,
 }
 
@@ -154,6 +155,7 @@ impl Default for Config {
             store: Store::default(),
             network: NetworkConfig::default(),
             identity: IdentityConfig::default(),
+            nova: NovaConfig::default(),
             agent: Agent::default(),
         }
     }
@@ -336,6 +338,9 @@ impl Config {
                 "identity.admin_password",
                 "a password, because store.url is set",
             );
+        }
+        if self.nova.notify && self.nova.auth.password.is_empty() {
+            return wrong("nova.auth.password", "the password of nova.auth.username");
         }
         if self.identity.admin_password.as_deref() == Some("") {
             return wrong("identity.admin_password", "at least one character");

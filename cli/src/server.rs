@@ -37,6 +37,7 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
         policy_file: config.api.policy_file.clone(),
         network: config.network.clone(),
         identity,
+        nova: config.nova.clone(),
     });
     let control = control.await.context("the control plane does not start")?;
     let (api, feed) = (control.api_address(), control.feed_address());

@@ -2,6 +2,7 @@
 
 use crate::app::config::NetworkConfig;
 use crate::identity::IdentityConfig;
+use crate::nova::NovaConfig;
 use crate::store::Durability;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -59,6 +60,8 @@ pub struct ControlConfig {
     pub network: NetworkConfig,
     /// The built-in identity.
     pub identity: IdentityConfig,
+    /// Nova.
+    pub nova: NovaConfig,
 }
 
 impl Default for ControlConfig {
@@ -72,6 +75,7 @@ impl Default for ControlConfig {
             policy_file: None,
             network: NetworkConfig::default(),
             identity: IdentityConfig::default(),
+            nova: NovaConfig::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod feed;
 pub mod http;
 pub mod identity;
 pub mod ipam;
+mod nova;
 pub mod prefix;
 pub mod realize;
 mod remote;
@@ -18,6 +19,7 @@ mod serve;
 pub mod store;
 
 pub use config::{ControlConfig, Database};
+pub use nova::NovaConfig;
 pub use remote::RemoteError;
 pub use remote::session::Credentials;
 pub use serve::{Control, ServeError, serve};

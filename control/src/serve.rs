@@ -9,6 +9,7 @@ use crate::connection::BoundedListener;
 use crate::feed::{self, Hub};
 use crate::http;
 use crate::identity::{Authority, Identity, IdentityError, IdentityMode, Keystone};
+use crate::nova::Nova;
 use crate::realize;
 use crate::remote::RemoteError;
 use crate::store::{Durability, Store, StoreError};
@@ -82,6 +83,7 @@ pub enum ServeError {
 /// A control plane that listens, but serves nobody yet.
 pub struct Control {
     server: Arc<http::Server>,
+    nova: Option<Nova>,
     store: Store,
     hub: Arc<Hub>,
     copies: realize::CopyRequests,
@@ -162,6 +164,11 @@ impl Control {
     pub async fn bind(config: ControlConfig) -> Result<Self, ServeError> {
         let database = config.database;
         let store = store_open(database.clone(), config.durability).await?;
+        let region = config.identity.region.clone();
+        let nova = match config.nova.notify {
+            true => Some(Nova::new(config.nova, region, &store, Arc::new(now))?),
+            false => None,
+        };
         let (authority, admin_password) = match config.identity.mode {
             IdentityMode::Builtin => {
                 let identity = Identity::new(store.clone(), config.identity);
@@ -193,6 +200,7 @@ impl Control {
         ));
         Ok(Self {
             server,
+            nova,
             store,
             hub,
             copies,
@@ -252,16 +260,22 @@ impl Control {
         };
         let feed = feed::serve(self.feed, feed_router, shutdown.clone());
         let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
+        let nova = async {
+            if let Some(nova) = self.nova {
+                nova.run(shutdown.clone()).await;
+            }
+        };
         let stop_on_error = |result: std::io::Result<()>| {
             if result.is_err() {
                 shutdown.cancel();
             }
             result.map_err(ServeError::Serve)
         };
-        let (api, feed, ()) = tokio::join!(
+        let (api, feed, (), ()) = tokio::join!(
             async { stop_on_error(api.await) },
             async { stop_on_error(feed.await) },
-            realize
+            realize,
+            nova
         );
         self.store.close().await;
         api.and(feed)

@@ -19,7 +19,7 @@ use crate::store::port_forwarding::{
 };
 use crate::store::router::RouterRow;
 use crate::store::subnet::subnet_list_network;
-use crate::store::{self as rows, Conn};
+use crate::store::{self as rows, Conn, ServerEventKind};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -167,9 +167,11 @@ impl Resource for FloatingIp {
         row.qos_policy_id = qos_policy::change(write, None, wanted).await?;
         let port = lead(write, &mut row, Wish::of(&mut given)).await?;
         rows::insert(&mut write.tx, &mut row).await?;
+        let port = port.map(|port| port.row);
+        servers_told(write, [port.as_ref(), None]);
         Ok(Item {
             row,
-            port: port.map(|port| port.row),
+            port,
             port_forwardings: Vec::new(),
         })
     }
@@ -203,8 +205,10 @@ impl Resource for FloatingIp {
         if !item.port_forwardings.is_empty() {
             item.row.router_id = between;
         }
+        let before = item.port.take();
         item.port = lead(write, &mut item.row, wish).await?.map(|port| port.row);
         rows::update(&mut write.tx, &mut item.row).await?;
+        servers_told(write, [before.as_ref(), item.port.as_ref()]);
         Ok(item)
     }
 
@@ -212,9 +216,17 @@ impl Resource for FloatingIp {
         if !item.port_forwardings.is_empty() {
             return Err(in_use(&item.row.id));
         }
+        servers_told(write, [item.port.as_ref(), None]);
         // The floating IP refers to the port that holds its address: it goes first.
         rows::delete::<FloatingIpRow>(&mut write.tx, &item.row.id).await?;
         port::delete(write, &item.row.floating_port_id).await
+    }
+}
+
+/// The servers behind these ports have other addresses than before.
+fn servers_told(write: &mut Write<'_>, ports: [Option<&PortRow>; 2]) {
+    for port in ports.into_iter().flatten() {
+        write.tx.announce(ServerEventKind::NetworkChanged, port);
     }
 }
 

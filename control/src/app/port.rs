@@ -17,7 +17,9 @@ use super::{
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, DhcpOpt, Port as Item, PortRow};
 use crate::store::router::{RouterRow, router_of_port};
-use crate::store::{self as rows, Conn, JsonText, floating_ip::floating_ip_of_floating_port};
+use crate::store::{
+    self as rows, Conn, JsonText, ServerEventKind, floating_ip::floating_ip_of_floating_port,
+};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -191,6 +193,9 @@ impl Resource for Port {
         }
         rows::update(&mut write.tx, &mut item.row).await?;
         trunk::parent_changed(write, &before, &item).await?;
+        write
+            .tx
+            .announce(ServerEventKind::NetworkChanged, &item.row);
         Ok(item)
     }
 
@@ -211,6 +216,7 @@ impl Resource for Port {
                 ),
             ));
         }
+        write.tx.announce(ServerEventKind::VifDeleted, &item.row);
         trunk::check_port_unused(write, id).await?;
         delete(write, id).await
     }

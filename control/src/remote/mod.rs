@@ -1,4 +1,4 @@
-//! The other services of the cloud.
+//! The other services of the cloud: Keystone, and through its catalogue Nova.
 //!
 //! Guarantees: every call ends within [`http::ANSWER_TIMEOUT`], with a body of at most [`http::BODY_BYTES_MAX`]; a
 //! session's own token is renewed before it ends, and once more if the other side refuses it.
@@ -62,6 +62,18 @@ pub enum RemoteError {
         username: String,
         /// What it said.
         message: String,
+    },
+    /// The catalogue does not say where a service is.
+    #[error(
+        "Keystone's catalogue has no {interface} endpoint of a service {service:?} in {region}"
+    )]
+    Catalogue {
+        /// The service's type.
+        service: String,
+        /// `public`, `internal` or `admin`.
+        interface: String,
+        /// The region.
+        region: String,
     },
 }
 

@@ -61,10 +61,11 @@ pub(crate) struct Session {
     login: Mutex<Option<Arc<Login>>>,
 }
 
-/// A token and its end.
+/// A token and what came with it.
 struct Login {
     token: String,
     expires_at: i64,
+    catalogue: Value,
 }
 
 impl Session {
@@ -137,7 +138,11 @@ impl Session {
             let message = "there is no token, or it has no end".to_owned();
             return Err(RemoteError::Unreadable { url, message });
         };
-        Ok(Login { token, expires_at })
+        Ok(Login {
+            token,
+            expires_at,
+            catalogue: body["token"]["catalog"].clone(),
+        })
     }
 
     /// One request with this user's token, and its answer, whatever its status but 401.
@@ -176,6 +181,28 @@ impl Session {
         let mut all = vec![("x-auth-token", login.token.as_str())];
         all.extend_from_slice(headers);
         self.http.send(method, url, &all, body).await
+    }
+
+    /// Where the catalogue says that a service is, without a `/` at its end.
+    pub(crate) async fn endpoint(
+        &self,
+        service: &str,
+        interface: &str,
+        region: &str,
+    ) -> Result<String> {
+        let login = self.login(None).await?;
+        let services = login.catalogue.as_array().into_iter().flatten();
+        let of_type = services.filter(|entry| entry["type"] == service);
+        let mut endpoints =
+            of_type.flat_map(|entry| entry["endpoints"].as_array().into_iter().flatten());
+        let fits = |entry: &&Value| entry["interface"] == interface && entry["region_id"] == region;
+        let url = endpoints.find(fits).and_then(|entry| entry["url"].as_str());
+        let url = url.map(|url| url.trim_end_matches('/').to_owned());
+        url.ok_or_else(|| RemoteError::Catalogue {
+            service: service.to_owned(),
+            interface: interface.to_owned(),
+            region: region.to_owned(),
+        })
     }
 }
 

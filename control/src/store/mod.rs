@@ -38,6 +38,7 @@ pub mod row;
 pub mod security_group;
 pub mod security_groups_default_statefulness;
 pub mod segment;
+mod server_event;
 pub mod sql;
 pub mod subnet;
 pub mod subnetpool;
@@ -47,14 +48,15 @@ pub use control_state::{Change, How, changes_prune, changes_since, revision};
 pub use json_text::JsonText;
 pub use list::{Filter, ListQuery, Scope, Sort, Value};
 pub use row::{Resource, Row, bump, delete, get, insert, list, tags_write, update};
+pub use server_event::{ServerEvent, ServerEventKind};
 pub use sql::Conn;
 
 use observer::{Observer, Touched};
 use sql::{Kind, Postgresql, Sqlite};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use weft_model::{Epoch, Revision};
 
@@ -117,6 +119,7 @@ struct Inner {
     epoch: Epoch,
     nudge: watch::Sender<Revision>,
     clock: Clock,
+    server_events: OnceLock<mpsc::Sender<ServerEvent>>,
     /// Hears of the commits of other servers.
     _listener: Option<AbortOnDropHandle<()>>,
 }
@@ -180,6 +183,7 @@ impl Store {
             epoch,
             nudge,
             clock,
+            server_events: OnceLock::new(),
             _listener: listener,
         };
         Ok(Self(Arc::new(inner), None))
@@ -201,6 +205,15 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.0.nudge.subscribe()
+    }
+
+    /// From now on, what happens to servers' ports is said here. Only the first listener counts.
+    pub fn server_events_to(&self, listener: mpsc::Sender<ServerEvent>) {
+        let _second = self.0.server_events.set(listener);
+    }
+
+    fn hears_server_events(&self) -> bool {
+        self.0.server_events.get().is_some()
     }
 
     /// Now, as microseconds since 1970 (UTC).
@@ -233,6 +246,7 @@ impl Store {
             now: (self.0.clock)(),
             revision: None,
             touched: Vec::new(),
+            announced: Vec::new(),
             store: self.clone(),
             _permit: permit,
         })
@@ -263,6 +277,7 @@ pub struct WriteTx {
     now: i64,
     revision: Option<i64>,
     touched: Vec<Touched>,
+    announced: Vec<ServerEvent>,
     store: Store,
     _permit: OwnedSemaphorePermit,
 }
@@ -329,6 +344,14 @@ impl WriteTx {
         }
         if let Some(observer) = watcher {
             observer.note(self.revision, touched);
+        }
+        if let Some(listener) = self.store.0.server_events.get() {
+            for event in self.announced {
+                // A queue that is full is one whose reader has been away for long: a request must not wait for it.
+                if let Err(error) = listener.try_send(event) {
+                    tracing::warn!(%error, "an event for a server is lost");
+                }
+            }
         }
         Ok(())
     }

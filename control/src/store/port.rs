@@ -424,6 +424,9 @@ pub async fn port_status_set(
     .bind(now)
     .execute(tx.conn())
     .await?;
+    if done > 0 {
+        tx.announce_status(port, status).await?;
+    }
     Ok(done > 0)
 }
 

@@ -17,6 +17,7 @@ mod metering;
 mod network;
 mod network_ip_availability;
 mod network_segment_range;
+mod nova;
 mod policy;
 mod port;
 mod port_forwarding;
