@@ -20,6 +20,8 @@ pub enum Mutant {
     StaleSession,
     /// A session serves packets to any MAC address.
     SessionMac,
+    /// An ICMP session serves queries of any type.
+    SessionIcmpType,
     /// A TCP session may be opened by any segment.
     OpenerTest,
     /// SNAT takes a port without asking whether it is free.
@@ -53,6 +55,7 @@ impl Mutant {
         Self::LongestPrefix,
         Self::StaleSession,
         Self::SessionMac,
+        Self::SessionIcmpType,
         Self::OpenerTest,
         Self::SnatPortTaken,
         Self::SnatBlock,

@@ -59,7 +59,7 @@ static __always_inline int follow(struct __sk_buff *skb, struct scratch *s)
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	}
 	e = session_get(&s->key, s->now_s);
-	if (unlikely(!e) || unlikely(!mac_equal(e->match_mac, s->destination_mac)))
+	if (unlikely(!e) || unlikely(!mac_equal(e->match_mac, s->destination_mac)) || unlikely(!icmp_belongs(s, e)))
 		return walk(skb, s);
 	if (unlikely(!session_fresh(&s->key, e))) {
 		s->flags |= PACKET_STALE;

@@ -112,6 +112,23 @@ __noinline int session_taken(const struct session_key *key)
 	return session_get(key, s->now_s) != 0;
 }
 
+/* The type of the query that an ICMP type answers, or itself. */
+static __always_inline __u8 icmp_query(__u8 family, __u8 type)
+{
+	if (family == FAMILY_V6)
+		return type == 129 ? 128 : type;
+	if (type == 0)
+		return 8;
+	return type == 14 || type == 16 || type == 18 ? type - 1 : type;
+}
+
+/* An ICMP packet is of the exchange that opened the session; types of all others are zero. */
+static __always_inline int icmp_belongs(const struct scratch *s, const struct session *e)
+{
+	return likely(s->icmp_type == e->icmp_type) ||
+	       icmp_query(s->key.family, s->icmp_type) == icmp_query(s->key.family, e->icmp_type);
+}
+
 static __always_inline int session_fresh(const struct session_key *key, const struct session *e)
 {
 	return e->revision == revision_get(0) && e->revision_ingress == revision_of(key->ingress) &&

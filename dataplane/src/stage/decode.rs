@@ -89,6 +89,17 @@ impl IpPacket {
             .map(|(kind, _)| icmp_kind(self.tuple.is_ipv6(), kind))
     }
 
+    /// Whether it can be a packet of a session that an ICMP type opened (none: anything else opened it).
+    #[must_use]
+    pub fn belongs_to(&self, opener: Option<(u8, u8)>) -> bool {
+        match (self.icmp, opener) {
+            (Some((kind, _)), Some((opener, _))) => {
+                icmp_types_belong(self.tuple.is_ipv6(), kind, opener)
+            }
+            _ => true,
+        }
+    }
+
     /// What of it moves a session's state.
     #[must_use]
     pub fn seen(&self) -> Seen {
@@ -122,6 +133,17 @@ pub fn icmp_kind(v6: bool, kind: u8) -> IcmpKind {
         (false, 3 | 11 | 12) | (true, 1..=4) => IcmpKind::Error,
         _ => IcmpKind::Other,
     }
+}
+
+/// Whether two ICMP types are the same or a query and its reply: of one exchange.
+#[must_use]
+pub fn icmp_types_belong(v6: bool, one: u8, other: u8) -> bool {
+    let query = |kind| match (v6, kind) {
+        (false, 0) => 8,
+        (false, 14 | 16 | 18) | (true, 129) => kind - 1,
+        _ => kind,
+    };
+    query(one) == query(other)
 }
 
 /// Whether a protocol is ICMP in this family.

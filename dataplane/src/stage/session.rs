@@ -108,10 +108,12 @@ pub fn process(
         tuple: ip.tuple,
     };
     let any_mac = desk.sight.has(Mutant::SessionMac);
+    let any_type = desk.sight.has(Mutant::SessionIcmpType);
     let hit = desk
         .sessions
         .get(&forward, desk.now_s)
         .filter(|(way, session)| any_mac || session.match_mac(*way) == packet.destination_mac)
+        .filter(|(_, session)| any_type || ip.belongs_to(session.opener.icmp))
         .map(|(way, session)| (way, session.clone()));
     if let Some((way, session)) = hit {
         let encounter = freshen(desk, &forward, &session)?;

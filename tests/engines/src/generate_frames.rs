@@ -136,6 +136,11 @@ impl Generator<'_> {
                     .word(&["SA", "A", "A", "A", "FA", "R", "S", "PA"]);
                 format!("tcp {}>{} {flags}", t.destination_port, t.source_port)
             }
+            // Now and then the reply, or another query, of another exchange.
+            (1, Some(8)) if self.chance.percent(15) => format!("icmp 14/0 id {}", t.source_port),
+            (1, Some(0)) if self.chance.percent(15) => {
+                format!("icmp 13/0 id {}", t.destination_port)
+            }
             (1 | 58, Some(8 | 128)) => format!("pong {}", t.source_port),
             (1 | 58, Some(0 | 129)) => format!("echo {}", t.destination_port),
             (1 | 58, _) => return None,

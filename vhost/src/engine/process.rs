@@ -239,7 +239,10 @@ impl Engine {
         }
         let key = Key::new(&ip.tuple, on.place);
         let hash = self.table.seeds().hash(&key);
-        let fits = |at: &Ref| self.table.half(*at).match_mac == packet.destination_mac.0;
+        let fits = |at: &Ref| {
+            self.table.half(*at).match_mac == packet.destination_mac.0
+                && ip.belongs_to(self.table.cold(*at).icmp)
+        };
         if let Some(at) = self.table.find(&key, hash)
             && self.table.is_expired(at, on.now_s)
         {
