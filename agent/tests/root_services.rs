@@ -130,6 +130,8 @@ fn router() -> Router {
             },
         }),
         routes: Vec::new(),
+        ndp_proxies: Vec::new(),
+        conntrack_helpers: Vec::new(),
     }
 }
 

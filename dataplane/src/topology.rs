@@ -26,12 +26,9 @@ pub fn mtu(snapshot: &HostSnapshot, network_id: NetworkId) -> u32 {
         .map_or(u32::MAX, |n| n.mtu)
 }
 
-/// Floating IPs that are translated one to one.
+/// Floating IPs, which are translated one to one.
 pub fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &FloatingIp> {
-    snapshot
-        .floating_ips
-        .values()
-        .filter(|f| f.port_forwardings.is_empty())
+    snapshot.floating_ips.values()
 }
 
 /// The floating IP with this address.

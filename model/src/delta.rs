@@ -1,10 +1,10 @@
 //! The difference of two snapshots, as it travels on the feed.
 
 use crate::{
-    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, HostName, HostSnapshot, Invalid,
-    Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort, Revision, Router,
-    RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
+    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName,
+    HostSnapshot, Invalid, LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy,
+    QosPolicyId, RemotePort, Revision, Router, RouterId, SecurityGroup, SecurityGroupId,
+    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +169,10 @@ snapshot_delta! {
     routers: RouterId => Router;
     /// Changes of [`HostSnapshot::floating_ips`].
     floating_ips: FloatingIpId => FloatingIp;
+    /// Changes of [`HostSnapshot::forwarded_ips`].
+    forwarded_ips: FloatingIpId => ForwardedIp;
+    /// Changes of [`HostSnapshot::local_ips`].
+    local_ips: LocalIpId => LocalIp;
     /// Changes of [`HostSnapshot::security_groups`].
     security_groups: SecurityGroupId => SecurityGroup;
     /// Changes of [`HostSnapshot::security_group_rules`].

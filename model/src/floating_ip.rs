@@ -1,30 +1,10 @@
-//! Floating IPs: an external IPv4 address that stands for one fixed address of a port.
+//! Floating IPs: an external IPv4 address that stands for one fixed address of a port, or whose ports lead to several.
 
 use crate::{MacAddress, NetworkId, PortForwardingId, PortId, RouterId};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// One port forwarding of a floating IP that has no fixed address of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortForwarding {
-    /// Its id, as a trace names it.
-    pub id: PortForwardingId,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// The first external port.
-    pub external_port_first: u16,
-    /// The last external port.
-    pub external_port_last: u16,
-    /// The port it leads to.
-    pub internal_port_id: PortId,
-    /// The address it leads to.
-    pub internal_ip_address: Ipv4Addr,
-    /// The first internal port; the ranges are equally long.
-    pub internal_port_first: u16,
-}
-
-/// A floating IP that leads to a port of this host.
+/// A floating IP that leads to a port of this host, all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloatingIp {
@@ -40,7 +20,43 @@ pub struct FloatingIp {
     pub port_id: PortId,
     /// Which of the port's addresses.
     pub fixed_ip_address: Ipv4Addr,
-    /// Port forwardings in place of the one-to-one translation; empty for a plain floating IP.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+}
+
+/// A floating IP some of whose ports lead to ports of this host; the others lead nowhere here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardedIp {
+    /// The external network; must be the router's gateway network.
+    pub floating_network_id: NetworkId,
+    /// The address seen outside.
+    pub floating_ip_address: Ipv4Addr,
+    /// The MAC address that answers for it outside: that of the floating IP's own Neutron port.
+    pub mac_address: MacAddress,
+    /// The router between.
+    pub router_id: RouterId,
+    /// At least one, at most [`crate::limits::PORT_FORWARDINGS_MAX`]; no two of them share a protocol and an external
+    /// port, nor a protocol, an internal address and an internal port.
     pub port_forwardings: Vec<PortForwarding>,
+}
+
+/// Ports of a [`ForwardedIp`], and where they lead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortForwarding {
+    /// Its id, as a trace names it.
+    pub id: PortForwardingId,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The first external port.
+    pub external_port_first: u16,
+    /// The last external port.
+    pub external_port_last: u16,
+    /// The port it leads to, a local one.
+    pub internal_port_id: PortId,
+    /// The address it leads to, one of that port's.
+    pub internal_ip_address: Ipv4Addr,
+    /// The first internal port.
+    pub internal_port_first: u16,
+    /// The last internal port: the range is as long as the external one, or one port that all lead to.
+    pub internal_port_last: u16,
 }

@@ -60,6 +60,8 @@ uuid_id! {
     FloatingIpId;
     /// One port forwarding of a floating IP.
     PortForwardingId;
+    /// A Neutron local IP.
+    LocalIpId;
     /// A Neutron security group.
     SecurityGroupId;
     /// One rule of a security group: what a trace names.

@@ -14,6 +14,7 @@ mod feed;
 mod floating_ip;
 mod id;
 pub mod limits;
+mod local_ip;
 mod network;
 mod port;
 mod qos;
@@ -27,17 +28,21 @@ pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};
 pub use drop_reason::DropReason;
 pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost};
-pub use floating_ip::{FloatingIp, PortForwarding};
+pub use floating_ip::{FloatingIp, ForwardedIp, PortForwarding};
 pub use id::{
-    AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, NetworkId, PortForwardingId,
-    PortId, QosPolicyId, Revision, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, LocalIpId, NetworkId,
+    PortForwardingId, PortId, QosPolicyId, Revision, RouterId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId,
 };
+pub use local_ip::{LocalIp, LocalIpMode, LocalIpTarget};
 pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet};
 pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, RemotePort, VhostUserMode,
 };
 pub use qos::{QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy};
-pub use router::{PortBlock, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute};
+pub use router::{
+    ConntrackHelper, PortBlock, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute,
+};
 pub use security_group::{
     AddressGroup, Direction, EtherType, PortRange, Remote, SecurityGroup, SecurityGroupMember,
     SecurityGroupRule,

@@ -20,6 +20,12 @@ pub const ROUTER_INTERFACES_MAX: usize = 256;
 pub const ROUTER_ROUTES_MAX: usize = 256;
 /// Port forwardings of one floating IP.
 pub const PORT_FORWARDINGS_MAX: usize = 256;
+/// Conntrack helpers of one router.
+pub const CONNTRACK_HELPERS_MAX: usize = 64;
+/// Addresses that one router answers for outside on one host.
+pub const NDP_PROXIES_MAX: usize = 4_096;
+/// Ports that one local IP leads to.
+pub const LOCAL_IP_TARGETS_MAX: usize = 4_096;
 /// Rules that hold for one port in one direction and family, after address groups are written out.
 pub const RULES_PER_POLICY_MAX: usize = 16_384;
 /// Different remote groups in the rules of one port.

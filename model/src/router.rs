@@ -3,7 +3,7 @@
 use crate::{MacAddress, NetworkId, PortId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An address of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +68,18 @@ pub struct RouterRoute {
     pub nexthop: IpAddr,
 }
 
+/// A protocol whose control connections announce others, on one port of the traffic that a router forwards.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConntrackHelper {
+    /// Neutron's name of it: ftp, tftp, sip, …
+    pub helper: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The port of the control connection.
+    pub port: u16,
+}
+
 /// A router with a leg in a network of this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,4 +95,11 @@ pub struct Router {
     /// At most [`crate::limits::ROUTER_ROUTES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouterRoute>,
+    /// Addresses of guests of this host that the gateway answers for outside (neighbour solicitations); at most
+    /// [`crate::limits::NDP_PROXIES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ndp_proxies: Vec<Ipv6Addr>,
+    /// At most [`crate::limits::CONNTRACK_HELPERS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conntrack_helpers: Vec<ConntrackHelper>,
 }

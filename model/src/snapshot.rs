@@ -1,10 +1,10 @@
 //! The [`HostSnapshot`]: all that one host must do, at one revision, as a value.
 
 use crate::{
-    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, HostName, Invalid, Network,
-    NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort, Revision, Router, RouterId,
-    SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId,
-    Subnet, SubnetId, limits,
+    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName, Invalid,
+    LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort,
+    Revision, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember,
+    SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, limits,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,12 @@ pub struct HostSnapshot {
     /// Floating IPs that lead to ports of this host.
     #[serde(default)]
     pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
+    /// Floating IPs with ports that lead to ports of this host.
+    #[serde(default)]
+    pub forwarded_ips: BTreeMap<FloatingIpId, ForwardedIp>,
+    /// Local IPs that lead to ports of this host.
+    #[serde(default)]
+    pub local_ips: BTreeMap<LocalIpId, LocalIp>,
     /// Security groups of this host's ports, and those that their rules name as remote.
     #[serde(default)]
     pub security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
@@ -127,6 +133,8 @@ impl HostSnapshot {
             remote_ports: BTreeMap::new(),
             routers: BTreeMap::new(),
             floating_ips: BTreeMap::new(),
+            forwarded_ips: BTreeMap::new(),
+            local_ips: BTreeMap::new(),
             security_groups: BTreeMap::new(),
             security_group_rules: BTreeMap::new(),
             security_group_members: BTreeSet::new(),

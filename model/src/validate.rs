@@ -1,8 +1,8 @@
 //! The checks that hold between the fields of a snapshot. What passes here, engines may rely on.
 
 use crate::{
-    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, Port, PortId,
-    PortInterface, Remote, SNAPSHOT_FORMAT, SubnetId, limits,
+    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, Port, PortForwarding,
+    PortId, PortInterface, Remote, RouterId, SNAPSHOT_FORMAT, SubnetId, limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,8 @@ impl HostSnapshot {
         self.validate_remote_ports(r);
         self.validate_routers(r);
         self.validate_floating_ips(r);
+        self.validate_forwarded_ips(r);
+        self.validate_local_ips(r);
         self.validate_security_groups(r);
         report.0
     }
@@ -301,6 +303,16 @@ impl HostSnapshot {
                     self.address_fits(r, interface.network_id, a.subnet_id, a.ip_address, at);
                 }
             }
+            r.count(
+                &path("ndp_proxies"),
+                router.ndp_proxies.len(),
+                limits::NDP_PROXIES_MAX,
+            );
+            r.count(
+                &path("conntrack_helpers"),
+                router.conntrack_helpers.len(),
+                limits::CONNTRACK_HELPERS_MAX,
+            );
             for (n, route) in router.routes.iter().enumerate() {
                 let good = is_canonical(route.destination)
                     && route.destination.addr().is_ipv6() == route.nexthop.is_ipv6();
@@ -330,26 +342,107 @@ impl HostSnapshot {
         for (id, fip) in &self.floating_ips {
             let path = |field: &str| format!("floating_ips.{id}.{field}");
             check_mac(r, fip.mac_address, || path("mac_address"));
-            let gateway = self
-                .routers
-                .get(&fip.router_id)
-                .and_then(|router| router.gateway.as_ref());
-            let good = gateway.is_some_and(|g| g.network_id == fip.floating_network_id);
-            r.check(
-                good,
-                || path("router_id"),
-                "a router with its gateway in floating_network_id",
-            );
-            let port = self.ports.get(&fip.port_id);
-            r.check(port.is_some(), || path("port_id"), "a port in ports");
-            let fixed = IpAddr::V4(fip.fixed_ip_address);
-            let owned = port.is_some_and(|p| p.fixed_ips.iter().any(|f| f.ip_address == fixed));
-            r.check(
-                owned,
-                || path("fixed_ip_address"),
-                "one of the port's addresses",
-            );
+            self.gateway_in(r, fip.router_id, fip.floating_network_id, || {
+                path("router_id")
+            });
+            self.address_owned(r, fip.port_id, fip.fixed_ip_address.into(), path);
         }
+    }
+
+    fn validate_forwarded_ips(&self, r: &mut Report) {
+        for (id, fip) in &self.forwarded_ips {
+            let path = |field: &str| format!("forwarded_ips.{id}.{field}");
+            check_mac(r, fip.mac_address, || path("mac_address"));
+            self.gateway_in(r, fip.router_id, fip.floating_network_id, || {
+                path("router_id")
+            });
+            let all = &fip.port_forwardings;
+            r.count(
+                &path("port_forwardings"),
+                all.len(),
+                limits::PORT_FORWARDINGS_MAX,
+            );
+            r.check(!all.is_empty(), || path("port_forwardings"), "at least one");
+            for (n, forwarding) in all.iter().enumerate() {
+                let at = |field: &str| path(&format!("port_forwardings[{n}].{field}"));
+                let internal = forwarding.internal_ip_address.into();
+                self.address_owned(r, forwarding.internal_port_id, internal, at);
+                let external = forwarding
+                    .external_port_last
+                    .checked_sub(forwarding.external_port_first);
+                let internal = forwarding
+                    .internal_port_last
+                    .checked_sub(forwarding.internal_port_first);
+                let good = match (external, internal) {
+                    (Some(external), Some(internal)) => internal == 0 || internal == external,
+                    _ => false,
+                };
+                r.check(
+                    good,
+                    || at("internal_port_last"),
+                    "ranges of one length, or one internal port",
+                );
+                let clash = all[..n].iter().find(|other| collide(other, forwarding));
+                if let Some(other) = clash {
+                    r.check(
+                        false,
+                        || at("external_port_first"),
+                        format_args!("ports that forwarding {} does not have", other.id),
+                    );
+                }
+            }
+        }
+    }
+
+    fn validate_local_ips(&self, r: &mut Report) {
+        for (id, ip) in &self.local_ips {
+            let path = |field: &str| format!("local_ips.{id}.{field}");
+            self.network_known(r, ip.network_id, || path("network_id"));
+            r.count(
+                &path("targets"),
+                ip.targets.len(),
+                limits::LOCAL_IP_TARGETS_MAX,
+            );
+            r.check(!ip.targets.is_empty(), || path("targets"), "at least one");
+            for (n, target) in ip.targets.iter().enumerate() {
+                let at = |field: &str| path(&format!("targets[{n}].{field}"));
+                self.address_owned(r, target.port_id, target.fixed_ip, at);
+            }
+        }
+    }
+
+    fn gateway_in(
+        &self,
+        r: &mut Report,
+        router: RouterId,
+        network: NetworkId,
+        path: impl FnOnce() -> String,
+    ) {
+        let router = self.routers.get(&router);
+        let gateway = router.and_then(|router| router.gateway.as_ref());
+        r.check(
+            gateway.is_some_and(|gateway| gateway.network_id == network),
+            path,
+            "a router with its gateway in floating_network_id",
+        );
+    }
+
+    /// A port of the host, and one of its addresses.
+    fn address_owned(
+        &self,
+        r: &mut Report,
+        port: PortId,
+        address: IpAddr,
+        path: impl Fn(&str) -> String,
+    ) {
+        let port = self.ports.get(&port);
+        r.check(port.is_some(), || path("port_id"), "a port in ports");
+        let owned = port.is_some_and(|p| p.fixed_ips.iter().any(|f| f.ip_address == address));
+        r.check(
+            owned,
+            || path("fixed_ip_address"),
+            "one of the port's addresses",
+        );
     }
 
     fn validate_security_groups(&self, r: &mut Report) {
@@ -460,6 +553,18 @@ impl HostSnapshot {
             "an address inside the subnet",
         );
     }
+}
+
+/// Whether two forwardings of one address would take the same packet, outside or inside.
+fn collide(a: &PortForwarding, b: &PortForwarding) -> bool {
+    let overlap = |a: (u16, u16), b: (u16, u16)| a.0 <= b.1 && b.0 <= a.1;
+    let external = |f: &PortForwarding| (f.external_port_first, f.external_port_last);
+    let internal = |f: &PortForwarding| (f.internal_port_first, f.internal_port_last);
+    a.protocol == b.protocol
+        && (overlap(external(a), external(b))
+            || (a.internal_ip_address == b.internal_ip_address
+                && a.internal_port_id == b.internal_port_id
+                && overlap(internal(a), internal(b))))
 }
 
 fn is_canonical(range: IpNet) -> bool {

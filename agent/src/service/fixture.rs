@@ -112,6 +112,8 @@ fn router() -> Router {
             },
         }),
         routes: Vec::new(),
+        ndp_proxies: Vec::new(),
+        conntrack_helpers: Vec::new(),
     }
 }
 
@@ -145,7 +147,6 @@ pub(crate) fn snapshot() -> HostSnapshot {
             router_id: ROUTER,
             port_id: GUEST,
             fixed_ip_address: [192, 0, 2, 11].into(),
-            port_forwardings: Vec::new(),
         },
     );
     assert_eq!(s.validate(), []);

@@ -5,7 +5,7 @@ use super::authorize;
 use super::error::{Error, Result};
 use super::port::{self, FLOATING_IP, New, Port};
 use super::port_attribute::FixedIpWanted;
-use super::port_forwarding::{self, single_external, single_internal};
+use super::port_forwarding::{single_external, single_internal};
 use super::qos_policy;
 use super::resource::{Resource, Write};
 use super::router::Router;
@@ -533,12 +533,11 @@ pub(super) async fn port_gone(write: &mut Write<'_>, port: &str) -> Result<()> {
         row.router_id = None;
         rows::update(&mut write.tx, &mut row).await?;
     }
-    port_forwarding::port_gone(write, port).await
+    Ok(())
 }
 
-/// A port has other addresses now: it must still have those that floating IPs lead to; forwardings to those that it
-/// lost go.
-pub(super) async fn addresses_changed(write: &mut Write<'_>, port: &PortItem) -> Result<()> {
+/// A port has other addresses now: it must still have those that floating IPs lead to.
+pub(super) async fn addresses_kept(write: &mut Write<'_>, port: &PortItem) -> Result<()> {
     for row in floating_ip_list_port(write.conn(), &port.row.id).await? {
         let there = |ip: &FixedIpRow| row.fixed_ip_address.as_ref() == Some(&ip.ip_address);
         if !port.fixed_ips.iter().any(there) {
@@ -552,5 +551,5 @@ pub(super) async fn addresses_changed(write: &mut Write<'_>, port: &PortItem) ->
             ));
         }
     }
-    port_forwarding::addresses_gone(write, port).await
+    Ok(())
 }

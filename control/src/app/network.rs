@@ -221,7 +221,9 @@ impl Resource for Network {
             wanted => qos_policy::change(write, None, wanted).await?,
         };
         one_default(write, &row).await?;
-        security_group::default_ensure(write, &row.project_id).await?;
+        if !row.project_id.is_empty() {
+            security_group::default_ensure(write, &row.project_id).await?;
+        }
         rows::insert(&mut write.tx, &mut row).await?;
         let shared = given.truth("shared").unwrap_or(false);
         rbac_policy::everybody_set(write, object(&row), SHARED, shared).await?;

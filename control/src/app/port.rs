@@ -11,15 +11,13 @@ use super::port_security::{
 use super::resource::{Resource, Write};
 use super::view::view;
 use super::{
-    App, floating_ip, network, port_address, port_attribute, port_binding, port_dns, qos_policy,
+    App, network, port_address, port_attribute, port_binding, port_dns, port_use, qos_policy,
     resource_request, security_group, subnet, trunk,
 };
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, DhcpOpt, Port as Item, PortRow};
-use crate::store::router::{RouterRow, router_of_port};
-use crate::store::{
-    self as rows, Conn, JsonText, ServerEventKind, floating_ip::floating_ip_of_floating_port,
-};
+use crate::store::router::RouterRow;
+use crate::store::{self as rows, Conn, JsonText, ServerEventKind};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -179,7 +177,7 @@ impl Resource for Port {
                 .collect();
             port_address::assign(write, &mut item, Some(wanted.as_deref().unwrap_or(&same)))
                 .await?;
-            floating_ip::addresses_changed(write, &item).await?;
+            port_use::addresses_changed(write, &item).await?;
         }
         if !item.row.project_id.is_empty() {
             // As in Neutron: a project that has ports has a default group.
@@ -200,25 +198,10 @@ impl Resource for Port {
     }
 
     async fn delete(write: &mut Write<'_>, item: Item) -> Result<()> {
-        let (id, owner) = (item.row.id.as_str(), item.row.device_owner.as_str());
-        let in_use = match owner {
-            ROUTER_INTERFACE | ROUTER_GATEWAY => router_of_port(write.conn(), id).await?.is_some(),
-            FLOATING_IP => floating_ip_of_floating_port(write.conn(), id)
-                .await?
-                .is_some(),
-            _ => false,
-        };
-        if in_use {
-            return Err(Error::conflict(
-                "ServicePortInUse",
-                format!(
-                    "Port {id} cannot be deleted directly via the port API: has device owner {owner}."
-                ),
-            ));
-        }
+        port_use::check_unused(write, &item).await?;
         write.tx.announce(ServerEventKind::VifDeleted, &item.row);
-        trunk::check_port_unused(write, id).await?;
-        delete(write, id).await
+        trunk::check_port_unused(write, &item.row.id).await?;
+        delete(write, &item.row.id).await
     }
 }
 
@@ -316,7 +299,7 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
 
 /// Deletes a port with what hangs on it; floating IPs that lead to it lead nowhere then.
 pub(super) async fn delete(write: &mut Write<'_>, id: &str) -> Result<()> {
-    floating_ip::port_gone(write, id).await?;
+    port_use::gone(write, id).await?;
     rows::delete::<PortRow>(&mut write.tx, id).await?;
     Ok(())
 }

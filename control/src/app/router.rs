@@ -7,7 +7,7 @@ use super::resource::{Resource, Write};
 use super::router_gateway::{self, Gateway};
 use super::router_mode::{self, Modes};
 use super::view::view;
-use super::{availability_zone, extra_route, flavor};
+use super::{availability_zone, extra_route, flavor, ha_network, ndp_proxy};
 use crate::store::conntrack_helper::{ConntrackHelperRow, conntrack_helper_list};
 use crate::store::port::{Port as PortItem, port_get, port_list_ids};
 use crate::store::router::{RouterRow, interface_list};
@@ -127,7 +127,7 @@ impl Resource for Router {
             "distributed" => row.distributed,
             "ha" => row.ha,
             "flavor_id" => row.flavor_id,
-            "enable_ndp_proxy" => row.enable_ndp_proxy,
+            "enable_ndp_proxy" => row.enable_ndp_proxy && item.gateway.is_some(),
             "availability_zone_hints" => row.availability_zone_hints.0,
             "availability_zones" => availability_zone::of_service(),
             "conntrack_helpers" => helpers,
@@ -162,9 +162,15 @@ impl Resource for Router {
         };
         if let Some(wanted) = gateway.filter(|gateway| gateway.network_id.is_some()) {
             router_gateway::set(write, &mut item, wanted).await?;
-            let revision_number = item.row.revision_number;
+        }
+        ndp_proxy::enable(write, &mut item, given.truth("enable_ndp_proxy")).await?;
+        if item.gateway.is_some() {
+            // Still its first revision.
+            item.row.revision_number = 0;
             rows::update(&mut write.tx, &mut item.row).await?;
-            item.row.revision_number = revision_number;
+        }
+        if item.row.ha {
+            ha_network::ensure(write, &item.row.project_id).await?;
         }
         Ok(item)
     }
@@ -178,6 +184,7 @@ impl Resource for Router {
         }
         let was_up = item.row.admin_state_up;
         item.row.admin_state_up = given.truth("admin_state_up").unwrap_or(was_up);
+        let was_ha = item.row.ha;
         router_mode::change(&mut item.row, was_up, Modes::of(&given))?;
         if let Some(wanted) = given.remove("external_gateway_info") {
             let wanted: Gateway = serde_json::from_value(wanted).unwrap_or_default();
@@ -187,11 +194,17 @@ impl Resource for Router {
                 router_gateway::clear(write, &mut item).await?;
             }
         }
+        ndp_proxy::enable(write, &mut item, given.truth("enable_ndp_proxy")).await?;
         if let Some(routes) = given.remove("routes") {
             let routes = serde_json::from_value(routes).unwrap_or_default();
             extra_route::set(write, &mut item, routes).await?;
         }
         rows::update(&mut write.tx, &mut item.row).await?;
+        match (was_ha, item.row.ha) {
+            (false, true) => ha_network::ensure(write, &item.row.project_id).await?,
+            (true, false) => ha_network::release(write, &item.row.project_id).await?,
+            _ => {}
+        }
         Ok(item)
     }
 
@@ -205,6 +218,9 @@ impl Resource for Router {
         }
         router_gateway::clear(write, &mut item).await?;
         rows::delete::<RouterRow>(&mut write.tx, &id).await?;
+        if item.row.ha {
+            ha_network::release(write, &item.row.project_id).await?;
+        }
         Ok(())
     }
 }

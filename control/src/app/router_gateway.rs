@@ -7,7 +7,7 @@ use super::port::{self, New, ROUTER_GATEWAY};
 use super::port_attribute::{FixedIpWanted, fixed_ips};
 use super::resource::Write;
 use super::router::Item;
-use super::{port_address, qos_policy, subnet};
+use super::{ndp_proxy, port_address, qos_policy, subnet};
 use crate::store::floating_ip::floating_ip_list_router;
 use crate::store::subnet::subnet_list_network;
 use crate::store::{self as rows};
@@ -120,6 +120,7 @@ pub(super) async fn set(write: &mut Write<'_>, item: &mut Item, wanted: Gateway)
     {
         if let Some(ips) = ips {
             port_address::assign(write, gateway, Some(&ips)).await?;
+            ndp_proxy::gateway_keeps_ipv6(&item.row, gateway)?;
             rows::update(&mut write.tx, &mut gateway.row).await?;
         }
         item.row.gateway_qos_policy_id = policy;
@@ -191,6 +192,8 @@ pub(super) async fn clear(write: &mut Write<'_>, item: &mut Item) -> Result<()> 
             ),
         ));
     }
+    ndp_proxy::gateway_unused(write, &item.row).await?;
+    item.row.enable_ndp_proxy = false;
     item.row.gateway_port_id = None;
     item.row.gateway_qos_policy_id = None;
     // The row refers to the port: it lets go first.

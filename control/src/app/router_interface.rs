@@ -10,7 +10,7 @@ use super::resource::Write;
 use super::resource::{self};
 use super::router::{Item, Router, interfaces};
 use super::subnet::{Subnet, range_of};
-use super::{App, port_address};
+use super::{App, ndp_proxy, port_address};
 use crate::store::floating_ip::floating_ip_list_router;
 use crate::store::network::NetworkRow;
 use crate::store::port::{FixedIpRow, Port as PortItem, port_get};
@@ -323,6 +323,7 @@ async fn check_unused(write: &mut Write<'_>, item: &Item, going: &[String]) -> R
     let router = &item.row.id;
     let mut ranges = Vec::new();
     for subnet in going {
+        ndp_proxy::interface_unused(write, router, subnet).await?;
         ranges.push((
             range_of(&port_address::subnet_of(write, subnet).await?),
             subnet,

@@ -29,8 +29,11 @@ use crate::app::conntrack_helper::ConntrackHelper;
 use crate::app::default_security_group_rule::DefaultSecurityGroupRule;
 use crate::app::flavor::Flavor;
 use crate::app::floating_ip::FloatingIp;
+use crate::app::local_ip::LocalIp;
+use crate::app::local_ip_port_association::LocalIpPortAssociation;
 use crate::app::log::Log;
 use crate::app::metering::{MeteringLabel, MeteringLabelRule};
+use crate::app::ndp_proxy::NdpProxy;
 use crate::app::network::Network;
 use crate::app::network_segment_range::NetworkSegmentRange;
 use crate::app::policy::Caller;
@@ -347,6 +350,13 @@ fn resources() -> Vec<Route> {
         routes,
         "routers/{parent}/conntrack_helpers",
         ConntrackHelper
+    );
+    crud!(routes, "ndp_proxies", NdpProxy);
+    crud!(routes, "local_ips", LocalIp);
+    crud!(
+        routes,
+        "local_ips/{parent}/port_associations",
+        LocalIpPortAssociation
     );
     crud!(routes, "flavors", Flavor);
     crud!(routes, "service_profiles", ServiceProfile);

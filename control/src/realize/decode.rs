@@ -4,11 +4,15 @@
 //! something else; the rest of the cloud does not suffer for it.
 
 use crate::store::address_group::AddressGroupRow;
+use crate::store::conntrack_helper::ConntrackHelperRow;
+use crate::store::local_ip::{LocalIpPortAssociationRow, LocalIpRow};
+use crate::store::ndp_proxy::NdpProxyRow;
 use crate::store::network::NetworkRow;
 use crate::store::port::Port as PortParts;
 use crate::store::port_binding::VhostUser;
+use crate::store::port_forwarding::PortForwardingRow;
 use crate::store::qos_policy::{QosPolicyRow, QosRuleRow};
-use crate::store::router::RouterRow;
+use crate::store::router::{RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::SegmentRow;
 use crate::store::subnet::{Route, SubnetRow};
@@ -18,13 +22,14 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use weft_model::{
-    AddressGroup, AllowedAddressPair, DhcpOption, EtherType, FixedIp, HostName, HostRoute,
-    MacAddress, Network, NetworkId, PortId, PortRange, QosBandwidthLimit, QosPacketRateLimit,
-    QosPolicy, QosPolicyId, Remote, RouterId, RouterRoute, SecurityGroup, SecurityGroupId,
-    SecurityGroupRule, Segment, Subnet, VhostUserMode, limits,
+    AddressGroup, AllowedAddressPair, ConntrackHelper, DhcpOption, EtherType, FixedIp, HostName,
+    HostRoute, LocalIpMode, LocalIpTarget, MacAddress, Network, NetworkId, PortForwarding, PortId,
+    PortRange, QosBandwidthLimit, QosPacketRateLimit, QosPolicy, QosPolicyId, Remote, RouterId,
+    RouterRoute, SecurityGroup, SecurityGroupId, SecurityGroupRule, Segment, Subnet, VhostUserMode,
+    limits,
 };
 
 /// A row that cannot be realized.
@@ -91,6 +96,36 @@ pub(super) struct Router {
     pub(super) gateway_port_id: Option<PortId>,
     pub(super) interfaces: Vec<PortId>,
     pub(super) routes: Vec<RouterRoute>,
+    /// By the guest's port.
+    pub(super) ndp_proxies: Vec<(PortId, Ipv6Addr)>,
+    pub(super) conntrack_helpers: Vec<ConntrackHelper>,
+}
+
+/// What hangs on a router in other tables.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RouterParts {
+    pub(super) interfaces: Vec<RouterInterfaceRow>,
+    pub(super) ndp_proxies: Vec<NdpProxyRow>,
+    pub(super) conntrack_helpers: Vec<ConntrackHelperRow>,
+}
+
+/// A floating IP some of whose ports lead somewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ForwardedIp {
+    pub(super) floating_network_id: NetworkId,
+    pub(super) floating_ip_address: Ipv4Addr,
+    pub(super) floating_port_id: PortId,
+    pub(super) router_id: RouterId,
+    pub(super) port_forwardings: Vec<PortForwarding>,
+}
+
+/// A local IP with the ports that stand for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LocalIp {
+    pub(super) network_id: NetworkId,
+    pub(super) local_ip_address: IpAddr,
+    pub(super) mode: LocalIpMode,
+    pub(super) targets: Vec<LocalIpTarget>,
 }
 
 /// A floating IP that leads somewhere.
@@ -324,13 +359,31 @@ pub(super) fn qos_policy(row: &QosPolicyRow, rules: &[QosRuleRow]) -> Result<Opt
     Ok(Some(policy).filter(|policy| *policy != QosPolicy::default()))
 }
 
-pub(super) fn router(row: RouterRow, interfaces: Vec<PortId>) -> Result<Router> {
+pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
     let at = At(Resource::Router, &row.id);
     let route = |route: Route| RouterRoute {
         destination: route.destination.trunc(),
         nexthop: route.nexthop,
     };
     let gateway = row.gateway_port_id.as_deref();
+    let interfaces = parts
+        .interfaces
+        .iter()
+        .map(|leg| at.parse("interfaces", &leg.port_id));
+    let interfaces = interfaces.collect::<Result<_>>()?;
+    let proxy = |proxy: &NdpProxyRow| {
+        let address = at.parse("ndp_proxies", &proxy.ip_address)?;
+        Ok((at.parse("ndp_proxies", &proxy.port_id)?, address))
+    };
+    let helper = |helper: ConntrackHelperRow| {
+        Ok(ConntrackHelper {
+            protocol: port_protocol(at, "conntrack_helpers", &helper.protocol)?,
+            port: at.number("conntrack_helpers", helper.port)?,
+            helper: helper.helper,
+        })
+    };
+    let helpers = parts.conntrack_helpers.into_iter().map(helper);
+    let helpers = helpers.collect::<Result<_>>()?;
     Ok(Router {
         admin_state_up: row.admin_state_up,
         enable_snat: row.enable_snat,
@@ -343,6 +396,79 @@ pub(super) fn router(row: RouterRow, interfaces: Vec<PortId>) -> Result<Router> 
             row.routes.0.into_iter().map(route).collect(),
             limits::ROUTER_ROUTES_MAX,
         )?,
+        ndp_proxies: if row.enable_ndp_proxy {
+            parts.ndp_proxies.iter().map(proxy).collect::<Result<_>>()?
+        } else {
+            Vec::new()
+        },
+        conntrack_helpers: at.at_most(
+            "conntrack_helpers",
+            helpers,
+            limits::CONNTRACK_HELPERS_MAX,
+        )?,
+    })
+}
+
+/// The number of a protocol that has ports.
+fn port_protocol(at: At<'_>, column: &'static str, text: &str) -> Result<u8> {
+    protocol(text, EtherType::Ipv4)
+        .flatten()
+        .ok_or_else(|| at.error(column, format_args!("protocol {text:?} is not known")))
+}
+
+/// None if none of its ports leads anywhere.
+pub(super) fn forwarded_ip(
+    row: &FloatingIpRow,
+    forwardings: &[PortForwardingRow],
+) -> Result<Option<ForwardedIp>> {
+    let Some(router) = row.router_id.as_ref().filter(|_| !forwardings.is_empty()) else {
+        return Ok(None);
+    };
+    let at = At(Resource::FloatingIp, &row.id);
+    let forwarding = |row: &PortForwardingRow| {
+        let at = At(Resource::PortForwarding, &row.id);
+        Ok(PortForwarding {
+            id: at.parse("id", &row.id)?,
+            protocol: port_protocol(at, "protocol", &row.protocol)?,
+            external_port_first: at.number("external_port_first", row.external_port_first)?,
+            external_port_last: at.number("external_port_last", row.external_port_last)?,
+            internal_port_id: at.parse("internal_port_id", &row.internal_port_id)?,
+            internal_ip_address: at.parse("internal_ip_address", &row.internal_ip_address)?,
+            internal_port_first: at.number("internal_port_first", row.internal_port_first)?,
+            internal_port_last: at.number("internal_port_last", row.internal_port_last)?,
+        })
+    };
+    let forwardings = forwardings.iter().map(forwarding).collect::<Result<_>>()?;
+    Ok(Some(ForwardedIp {
+        floating_network_id: at.parse("floating_network_id", &row.floating_network_id)?,
+        floating_ip_address: at.parse("floating_ip_address", &row.floating_ip_address)?,
+        floating_port_id: at.parse("floating_port_id", &row.floating_port_id)?,
+        router_id: at.parse("router_id", router)?,
+        port_forwardings: at.at_most(
+            "port_forwardings",
+            forwardings,
+            limits::PORT_FORWARDINGS_MAX,
+        )?,
+    }))
+}
+
+pub(super) fn local_ip(
+    row: &LocalIpRow,
+    associations: &[LocalIpPortAssociationRow],
+) -> Result<LocalIp> {
+    let at = At(Resource::LocalIp, &row.id);
+    let target = |row: &LocalIpPortAssociationRow| {
+        Ok(LocalIpTarget {
+            port_id: at.parse("targets", &row.fixed_port_id)?,
+            fixed_ip: at.parse("targets", &row.fixed_ip)?,
+        })
+    };
+    let targets = associations.iter().map(target).collect::<Result<_>>()?;
+    Ok(LocalIp {
+        network_id: at.parse("network_id", &row.network_id)?,
+        local_ip_address: at.parse("local_ip_address", &row.local_ip_address)?,
+        mode: at.named("ip_mode", &row.ip_mode)?,
+        targets: at.at_most("targets", targets, limits::LOCAL_IP_TARGETS_MAX)?,
     })
 }
 

@@ -3,22 +3,26 @@
 //! Guarantees: after [`Rows::update`] they are what [`Rows::load`] would read at the same revision (the tests hold it
 //! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
 
-use super::decode::{self, At, RowError};
+use super::decode::{self, At, RouterParts, RowError};
 use crate::store::address_group::{self, AddressGroupRow};
+use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
 use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
+use crate::store::port_forwarding::{self, PortForwardingRow};
 use crate::store::qos_policy::{self, QosPolicyRow, QosRuleRow};
-use crate::store::router::{self, RouterInterfaceRow, RouterRow};
+use crate::store::router::{self, RouterRow};
 use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{self, SegmentRow};
 use crate::store::subnet::{self, SubnetRow};
-use crate::store::{self, Conn, Resource, Store, StoreError, floating_ip};
+use crate::store::{
+    self, Conn, Resource, Store, StoreError, conntrack_helper, floating_ip, ndp_proxy,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use weft_model::{
-    AddressGroup, AddressGroupId, FloatingIpId, Network, NetworkId, PortId, QosPolicy, QosPolicyId,
-    Remote, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    AddressGroup, AddressGroupId, FloatingIpId, LocalIpId, Network, NetworkId, PortId, QosPolicy,
+    QosPolicyId, Remote, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
     SecurityGroupRuleId, Subnet, SubnetId,
 };
 
@@ -38,6 +42,8 @@ pub(super) struct Rows {
     pub(super) ports: BTreeMap<PortId, decode::Port>,
     pub(super) routers: BTreeMap<RouterId, decode::Router>,
     pub(super) floating_ips: BTreeMap<FloatingIpId, decode::FloatingIp>,
+    pub(super) forwarded_ips: BTreeMap<FloatingIpId, decode::ForwardedIp>,
+    pub(super) local_ips: BTreeMap<LocalIpId, decode::LocalIp>,
     pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
     pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
@@ -77,20 +83,7 @@ impl Rows {
         for port in port::port_list_all(&mut *conn).await? {
             rows.port_put(port);
         }
-        let mut interfaces: HashMap<String, Vec<RouterInterfaceRow>> = HashMap::new();
-        for interface in router::interface_list_all(&mut *conn).await? {
-            interfaces
-                .entry(interface.router_id.clone())
-                .or_default()
-                .push(interface);
-        }
-        for row in router::router_list_all(&mut *conn).await? {
-            let interfaces = interfaces.remove(&row.id).unwrap_or_default();
-            rows.router_put(row, &interfaces);
-        }
-        for row in floating_ip::floating_ip_list_all(&mut *conn).await? {
-            rows.floating_ip_put(&row);
-        }
+        rows.load_routers(&mut *conn).await?;
         for row in address_group::address_group_list_all(&mut *conn).await? {
             rows.address_group_put(&row);
         }
@@ -109,6 +102,46 @@ impl Rows {
             rows.qos_policy_put(&row, &rules);
         }
         Ok(rows)
+    }
+
+    /// Reads all routers, and what leads through them.
+    async fn load_routers(&mut self, conn: &mut Conn) -> Result<(), StoreError> {
+        let mut parts: HashMap<String, RouterParts> = HashMap::new();
+        for leg in router::interface_list_all(&mut *conn).await? {
+            let of = parts.entry(leg.router_id.clone()).or_default();
+            of.interfaces.push(leg);
+        }
+        for proxy in ndp_proxy::ndp_proxy_list_all(&mut *conn).await? {
+            let of = parts.entry(proxy.router_id.clone()).or_default();
+            of.ndp_proxies.push(proxy);
+        }
+        for helper in conntrack_helper::conntrack_helper_list_all(&mut *conn).await? {
+            let of = parts.entry(helper.router_id.clone()).or_default();
+            of.conntrack_helpers.push(helper);
+        }
+        for row in router::router_list_all(&mut *conn).await? {
+            let parts = parts.remove(&row.id).unwrap_or_default();
+            self.router_put(row, parts);
+        }
+        let mut forwardings: HashMap<String, Vec<PortForwardingRow>> = HashMap::new();
+        for row in port_forwarding::port_forwarding_list_all(&mut *conn).await? {
+            let of = forwardings.entry(row.floatingip_id.clone()).or_default();
+            of.push(row);
+        }
+        for row in floating_ip::floating_ip_list_all(&mut *conn).await? {
+            let forwardings = forwardings.remove(&row.id).unwrap_or_default();
+            self.floating_ip_put(&row, &forwardings);
+        }
+        let mut associations: HashMap<String, Vec<LocalIpPortAssociationRow>> = HashMap::new();
+        for row in local_ip::association_list_all(&mut *conn).await? {
+            let of = associations.entry(row.local_ip_id.clone()).or_default();
+            of.push(row);
+        }
+        for row in local_ip::local_ip_list_all(conn).await? {
+            let associations = associations.remove(&row.id).unwrap_or_default();
+            self.local_ip_put(&row, &associations);
+        }
+        Ok(())
     }
 
     /// Reads what changed since, or everything if that is too much or not known any more.
@@ -173,14 +206,32 @@ impl Rows {
             },
             "router" => match store::get::<RouterRow>(&mut *conn, id).await? {
                 Some(row) => {
-                    let interfaces = router::interface_list(conn, &[id]).await?;
-                    self.router_put(row, &interfaces);
+                    let parts = RouterParts {
+                        interfaces: router::interface_list(&mut *conn, &[id]).await?,
+                        ndp_proxies: ndp_proxy::ndp_proxy_list(&mut *conn, &[id]).await?,
+                        conntrack_helpers: conntrack_helper::conntrack_helper_list(conn, &[id])
+                            .await?,
+                    };
+                    self.router_put(row, parts);
                 }
                 None => remove(&mut self.routers, id),
             },
-            "floatingip" => match store::get::<floating_ip::FloatingIpRow>(conn, id).await? {
-                Some(row) => self.floating_ip_put(&row),
-                None => remove(&mut self.floating_ips, id),
+            "floatingip" => match store::get::<floating_ip::FloatingIpRow>(&mut *conn, id).await? {
+                Some(row) => {
+                    let forwardings = port_forwarding::port_forwarding_list(conn, &[id]).await?;
+                    self.floating_ip_put(&row, &forwardings);
+                }
+                None => {
+                    remove(&mut self.floating_ips, id);
+                    remove(&mut self.forwarded_ips, id);
+                }
+            },
+            "local_ip" => match store::get::<LocalIpRow>(&mut *conn, id).await? {
+                Some(row) => {
+                    let associations = local_ip::association_list(conn, &[id]).await?;
+                    self.local_ip_put(&row, &associations);
+                }
+                None => remove(&mut self.local_ips, id),
             },
             "security_group" => match store::get::<SecurityGroupRow>(conn, id).await? {
                 Some(row) => self.security_group_put(&row),
@@ -246,24 +297,31 @@ impl Rows {
         }
     }
 
-    fn router_put(&mut self, row: RouterRow, interfaces: &[RouterInterfaceRow]) {
+    fn router_put(&mut self, row: RouterRow, parts: RouterParts) {
         let id = row.id.clone();
         let at = At(Resource::Router, &id);
-        let ports = interfaces
-            .iter()
-            .map(|leg| at.parse("interfaces", &leg.port_id));
-        let router = ports
-            .collect::<Result<_, _>>()
-            .and_then(|ports| decode::router(row, ports));
-        put(&mut self.routers, at, router);
+        put(&mut self.routers, at, decode::router(row, parts));
     }
 
-    fn floating_ip_put(&mut self, row: &floating_ip::FloatingIpRow) {
+    fn floating_ip_put(
+        &mut self,
+        row: &floating_ip::FloatingIpRow,
+        forwardings: &[PortForwardingRow],
+    ) {
         let at = At(Resource::FloatingIp, &row.id);
         match decode::floating_ip(row).transpose() {
             Some(floating_ip) => put(&mut self.floating_ips, at, floating_ip),
             None => remove(&mut self.floating_ips, &row.id),
         }
+        match decode::forwarded_ip(row, forwardings).transpose() {
+            Some(forwarded_ip) => put(&mut self.forwarded_ips, at, forwarded_ip),
+            None => remove(&mut self.forwarded_ips, &row.id),
+        }
+    }
+
+    fn local_ip_put(&mut self, row: &LocalIpRow, associations: &[LocalIpPortAssociationRow]) {
+        let at = At(Resource::LocalIp, &row.id);
+        put(&mut self.local_ips, at, decode::local_ip(row, associations));
     }
 
     fn security_group_put(&mut self, row: &SecurityGroupRow) {

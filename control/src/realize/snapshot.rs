@@ -6,20 +6,20 @@
 //!    routers with a gateway and no guest anywhere near belong to the cloud's first host, so that somebody answers
 //!    for the gateway's address;
 //! 3. all subnets of these networks;
-//! 4. floating IPs that lead to its ports;
+//! 4. floating IPs, port forwardings and local IPs that lead to its ports;
 //! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
 //! 6. the QoS policies of its ports, as far as they ask something of an engine;
 //! 7. the guests of other hosts on these networks where frames travel in tunnels.
 
-use super::decode::{Attached, FloatingIp, Port, Router};
+use super::decode::{Attached, FloatingIp, ForwardedIp, Port, Router};
 use super::rows::Rows;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use weft_model::{
-    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortBlock,
-    PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
-    RouterInterface, SecurityGroupId, SecurityGroupMember, SecurityGroupRuleId, SubnetId,
-    TunnelHost, limits,
+    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, LocalIpId, NetworkId,
+    PortBlock, PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress,
+    RouterGateway, RouterId, RouterInterface, SecurityGroupId, SecurityGroupMember,
+    SecurityGroupRuleId, SubnetId, TunnelHost, limits,
 };
 
 /// The ports of a gateway's address that one host may use for SNAT. One host has them all until hosts share a
@@ -38,6 +38,8 @@ pub(super) struct Index<'a> {
     members: BTreeMap<SecurityGroupId, Vec<PortId>>,
     routers: BTreeMap<NetworkId, Vec<RouterId>>,
     floating_ips: BTreeMap<PortId, Vec<FloatingIpId>>,
+    forwarded_ips: BTreeMap<PortId, BTreeSet<FloatingIpId>>,
+    local_ips: BTreeMap<PortId, Vec<LocalIpId>>,
     rules: BTreeMap<SecurityGroupId, Vec<SecurityGroupRuleId>>,
 }
 
@@ -51,6 +53,8 @@ impl<'a> Index<'a> {
             members: BTreeMap::new(),
             routers: BTreeMap::new(),
             floating_ips: BTreeMap::new(),
+            forwarded_ips: BTreeMap::new(),
+            local_ips: BTreeMap::new(),
             rules: BTreeMap::new(),
         };
         for (id, subnet) in &rows.subnets {
@@ -88,6 +92,17 @@ impl<'a> Index<'a> {
                 .entry(floating_ip.port_id)
                 .or_default()
                 .push(*id);
+        }
+        for (id, forwarded_ip) in &rows.forwarded_ips {
+            for forwarding in &forwarded_ip.port_forwardings {
+                let of = index.forwarded_ips.entry(forwarding.internal_port_id);
+                of.or_default().insert(*id);
+            }
+        }
+        for (id, local_ip) in &rows.local_ips {
+            for target in &local_ip.targets {
+                index.local_ips.entry(target.port_id).or_default().push(*id);
+            }
         }
         for (id, rule) in &rows.security_group_rules {
             index
@@ -156,6 +171,8 @@ impl<'a> Index<'a> {
             }
         }
         self.floating_ips(&mut snapshot);
+        self.forwarded_ips(&mut snapshot);
+        self.local_ips(&mut snapshot);
         self.security_groups(&mut snapshot);
         self.remote_ports(&mut snapshot, tunnel_hosts);
         snapshot
@@ -356,6 +373,8 @@ impl<'a> Index<'a> {
             interfaces: router.interfaces.iter().filter_map(interface).collect(),
             gateway: router.gateway_port_id.and_then(gateway),
             routes: router.routes.clone(),
+            ndp_proxies: ndp_proxies(snapshot, router),
+            conntrack_helpers: router.conntrack_helpers.clone(),
         }
     }
 
@@ -376,11 +395,8 @@ impl<'a> Index<'a> {
 
     /// None while router, gateway or address are not (or not any more) what the floating IP needs.
     fn floating_ip(&self, snapshot: &HostSnapshot, ip: &FloatingIp) -> Option<model::FloatingIp> {
-        let gateway = snapshot.routers.get(&ip.router_id)?.gateway.as_ref()?;
-        let port = snapshot.ports.get(&ip.port_id)?;
-        let fixed = IpAddr::V4(ip.fixed_ip_address);
-        let fits = gateway.network_id == ip.floating_network_id
-            && port.fixed_ips.iter().any(|have| have.ip_address == fixed);
+        let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id)
+            && has_address(snapshot, ip.port_id, ip.fixed_ip_address.into());
         fits.then_some(model::FloatingIp {
             floating_network_id: ip.floating_network_id,
             floating_ip_address: ip.floating_ip_address,
@@ -388,8 +404,67 @@ impl<'a> Index<'a> {
             router_id: ip.router_id,
             port_id: ip.port_id,
             fixed_ip_address: ip.fixed_ip_address,
-            port_forwardings: Vec::new(),
         })
+    }
+
+    fn forwarded_ips(&self, snapshot: &mut HostSnapshot) {
+        let near = snapshot.ports.keys();
+        let ids: BTreeSet<_> = near
+            .filter_map(|port| self.forwarded_ips.get(port))
+            .flatten()
+            .collect();
+        for id in ids {
+            let ip = self.rows.forwarded_ips.get(id);
+            if let Some(ip) = ip.and_then(|ip| self.forwarded_ip(snapshot, ip)) {
+                snapshot.forwarded_ips.insert(*id, ip);
+            }
+        }
+    }
+
+    /// What of it leads to ports of this host; none if nothing does.
+    fn forwarded_ip(
+        &self,
+        snapshot: &HostSnapshot,
+        ip: &ForwardedIp,
+    ) -> Option<model::ForwardedIp> {
+        let mut port_forwardings = ip.port_forwardings.clone();
+        port_forwardings.retain(|forwarding| {
+            let address = forwarding.internal_ip_address.into();
+            has_address(snapshot, forwarding.internal_port_id, address)
+        });
+        let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id);
+        (fits && !port_forwardings.is_empty()).then_some(model::ForwardedIp {
+            floating_network_id: ip.floating_network_id,
+            floating_ip_address: ip.floating_ip_address,
+            mac_address: self.rows.ports.get(&ip.floating_port_id)?.mac_address,
+            router_id: ip.router_id,
+            port_forwardings,
+        })
+    }
+
+    fn local_ips(&self, snapshot: &mut HostSnapshot) {
+        let near = snapshot.ports.keys();
+        let ids: BTreeSet<_> = near
+            .filter_map(|port| self.local_ips.get(port))
+            .flatten()
+            .collect();
+        for id in ids {
+            let Some(ip) = self.rows.local_ips.get(id) else {
+                continue;
+            };
+            let mut targets = ip.targets.clone();
+            targets.retain(|target| has_address(snapshot, target.port_id, target.fixed_ip));
+            if targets.is_empty() || !snapshot.networks.contains_key(&ip.network_id) {
+                continue;
+            }
+            let local_ip = model::LocalIp {
+                network_id: ip.network_id,
+                local_ip_address: ip.local_ip_address,
+                mode: ip.mode,
+                targets,
+            };
+            snapshot.local_ips.insert(*id, local_ip);
+        }
     }
 
     fn security_groups(&self, snapshot: &mut HostSnapshot) {
@@ -480,6 +555,30 @@ impl<'a> Index<'a> {
             snapshot.remote_ports.insert(*id, remote);
         }
     }
+}
+
+/// Whether a router of the snapshot has its gateway in a network.
+fn has_gateway_in(snapshot: &HostSnapshot, router: RouterId, network: NetworkId) -> bool {
+    let router = snapshot.routers.get(&router);
+    let gateway = router.and_then(|router| router.gateway.as_ref());
+    gateway.is_some_and(|gateway| gateway.network_id == network)
+}
+
+/// Whether a port of the host has an address.
+fn has_address(snapshot: &HostSnapshot, port: PortId, address: IpAddr) -> bool {
+    let port = snapshot.ports.get(&port);
+    port.is_some_and(|port| port.fixed_ips.iter().any(|ip| ip.ip_address == address))
+}
+
+/// The addresses of the host's guests that a router answers for outside.
+fn ndp_proxies(snapshot: &HostSnapshot, router: &Router) -> Vec<Ipv6Addr> {
+    let local = router
+        .ndp_proxies
+        .iter()
+        .filter(|(port, address)| has_address(snapshot, *port, (*address).into()));
+    let addresses: BTreeSet<Ipv6Addr> = local.map(|(_, address)| *address).collect();
+    let addresses = addresses.into_iter().take(limits::NDP_PROXIES_MAX);
+    addresses.collect()
 }
 
 fn addresses(snapshot: &HostSnapshot, fixed_ips: &[FixedIp]) -> Vec<RouterAddress> {

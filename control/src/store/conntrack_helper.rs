@@ -2,7 +2,7 @@
 
 use super::fixed_ip::by_parents;
 use super::list::Column;
-use super::row::row;
+use super::row::{self, row};
 use super::{Conn, Result, Row};
 
 row! {
@@ -37,4 +37,12 @@ pub async fn conntrack_helper_list(
 ) -> Result<Vec<ConntrackHelperRow>> {
     let select = format!("{}router_id IN", ConntrackHelperRow::sql().select);
     by_parents(conn, &select, "ORDER BY router_id, id", routers).await
+}
+
+/// All helpers.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn conntrack_helper_list_all(conn: &mut Conn) -> Result<Vec<ConntrackHelperRow>> {
+    row::fetch(conn, "TRUE ORDER BY id", &[]).await
 }

@@ -100,6 +100,20 @@ pub async fn external_of(conn: &mut Conn, networks: &[&str]) -> Result<Vec<Strin
     Ok(ids.into_iter().map(|(id,)| id).collect())
 }
 
+/// The id of a project's network of this name.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn network_named(conn: &mut Conn, project: &str, name: &str) -> Result<Option<String>> {
+    super::sql::query_scalar(
+        "SELECT id FROM networks WHERE project_id = $1 AND name = $2 ORDER BY id",
+    )
+    .bind(project)
+    .bind(name)
+    .fetch_optional(conn)
+    .await
+}
+
 /// All networks.
 ///
 /// # Errors

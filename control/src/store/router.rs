@@ -117,6 +117,16 @@ pub async fn router_list_subnet(conn: &mut Conn, subnet: &str) -> Result<Vec<Rou
     row::fetch(conn, condition, &[subnet]).await
 }
 
+/// Whether a project has an HA router.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn ha_router_exists(conn: &mut Conn, project: &str) -> Result<bool> {
+    let found: Vec<RouterRow> =
+        row::fetch(conn, "project_id = $1 AND ha LIMIT 1", &[project]).await?;
+    Ok(!found.is_empty())
+}
+
 /// Whether a router has this flavor.
 ///
 /// # Errors

@@ -50,6 +50,12 @@ pub enum Resource {
     ServiceProfile,
     /// `flavor_service_profiles`
     FlavorServiceProfile,
+    /// `ndp_proxies`
+    NdpProxy,
+    /// `local_ips`
+    LocalIp,
+    /// `local_ip_port_associations`
+    LocalIpPortAssociation,
     /// `metering_labels`
     MeteringLabel,
     /// `metering_label_rules`
@@ -88,6 +94,9 @@ impl Resource {
             Self::Flavor => "flavor",
             Self::ServiceProfile => "service_profile",
             Self::FlavorServiceProfile => "flavor_service_profile",
+            Self::NdpProxy => "ndp_proxy",
+            Self::LocalIp => "local_ip",
+            Self::LocalIpPortAssociation => "local_ip_port_association",
             Self::MeteringLabel => "metering_label",
             Self::MeteringLabelRule => "metering_label_rule",
             Self::Segment => "segment",

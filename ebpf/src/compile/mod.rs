@@ -133,11 +133,29 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             );
         }
     }
-    for (id, floating_ip) in &snapshot.floating_ips {
-        if !floating_ip.port_forwardings.is_empty() {
+    for id in snapshot.forwarded_ips.keys() {
+        add(
+            format!("forwarded_ips.{id}"),
+            "the floating IP leads nowhere: no port forwarding yet",
+        );
+    }
+    for id in snapshot.local_ips.keys() {
+        add(
+            format!("local_ips.{id}"),
+            "the address leads nowhere: no local IPs yet",
+        );
+    }
+    for (id, router) in &snapshot.routers {
+        if !router.ndp_proxies.is_empty() {
             add(
-                format!("floating_ips.{id}.port_forwardings"),
-                "the floating IP leads nowhere: no port forwarding yet",
+                format!("routers.{id}.ndp_proxies"),
+                "the gateway answers for none of them outside: no NDP proxies yet",
+            );
+        }
+        if !router.conntrack_helpers.is_empty() {
+            add(
+                format!("routers.{id}.conntrack_helpers"),
+                "announced connections are not followed: no conntrack helpers yet",
             );
         }
     }

@@ -48,12 +48,9 @@ fn announces_prefix(snapshot: &HostSnapshot, network: NetworkId) -> bool {
     })
 }
 
-/// Floating IPs that lead somewhere: those with port forwardings do not yet.
+/// Floating IPs, in order.
 pub(super) fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &FloatingIp> {
-    snapshot
-        .floating_ips
-        .values()
-        .filter(|f| f.port_forwardings.is_empty())
+    snapshot.floating_ips.values()
 }
 
 type Fdb = BTreeMap<(u32, MacAddress), FdbEntry>;

@@ -386,6 +386,8 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             interfaces: vec![],
             gateway: None,
             routes: vec![],
+            ndp_proxies: vec![],
+            conntrack_helpers: vec![],
         };
         for (network, ips) in &router.interfaces {
             let leg = format!("{name}@{network}");
@@ -445,7 +447,6 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             router_id,
             port_id: uuid_of(kind::PORT, &floating.port).into(),
             fixed_ip_address: floating.fixed,
-            port_forwardings: vec![],
         };
         e.names.insert(name.clone(), made.mac_address);
         e.snapshot

@@ -236,6 +236,7 @@ async fn scene(api: &Api) -> Scene {
     scene.given("network_segment_range", ranges, numbers).await;
     qos(&mut scene).await;
     l3(&mut scene).await;
+    ndp(&mut scene).await;
     let log = json!({ "resource_type": "security_group" });
     scene.given("log", "/v2.0/log/logs", log).await;
     let setting = "security_groups_default_statefulness";
@@ -345,6 +346,35 @@ async fn l3(scene: &mut Scene) {
     under(scene, path, "service_profile", json!({ "id": profile })).await;
     let place = (profile, Some(text(&flavor["id"])));
     scene.things.insert("service_profile", place);
+}
+
+/// An NDP proxy: a router, outside and inside of one address scope.
+async fn ndp(scene: &mut Scene) {
+    let space = json!({ "name": "s6", "ip_version": 6 });
+    let space = scene.admin.create("address_scope", space).await;
+    let pool = json!({
+        "name": "p6", "prefixes": ["2001:db8::/48"], "default_prefixlen": 64,
+        "address_scope_id": space["id"],
+    });
+    let pool = scene.admin.create("subnetpool", pool).await;
+    let mut networks = Vec::new();
+    for external in [true, false] {
+        let network = json!({ "router:external": external });
+        let network = scene.admin.create("network", network).await;
+        let subnet =
+            json!({ "network_id": network["id"], "ip_version": 6, "subnetpool_id": pool["id"] });
+        networks.push((network, scene.admin.create("subnet", subnet).await));
+    }
+    let info = json!({ "network_id": networks[0].0["id"] });
+    let router = json!({ "external_gateway_info": info, "enable_ndp_proxy": true });
+    let router = scene.admin.create("router", router).await;
+    let path = format!("/v2.0/routers/{}/add_router_interface", text(&router["id"]));
+    let leg = json!({ "subnet_id": networks[1].1["id"] });
+    scene.admin.put(&path, &leg).await.ok();
+    let port = json!({ "network_id": networks[1].0["id"] });
+    let port = scene.admin.create("port", port).await;
+    let new = json!({ "router_id": router["id"], "port_id": port["id"] });
+    scene.given("ndp_proxy", "/v2.0/ndp_proxies", new).await;
 }
 
 fn name_of(route: &Route) -> String {

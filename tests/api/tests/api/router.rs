@@ -285,6 +285,14 @@ async fn modes_change_while_the_router_is_down() {
         .update("router", id, both)
         .await
         .error(400, "BadRequest");
+    // Neutron's clients look for the network of the heartbeats; it belongs to no project.
+    let heartbeats = format!("name=HA network tenant {}", text(&router["project_id"]));
+    let heartbeats = heartbeats.replace(' ', "%20");
+    assert_eq!(admin.list("network", &heartbeats).await.len(), 1);
+    assert_eq!(member.list("network", "").await.len(), 0);
+    let off = json!({ "ha": false, "admin_state_up": false });
+    admin.update("router", id, off).await.ok();
+    assert_eq!(admin.list("network", &heartbeats).await.len(), 0);
     let zone = json!({ "availability_zone_hints": ["mars"] });
     let refused = member.create_refused("router", zone).await;
     refused.error(404, "AvailabilityZoneNotFound");
