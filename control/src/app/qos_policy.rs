@@ -8,7 +8,7 @@ use super::rbac_policy::{self, Object, SHARED};
 use super::resource::{self, Resource, Write};
 use super::view::view;
 use crate::store::qos_policy::{self as store, QosPolicyRow, QosRuleRow, rule_list_policies};
-use crate::store::rbac_policy::{EVERYBODY, policies_of};
+use crate::store::rbac_policy::{EVERYBODY, RbacPolicyRow, kind, policies_of, users};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -114,7 +114,7 @@ impl Resource for QosPolicy {
         check_default(write, &row).await?;
         if let Some(shared) = given.truth("shared") {
             if !shared && rbac_policy::everybody(write.conn(), object(&row), SHARED).await? {
-                may_unshare(write.conn(), &row.id, EVERYBODY).await?;
+                check_unshared(write, &row.id).await?;
             }
             rbac_policy::everybody_set(write, object(&row), SHARED, shared).await?;
         }
@@ -171,34 +171,28 @@ async fn check_default(write: &mut Write<'_>, row: &QosPolicyRow) -> Result<()> 
     Ok(())
 }
 
-/// Fails if something would be under the policy that could not be put there any more without the sharing with
-/// `target` (a project, or everybody).
-pub(super) async fn may_unshare(conn: &mut Conn, policy: &str, target: &str) -> Result<()> {
-    let targets: Vec<String> = policies_of(&mut *conn, "qos_policy", &[policy])
-        .await?
-        .into_iter()
-        .filter(|rbac| rbac.action == SHARED)
-        .map(|rbac| rbac.target_project)
-        .collect();
-    let users = store::user_projects(conn, policy).await?;
-    // The owner's own use counts too, as in Neutron.
-    let needed = match target {
-        EVERYBODY => users.iter().any(|user| !targets.contains(user)),
-        target => {
-            !targets.iter().any(|other| other == EVERYBODY)
-                && users.iter().any(|user| user == target)
-        }
+/// Fails if something is under the policy that could not be put there any more once it is not everybody's.
+async fn check_unshared(write: &mut Write<'_>, policy: &str) -> Result<()> {
+    let Some(kind) = kind("qos_policy") else {
+        return Ok(());
     };
-    if needed {
-        return Err(Error::conflict(
-            "RbacPolicyInUse",
-            format!(
-                "RBAC policy on object {policy} cannot be removed because other objects depend on \
-                 it. Details: project_id={target}"
-            ),
-        ));
+    let policies = policies_of(write.conn(), kind.name, &[policy]).await?;
+    let shared_with = |project: &String| {
+        let with = |rbac: &RbacPolicyRow| rbac.action == SHARED && rbac.target_project == *project;
+        policies.iter().any(with)
+    };
+    // The owner's own use counts too, as in Neutron.
+    let users = users(write.conn(), kind, SHARED, policy).await?;
+    if users.iter().all(shared_with) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::conflict(
+        "RbacPolicyInUse",
+        format!(
+            "RBAC policy on object {policy} cannot be removed because other objects depend on it. \
+             Details: project_id={EVERYBODY}"
+        ),
+    ))
 }
 
 /// The policy's row, if the caller may put something under it.

@@ -3,6 +3,8 @@
 use super::*;
 use crate::store::network::NetworkRow;
 use crate::store::port::PortRow;
+use crate::store::port_binding::vhost_user_host_get;
+use crate::store::trunk::{SubportRow, TrunkRow, subport_insert};
 use crate::store::{self, Durability, Store};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -430,4 +432,83 @@ fn the_hub_knows_so_many_hosts_and_no_more() {
     let refused = hub.subscribe(&one_more, None).map(|_| ()).unwrap_err();
     assert_eq!(refused, HubError::HostsMax { host: one_more });
     hub.subscribe(&"h0".parse().unwrap(), None).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_report_says_how_guests_are_attached() {
+    let server = Server::start().await;
+    let longest = limits::SOCKET_FOLDER_BYTES_MAX;
+    let with = |folder: String, full: bool| {
+        let mut body = server.said("h1", 0);
+        body["vhost_user"] = json!({ "socket_folder": folder, "mode": "server" });
+        body["full"] = full.into();
+        body
+    };
+    let folder = format!("/{}", "x".repeat(longest - 1));
+    let known = async || {
+        let mut view = server.store.read().await.unwrap();
+        let row = vhost_user_host_get(view.conn(), "h1").await.unwrap();
+        row.map(|row| (row.socket_folder, row.mode))
+    };
+    // A report of changes says nothing of it.
+    assert_eq!(
+        server.report("h1", &with(folder.clone(), false)).await.0,
+        204
+    );
+    assert_eq!(known().await, None);
+    assert_eq!(
+        server.report("h1", &with(folder.clone(), true)).await.0,
+        204
+    );
+    assert_eq!(known().await, Some((folder.clone(), "server".to_owned())));
+    for bad in [format!("{folder}x"), "run".to_owned(), "/run\0".to_owned()] {
+        assert_eq!(server.report("h1", &with(bad, true)).await.0, 400);
+    }
+    let mut taps = server.said("h1", 0);
+    taps["full"] = true.into();
+    assert_eq!(server.report("h1", &taps).await.0, 204);
+    assert_eq!(known().await, None);
+}
+
+#[tokio::test]
+async fn a_trunk_is_what_its_ports_hosts_make_of_it() {
+    let server = Server::start().await;
+    let [parent, one, two] = [0; 3].map(|_| PortId::random());
+    server
+        .ports(&[(parent, "h1"), (one, "h1"), (two, "h1")])
+        .await;
+    let mut tx = server.store.write().await.unwrap();
+    let mut row = TrunkRow {
+        id: "t".to_owned(),
+        status: "DOWN".to_owned(),
+        port_id: parent.to_string(),
+        ..TrunkRow::default()
+    };
+    store::insert(&mut tx, &mut row).await.unwrap();
+    for (n, port) in [(1, one), (2, two)] {
+        let subport = SubportRow {
+            port_id: port.to_string(),
+            trunk_id: "t".to_owned(),
+            segmentation_type: "vlan".to_owned(),
+            segmentation_id: n,
+            position: n,
+        };
+        subport_insert(&mut tx, &subport).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    for (port, said, status) in [
+        (one, "ACTIVE", "DOWN"),
+        (parent, "ACTIVE", "BUILD"),
+        (two, "ERROR", "DEGRADED"),
+        (two, "ACTIVE", "ACTIVE"),
+        (parent, "ERROR", "ERROR"),
+        (parent, "DOWN", "DOWN"),
+    ] {
+        let mut body = server.said("h1", 0);
+        body["ports"] = json!([{ "port_id": port, "status": said }]);
+        assert_eq!(server.report("h1", &body).await.0, 204);
+        let mut view = server.store.read().await.unwrap();
+        let trunk: TrunkRow = store::get(view.conn(), "t").await.unwrap().unwrap();
+        assert_eq!(trunk.status, status, "{said}");
+    }
 }

@@ -10,11 +10,14 @@ use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::policy::Policy;
 use crate::app::port::Port;
+use crate::app::qos_policy::QosPolicy;
+use crate::app::qos_rule::{BandwidthLimit, DscpMarking, QosRule};
 use crate::app::router::Router;
 use crate::app::router_interface;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::subnet::Subnet;
+use crate::app::trunk::{self, Trunk};
 use crate::app::{App, resource};
 use crate::store::{Durability, Store};
 use proptest::prelude::*;
@@ -82,6 +85,22 @@ enum Request {
         subnet: usize,
         enable_dhcp: bool,
     },
+    QosPolicy {
+        kind: usize,
+    },
+    Under {
+        what: usize,
+        policy: usize,
+    },
+    Trunk {
+        port: usize,
+        subport: usize,
+    },
+    TrunkUpdate {
+        trunk: usize,
+        kind: usize,
+        port: usize,
+    },
     Delete {
         collection: usize,
         which: usize,
@@ -112,6 +131,11 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (n.clone(), 1_280u32..1_500).prop_map(|(network, mtu)| Request::NetworkUpdate { network, mtu }),
         1 => (n.clone(), any::<bool>())
             .prop_map(|(subnet, enable_dhcp)| Request::SubnetUpdate { subnet, enable_dhcp }),
+        2 => n.clone().prop_map(|kind| Request::QosPolicy { kind }),
+        3 => (n.clone(), n.clone()).prop_map(|(what, policy)| Request::Under { what, policy }),
+        2 => (n.clone(), n.clone()).prop_map(|(port, subport)| Request::Trunk { port, subport }),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(trunk, kind, port)| Request::TrunkUpdate { trunk, kind, port }),
         2 => (n.clone(), n).prop_map(|(collection, which)| Request::Delete { collection, which }),
     ]
 }
@@ -371,14 +395,77 @@ impl Cloud {
                 )
                 .await
             }
+            Request::QosPolicy { kind } => self.qos_policy(kind).await,
+            Request::Under { what, policy } => {
+                let policy = match policy % 4 {
+                    0 => Value::Null,
+                    _ => self.pick("policy", policy),
+                };
+                let body = json!({"qos_policy_id": policy});
+                match what % 2 {
+                    0 => self.update::<Port>(&self.text("port", what), body).await,
+                    _ => {
+                        self.update::<Network>(&self.text("network", what), body)
+                            .await
+                    }
+                }
+            }
+            Request::Trunk { port, subport } => {
+                let body = json!({
+                    "port_id": self.pick("port", port),
+                    "sub_ports": [{"port_id": self.pick("port", subport),
+                        "segmentation_type": "vlan", "segmentation_id": number + 1}],
+                });
+                self.create::<Trunk>("trunk", body).await
+            }
+            Request::TrunkUpdate { trunk, kind, port } => {
+                let (app, caller) = (&self.app, &self.caller);
+                let trunk = self.text("trunk", trunk);
+                let subport = json!({"port_id": self.pick("port", port),
+                    "segmentation_type": "vlan", "segmentation_id": number + 1});
+                let body = json!({"sub_ports": [subport]});
+                match kind % 3 {
+                    0 => {
+                        let up = json!({"admin_state_up": kind % 2 == 0});
+                        self.update::<Trunk>(&trunk, up).await
+                    }
+                    1 => trunk::add_subports(app, caller, &trunk, &body)
+                        .await
+                        .map(drop),
+                    _ => trunk::remove_subports(app, caller, &trunk, &body)
+                        .await
+                        .map(drop),
+                }
+            }
             Request::Delete { collection, which } => self.delete(collection, which).await,
         }
+    }
+
+    /// A new policy, or a rule of one.
+    async fn qos_policy(&mut self, kind: usize) -> Result<(), Error> {
+        let policy = self.text("policy", kind);
+        let (app, caller) = (&self.app, &self.caller);
+        let rule = |name: &str, body: Value| json!({ name: body });
+        match kind % 4 {
+            0 => {
+                let body = rule("bandwidth_limit_rule", json!({"max_kbps": kind}));
+                let parent = Some(policy.as_str());
+                resource::create::<QosRule<BandwidthLimit>>(app, caller, parent, body).await?;
+            }
+            1 => {
+                let body = rule("dscp_marking_rule", json!({"dscp_mark": 8}));
+                let parent = Some(policy.as_str());
+                resource::create::<QosRule<DscpMarking>>(app, caller, parent, body).await?;
+            }
+            _ => return self.create::<QosPolicy>("policy", json!({})).await,
+        }
+        Ok(())
     }
 
     async fn delete(&self, collection: usize, which: usize) -> Result<(), Error> {
         let (app, caller) = (&self.app, &self.caller);
         let id = |kind| self.text(kind, which);
-        match collection % 8 {
+        match collection % 10 {
             0 => {
                 resource::delete::<Network>(app, caller, id("network").as_str().into(), None).await
             }
@@ -392,6 +479,10 @@ impl Cloud {
             6 => {
                 resource::delete::<SecurityGroupRule>(app, caller, id("rule").as_str().into(), None)
                     .await
+            }
+            7 => resource::delete::<Trunk>(app, caller, id("trunk").as_str().into(), None).await,
+            8 => {
+                resource::delete::<QosPolicy>(app, caller, id("policy").as_str().into(), None).await
             }
             _ => {
                 resource::delete::<FloatingIp>(app, caller, id("floating_ip").as_str().into(), None)

@@ -7,10 +7,13 @@ use crate::store::network::NetworkRow;
 use crate::store::port::{
     self, AddressPair, DhcpOpt, FixedIpRow, PortRow, fixed_ip_insert, ip_key, security_groups_set,
 };
+use crate::store::port_binding::VhostUser;
+use crate::store::qos_policy::{QosPolicyRow, QosRuleRow};
 use crate::store::router::{RouterRow, interface_insert};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{SegmentRow, segment_insert};
 use crate::store::subnet::{Route, SubnetRow};
+use crate::store::trunk::{SubportRow, TrunkRow, subport_insert};
 use crate::store::{self, Durability, JsonText, WriteTx};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,7 +22,7 @@ use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
     EtherType, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange, Remote,
-    Revision, TunnelHost,
+    Revision, TunnelHost, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -886,4 +889,110 @@ async fn old_changes_are_forgotten_and_rows_still_come_up_to_date() {
             .values()
             .all(|port| !port.admin_state_up)
     );
+}
+
+const QOS: u128 = 0x501;
+const TRUNK: u128 = 0x601;
+const INNER: u128 = 0x102;
+
+async fn policy_with_limit(cloud: &Cloud, kbps: i64) {
+    let mut tx = cloud.write().await;
+    let mut policy = QosPolicyRow {
+        id: id(QOS),
+        ..QosPolicyRow::default()
+    };
+    store::insert(&mut tx, &mut policy).await.unwrap();
+    for (n, rule_type) in [(1, "bandwidth_limit"), (2, "minimum_bandwidth")] {
+        let mut rule = QosRuleRow {
+            id: id(QOS + n),
+            policy_id: id(QOS),
+            rule_type: rule_type.to_owned(),
+            direction: "egress".to_owned(),
+            max_kbps: (n == 1).then_some(kbps),
+            min_kbps: (n == 2).then_some(1),
+            ..QosRuleRow::default()
+        };
+        store::insert(&mut tx, &mut rule).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_holds_for_a_port_or_its_whole_network() {
+    let mut cloud = small_cloud().await;
+    policy_with_limit(&cloud, 100).await;
+    assert_eq!(cloud.duty("h1").await.qos_policies.len(), 0);
+    let network = |row: &mut NetworkRow| row.qos_policy_id = Some(id(QOS));
+    cloud.change(NET_A, network).await;
+    let duty = cloud.duty("h1").await;
+    let policy = duty.ports.values().next().unwrap().qos_policy_id.unwrap();
+    let limits = &duty.qos_policies[&policy].bandwidth_limits;
+    assert_eq!((limits.len(), limits[0].max_kbps), (1, 100));
+
+    cloud.delete::<QosRuleRow>(QOS + 1).await;
+    cloud.change(QOS, |_: &mut QosPolicyRow| ()).await;
+    // What is left of it is the scheduler's.
+    let duty = cloud.duty("h1").await;
+    assert_eq!(duty.qos_policies.len(), 0);
+    assert_eq!(duty.ports.values().next().unwrap().qos_policy_id, None);
+}
+
+#[tokio::test]
+async fn subports_are_where_their_trunk_is_open() {
+    let mut cloud = small_cloud().await;
+    let guest = [(SUBNET_B, "10.1.0.9")];
+    let who = ("trunk:subport", "h1");
+    cloud.port(INNER, NET_B, who, &guest, &[]).await;
+    let mut tx = cloud.write().await;
+    let mut trunk = TrunkRow {
+        id: id(TRUNK),
+        admin_state_up: true,
+        port_id: id(GUEST),
+        ..TrunkRow::default()
+    };
+    store::insert(&mut tx, &mut trunk).await.unwrap();
+    let subport = SubportRow {
+        port_id: id(INNER),
+        trunk_id: id(TRUNK),
+        segmentation_type: "vlan".to_owned(),
+        segmentation_id: 7,
+        position: 0,
+    };
+    subport_insert(&mut tx, &subport).await.unwrap();
+    tx.commit().await.unwrap();
+    let inner = id(INNER).parse().unwrap();
+    let interface = PortInterface::Subport {
+        parent: id(GUEST).parse().unwrap(),
+        vlan_id: 7,
+    };
+    assert_eq!(cloud.duty("h1").await.ports[&inner].interface, interface);
+
+    // Its parent is somewhere else: there is nothing here to reach it through.
+    let away = |row: &mut PortRow| "h2".clone_into(&mut row.binding_host_id);
+    cloud.change(GUEST, away).await;
+    assert!(!cloud.duty("h1").await.ports.contains_key(&inner));
+    cloud.change(INNER, away).await;
+    assert_eq!(cloud.duty("h2").await.ports[&inner].interface, interface);
+    let closed = |row: &mut TrunkRow| row.admin_state_up = false;
+    cloud.change(TRUNK, closed).await;
+    cloud.change(INNER, |_: &mut PortRow| ()).await;
+    assert!(!cloud.duty("h2").await.ports.contains_key(&inner));
+}
+
+#[tokio::test]
+async fn a_port_keeps_the_socket_that_nova_was_told() {
+    let mut cloud = small_cloud().await;
+    let socket = "/run/weft/vhu1".to_owned();
+    let told = VhostUser {
+        socket: socket.clone(),
+        mode: VhostUserMode::Server,
+    };
+    let attach = |row: &mut PortRow| row.binding_vhost_user = JsonText(Some(told));
+    cloud.change(GUEST, attach).await;
+    let expected = PortInterface::VhostUser {
+        socket,
+        mode: VhostUserMode::Server,
+    };
+    let duty = cloud.duty("h1").await;
+    assert_eq!(duty.ports.values().next().unwrap().interface, expected);
 }

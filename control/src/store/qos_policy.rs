@@ -115,19 +115,6 @@ pub async fn user_get(conn: &mut Conn, policy: &str) -> Result<Option<(String, S
     .await
 }
 
-/// The projects of all that is under a policy.
-///
-/// # Errors
-/// [`super::StoreError::Database`].
-pub async fn user_projects(conn: &mut Conn, policy: &str) -> Result<Vec<String>> {
-    let each = USERS
-        .map(|(_, table, column)| format!("SELECT project_id FROM {table} WHERE {column} = $1"));
-    sql::query_scalar(sql::AssertSqlSafe(each.join(" UNION ")))
-        .bind(policy)
-        .fetch_all(conn)
-        .await
-}
-
 /// A guest's port that is under a policy, by itself or by its network.
 ///
 /// # Errors

@@ -299,3 +299,150 @@ async fn if_match_guards_a_change() {
         400
     );
 }
+
+#[tokio::test]
+async fn extensions_know_more_of_a_port() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, _) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let new = json!({
+        "network_id": network["id"],
+        "device_profile": "gpu",
+        "hardware_offload_type": "switchdev",
+        "hints": { "openvswitch": { "other_config": { "tx-steering": "hash" } } },
+        "numa_affinity_policy": "socket",
+        "propagate_uplink_status": false,
+        "trusted": true,
+    });
+    let port = admin.create("port", new.clone()).await;
+    for (name, value) in new.as_object().expect("an object") {
+        assert_eq!(port[name], *value, "{name}");
+    }
+    let profile = json!({ "capabilities": ["switchdev"], "trusted": true });
+    assert_eq!(port["binding:profile"], profile);
+    assert_eq!(port["data_plane_status"], Value::Null);
+    assert_eq!(port["ip_allocation"], "immediate");
+    let change =
+        json!({ "hints": null, "numa_affinity_policy": null, "data_plane_status": "DOWN" });
+    let port = admin.update("port", &port["id"], change).await.ok()["port"].clone();
+    assert_eq!(port["hints"], Value::Null);
+    assert_eq!(port["data_plane_status"], "DOWN");
+    let plain = json!({ "network_id": network["id"], "fixed_ips": [] });
+    let plain = admin.create("port", plain).await;
+    assert_eq!(plain["ip_allocation"], "none");
+    assert_eq!(plain["propagate_uplink_status"], true);
+    assert_eq!(plain["trusted"], Value::Null);
+    assert_eq!(plain["binding:profile"], json!({}));
+    for wrong in [
+        json!({ "hints": { "other": {} } }),
+        json!({ "hints": { "openvswitch": { "other_config": { "tx-steering": "x" } } } }),
+        json!({ "numa_affinity_policy": "near" }),
+        json!({ "device_profile": "x" }),
+        json!({ "trusted": null }),
+        json!({ "data_plane_status": "BROKEN" }),
+    ] {
+        let refused = admin.update("port", &port["id"], wrong.clone()).await;
+        let message = refused.error(400, "HTTPBadRequest");
+        let name = wrong.as_object().expect("an object").keys().next().cloned();
+        assert!(message.contains(&name.unwrap_or_default()), "{message}");
+    }
+    let member = api.user("p1", "member").await;
+    let own = member.create("network", json!({})).await;
+    let hidden = member
+        .create("port", json!({ "network_id": own["id"] }))
+        .await;
+    for name in ["hints", "trusted", "binding:profile", "resource_request"] {
+        assert!(hidden.get(name).is_none(), "{name}");
+    }
+    let mine = json!({ "network_id": own["id"], "trusted": true });
+    let refused = member.create_refused("port", mine).await;
+    refused.error(403, "PolicyNotAuthorized");
+}
+
+#[tokio::test]
+async fn ports_have_names_in_dns() {
+    let api = Api::start_with(|config| config.network.dns_domain = "example.org".to_owned()).await;
+    let admin = api.admin().await;
+    let (network, _) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let port = json!({ "network_id": network["id"] });
+    let port = admin.create("port", port).await;
+    let fqdn = |port: &Value| text(&port["dns_assignment"][0]["fqdn"]);
+    assert_eq!(fqdn(&port), "host-192-0-2-2.example.org.");
+    let named = json!({ "dns_name": "Web" });
+    let named = admin.update("port", &port["id"], named).await.ok();
+    assert_eq!(named["port"]["dns_name"], "web");
+    assert_eq!(fqdn(&named["port"]), "web.example.org.");
+    let own = json!({ "dns_domain": "example.com." });
+    admin.update("port", &port["id"], own).await.ok();
+    let shown = admin.show("port", &port["id"]).await;
+    assert_eq!(fqdn(&shown), "web.example.com.");
+    for wrong in [
+        json!({ "dns_name": "web_1" }),
+        json!({ "dns_name": "web.example.net." }),
+        json!({ "dns_domain": "example.com" }),
+    ] {
+        let refused = admin.update("port", &port["id"], wrong).await;
+        refused.error(400, "HTTPBadRequest");
+    }
+}
+
+#[tokio::test]
+async fn options_of_dhcp_are_changed_one_by_one() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, _) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let option = |name: &str, value: Value, version: i64| json!({ "opt_name": name, "opt_value": value, "ip_version": version });
+    let new = json!({ "network_id": network["id"], "extra_dhcp_opts": [
+        option("bootfile-name", json!("a"), 4),
+        option("bootfile-name", json!("b"), 6),
+        { "opt_name": "router", "opt_value": "" },
+    ] });
+    let port = admin.create("port", new).await;
+    let change = json!({ "extra_dhcp_opts": [
+        option("bootfile-name", Value::Null, 4),
+        option("router", json!("192.0.2.9"), 4),
+    ] });
+    let port = admin.update("port", &port["id"], change).await.ok()["port"].clone();
+    let expected = json!([
+        option("bootfile-name", json!("b"), 6),
+        option("router", json!("192.0.2.9"), 4),
+    ]);
+    assert_eq!(port["extra_dhcp_opts"], expected);
+    for wrong in [
+        json!([{ "opt_name": "router" }]),
+        json!([{ "opt_name": "", "opt_value": "x" }]),
+        json!([{ "opt_name": "server-ip-address", "opt_value": "" }]),
+        json!([{ "opt_name": "x", "opt_value": "a\nb" }]),
+        json!([option("x", json!("y"), 5)]),
+    ] {
+        let refused = json!({ "extra_dhcp_opts": wrong });
+        let refused = admin.update("port", &port["id"], refused).await;
+        refused.error(400, "HTTPBadRequest");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_a_floating_ip_leads_to_stays() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (external, _) = admin.external_network().await;
+    let (network, subnet) = admin.network_with_subnet("n", "192.0.2.0/24").await;
+    let router = json!({ "external_gateway_info": { "network_id": external["id"] } });
+    let router = admin.create("router", router).await;
+    let leg = json!({ "subnet_id": subnet["id"] });
+    let path = format!("/v2.0/routers/{}/add_router_interface", text(&router["id"]));
+    admin.put(&path, &leg).await.ok();
+    let port = json!({ "network_id": network["id"] });
+    let port = admin.create("port", port).await;
+    let fip = json!({ "floating_network_id": external["id"], "port_id": port["id"] });
+    admin.create("floatingip", fip).await;
+    let address = ips(&port).remove(0);
+    for lost in [json!([]), json!([{ "ip_address": "192.0.2.77" }])] {
+        let lost = json!({ "fixed_ips": lost });
+        let refused = admin.update("port", &port["id"], lost).await;
+        refused.error(400, "BadRequest");
+    }
+    let more = json!({ "fixed_ips": [{ "ip_address": address }, { "ip_address": "192.0.2.77" }] });
+    let more = admin.update("port", &port["id"], more).await.ok();
+    assert_eq!(ips(&more["port"]), [address, "192.0.2.77".to_owned()]);
+}
