@@ -11,7 +11,7 @@
 
 use super::error::HttpError;
 use super::request::{Reply, Request};
-use super::{Handler, Operation, Route, Server, boxed, caller_of, routes};
+use super::{Handler, Operation, Route, Server, boxed, caller, routes};
 use crate::app::attribute::Attributes;
 use crate::app::error::Error;
 use crate::app::policy::Caller;
@@ -168,7 +168,7 @@ impl Stream {
             self.nudges.borrow_and_update();
             // A token ends while its stream is open, and so may a role.
             let headers = &self.request.headers;
-            let caller = caller_of(&self.server, headers, &self.request.uri_path).await;
+            let caller = caller::of(&self.server, headers, &self.request.uri_path).await;
             self.request.caller = caller.ok()?;
             match self.read().await {
                 Ok(text) if !text.is_empty() => return Some(text.into()),

@@ -5,6 +5,7 @@
 
 mod address_group;
 mod auto_allocated_topology;
+mod caller;
 mod error;
 mod event;
 mod identity;
@@ -61,7 +62,7 @@ use crate::identity::{Authority, Identity};
 use crate::realize::RowsCopy;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use error::HttpError;
@@ -571,7 +572,7 @@ async fn serve(
         let (mut parts, body) = request.into_parts();
         let caller = match access {
             Access::Public => Caller::default(),
-            Access::Token => caller_of(&server, &parts.headers, parts.uri.path()).await?,
+            Access::Token => caller::of(&server, &parts.headers, parts.uri.path()).await?,
         };
         let request = Request::read(&mut parts, body, caller).await?;
         write_options::serve(server, request, &parts.method, handler).await
@@ -582,25 +583,6 @@ async fn serve(
         Ok(Err(error)) => error.into_response(),
         Err(_elapsed) => HttpError::App(Error::Busy).into_response(),
     }
-}
-
-/// Who asks, by the request's tokens.
-async fn caller_of(server: &Server, headers: &HeaderMap, path: &str) -> Result<Caller, HttpError> {
-    // A header that is no text is a token that nobody gave.
-    let text = |name: &str| {
-        let header = headers.get(name);
-        header.map(|t| t.to_str().unwrap_or_default())
-    };
-    let token = text("x-auth-token").unwrap_or_default();
-    let caller = server.authority.validate(token, text("x-service-token"));
-    let caller = caller.await?.ok_or_else(|| HttpError::Unauthorized {
-        auth_url: server.authority.auth_url().to_owned(),
-    })?;
-    if caller.may_network() || path.starts_with("/identity") {
-        return Ok(caller);
-    }
-    let message = "a token that is scoped to the system or a domain";
-    Err(Error::Forbidden(message.to_owned()).into())
 }
 
 /// Boxes a handler's future, so that handlers of all kinds fit into one table.

@@ -343,17 +343,10 @@ impl WriteTx {
             if let Some(revision) = self.revision {
                 nudge(&self.store.0.nudge, Revision(revision.unsigned_abs()));
             }
+            self.store.say(std::mem::take(&mut self.announced));
         }
         if let Some(observer) = watcher {
             observer.note(self.revision, touched);
-        }
-        if let Some(listener) = self.store.0.server_events.get() {
-            for event in self.announced {
-                // A queue that is full is one whose reader has been away for long: a request must not wait for it.
-                if let Err(error) = listener.try_send(event) {
-                    tracing::warn!(%error, "an event for a server is lost");
-                }
-            }
         }
         Ok(())
     }

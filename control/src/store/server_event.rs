@@ -5,7 +5,7 @@
 
 use super::port::PortRow;
 use super::sql;
-use super::{Result, WriteTx};
+use super::{Result, Store, WriteTx};
 use uuid::Uuid;
 
 /// What happened.
@@ -32,6 +32,21 @@ pub struct ServerEvent {
     pub server_id: String,
     /// The port.
     pub port_id: String,
+}
+
+impl Store {
+    /// Says what a committed transaction announced.
+    pub(super) fn say(&self, announced: Vec<ServerEvent>) {
+        let Some(listener) = self.0.server_events.get() else {
+            return;
+        };
+        for event in announced {
+            // A queue that is full is one whose reader has been away for long: a request must not wait for it.
+            if let Err(error) = listener.try_send(event) {
+                tracing::warn!(%error, "an event for a server is lost");
+            }
+        }
+    }
 }
 
 impl WriteTx {

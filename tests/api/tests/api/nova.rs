@@ -51,11 +51,14 @@ async fn events(
     Json(body): Json<Value>,
 ) -> StatusCode {
     assert_eq!(headers["x-auth-token"], "good");
-    if let Some(refusal) = receiver.refusals.lock().unwrap().pop() {
+    if let Some(refusal) = receiver.refusals.lock().expect("the lock").pop() {
         return refusal;
     }
-    for event in body["events"].as_array().unwrap() {
-        receiver.events.send(event.clone()).unwrap();
+    for event in body["events"].as_array().expect("as the test made it") {
+        receiver
+            .events
+            .send(event.clone())
+            .expect("as the test made it");
     }
     StatusCode::OK
 }
@@ -69,10 +72,15 @@ struct Told {
 
 impl Told {
     async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("as the test made it");
         let (events_to, heard) = mpsc::unbounded_channel();
         let receiver = Receiver {
-            address: listener.local_addr().unwrap().to_string(),
+            address: listener
+                .local_addr()
+                .expect("as the test made it")
+                .to_string(),
             events: events_to,
             refusals: Arc::default(),
         };
@@ -104,10 +112,17 @@ impl Told {
     /// What the host's agent says of a port.
     async fn report(&self, port: &str, status: &str) {
         let host = format!("{}/feed/v1/hosts/h1", self.api.feed_url);
-        let mut feed = reqwest::get(format!("{host}/watch")).await.unwrap();
-        let line = feed.chunk().await.unwrap().unwrap();
+        let mut feed = reqwest::get(format!("{host}/watch"))
+            .await
+            .expect("as the test made it");
+        let line = feed
+            .chunk()
+            .await
+            .expect("as the test made it")
+            .expect("as the test made it");
         let line = String::from_utf8_lossy(&line).into_owned();
-        let first: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+        let first: Value = serde_json::from_str(line.lines().next().expect("as the test made it"))
+            .expect("as the test made it");
         let report = json!({
             "host": "h1",
             "epoch": first["epoch"],
@@ -121,7 +136,7 @@ impl Told {
             .json(&report)
             .send()
             .await
-            .unwrap();
+            .expect("as the test made it");
         assert_eq!(answer.status().as_u16(), 204);
     }
 }
@@ -130,8 +145,8 @@ async fn port(admin: &Session, more: Value) -> String {
     let (network, _) = admin.network_with_subnet("n", "192.0.2.0/26").await;
     let mut port = json!({ "network_id": network["id"] });
     port.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+        .expect("as the test made it")
+        .extend(more.as_object().expect("as the test made it").clone());
     text(&admin.create("port", port).await["id"])
 }
 
@@ -188,6 +203,9 @@ async fn other_ports_are_nobodys_business() {
         json!({ "port": { "device_id": SERVER, "fixed_ips": [{ "ip_address": "198.51.100.1" }] } });
     assert_eq!(admin.put(&path, &refused).await.status, 400);
     let real = json!({ "port": { "device_owner": "compute:nova", "device_id": SERVER } });
+    // Nor one that is only tried.
+    let tried = admin.put(&format!("{path}?dry_run=true"), &real).await;
+    assert_eq!(tried.status, 200, "{}", tried.body);
     admin.put(&path, &real).await.ok();
     assert_eq!(told.next().await["name"], "network-changed");
     assert!(told.heard.try_recv().is_err(), "there was one event only");
@@ -201,16 +219,19 @@ async fn what_nova_cannot_take_now_is_told_again() {
     let id = port(&admin, owner).await;
     let path = format!("/v2.0/ports/{id}");
     let rename = |name: &str| json!({ "port": { "name": name } });
-    told.refusals.lock().unwrap().extend([
+    told.refusals.lock().expect("the lock").extend([
         StatusCode::INTERNAL_SERVER_ERROR,
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::UNAUTHORIZED,
     ]);
     admin.put(&path, &rename("a")).await.ok();
     assert_eq!(told.next().await["tag"], id.as_str());
-    assert!(told.refusals.lock().unwrap().is_empty());
+    assert!(told.refusals.lock().expect("the lock").is_empty());
     // What it refuses is not sent again, and does not hold up what follows.
-    told.refusals.lock().unwrap().push(StatusCode::BAD_REQUEST);
+    told.refusals
+        .lock()
+        .expect("the lock")
+        .push(StatusCode::BAD_REQUEST);
     admin.put(&path, &rename("b")).await.ok();
     admin.delete(&path).await;
     let (mut last, deleted) = (told.next().await, "network-vif-deleted");

@@ -13,7 +13,7 @@ fn rules(folder: &tempfile::TempDir, text: &str, config: &mut ControlConfig) {
 
 #[tokio::test]
 async fn rules_of_the_file_hold() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("as the test made it");
     let text = "create_network: role:reader\ncreate_network:shared: rule:admin_or_mine\nadmin_or_mine: role:admin or role:member\n\
                 create_router: '!'\n";
     let api = Api::start_with(|config| rules(&folder, text, config)).await;
@@ -49,18 +49,26 @@ async fn rules_of_the_file_hold() {
 
 #[tokio::test]
 async fn a_wrong_file_is_refused_with_its_rule() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("as the test made it");
     let storage = Storage::create();
     let mut config = config(&storage);
     rules(&folder, "create_network: role:reader and", &mut config);
-    let text = |error: &dyn std::error::Error| format!("{error}: {}", error.source().unwrap());
-    let refused = Control::bind(config.clone()).await.err().unwrap();
+    let text = |error: &dyn std::error::Error| {
+        format!("{error}: {}", error.source().expect("as the test made it"))
+    };
+    let refused = Control::bind(config.clone())
+        .await
+        .err()
+        .expect("as the test made it");
     let refused = text(&refused);
     assert!(
         refused.contains("policy.yaml: at create_network: it ends"),
         "{refused}"
     );
     config.policy_file = Some(folder.path().join("nowhere.yaml"));
-    let missing = Control::bind(config).await.err().unwrap();
+    let missing = Control::bind(config)
+        .await
+        .err()
+        .expect("as the test made it");
     assert!(missing.to_string().contains("nowhere.yaml"), "{missing}");
 }
