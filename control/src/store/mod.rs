@@ -154,8 +154,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] if the file cannot be opened, [`StoreError::Migrate`] if it is of another make.
     pub async fn open(file: &Path, durability: Durability, clock: Clock) -> Result<Self> {
-        let sqlite = Sqlite::open(file, durability, READERS_MAX, TURN_TIMEOUT)?;
-        Self::with(Database::Sqlite(sqlite), clock).await
+        let nudge = watch::Sender::new(Revision(0));
+        let sqlite = Sqlite::open(file, durability, READERS_MAX, TURN_TIMEOUT, nudge.clone())?;
+        Self::with(Database::Sqlite(sqlite), nudge, clock).await
     }
 
     /// Connects to a PostgreSQL database (`postgresql://…`) and brings it to this version's schema.
@@ -163,19 +164,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] if it cannot be reached, [`StoreError::Migrate`] if it is of another make.
     pub async fn connect(url: &str, durability: Durability, clock: Clock) -> Result<Self> {
-        let postgresql = Postgresql::open(url, durability, CONNECTIONS_MAX, TURN_TIMEOUT).await?;
-        Self::with(Database::Postgresql(postgresql), clock).await
+        let nudge = watch::Sender::new(Revision(0));
+        let postgresql = Postgresql::open(
+            url,
+            durability,
+            CONNECTIONS_MAX,
+            TURN_TIMEOUT,
+            nudge.clone(),
+        )
+        .await?;
+        Self::with(Database::Postgresql(postgresql), nudge, clock).await
     }
 
-    async fn with(database: Database, clock: Clock) -> Result<Self> {
+    async fn with(database: Database, news: watch::Sender<Revision>, clock: Clock) -> Result<Self> {
         let mut conn = database.write().await?;
         let (epoch, revision) = control_state::ensure(&mut conn).await?;
         conn.commit(None).await?;
-        let nudge = watch::Sender::new(revision);
+        nudge(&news, revision);
         let listener = match &database {
             Database::Sqlite(_) => None,
             Database::Postgresql(postgresql) => {
-                let listen = postgresql.clone().listen(nudge.clone());
+                let listen = postgresql.clone().listen();
                 Some(AbortOnDropHandle::new(tokio::spawn(listen)))
             }
         };
@@ -183,7 +192,7 @@ impl Store {
             database,
             queue: Arc::new(Semaphore::new(WRITERS_WAITING_MAX)),
             epoch,
-            nudge,
+            nudge: news,
             clock,
             server_events: OnceLock::new(),
             _listener: listener,
@@ -340,9 +349,6 @@ impl WriteTx {
                 control_state::changes_insert(&mut self.conn, revision, &touched).await?;
             }
             self.conn.commit(self.revision).await?;
-            if let Some(revision) = self.revision {
-                nudge(&self.store.0.nudge, Revision(revision.unsigned_abs()));
-            }
             self.store.say(std::mem::take(&mut self.announced));
         }
         if let Some(observer) = watcher {

@@ -7,6 +7,7 @@
 //! It keeps no SQL of its own and hides no difference of dialect: whoever writes a statement writes it so that both
 //! understand it (docs/adr/0004).
 
+mod flush;
 mod migrate;
 mod postgresql;
 mod sqlite;
@@ -31,10 +32,10 @@ pub(super) enum Kind {
 }
 
 impl Conn {
-    /// Commits; `revision` is the one that the transaction took.
+    /// Commits; `revision` is the one that the transaction took, which whoever waits for changes is told of.
     pub(super) async fn commit(self, revision: Option<i64>) -> Result<()> {
         match self.0 {
-            Kind::Sqlite(conn) => conn.commit(),
+            Kind::Sqlite(conn) => conn.commit(revision).await,
             Kind::Postgresql(conn) => conn.commit(revision).await,
         }
     }

@@ -74,6 +74,7 @@ pub(in crate::store) struct Postgresql {
     pool: PgPool,
     writers: Arc<Semaphore>,
     turn: Duration,
+    nudge: watch::Sender<Revision>,
 }
 
 impl Postgresql {
@@ -83,6 +84,7 @@ impl Postgresql {
         durability: Durability,
         connections: u32,
         turn: Duration,
+        nudge: watch::Sender<Revision>,
     ) -> Result<Self> {
         let synchronous = match durability {
             Durability::Full => "on",
@@ -117,6 +119,7 @@ impl Postgresql {
             pool,
             writers: Arc::new(Semaphore::new(WRITERS)),
             turn,
+            nudge,
         })
     }
 
@@ -125,6 +128,7 @@ impl Postgresql {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         Ok(Connection {
             tx: self.pool.begin_with(begin).await?,
+            nudge: self.nudge.clone(),
             _writer: None,
         })
     }
@@ -137,13 +141,14 @@ impl Postgresql {
             .map_err(|closed| StoreError::Database(closed.into()))?;
         Ok(Connection {
             tx: self.pool.begin_with(BEGIN_WRITE).await?,
+            nudge: self.nudge.clone(),
             _writer: Some(writer),
         })
     }
 
-    /// Tells `nudge` of the commits of all servers, until the pool is closed.
-    pub(in crate::store) async fn listen(self, nudge: watch::Sender<Revision>) {
-        while let Err(error) = self.listen_until_error(&nudge).await {
+    /// Tells of the commits of all servers, until the pool is closed.
+    pub(in crate::store) async fn listen(self) {
+        while let Err(error) = self.listen_until_error().await {
             if self.pool.is_closed() {
                 return;
             }
@@ -155,7 +160,7 @@ impl Postgresql {
         }
     }
 
-    async fn listen_until_error(&self, nudge: &watch::Sender<Revision>) -> Result<()> {
+    async fn listen_until_error(&self) -> Result<()> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(CHANNEL).await?;
         loop {
@@ -163,13 +168,13 @@ impl Postgresql {
             let now: i64 = sqlx::query_scalar("SELECT revision FROM control_state WHERE id = 1")
                 .fetch_one(&self.pool)
                 .await?;
-            heard(nudge, now);
+            heard(&self.nudge, now);
             while let Ok(told) = tokio::time::timeout(POLL, listener.try_recv()).await {
                 let Some(told) = told? else {
                     break;
                 };
                 if let Ok(revision) = told.payload().parse() {
-                    heard(nudge, revision);
+                    heard(&self.nudge, revision);
                 }
             }
         }
@@ -188,6 +193,7 @@ fn heard(nudge: &watch::Sender<Revision>, revision: i64) {
 /// A connection within a transaction.
 pub(in crate::store) struct Connection {
     tx: Transaction<'static, Postgres>,
+    nudge: watch::Sender<Revision>,
     _writer: Option<OwnedSemaphorePermit>,
 }
 
@@ -214,7 +220,12 @@ impl Connection {
                 .execute(&mut *self.tx)
                 .await?;
         }
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        if let Some(revision) = revision {
+            // The message comes too, if the listener's connection lives.
+            heard(&self.nudge, revision);
+        }
+        Ok(())
     }
 
     pub(super) async fn execute(

@@ -1,8 +1,11 @@
 //! SQLite, in this process: a file, its readers and its one writer.
 //!
 //! Statements run where they are called, without a thread of their own: most take microseconds, which is less than
-//! waking another thread would. A connection that is dropped within a transaction undoes it.
+//! waking another thread would. A connection that is dropped within a transaction undoes it. A commit is safe when its
+//! log is flushed, which many share (`flush`); the log goes into the file beside the writers (`checkpoint`). Readers may
+//! see what is committed and not safe yet; nobody who wrote it was told so.
 
+use super::flush::Flusher;
 use super::value::{Argument, Row};
 use crate::store::{Durability, Result, StoreError};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -10,10 +13,13 @@ use rusqlite::{ErrorCode, ToSql, ffi};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use weft_model::Revision;
 
 /// Statements that a connection keeps compiled.
 const STATEMENTS_CACHED: usize = 512;
+/// Pages of the log above which it is written into the file.
+const CHECKPOINT_PAGES: u32 = 4_000;
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -57,22 +63,31 @@ impl Sqlite {
         durability: Durability,
         readers: usize,
         turn: Duration,
+        nudge: watch::Sender<Revision>,
     ) -> Result<Self> {
-        let pool = |size| {
+        let mut first = connect(file, turn)?;
+        super::migrate::sqlite(&mut first)?;
+        let log = log_file(file).and_then(std::fs::File::open);
+        let log = log.map_err(|error| StoreError::Database(error.into()))?;
+        let flush = move || match durability {
+            Durability::Full => log.sync_data(),
+            Durability::Process => Ok(()),
+        };
+        let flusher = Flusher::start(flush, nudge);
+        let flusher = flusher.map_err(|error| StoreError::Database(error.into()))?;
+        let pool = |size, flusher| {
             Arc::new(Pool {
                 file: file.to_owned(),
-                durability,
                 turn,
                 turns: Arc::new(Semaphore::new(size)),
                 idle: Mutex::default(),
+                flusher,
             })
         };
-        let writer = pool(1);
-        let mut first = writer.open()?;
-        super::migrate::sqlite(&mut first)?;
+        let writer = pool(1, Some(flusher));
         writer.put(first);
         Ok(Self {
-            readers: pool(readers),
+            readers: pool(readers, None),
             writer,
         })
     }
@@ -84,6 +99,9 @@ impl Sqlite {
 
     /// The writer's turn.
     pub(in crate::store) async fn write(&self) -> Result<Connection> {
+        if let Some(flusher) = &self.writer.flusher {
+            flusher.check()?;
+        }
         self.writer.begin("BEGIN IMMEDIATE").await
     }
 
@@ -96,29 +114,39 @@ impl Sqlite {
     }
 }
 
+/// A new connection to the file.
+fn connect(file: &Path, turn: Duration) -> Result<rusqlite::Connection> {
+    let conn = rusqlite::Connection::open(file)?;
+    conn.busy_timeout(turn)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    // The log is flushed before it goes into the file, and when it begins anew. That no commit is lost is the flusher's.
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    Ok(conn)
+}
+
+/// SQLite's log, beside its file.
+fn log_file(file: &Path) -> std::io::Result<PathBuf> {
+    let name = file
+        .file_name()
+        .ok_or(std::io::ErrorKind::InvalidFilename)?;
+    let mut log = name.to_owned();
+    log.push("-wal");
+    Ok(file.with_file_name(log))
+}
+
 struct Pool {
     file: PathBuf,
-    durability: Durability,
     turn: Duration,
     turns: Arc<Semaphore>,
     idle: Mutex<Vec<rusqlite::Connection>>,
+    /// The writer's.
+    flusher: Option<Flusher>,
 }
 
 impl Pool {
-    fn open(&self) -> Result<rusqlite::Connection> {
-        let conn = rusqlite::Connection::open(&self.file)?;
-        conn.busy_timeout(self.turn)?;
-        conn.pragma_update(None, "journal_mode", "WAL")?;
-        let synchronous = match self.durability {
-            Durability::Full => "FULL",
-            Durability::Process => "NORMAL",
-        };
-        conn.pragma_update(None, "synchronous", synchronous)?;
-        conn.pragma_update(None, "foreign_keys", true)?;
-        conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        Ok(conn)
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<rusqlite::Connection>> {
         // Pushing and popping leave no half-made state.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,7 +166,7 @@ impl Pool {
         let idle = self.lock().pop();
         let conn = match idle {
             Some(conn) => conn,
-            None => self.open()?,
+            None => connect(&self.file, self.turn)?,
         };
         let conn = Connection {
             conn: Some(conn),
@@ -175,9 +203,17 @@ impl Connection {
         self.conn.as_ref().ok_or_else(gone)
     }
 
-    pub(super) fn commit(self) -> Result<()> {
+    /// Commits, and waits until that is safe.
+    pub(super) async fn commit(self, revision: Option<i64>) -> Result<()> {
+        let pool = self.pool.clone();
         self.raw()?.prepare_cached("COMMIT")?.raw_execute()?;
-        Ok(())
+        let Some(flusher) = &pool.flusher else {
+            return Ok(());
+        };
+        let number = flusher.committed(revision);
+        // The next writer's turn.
+        drop(self);
+        flusher.safe(number).await
     }
 
     fn statement(
