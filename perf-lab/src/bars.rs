@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{classify, differential, enforce, forward, memory};
+use crate::{api, classify, differential, enforce, forward, memory};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 enum Word {
     /// Issue "The main job, on real packets, in one command".
     Main,
+    /// Issue "The API fast, on a database that several servers share".
+    Api,
 }
 
 /// A group of bars that one measurement gives.
@@ -60,10 +62,32 @@ const MAIN: &[Group] = &[
     },
 ];
 
+const API: &[Group] = &[
+    Group {
+        name: "loops",
+        measure: api::loops,
+    },
+    Group {
+        name: "bulk",
+        measure: api::bulk,
+    },
+    Group {
+        name: "lists",
+        measure: api::lists,
+    },
+    Group {
+        name: "pages",
+        measure: api::pages,
+    },
+];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let Word::Main = arguments.word;
+    let groups = match arguments.word {
+        Word::Main => MAIN,
+        Word::Api => API,
+    };
     let mut all = Vec::new();
-    for group in MAIN
+    for group in groups
         .iter()
         .filter(|group| group.name.contains(&arguments.only))
     {
@@ -78,17 +102,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         });
         all.extend(bars);
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-    } else {
-        all.iter().for_each(line);
-    }
+    show(&all, arguments.json)?;
     let holds = !all.is_empty() && all.iter().all(|bar| bar.holds);
     Ok(if holds {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Prints bars, a line each or as JSON.
+pub(crate) fn show(bars: &[Bar], json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(bars)?);
+    } else {
+        bars.iter().for_each(line);
+    }
+    Ok(())
 }
 
 fn line(bar: &Bar) {

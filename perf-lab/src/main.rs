@@ -8,6 +8,7 @@
     reason = "a command for people, whose output is its purpose"
 )]
 
+mod api;
 mod bars;
 mod classify;
 mod differential;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Measure the bars of an issue, a line each.
     Bars(bars::Arguments),
+    /// Put the API's load on any Networking API.
+    Load(api::Arguments),
     /// Send a stream from this namespace (used by the lab itself).
     #[command(hide = true)]
     Send(traffic::Stream),
@@ -45,6 +48,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Bars(arguments) => return bars::run(&arguments),
+        Command::Load(arguments) => bars::show(&api::load(&arguments)?, arguments.json())?,
         Command::Send(stream) => traffic::send(&stream)?,
         Command::Hold { device, arrival } => traffic::hold(&device, arrival)?,
     }

@@ -12,6 +12,8 @@ use std::process::Command;
 enum Word {
     /// Issue "The main job, on real packets, in one command".
     Main,
+    /// Issue "The API fast, on a database that several servers share".
+    Api,
 }
 
 #[derive(clap::Args)]
@@ -24,7 +26,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
-    let Word::Main = arguments.word;
     let release = [
         "build",
         "--release",
@@ -34,6 +35,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         "weft-perf-lab",
     ];
     step(Command::new("cargo").args(release))?;
+    let word = match arguments.word {
+        Word::Main => "main",
+        Word::Api => "api",
+    };
     let lab = [
         "run",
         "--release",
@@ -42,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         "weft-perf-lab",
         "--",
         "bars",
-        "main",
+        word,
     ];
     let status = Command::new("cargo")
         .args(lab)

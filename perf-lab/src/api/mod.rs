@@ -1,0 +1,309 @@
+//! The bars of the API: a release `weft server` on a folder of its own, real HTTP on loopback, durable writes.
+//!
+//! The same load can be put on any Networking API (`load --endpoint URL --token TOKEN`).
+
+mod http;
+mod load;
+mod scene;
+mod seed;
+mod server;
+
+use crate::figures::{Bar, quantile, spread};
+use anyhow::{Context, Result};
+use http::{Client, Target};
+use load::{Round, closed_loop, timed};
+use scene::Scene;
+use serde_json::json;
+use server::Server;
+use std::time::Duration;
+
+/// Of a round.
+const ROUND: Duration = Duration::from_secs(2);
+/// Callers at once.
+const WAYS: usize = 8;
+/// Lists, pages and bulk requests of a round.
+const LISTS: usize = 10;
+/// Ports of the large cloud, and its networks.
+const MANY: u32 = 1_000_000;
+const MANY_NETWORKS: u32 = 1_000;
+/// Ports of the small cloud that it must not be slower than.
+const FEW: u32 = 10_000;
+
+/// Where the load goes, if it is no bar.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The Networking API, without /v2.0: http://host:port
+    #[arg(long)]
+    endpoint: String,
+    /// A token of an administrator whose project has no quota on networks, ports and security group rules.
+    #[arg(long)]
+    token: String,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// Rounds of each figure.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only figures whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// One JSON array instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured by callers in a closed loop.
+struct Loop {
+    name: &'static str,
+    ways: usize,
+    per_s_min: f64,
+    p99_ms_max: Option<f64>,
+    /// Whether it waits for the disk.
+    durable: bool,
+    /// Makes what a round needs, and answers how its n-th request is made.
+    prepare: fn(&mut Scene) -> Result<Box<dyn Fn(u64) -> load::Request + Sync>>,
+}
+
+const LOOPS: &[Loop] = &[
+    Loop {
+        name: "get a network, 8-way",
+        ways: WAYS,
+        per_s_min: 10_000.0,
+        p99_ms_max: None,
+        durable: false,
+        prepare: Scene::get_network,
+    },
+    Loop {
+        name: "create port, sequential",
+        ways: 1,
+        per_s_min: 1_000.0,
+        p99_ms_max: None,
+        durable: true,
+        prepare: Scene::create_port,
+    },
+    Loop {
+        name: "create port, 8-way",
+        ways: WAYS,
+        per_s_min: 2_500.0,
+        p99_ms_max: None,
+        durable: true,
+        prepare: Scene::create_port,
+    },
+    Loop {
+        name: "create rule in one group, 8-way",
+        ways: WAYS,
+        per_s_min: 1_000.0,
+        p99_ms_max: Some(50.0),
+        durable: true,
+        prepare: Scene::create_rule,
+    },
+];
+
+/// The closed loops on one server, round by round in turn.
+pub(crate) fn loops(rounds: usize) -> Result<Vec<Bar>> {
+    let server = Server::start()?;
+    let flush = quantile(&server::flushes_ms(server.folder())?, 0.5);
+    let mut bars = loops_on(&server.target, rounds, ROUND, "")?;
+    for (bar, of) in bars.iter_mut().zip(LOOPS) {
+        if of.durable {
+            bar.figure = format!("{}; a flush of this disk takes {flush:.2} ms", bar.figure);
+        }
+    }
+    Ok(bars)
+}
+
+fn loops_on(target: &Target, rounds: usize, time: Duration, only: &str) -> Result<Vec<Bar>> {
+    let mut scene = Scene::new(target)?;
+    let chosen: Vec<&Loop> = LOOPS.iter().filter(|of| of.name.contains(only)).collect();
+    let mut taken: Vec<Vec<Round>> = chosen.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (of, taken) in chosen.iter().zip(&mut taken) {
+            let request = (of.prepare)(&mut scene)?;
+            taken.push(closed_loop(target, of.ways, time, &*request)?);
+        }
+    }
+    Ok(chosen
+        .iter()
+        .zip(&taken)
+        .map(|(of, taken)| of.bar(taken))
+        .collect())
+}
+
+impl Loop {
+    fn bar(&self, rounds: &[Round]) -> Bar {
+        let per_s: Vec<f64> = rounds.iter().map(|round| round.per_s).collect();
+        let p99: Vec<f64> = rounds.iter().map(Round::p99_ms).collect();
+        let (per_s_of, p99_of) = (spread(&per_s), spread(&p99).median);
+        let p99_bar = self
+            .p99_ms_max
+            .map_or_else(String::new, |max| format!(", p99 ≤ {max} ms"));
+        Bar {
+            name: self.name.to_owned(),
+            bar: format!("≥ {}/s{p99_bar}", self.per_s_min),
+            figure: format!("{per_s_of}/s, p99 {p99_of:.1} ms"),
+            holds: per_s_of.median >= self.per_s_min
+                && self.p99_ms_max.is_none_or(|max| p99_of <= max),
+            rounds: per_s,
+        }
+    }
+}
+
+/// A bar on milliseconds.
+fn ms_bar(name: &str, ms_max: f64, ms: Vec<f64>) -> Bar {
+    let of = spread(&ms);
+    Bar {
+        name: name.to_owned(),
+        bar: format!("≤ {ms_max} ms"),
+        figure: format!("{:.1} ms ({:.1} to {:.1})", of.median, of.low, of.high),
+        holds: of.median <= ms_max,
+        rounds: ms,
+    }
+}
+
+/// Bulk requests on subnets that hold 1,000 ports.
+pub(crate) fn bulk(rounds: usize) -> Result<Vec<Bar>> {
+    bulk_on(&Server::start()?.target, rounds)
+}
+
+fn bulk_on(target: &Target, rounds: usize) -> Result<Vec<Bar>> {
+    let mut scene = Scene::new(target)?;
+    let (mut hundred, mut thousand) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        for (count, ms) in [(100, &mut hundred), (1_000, &mut thousand)] {
+            let network = scene.network_with_ports(1_000)?;
+            ms.push(timed(|| scene.ports(&network, count))?.1);
+        }
+    }
+    Ok(vec![
+        ms_bar("bulk of 100 ports on a subnet of 1,000", 100.0, hundred),
+        ms_bar("bulk of 1,000 ports on a subnet of 1,000", 500.0, thousand),
+    ])
+}
+
+/// Lists of 1,000 and 5,000 ports, and what the server holds of memory then.
+pub(crate) fn lists(rounds: usize) -> Result<Vec<Bar>> {
+    let server = Server::start()?;
+    let mut bars = lists_on(&server.target, rounds)?;
+    let mib = server.memory_mib()?;
+    bars.push(Bar {
+        name: "memory of the server at 5,000 ports".to_owned(),
+        bar: "≤ 80 MiB".to_owned(),
+        figure: format!("{mib:.1} MiB, after the lists above"),
+        holds: mib <= 80.0,
+        rounds: vec![mib],
+    });
+    Ok(bars)
+}
+
+fn lists_on(target: &Target, rounds: usize) -> Result<Vec<Bar>> {
+    let mut scene = Scene::new(target)?;
+    let small = scene.network_with_ports(1_000)?;
+    let large = scene.network_with_ports(4_000)?;
+    scene.ports(&large, 1_000)?;
+    let mut client = Client::new(target);
+    let mut list = |network: &str| -> Result<Vec<f64>> {
+        let path = format!("/v2.0/ports?network_id={network}");
+        let mut ms = Vec::new();
+        for _ in 0..rounds * LISTS {
+            let (answer, took) = timed(|| client.send("GET", &path, ""))?;
+            anyhow::ensure!(answer.status == 200, "{path}: {}", answer.status);
+            ms.push(took);
+        }
+        Ok(ms)
+    };
+    Ok(vec![
+        ms_bar("list 1,000 ports", 10.0, list(&small)?),
+        ms_bar("list 5,000 ports", 50.0, list(&large)?),
+    ])
+}
+
+/// Pages of 100 in a cloud of a million ports, beside the same in one of ten thousand.
+pub(crate) fn pages(rounds: usize) -> Result<Vec<Bar>> {
+    let few = pages_at(FEW, rounds)?;
+    let many = pages_at(MANY, rounds)?;
+    let mut bars = Vec::new();
+    for ((name, few), (_, many)) in few.into_iter().zip(many) {
+        let before = spread(&few).median;
+        let mut bar = ms_bar(&format!("page of 100 of {MANY} ports, {name}"), 10.0, many);
+        bar.figure = format!("{}; {before:.1} ms at {FEW}", bar.figure);
+        bars.push(bar);
+    }
+    Ok(bars)
+}
+
+fn pages_at(ports: u32, rounds: usize) -> Result<Vec<(&'static str, Vec<f64>)>> {
+    let server = Server::start()?;
+    let mut scene = Scene::new(&server.target)?;
+    let template = scene.network_with_ports(1)?;
+    let mut client = Client::new(&server.target);
+    let first = client.get(&format!("/v2.0/ports?network_id={template}"))?;
+    let port = first["ports"][0]["id"]
+        .as_str()
+        .context("no port")?
+        .to_owned();
+    let prefix = "many-";
+    let networks: Vec<_> = (0..MANY_NETWORKS)
+        .map(|n| json!({ "name": format!("{prefix}{n}") }))
+        .collect();
+    let made = client.post("/v2.0/networks", &json!({ "networks": networks }))?;
+    let network = made["networks"][0]["id"]
+        .as_str()
+        .context("no network")?
+        .to_owned();
+    drop(client);
+    let server =
+        server.restart(|folder| seed::ports(&server::file(folder), &port, prefix, ports))?;
+    let mut client = Client::new(&server.target);
+    let middle = seed::middle(&server::file(server.folder()), ports)?;
+    let in_network = format!("network_id={network}&");
+    let mut figures = Vec::new();
+    for (name, filter, sort) in [
+        ("by a marker in the middle", "", ""),
+        (
+            "of a network, by a marker in its middle",
+            in_network.as_str(),
+            "",
+        ),
+        ("by name, by a marker in the middle", "", "&sort_key=name"),
+    ] {
+        let marker = if filter.is_empty() {
+            middle.clone()
+        } else {
+            let half = client.get(&format!(
+                "/v2.0/ports?{filter}limit={}&fields=id",
+                ports / MANY_NETWORKS / 2
+            ))?;
+            let last = half["ports"].as_array().and_then(|half| half.last());
+            let id = last.and_then(|port| port["id"].as_str());
+            id.context("no marker")?.to_owned()
+        };
+        let path = format!("/v2.0/ports?{filter}limit=100&marker={marker}{sort}");
+        let mut ms = Vec::new();
+        for _ in 0..rounds * LISTS {
+            ms.push(timed(|| client.get(&path))?.1);
+        }
+        figures.push((name, ms));
+    }
+    Ok(figures)
+}
+
+/// Every figure that needs no server of our own, of any API.
+pub(crate) fn load(arguments: &Arguments) -> Result<Vec<Bar>> {
+    let target = Target::new(&arguments.endpoint, &arguments.token)?;
+    let time = Duration::from_secs(arguments.seconds);
+    let mut bars = loops_on(&target, arguments.rounds, time, &arguments.only)?;
+    let more: [(&str, fn(&Target, usize) -> Result<Vec<Bar>>); 2] =
+        [("bulk", bulk_on), ("list", lists_on)];
+    for (name, measure) in more {
+        if name.contains(&arguments.only) {
+            bars.extend(measure(&target, arguments.rounds)?);
+        }
+    }
+    Ok(bars)
+}
+
+impl Arguments {
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+}
