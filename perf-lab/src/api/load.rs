@@ -24,6 +24,9 @@ impl Round {
 /// What is sent: method, path, body.
 pub(crate) type Request = (&'static str, String, String);
 
+/// The n-th request of all callers.
+pub(crate) type Requests = Box<dyn Fn(u64) -> Request + Sync>;
+
 /// `ways` callers with a connection each, who send one request after the other for `time`. `request` makes the n-th of
 /// all. An answer other than 2xx ends it.
 pub(crate) fn closed_loop(

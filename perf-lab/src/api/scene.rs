@@ -1,7 +1,7 @@
 //! What the load works on: networks, ports and security groups whose names begin with `lab-`.
 
 use super::http::{Client, Target};
-use super::load::Request;
+use super::load::Requests;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ impl Scene {
     }
 
     /// One network, read again and again.
-    pub(crate) fn get_network(&mut self) -> Result<Box<dyn Fn(u64) -> Request + Sync>> {
+    pub(crate) fn get_network(&mut self) -> Result<Requests> {
         let network = self.network()?;
         Ok(Box::new(move |_| {
             ("GET", format!("/v2.0/networks/{network}"), String::new())
@@ -65,7 +65,7 @@ impl Scene {
     }
 
     /// Ports on a new subnet.
-    pub(crate) fn create_port(&mut self) -> Result<Box<dyn Fn(u64) -> Request + Sync>> {
+    pub(crate) fn create_port(&mut self) -> Result<Requests> {
         let network = self.network()?;
         Ok(Box::new(move |n| {
             let body = format!(r#"{{"port":{{"network_id":"{network}","name":"lab-{n}"}}}}"#);
@@ -74,7 +74,7 @@ impl Scene {
     }
 
     /// Rules of a new group, each for a port number of its own.
-    pub(crate) fn create_rule(&mut self) -> Result<Box<dyn Fn(u64) -> Request + Sync>> {
+    pub(crate) fn create_rule(&mut self) -> Result<Requests> {
         let group = json!({ "name": "lab" });
         let group = self.create("security_group", "/v2.0/security-groups", &group)?;
         Ok(Box::new(move |n| {
