@@ -9,6 +9,7 @@
 mod decode;
 #[cfg(test)]
 mod history_tests;
+mod interface;
 mod policy_limits;
 mod rows;
 mod snapshot;

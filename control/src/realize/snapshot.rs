@@ -12,6 +12,7 @@
 //! 7. the guests of other hosts on these networks where frames travel in tunnels.
 
 use super::decode::{Attached, FloatingIp, ForwardedIp, Port, Router};
+use super::interface::{interface_key, tap_name};
 use super::rows::Rows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -591,18 +592,4 @@ fn addresses(snapshot: &HostSnapshot, fixed_ips: &[FixedIp]) -> Vec<RouterAddres
             ip_address: ip.ip_address,
         })
         .collect()
-}
-
-/// What only one port of a host can have.
-fn interface_key(interface: &PortInterface) -> String {
-    match interface {
-        PortInterface::Tap { name } => name.clone(),
-        PortInterface::VhostUser { socket, .. } => socket.clone(),
-        PortInterface::Subport { parent, vlan_id } => format!("{parent}.{vlan_id}"),
-    }
-}
-
-/// Neutron's name of a guest's device: `tap` and the first 11 characters of the port's id.
-fn tap_name(id: PortId) -> String {
-    format!("tap{:.11}", id.to_string())
 }

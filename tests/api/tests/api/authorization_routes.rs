@@ -237,6 +237,7 @@ async fn scene(api: &Api) -> Scene {
     qos(&mut scene).await;
     l3(&mut scene).await;
     ndp(&mut scene).await;
+    local_ip(&mut scene).await;
     let log = json!({ "resource_type": "security_group" });
     scene.given("log", "/v2.0/log/logs", log).await;
     let setting = "security_groups_default_statefulness";
@@ -375,6 +376,18 @@ async fn ndp(scene: &mut Scene) {
     let port = scene.admin.create("port", port).await;
     let new = json!({ "router_id": router["id"], "port_id": port["id"] });
     scene.given("ndp_proxy", "/v2.0/ndp_proxies", new).await;
+}
+
+/// A local IP, and a port that stands for it.
+async fn local_ip(scene: &mut Scene) {
+    let new = json!({ "network_id": scene.id("network") });
+    scene.given("local_ip", "/v2.0/local_ips", new).await;
+    let ip = scene.id("local_ip").to_owned();
+    let port = scene.id("port").to_owned();
+    let body = json!({ "port_association": { "fixed_port_id": port } });
+    let path = format!("/v2.0/local_ips/{ip}/port_associations");
+    scene.admin.post(&path, &body).await.expect(201);
+    scene.things.insert("port_association", (port, Some(ip)));
 }
 
 fn name_of(route: &Route) -> String {
