@@ -272,8 +272,11 @@ fn end(id: u32) -> Result<()> {
         })?;
     }
     // Nothing of it remains in the process table either, if it was a child of ours; another's is not ours to wait for.
-    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-    Ok(())
+    // The first thread may be a zombie while others are still ending: only then is there something to wait for.
+    until("its last thread's end", STOP_TIMEOUT, || {
+        let waited = waitpid(Some(pid), WaitOptions::NOHANG);
+        Ok((!matches!(waited, Ok(None))).then_some(()))
+    })
 }
 
 /// Whether a process is gone or a zombie.
