@@ -5,10 +5,12 @@ use super::error::{Error, Result, quote};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::view::view;
+use crate::store::address_scope::AddressScopeRow;
 use crate::store::network::NetworkRow;
 use crate::store::rbac_policy::{
     self as store, EVERYBODY, ObjectKind, RbacPolicyRow, granted, policies_of,
 };
+use crate::store::subnetpool::SubnetpoolRow;
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -99,6 +101,7 @@ impl Resource for RbacPolicy {
                 kind.name, row.object_id
             )));
         }
+        check_address_scope(write.conn(), kind, &row).await?;
         match rows::insert(&mut write.tx, &mut row).await {
             Err(rows::StoreError::Conflict(_)) => return Err(duplicate()),
             done => done?,
@@ -120,7 +123,10 @@ impl Resource for RbacPolicy {
             return Ok(row);
         }
         let kind = kind_of(&row)?;
-        refuse_if_needed(write, kind, &row, Some(&new)).await?;
+        // As in Neutron, only a network's policy may be narrowed to the very project that uses it.
+        let kept = (kind.name == "network").then_some(&new);
+        refuse_if_needed(write, kind, &row, kept).await?;
+        check_address_scope(write.conn(), kind, &new).await?;
         match rows::update(&mut write.tx, &mut new).await {
             Err(rows::StoreError::Conflict(_)) => return Err(duplicate()),
             done => done?,
@@ -167,6 +173,37 @@ fn kind_of(row: &RbacPolicyRow) -> Result<&'static ObjectKind> {
             known.join(", ")
         ),
     ))
+}
+
+/// A subnet pool can be shared with those only who may use its address scope: they could not cut subnets from it.
+async fn check_address_scope(
+    conn: &mut Conn,
+    kind: &'static ObjectKind,
+    policy: &RbacPolicyRow,
+) -> Result<()> {
+    if kind.name != "subnetpool" {
+        return Ok(());
+    }
+    let pool = rows::get::<SubnetpoolRow>(conn, &policy.object_id).await?;
+    let Some(id) = pool.and_then(|pool| pool.address_scope_id) else {
+        return Ok(());
+    };
+    let target = policy.target_project.as_str();
+    let own = rows::get::<AddressScopeRow>(conn, &id)
+        .await?
+        .is_some_and(|scope| scope.project_id == target);
+    if own
+        || !granted(conn, "address_scope", target, &[&id])
+            .await?
+            .is_empty()
+    {
+        return Ok(());
+    }
+    Err(Error::invalid_input(format!(
+        "the subnet pool {} cannot be shared with {}: its address scope {id} is not",
+        policy.object_id,
+        quote(target)
+    )))
 }
 
 /// Refuses to take a policy away (or to replace it by another) while a project uses the object by it alone.
