@@ -2,7 +2,7 @@
 //!
 //! Statements run where they are called, without a thread of their own: most take microseconds, which is less than
 //! waking another thread would. A connection that is dropped within a transaction undoes it. A commit is safe when its
-//! log is flushed, which many share (`flush`); the log goes into the file beside the writers (`checkpoint`). Readers may
+//! log is flushed, which many share (`flush`); SQLite itself moves a long log into the file, within a writer's turn. Readers may
 //! see what is committed and not safe yet; nobody who wrote it was told so.
 
 use super::flush::Flusher;
