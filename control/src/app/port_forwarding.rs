@@ -133,6 +133,10 @@ impl Resource for PortForwarding {
         Ok(rows)
     }
 
+    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
+        vec!["port forwardings are kept, but no engine translates by them yet"]
+    }
+
     fn view(row: &PortForwardingRow) -> Attributes {
         let (external, internal) = (single_external(row), single_internal(row));
         let mut view = view! { bare row;
