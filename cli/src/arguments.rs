@@ -81,9 +81,6 @@ pub(crate) struct Host {
     /// Owns what is made in the kernel: <bpffs>/weft/<instance>.
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
-    /// The control socket.
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
     /// The BPF file system.
     #[arg(long, value_name = "PATH")]
     bpffs: Option<PathBuf>,
@@ -95,6 +92,14 @@ pub(crate) struct Host {
     remove_on_exit: bool,
 }
 
+/// Where the agent is asked.
+#[derive(Debug, Args)]
+pub(crate) struct ControlSocket {
+    /// The control socket.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AllInOne {
     #[command(flatten)]
@@ -103,6 +108,8 @@ pub(crate) struct AllInOne {
     pub(crate) control: Control,
     #[command(flatten)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) control_socket: ControlSocket,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +126,8 @@ pub(crate) struct Agent {
     pub(crate) common: Common,
     #[command(flatten)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) control_socket: ControlSocket,
     /// Where the server's feed is.
     #[arg(long, value_name = "URL")]
     pub(crate) feed_url: Option<String>,
@@ -133,6 +142,22 @@ pub(crate) struct Run {
     /// The snapshot (JSON): all that this host must do.
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: PathBuf,
+    /// PORT=PATH: the vhost-user socket of a port, named by its id or dns_name; may be repeated, and runs the user engine
+    /// alone, without the kernel's. PATH: the control socket.
+    #[arg(long, value_name = "PORT=PATH|PATH", value_parser = run_socket)]
+    pub(crate) socket: Vec<RunSocket>,
+    /// The CPU that polls the vhost-user sockets; by default any.
+    #[arg(long, value_name = "NUMBER", requires = "socket")]
+    pub(crate) cpu: Option<usize>,
+}
+
+/// What `weft run` takes as a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RunSocket {
+    /// A port's.
+    Port(String, PathBuf),
+    /// The control socket.
+    Control(PathBuf),
 }
 
 /// Whom to ask.
@@ -232,6 +257,38 @@ fn physical_network(text: &str) -> Result<(String, String), String> {
     }
 }
 
+impl Run {
+    /// The ports' sockets, and the control socket.
+    #[allow(clippy::type_complexity, reason = "a list of pairs and an option")]
+    pub(crate) fn sockets(&self) -> anyhow::Result<(Vec<(String, PathBuf)>, Option<PathBuf>)> {
+        let (mut ports, mut control) = (Vec::new(), None);
+        for socket in &self.socket {
+            match socket {
+                RunSocket::Port(port, path) => ports.push((port.clone(), path.clone())),
+                RunSocket::Control(path) if control.is_none() => control = Some(path.clone()),
+                RunSocket::Control(path) => anyhow::bail!(
+                    "--socket {}: a second control socket; a port's socket is given as PORT=PATH",
+                    path.display()
+                ),
+            }
+        }
+        Ok((ports, control))
+    }
+}
+
+fn run_socket(text: &str) -> Result<RunSocket, String> {
+    match text.split_once('=') {
+        Some((port, path)) if !port.is_empty() && !path.is_empty() => {
+            Ok(RunSocket::Port(port.to_owned(), path.into()))
+        }
+        None if !text.is_empty() => Ok(RunSocket::Control(text.into())),
+        _ => Err(
+            "expected PORT=PATH, such as vm0=/run/weft/vm0.sock, or the control socket's PATH"
+                .to_owned(),
+        ),
+    }
+}
+
 impl Common {
     fn load(self) -> Result<Config, ConfigError> {
         let mut config = Config::load(self.config.as_deref())?;
@@ -252,7 +309,6 @@ impl Control {
 impl Host {
     fn set(self, config: &mut Config) {
         set(&mut config.instance, self.instance);
-        set(&mut config.agent.socket, self.socket);
         set(&mut config.agent.bpffs, self.bpffs);
         config.agent.physical_networks.extend(self.physical_network);
         config.agent.remove_on_stop |= self.remove_on_exit;
@@ -269,15 +325,16 @@ fn set<T>(field: &mut T, flag: Option<T>) {
 pub(crate) fn config(
     common: Common,
     control: Option<Control>,
-    host: Option<Host>,
+    host: Option<(Host, Option<PathBuf>)>,
     feed_url: Option<String>,
 ) -> Result<Config, ConfigError> {
     let mut config = common.load()?;
     if let Some(control) = control {
         control.set(&mut config);
     }
-    if let Some(host) = host {
+    if let Some((host, control_socket)) = host {
         host.set(&mut config);
+        set(&mut config.agent.socket, control_socket);
     }
     if feed_url.is_some() {
         config.feed.url = feed_url;
@@ -320,7 +377,13 @@ mod tests {
         let Command::AllInOne(args) = arguments.command else {
             panic!("all-in-one")
         };
-        let config = config(args.common, Some(args.control), Some(args.host), None).unwrap();
+        let config = config(
+            args.common,
+            Some(args.control),
+            Some((args.host, args.control_socket.socket)),
+            None,
+        )
+        .unwrap();
         assert_eq!((config.host.as_str(), config.instance.as_str()), ("b", "i"));
         assert_eq!(config.api.listen.port(), 1);
         assert_eq!(config.store.path, Path::new("/x/y"));
@@ -328,6 +391,21 @@ mod tests {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(networks, [pair("one", "eth1"), pair("two", "eth9")]);
         assert!(config.agent.remove_on_stop);
+    }
+
+    #[test]
+    fn a_socket_of_run_is_a_port_s_or_the_control_socket() {
+        let line = "weft run --snapshot f --socket vm0=/a --socket /b --socket vm1=/c=d --cpu 1";
+        let Command::Run(run) = parse(line).unwrap().command else {
+            panic!("run")
+        };
+        let port = |name: &str, path: &str| RunSocket::Port(name.to_owned(), path.into());
+        let wanted = [
+            port("vm0", "/a"),
+            RunSocket::Control("/b".into()),
+            port("vm1", "/c=d"),
+        ];
+        assert_eq!((run.socket, run.cpu), (wanted.to_vec(), Some(1)));
     }
 
     #[test]
@@ -339,6 +417,8 @@ mod tests {
             "weft all-in-one --host a/b".to_owned(),
             "weft all-in-one --physical-network eth1".to_owned(),
             "weft run".to_owned(),
+            "weft run --snapshot f --socket vm0=".to_owned(),
+            "weft run --snapshot f --cpu 1".to_owned(),
             "weft stats --watch 0".to_owned(),
             "weft trace --to 192.0.2.1".to_owned(),
             format!("weft trace --port {port}"),
@@ -352,9 +432,14 @@ mod tests {
         else {
             panic!("all-in-one")
         };
-        let refused = config(args.common, Some(args.control), Some(args.host), None)
-            .err()
-            .unwrap();
+        let refused = config(
+            args.common,
+            Some(args.control),
+            Some((args.host, args.control_socket.socket)),
+            None,
+        )
+        .err()
+        .unwrap();
         assert!(
             refused.to_string().contains("at instance: expected"),
             "{refused}"

@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_agent::{AgentConfig, Source, check_host};
+use weft_vhost::alone::{Alone, AloneConfig};
+use weft_vhost::engine::Limits;
 
 /// From the signal to the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
@@ -59,6 +61,65 @@ pub(crate) async fn run(config: &Config, file: PathBuf) -> anyhow::Result<()> {
     let shutdown = parts.shutdown.clone();
     parts.spawn("the snapshot file", async move {
         source.follow(reloads, shutdown).await;
+        Ok(())
+    });
+    parts.run(Some(reload)).await
+}
+
+/// The user engine alone: `weft run` with vhost-user sockets.
+#[derive(Debug)]
+pub(crate) struct SwitchAlone {
+    /// Sockets by a port's id or `dns_name`.
+    pub(crate) sockets: Vec<(String, PathBuf)>,
+    /// The CPU that polls them.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// `weft run` with vhost-user sockets: needs no kernel engine, and has no control socket.
+pub(crate) async fn switch(
+    config: &Config,
+    file: PathBuf,
+    switch: SwitchAlone,
+) -> anyhow::Result<()> {
+    let mut source = snapshot_file::SnapshotFile::open(file)?;
+    let mut snapshots = source.subscribe();
+    let first = snapshots.borrow_and_update().clone();
+    let first = first.context("the snapshot file was read")?;
+    let mut parts = Parts::new()?;
+    let alone = Alone::start(
+        &first,
+        &AloneConfig {
+            sockets: switch.sockets,
+            cpu: switch.cpu,
+            limits: Limits {
+                sessions_max: config.agent.sessions_max,
+                sessions_per_port_max: config.agent.sessions_per_port_max,
+            },
+        },
+    )?;
+    tracing::info!(ports = alone.totals().len(), "the switch runs");
+    let (reload, reloads) = mpsc::channel(1);
+    let shutdown = parts.shutdown.clone();
+    parts.spawn("the snapshot file", async move {
+        source.follow(reloads, shutdown).await;
+        Ok(())
+    });
+    let shutdown = parts.shutdown.clone();
+    parts.spawn("the switch", async move {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = snapshots.changed() => {
+                    changed?;
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    if let Some(snapshot) = snapshot {
+                        alone.apply(&snapshot);
+                    }
+                }
+            }
+        }
+        // Front-ends are disconnected and sockets removed here; the threads end within one batch.
+        drop(alone);
         Ok(())
     });
     parts.run(Some(reload)).await

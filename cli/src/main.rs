@@ -19,6 +19,7 @@ mod table;
 use arguments::{Arguments, Command, Identity};
 use clap::{CommandFactory, Parser};
 use config::Config;
+use daemon::SwitchAlone;
 use std::process::ExitCode;
 
 /// Threads that run tasks. Two serve the API while a policy is compiled; more would only cost memory.
@@ -44,7 +45,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let json = arguments.json;
     match arguments.command {
         Command::AllInOne(args) => {
-            let config = arguments::config(args.common, Some(args.control), Some(args.host), None)?;
+            let config = arguments::config(
+                args.common,
+                Some(args.control),
+                Some((args.host, args.control_socket.socket)),
+                None,
+            )?;
             start(&config, json, daemon::all_in_one(&config))
         }
         Command::Server(args) => {
@@ -52,12 +58,31 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             start(&config, json, daemon::server(&config))
         }
         Command::Agent(args) => {
-            let config = arguments::config(args.common, None, Some(args.host), args.feed_url)?;
+            let config = arguments::config(
+                args.common,
+                None,
+                Some((args.host, args.control_socket.socket)),
+                args.feed_url,
+            )?;
             start(&config, json, daemon::agent(&config))
         }
         Command::Run(args) => {
-            let config = arguments::config(args.common, None, Some(args.host), None)?;
-            start(&config, json, daemon::run(&config, args.snapshot))
+            let (sockets, control_socket) = args.sockets()?;
+            let host = Some((args.host, control_socket));
+            let config = arguments::config(args.common, None, host, None)?;
+            if sockets.is_empty() {
+                start(&config, json, daemon::run(&config, args.snapshot))
+            } else {
+                let switch = SwitchAlone {
+                    sockets,
+                    cpu: args.cpu,
+                };
+                start(
+                    &config,
+                    json,
+                    daemon::switch(&config, args.snapshot, switch),
+                )
+            }
         }
         Command::Trace(args) => ask(ask::trace(&args, json)),
         Command::Status(args) => ask(ask::status(&args, json)),

@@ -6,8 +6,8 @@
 use crate::engine::{EngineConfig, Limits, Seeds};
 use crate::protocol::{Endpoint, Server, ServerHandle};
 use crate::queue::PortQueues;
-use crate::worker::{PortCounters, PortTotals, Switch, SwitchConfig};
-use std::collections::BTreeMap;
+use crate::worker::{PortCounters, PortTotals, Switch, SwitchConfig, SwitchError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,14 +23,20 @@ pub enum AloneError {
     #[error("no port of the snapshot has a vhost-user socket; give them by --socket PORT=PATH")]
     NoSocket,
     /// A socket cannot be opened.
-    #[error("cannot listen on {}", path.display())]
+    #[error("cannot use the vhost-user socket {}", path.display())]
     Socket {
         /// Its path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// A thread cannot be started.
+    /// Two ports have one socket.
+    #[error("{}: the socket of two ports; each port needs one of its own", .0.display())]
+    Shared(PathBuf),
+    /// A thread cannot be started, or not on its CPU.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// The system refused something else.
     #[error("cannot start the switch")]
     Start(#[from] io::Error),
 }
@@ -76,6 +82,10 @@ impl Alone {
         }
         if endpoints.is_empty() {
             return Err(AloneError::NoSocket);
+        }
+        let mut paths = BTreeSet::new();
+        if let Some(twice) = endpoints.values().find(|e| !paths.insert(&e.path)) {
+            return Err(AloneError::Shared(twice.path.clone()));
         }
         let switch = Switch::start(&SwitchConfig {
             engine: EngineConfig {

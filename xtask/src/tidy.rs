@@ -28,7 +28,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-control", &["weft-model"]),
     (
         "weft-agent",
-        &["weft-model", "weft-wire", "weft-dataplane", "weft-ebpf"],
+        &[
+            "weft-model",
+            "weft-wire",
+            "weft-dataplane",
+            "weft-ebpf",
+            "weft-vhost",
+        ],
     ),
     (
         "weft",
@@ -37,6 +43,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-control",
             "weft-agent",
             "weft-ebpf",
+            "weft-vhost",
             "weft-dataplane",
         ],
     ),

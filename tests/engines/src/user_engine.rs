@@ -61,10 +61,14 @@ impl UserUnderTest {
         let mut header = [0; HEADER_BYTES];
         let bytes = frame.len().min(HEADER_BYTES);
         header[..bytes].copy_from_slice(&frame[..bytes]);
-        let Some(mut glance) = self.engine.glance(place, &header, frame.len()) else {
+        // What is behind a shorter frame may be anything.
+        header[bytes..].fill(0xa5);
+        let Some(entrance) = self.engine.entrance(place) else {
             return Ok(None);
         };
-        self.engine.guess(&mut glance);
+        let mut glances = [self.engine.glance(&entrance, &header, frame.len())];
+        self.engine.guess(&mut glances);
+        let [glance] = glances;
         let judged = self.engine.judge(&glance, &mut header, frame.len(), now_s);
         let mut out = frame.to_vec();
         out[..bytes].copy_from_slice(&header[..bytes]);

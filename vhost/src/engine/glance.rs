@@ -5,7 +5,7 @@
 //! 2, hold for such a frame; what fails one of them is looked at again as a whole, where the reason is found.
 
 use super::key::{Key, Meta, Place, pair};
-use super::plan::{PlaceIs, Plan};
+use super::plan::{PlaceIs, PortPlan};
 use super::table::Ref;
 use super::{Engine, key::Addresses};
 use weft_model::DropReason;
@@ -13,22 +13,30 @@ use weft_wire::protocol;
 
 /// Bytes of a frame that are copied out of the guest's memory to be looked at.
 pub const HEADER_BYTES: usize = 128;
-/// These bytes; zeros behind a shorter frame.
+/// These bytes; what is behind a shorter frame may be anything.
 pub type HeaderBytes = [u8; HEADER_BYTES];
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 
+/// What is known of the place that a batch comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrance<'a> {
+    place: Place,
+    /// The port, or none for an uplink; nothing if neither is in the snapshot in force.
+    port: Option<Option<&'a PortPlan>>,
+}
+
 /// What the first look says.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance {
     pub(super) kind: Kind,
+    pub(super) tcp_flags: u8,
     pub(super) place: Place,
     pub(super) key: Key,
     pub(super) hash: u64,
     pub(super) guess: Option<Ref>,
-    pub(super) tcp_flags: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,84 +49,108 @@ pub(super) enum Kind {
     Refused(DropReason),
 }
 
+/// Bytes at a place that the compiler knows: one load.
+#[inline(always)]
 fn field<const N: usize>(header: &HeaderBytes, at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    for (to, from) in bytes.iter_mut().zip(header.iter().skip(at)) {
-        *to = *from;
-    }
-    bytes
+    let bytes = header.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.copied().unwrap_or([0; N])
 }
 
-/// What is common to both families.
-struct Found {
-    key: Key,
-    tcp_flags: u8,
-}
-
-impl Engine {
-    /// Looks at a frame's header. The processor is told which session will be asked for.
+impl Entrance<'_> {
     #[inline]
-    #[must_use]
-    pub(super) fn glance_under(
-        &self,
-        plan: &Plan,
-        place: Place,
-        header: &HeaderBytes,
-        frame_bytes: usize,
-    ) -> Glance {
-        let mut glance = Glance {
-            kind: Kind::Slow,
-            place,
+    fn glance(&self, kind: Kind) -> Glance {
+        Glance {
+            kind,
+            tcp_flags: 0,
+            place: self.place,
             key: Key {
                 addresses: Addresses::V4(0),
                 meta: Meta::default(),
             },
             hash: 0,
             guess: None,
-            tcp_flags: 0,
-        };
-        let port = match plan.places.get(place.at()) {
-            Some(Some(PlaceIs::Port(port))) => Some(port),
-            Some(Some(PlaceIs::Network(_))) => None,
-            _ => return glance,
-        };
-        if port.is_some_and(|port| !port.up) {
-            glance.kind = Kind::Refused(DropReason::PortDown);
-            return glance;
         }
-        let found = match field::<2>(header, 12) {
-            [0x08, 0x00] => ipv4(place, header, frame_bytes),
-            [0x86, 0xdd] => ipv6(place, header, frame_bytes),
-            _ => None,
-        };
-        let Some(found) = found else {
-            return glance;
-        };
-        if let Some(port) = port.filter(|port| port.secured) {
-            let own = match found.key.addresses {
-                Addresses::V4(both) => port
-                    .own4
-                    .iter()
-                    .any(|own| u64::from(*own) == both & 0xffff_ffff),
-                Addresses::V6([source, _]) => port.own6.contains(&source),
-            };
-            if !own || field::<6>(header, 6) != port.mac {
-                return glance;
-            }
-        }
-        glance.kind = Kind::Ordinary;
-        glance.hash = self.table.seeds().hash(&found.key);
-        glance.key = found.key;
-        glance.tcp_flags = found.tcp_flags;
-        self.table.prefetch(glance.hash);
-        glance
     }
 
-    /// Looks for the frame's session where it most likely is, and tells the processor.
+    /// Whether a frame with these addresses is the port's own.
     #[inline]
-    pub fn guess(&self, glance: &mut Glance) {
-        if glance.kind == Kind::Ordinary {
-            glance.guess = self.table.guess(glance.hash);
+    fn is_own(&self, header: &HeaderBytes, addresses: &Addresses) -> bool {
+        let Some(port) = self.port.flatten().filter(|port| port.secured) else {
+            return true;
+        };
+        let own = match addresses {
+            Addresses::V4(both) => port
+                .own4
+                .iter()
+                .any(|own| u64::from(*own) == both & 0xffff_ffff),
+            Addresses::V6([source, _]) => port.own6.contains(source),
+        };
+        own && field::<6>(header, 6) == port.mac
+    }
+}
+
+impl Engine {
+    /// What is known of a place; none without a snapshot.
+    #[inline]
+    #[must_use]
+    pub fn entrance(&self, place: Place) -> Option<Entrance<'_>> {
+        let port = match self.plan.as_deref()?.places.get(place.at()) {
+            Some(Some(PlaceIs::Port(port))) => Some(Some(port)),
+            Some(Some(PlaceIs::Network(_))) => Some(None),
+            _ => None,
+        };
+        Some(Entrance { place, port })
+    }
+
+    /// Looks at a frame's header. The processor is told which session will be asked for.
+    #[inline]
+    #[must_use]
+    pub fn glance(
+        &self,
+        entrance: &Entrance<'_>,
+        header: &HeaderBytes,
+        frame_bytes: usize,
+    ) -> Glance {
+        let Some(port) = entrance.port else {
+            return entrance.glance(Kind::Slow);
+        };
+        if port.is_some_and(|port| !port.up) {
+            return entrance.glance(Kind::Refused(DropReason::PortDown));
+        }
+        let found = match field::<2>(header, 12) {
+            [0x08, 0x00] => ipv4(entrance.place, header, frame_bytes),
+            [0x86, 0xdd] => ipv6(entrance.place, header, frame_bytes),
+            _ => None,
+        };
+        let Some((key, tcp_flags)) =
+            found.filter(|(key, _)| entrance.is_own(header, &key.addresses))
+        else {
+            return entrance.glance(Kind::Slow);
+        };
+        let hash = self.table.seeds().hash(&key);
+        self.table.prefetch(hash);
+        Glance {
+            kind: Kind::Ordinary,
+            tcp_flags,
+            place: entrance.place,
+            key,
+            hash,
+            guess: None,
+        }
+    }
+
+    /// Looks for the sessions of a batch where they most likely are, and tells the processor.
+    #[inline]
+    pub fn guess(&self, glances: &mut [Glance]) {
+        // Frames come in trains: what was guessed for the one before is as good for one of the same hash.
+        let (mut before, mut guess) = (0, None);
+        for glance in glances {
+            if glance.kind == Kind::Ordinary {
+                if glance.hash != before {
+                    (before, guess) = (glance.hash, self.table.guess(glance.hash));
+                }
+                glance.guess = guess;
+            }
         }
     }
 }
@@ -144,7 +176,7 @@ fn transport(number: u8, header: &HeaderBytes, at: usize, bytes: usize) -> Optio
 }
 
 #[inline]
-fn ipv4(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found> {
+fn ipv4(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<(Key, u8)> {
     let [version, _, a, b, _, _, fragment, offset] = field::<8>(header, ETHERNET);
     let total = usize::from(u16::from_be_bytes([a, b]));
     // Don't-fragment and the reserved bit say nothing.
@@ -155,21 +187,19 @@ fn ipv4(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found>
     if !ordinary {
         return None;
     }
-    let number = field::<1>(header, ETHERNET + 9)[0];
+    let [number] = field::<1>(header, ETHERNET + 9);
     let (ports, tcp_flags) = transport(number, header, ETHERNET + IPV4, total - IPV4)?;
     let source = u32::from_be_bytes(field(header, ETHERNET + 12));
     let destination = u32::from_be_bytes(field(header, ETHERNET + 16));
-    Some(Found {
-        key: Key {
-            addresses: Addresses::V4(pair(source, destination)),
-            meta: Meta::new(false, number, place, ports),
-        },
-        tcp_flags,
-    })
+    let key = Key {
+        addresses: Addresses::V4(pair(source, destination)),
+        meta: Meta::new(false, number, place, ports),
+    };
+    Some((key, tcp_flags))
 }
 
-#[inline]
-fn ipv6(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found> {
+#[inline(never)]
+fn ipv6(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<(Key, u8)> {
     let [version, _, _, _, a, b, number, _] = field::<8>(header, ETHERNET);
     let payload = usize::from(u16::from_be_bytes([a, b]));
     if version >> 4 != 6 || payload + IPV6 > frame_bytes.saturating_sub(ETHERNET) {
@@ -177,11 +207,9 @@ fn ipv6(place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Found>
     }
     let (ports, tcp_flags) = transport(number, header, ETHERNET + IPV6, payload)?;
     let addresses = [8, 24].map(|at| u128::from_be_bytes(field(header, ETHERNET + at)));
-    Some(Found {
-        key: Key {
-            addresses: Addresses::V6(addresses),
-            meta: Meta::new(true, number, place, ports),
-        },
-        tcp_flags,
-    })
+    let key = Key {
+        addresses: Addresses::V6(addresses),
+        meta: Meta::new(true, number, place, ports),
+    };
+    Some((key, tcp_flags))
 }

@@ -61,6 +61,23 @@ pub(super) struct Cold {
 }
 
 impl Half {
+    /// No session.
+    pub(super) const EMPTY: Self = Self {
+        addresses: 0,
+        meta: Meta(0),
+        packets: 0,
+        bytes: 0,
+        generation: 0,
+        seen_s: 0,
+        output: Place(0),
+        mtu: 0,
+        match_mac: [0; 6],
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        ttl_decrement: 0,
+        flags: 0,
+    };
+
     /// For its timeout.
     #[inline]
     #[must_use]

@@ -7,7 +7,7 @@ use super::Engine;
 use super::glance::{Glance, HeaderBytes, Kind};
 use super::half::Half;
 use super::key::Place;
-use super::key::{Addresses, unpair};
+use super::key::unpair;
 use super::record::First;
 use super::table::Ref;
 use super::walk::{End, Opening, walk};
@@ -30,14 +30,6 @@ pub enum Judged {
 }
 
 impl Engine {
-    /// Looks at a frame's header.
-    #[inline]
-    #[must_use]
-    pub fn glance(&self, place: Place, header: &HeaderBytes, frame_bytes: usize) -> Option<Glance> {
-        let plan = self.plan.as_deref()?;
-        Some(self.glance_under(plan, place, header, frame_bytes))
-    }
-
     /// Decides; the header becomes that of the frame as it leaves.
     #[inline]
     pub fn judge(
@@ -52,13 +44,7 @@ impl Engine {
             Kind::Slow => return Judged::Slow,
             Kind::Refused(reason) => return Judged::Drop(reason),
         }
-        let guessed = match (glance.guess, glance.key.addresses) {
-            (Some(at), Addresses::V4(addresses)) => self
-                .table
-                .is_v4(at, addresses, glance.key.meta)
-                .then_some(at),
-            _ => None,
-        };
+        let guessed = glance.guess.filter(|at| self.table.is(*at, &glance.key));
         let found = guessed.or_else(|| self.table.find(&glance.key, glance.hash));
         let at = match found {
             Some(at) => at,
@@ -69,12 +55,14 @@ impl Engine {
         };
         let half = self.table.half(at);
         let ordinary = half.generation == self.generation
-            && !self.table.is_expired(at, now_s)
+            && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
             && header.first_chunk() == Some(&half.match_mac)
-            && measure(&half, header);
+            && measure(half, header);
         if !ordinary {
             return Judged::Slow;
         }
+        let (output, translated, routed) =
+            (half.output, half.is_translated(), half.ttl_decrement > 0);
         if found.is_some() {
             let seen = match glance.key.meta.protocol() {
                 protocol::TCP => Seen::Tcp(glance.tcp_flags),
@@ -85,13 +73,13 @@ impl Engine {
             half.packets = 1;
             half.bytes = u64::try_from(frame_bytes).unwrap_or_default();
         }
-        if half.is_translated() {
+        if translated {
             self.translate(at, header);
         }
-        if half.ttl_decrement > 0 {
-            link_rewrite(&half, header);
+        if routed {
+            link_rewrite(self.table.half(at), header);
         }
-        Judged::Send(half.output)
+        Judged::Send(output)
     }
 
     /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.

@@ -23,7 +23,7 @@ mod table;
 mod view;
 mod walk;
 
-pub use glance::{Glance, HEADER_BYTES, HeaderBytes};
+pub use glance::{Entrance, Glance, HEADER_BYTES, HeaderBytes};
 pub use judge::Judged;
 pub use key::{Place, Seeds};
 pub use table::Limits;

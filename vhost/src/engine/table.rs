@@ -170,7 +170,13 @@ impl Table {
     pub(super) fn guess(&self, hash: u64) -> Option<Ref> {
         let bucket = self.buckets.get(self.slot(hash, 0))?;
         let tag = tag(hash);
-        let at = bucket.tags.iter().position(|have| *have == tag)?;
+        // Without a branch for each: which entry it is cannot be foreseen.
+        let same = (0..).zip(&bucket.tags);
+        let same = same.fold(0u32, |mask, (n, have)| mask | u32::from(*have == tag) << n);
+        if same == 0 {
+            return None;
+        }
+        let at = usize::try_from(same.trailing_zeros()).ok()?;
         let found = Ref(*bucket.refs.get(at)?);
         if let Some(half) = self.halves.get(found.at()) {
             prefetch(half);
@@ -178,15 +184,10 @@ impl Table {
         Some(found)
     }
 
-    /// Whether a direction has this IPv4 key.
+    /// Whether a direction has this key.
     #[inline]
     #[must_use]
-    pub(super) fn is_v4(&self, at: Ref, addresses: u64, meta: Meta) -> bool {
-        let half = self.halves.get(at.at());
-        half.is_some_and(|half| half.addresses == addresses && half.meta == meta)
-    }
-
-    fn is(&self, at: Ref, key: &Key) -> bool {
+    pub(super) fn is(&self, at: Ref, key: &Key) -> bool {
         let Some(half) = self.halves.get(at.at()) else {
             return false;
         };
@@ -258,8 +259,9 @@ impl Table {
     /// What is kept of a direction; nothing of use if it is not there.
     #[inline]
     #[must_use]
-    pub(super) fn half(&self, at: Ref) -> Half {
-        self.halves.get(at.at()).copied().unwrap_or_default()
+    pub(super) fn half(&self, at: Ref) -> &Half {
+        const NONE: &Half = &Half::EMPTY;
+        self.halves.get(at.at()).unwrap_or(NONE)
     }
 
     /// The same, to count in.

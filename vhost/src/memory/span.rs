@@ -56,7 +56,7 @@ impl<'a> Span<'a> {
     pub fn read(&self, into: &mut [u8]) -> usize {
         let bytes = self.bytes.min(into.len());
         // SAFETY: both sides have so many bytes; `into` is ours alone, so they do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(self.base.as_ptr(), into.as_mut_ptr(), bytes) };
+        unsafe { copy(self.base.as_ptr(), into.as_mut_ptr(), bytes) };
         bytes
     }
 
@@ -65,7 +65,7 @@ impl<'a> Span<'a> {
     pub fn write(&self, from: &[u8]) -> usize {
         let bytes = self.bytes.min(from.len());
         // SAFETY: both sides have so many bytes; `from` is ours, so they do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.base.as_ptr(), bytes) };
+        unsafe { copy(from.as_ptr(), self.base.as_ptr(), bytes) };
         bytes
     }
 
@@ -83,5 +83,43 @@ impl<'a> Span<'a> {
     #[inline]
     pub fn prefetch(&self) {
         super::hint::fetch(self.base.as_ptr());
+    }
+
+    /// Tells the processor that the first bytes will be written soon.
+    #[inline]
+    pub fn prefetch_write(&self) {
+        super::hint::fetch_to_write(self.base.as_ptr());
+    }
+}
+
+/// What wide moves carry, and up to how many bytes they are quicker than a call.
+const WIDE: usize = 64;
+const WIDE_MAX: usize = 192;
+
+/// Copies bytes that do not overlap; a small frame's in place, by wide moves, of which the last two overlap.
+///
+/// # Safety
+/// Both sides have so many bytes, and they do not overlap.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
+    if !(WIDE..=WIDE_MAX).contains(&bytes) {
+        // SAFETY: as the caller says.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
+        return;
+    }
+    let mut at = 0;
+    while at + WIDE <= bytes {
+        let (from, to) = (from.wrapping_add(at), to.wrapping_add(at));
+        // SAFETY: at + WIDE ≤ bytes, which both sides have.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, WIDE) };
+        at += WIDE;
+    }
+    if at < bytes {
+        let (from, to) = (
+            from.wrapping_add(bytes - WIDE),
+            to.wrapping_add(bytes - WIDE),
+        );
+        // SAFETY: WIDE ≤ bytes: the last of them, which both sides have.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, WIDE) };
     }
 }

@@ -62,6 +62,32 @@ impl Window {
         Some(unsafe { address.as_ref() })
     }
 
+    /// All of it as aligned words; none if it is not aligned to them.
+    #[inline]
+    fn words<T>(&self) -> &[T] {
+        let base = self.base.cast::<T>();
+        if !base.is_aligned() {
+            return &[];
+        }
+        // SAFETY: so many whole words are inside, aligned, and mapped as long as we are; T is one of the atomics below,
+        // for which every bit pattern is valid and which others may change meanwhile.
+        unsafe { std::slice::from_raw_parts(base.as_ptr(), self.bytes / size_of::<T>()) }
+    }
+
+    /// All of it as 16-bit words (little-endian, as they stand), for loops over a ring: its bounds are looked up once.
+    #[inline]
+    #[must_use]
+    pub fn u16s(&self) -> &[AtomicU16] {
+        self.words()
+    }
+
+    /// All of it as 64-bit words, likewise.
+    #[inline]
+    #[must_use]
+    pub fn u64s(&self) -> &[AtomicU64] {
+        self.words()
+    }
+
     /// A 16-bit word.
     #[inline]
     #[must_use]

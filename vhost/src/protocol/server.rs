@@ -205,7 +205,7 @@ impl Server {
             served: Vec::new(),
         };
         let thread = std::thread::Builder::new()
-            .name("vhost-user".to_owned())
+            .name("weft-vhost-user".to_owned())
             .spawn(move || {
                 if let Err(error) = server.run() {
                     tracing::error!("the vhost-user server ends: {error}");

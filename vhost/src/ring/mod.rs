@@ -1,7 +1,7 @@
 //! Rings: the device's side of virtio queues, polled. Split and packed (virtio 1.2, 2.7 and 2.8).
 //!
 //! Guarantees: whatever a driver writes, nothing outside of its memory is touched, no loop is longer than the ring (or
-//! [`CHAIN_DESCRIPTORS_MAX`] for an indirect table), and every descriptor is read once. What breaks the rules is a
+//! [`CHAIN_DESCRIPTORS_MAX`] for an indirect table), and what is used of a descriptor was read once. What breaks the rules is a
 //! [`RingError`]: the ring is then not to be used any more. Buffers are given back in the order in which they were taken,
 //! so that VIRTIO_F_IN_ORDER holds always, and what was taken and not given back is offered again after a restart.
 //!
@@ -156,6 +156,31 @@ impl Ring {
         }
     }
 
+    /// Takes as many chains as there are, at most `count`, and says what the driver did wrong behind them, if anything.
+    #[inline]
+    pub fn take_many(
+        &mut self,
+        direction: Direction,
+        memory: &Regions,
+        count: usize,
+        pieces: &mut Vec<Piece>,
+        taken: &mut Vec<Taken>,
+    ) -> Option<RingError> {
+        match self {
+            Self::Split(ring) => ring.take_many(direction, memory, count, pieces, taken),
+            Self::Packed(ring) => {
+                for _ in 0..count {
+                    match ring.take(direction, memory, pieces) {
+                        Ok(Some(chain)) => taken.push(chain),
+                        Ok(None) => break,
+                        Err(error) => return Some(error),
+                    }
+                }
+                None
+            }
+        }
+    }
+
     /// Takes back the last `chains` (the newest first in `taken`), which the driver then offers again.
     pub fn untake(&mut self, taken: &[Taken]) {
         match self {
@@ -220,6 +245,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
+    #[inline]
     fn new(address: u64, word: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
         Self {
@@ -260,6 +286,7 @@ struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
+    #[inline]
     fn new(
         direction: Direction,
         memory: &'a Regions,

@@ -1,8 +1,9 @@
 //! Split rings (virtio 1.2, 2.7).
 
 use super::{
-    CHAIN_DESCRIPTORS_MAX, Chain, DESCRIPTOR_BYTES, Descriptor, Direction, FLAG_INDIRECT,
-    FLAG_NEXT, Parts, RING_SIZE_MAX, RingError, RingFeatures, SetupError, Taken, part_bytes,
+    CHAIN_BYTES_MAX, CHAIN_DESCRIPTORS_MAX, Chain, DESCRIPTOR_BYTES, Descriptor, Direction,
+    FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, Parts, RING_SIZE_MAX, RingError, RingFeatures,
+    SetupError, Taken, part_bytes,
 };
 use crate::memory::{Piece, Regions};
 use std::cell::Cell;
@@ -16,6 +17,8 @@ const NO_NOTIFY: u16 = 1;
 /// Where indices and elements are.
 const INDEX: usize = 2;
 const ELEMENTS: usize = 4;
+/// Chains that are taken at once at most.
+const BATCH_MAX: usize = 64;
 
 /// A split ring.
 #[derive(Clone, Debug)]
@@ -72,10 +75,12 @@ impl SplitRing {
         })
     }
 
+    #[inline]
     fn slot(&self, index: u16) -> usize {
         usize::from(index & (self.size - 1))
     }
 
+    #[inline]
     fn descriptor(&self, at: u16) -> Result<Descriptor, RingError> {
         if at >= self.size {
             return Err(RingError::DescriptorIndex(at));
@@ -88,6 +93,27 @@ impl SplitRing {
         ))
     }
 
+    /// How many chains are available, at least `wanted` if there are so many: the driver's index is read only if those
+    /// that are known do not suffice, for reading it takes its line away from the driver.
+    #[inline]
+    fn look(&mut self, wanted: u16) -> Result<u16, RingError> {
+        let known = self.available.wrapping_sub(self.next);
+        if known >= wanted {
+            return Ok(known);
+        }
+        let to = self.parts.driver.u16(INDEX, Acquire);
+        let there = to.wrapping_sub(self.next);
+        if there > self.size {
+            return Err(RingError::AvailableIndex {
+                from: self.next,
+                to,
+                size: self.size,
+            });
+        }
+        self.available = to;
+        Ok(there)
+    }
+
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -95,21 +121,23 @@ impl SplitRing {
         memory: &Regions,
         pieces: &mut Vec<Piece>,
     ) -> Result<Option<Taken>, RingError> {
-        if self.next == self.available {
-            let to = self.parts.driver.u16(INDEX, Acquire);
-            if to == self.next {
-                return Ok(None);
-            }
-            if to.wrapping_sub(self.next) > self.size {
-                return Err(RingError::AvailableIndex {
-                    from: self.next,
-                    to,
-                    size: self.size,
-                });
-            }
-            self.available = to;
+        if self.look(1)? == 0 {
+            return Ok(None);
         }
         let head = (self.parts.driver).u16(ELEMENTS + 2 * self.slot(self.next), Relaxed);
+        let taken = self.chain(head, direction, memory, pieces)?;
+        self.next = self.next.wrapping_add(1);
+        Ok(Some(taken))
+    }
+
+    /// The chain that starts at `head`.
+    fn chain(
+        &self,
+        head: u16,
+        direction: Direction,
+        memory: &Regions,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Taken, RingError> {
         let mut chain = Chain::new(direction, memory, &self.hint, pieces);
         chain.taken.id = head;
         chain.taken.slots = 1;
@@ -131,8 +159,81 @@ impl SplitRing {
             }
             at = next;
         }
-        self.next = self.next.wrapping_add(1);
-        Ok(Some(chain.taken))
+        Ok(chain.taken)
+    }
+
+    #[inline]
+    pub(super) fn take_many(
+        &mut self,
+        direction: Direction,
+        memory: &Regions,
+        count: usize,
+        pieces: &mut Vec<Piece>,
+        taken: &mut Vec<Taken>,
+    ) -> Option<RingError> {
+        let wanted = u16::try_from(count.min(BATCH_MAX)).unwrap_or(0);
+        let there = match self.look(wanted) {
+            Ok(there) => usize::from(there.min(wanted)),
+            Err(error) => return Some(error),
+        };
+        // All heads first, so that their descriptors are on the way when the first one is looked at.
+        let elements = self.parts.driver.u16s().get(ELEMENTS / 2..);
+        let elements = elements.unwrap_or_default();
+        let mut heads = [0u16; BATCH_MAX];
+        for (n, head) in (0..).zip(heads.iter_mut().take(there)) {
+            let at = self.slot(self.next.wrapping_add(n));
+            *head = elements
+                .get(at)
+                .map_or(0, |head| u16::from_le(head.load(Relaxed)));
+            (self.parts.descriptors).prefetch(usize::from(*head) * DESCRIPTOR_BYTES);
+        }
+        for head in heads.iter().take(there) {
+            let head = *head;
+            // Built where it stays: a copy of what was just written by parts would wait for all of them.
+            if let Some(piece) = self.single(head, direction, memory) {
+                taken.push(Taken {
+                    id: head,
+                    slots: 1,
+                    first: u32::try_from(pieces.len()).unwrap_or(u32::MAX),
+                    pieces: 1,
+                    bytes: piece.bytes,
+                });
+                pieces.push(piece);
+            } else {
+                match self.chain(head, direction, memory, pieces) {
+                    Ok(chain) => taken.push(chain),
+                    Err(error) => return Some(error),
+                }
+            }
+            self.next = self.next.wrapping_add(1);
+        }
+        None
+    }
+
+    /// The buffer of a chain of one descriptor in one region, which most are; none for any other, right or wrong.
+    #[inline]
+    fn single(&self, head: u16, direction: Direction, memory: &Regions) -> Option<Piece> {
+        if head >= self.size {
+            return None;
+        }
+        let at = usize::from(head) * 2;
+        let [address, word] = self.parts.descriptors.u64s().get(at..at + 2)? else {
+            return None;
+        };
+        let descriptor = Descriptor::new(
+            u64::from_le(address.load(Relaxed)),
+            u64::from_le(word.load(Relaxed)),
+        );
+        let expected = match direction {
+            Direction::Read => 0,
+            Direction::Write => FLAG_WRITE,
+        };
+        let plain = descriptor.low & (FLAG_NEXT | FLAG_INDIRECT | FLAG_WRITE) == expected
+            && (1..=CHAIN_BYTES_MAX).contains(&descriptor.bytes);
+        let bytes = usize::try_from(descriptor.bytes).ok()?;
+        plain
+            .then(|| memory.piece(descriptor.address, bytes, &self.hint))?
+            .filter(|piece| piece.bytes == descriptor.bytes)
     }
 
     pub(super) fn untake(&mut self, chains: usize) {

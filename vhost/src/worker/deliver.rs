@@ -4,12 +4,12 @@
 //! dropped and the buffers stay the guest's. What was judged is what is written: a frame's first bytes come from our own
 //! copy, never again from the sender's memory.
 
-use super::poll::{Head, VIRTIO_BYTES};
+use super::poll::{Head, VIRTIO_BYTES, pieces_of};
 use crate::engine::HEADER_BYTES;
 use crate::memory::{Piece, Regions, Span};
 use crate::queue::Queue;
 use crate::ring::{Direction, RingError, Taken};
-use std::sync::Arc;
+use rustix::fd::OwnedFd;
 
 /// Buffers that one frame may take.
 const BUFFERS_MAX: usize = 128;
@@ -54,25 +54,25 @@ pub(super) struct Delivered {
     pub(super) broken: Option<RingError>,
 }
 
-/// Delivers frames, and tells the guest if it wants to be told.
+/// Delivers `count` frames, and tells the guest if it wants to be told.
 pub(super) fn deliver<'a>(
     queue: &mut Queue,
-    sources: impl Iterator<Item = Source<'a>>,
+    count: usize,
+    source: impl Fn(usize) -> Option<Source<'a>>,
     room: &mut Room,
 ) -> Delivered {
     let mut delivered = Delivered::default();
-    let memory = Arc::clone(&queue.memory);
-    for source in sources {
+    let quick = deliver_quick(queue, count, &source, room, &mut delivered);
+    for source in (quick..count).filter_map(source) {
         let taken = if delivered.broken.is_some() {
             Ok(false)
         } else {
-            buffers_take(queue, &memory, &source, room)
+            buffers_take(queue, &source, room)
         };
         match taken {
             Ok(true) => {
-                buffers_write(queue, &memory, &source, room);
-                delivered.packets += 1;
-                delivered.bytes += u64::try_from(source.frame_bytes).unwrap_or_default();
+                buffers_write(queue, &source, room);
+                delivered.count(&source);
             }
             Ok(false) => delivered.full += 1,
             Err(error) => {
@@ -82,14 +82,78 @@ pub(super) fn deliver<'a>(
         }
     }
     if queue.ring.as_mut().is_some_and(crate::ring::Ring::publish) {
-        call(queue);
+        call(queue.call.as_ref());
     }
     delivered
 }
 
+impl Delivered {
+    #[inline]
+    fn count(&mut self, source: &Source<'_>) {
+        self.packets += 1;
+        self.bytes += u64::try_from(source.frame_bytes).unwrap_or_default();
+    }
+}
+
+/// Delivers frames that fit into one buffer each, and says how many: up to the first one that does not, or all.
+#[inline]
+fn deliver_quick<'a>(
+    queue: &mut Queue,
+    count: usize,
+    source: &impl Fn(usize) -> Option<Source<'a>>,
+    room: &mut Room,
+    delivered: &mut Delivered,
+) -> usize {
+    let Some(ring) = queue.ring.as_mut().filter(|_| queue.enabled) else {
+        return 0;
+    };
+    let memory = &*queue.memory;
+    let header_bytes = usize::from(queue.header_bytes);
+    room.pieces.clear();
+    room.chains.clear();
+    delivered.broken = ring.take_many(
+        Direction::Write,
+        memory,
+        count,
+        &mut room.pieces,
+        &mut room.chains,
+    );
+    for piece in &room.pieces {
+        if let Some(span) = memory.span(piece) {
+            span.prefetch_write();
+            span.behind(64).prefetch_write();
+        }
+    }
+    let mut done = 0;
+    for chain in &room.chains {
+        let Some(source) = source(done) else { break };
+        let written = source.frame_bytes + header_bytes;
+        if usize::try_from(chain.bytes).unwrap_or(0) < written {
+            break;
+        }
+        frame_write(
+            memory,
+            pieces_of(&room.pieces, chain),
+            header_bytes,
+            1,
+            &source,
+        );
+        ring.give(chain, u32::try_from(written).unwrap_or(u32::MAX));
+        delivered.count(&source);
+        done += 1;
+    }
+    if let Some(rest) = room.chains.get_mut(done..)
+        && !rest.is_empty()
+    {
+        rest.reverse();
+        ring.untake(rest);
+    }
+    done
+}
+
 /// Tells the guest.
-pub(super) fn call(queue: &Queue) {
-    if let Some(call) = &queue.call {
+pub(super) fn call(call: Option<&OwnedFd>) {
+    if let Some(call) = call {
         // A counter that is full has told already.
         let _full = rustix::io::write(call, &1u64.to_ne_bytes());
     }
@@ -99,11 +163,11 @@ pub(super) fn call(queue: &Queue) {
 #[inline]
 fn buffers_take(
     queue: &mut Queue,
-    memory: &Regions,
     source: &Source<'_>,
     room: &mut Room,
 ) -> Result<bool, RingError> {
     let needed = source.frame_bytes + usize::from(queue.header_bytes);
+    let memory = &*queue.memory;
     let Some(ring) = queue.ring.as_mut().filter(|_| queue.enabled) else {
         return Ok(false);
     };
@@ -133,60 +197,72 @@ fn buffers_take(
 
 /// Writes a frame into the buffers that were taken for it, and gives them back.
 #[inline]
-fn buffers_write(queue: &mut Queue, memory: &Regions, source: &Source<'_>, room: &Room) {
+fn buffers_write(queue: &mut Queue, source: &Source<'_>, room: &Room) {
     let header_bytes = usize::from(queue.header_bytes);
-    let first = source.frame_bytes.min(HEADER_BYTES);
-    let (skipped, own) = if header_bytes == VIRTIO_BYTES {
-        (0, first + VIRTIO_BYTES)
-    } else {
-        // The shorter header ends before the number of buffers.
-        (VIRTIO_BYTES - header_bytes, first + header_bytes)
-    };
-    let mut writer = Writer {
-        memory,
-        pieces: room.pieces.iter(),
-        span: None,
-    };
-    if skipped == 0 {
-        let own = source.head.get(..own).unwrap_or_default();
-        writer.write(own);
-        if room.chains.len() > 1 {
-            let count = u16::try_from(room.chains.len()).unwrap_or(u16::MAX);
-            let mut again = Writer {
-                memory,
-                pieces: room.pieces.iter(),
-                span: None,
-            };
-            again.skip(BUFFERS_AT);
-            again.write(&count.to_le_bytes());
-        }
-    } else {
-        let zero = [0; VIRTIO_BYTES];
-        writer.write(zero.get(skipped..).unwrap_or_default());
-        let frame = source.head.get(VIRTIO_BYTES..).unwrap_or_default();
-        writer.write(frame.get(..first).unwrap_or_default());
-    }
-    let mut left = source.frame_bytes - first;
-    if left > 0 {
-        match source.rest {
-            Rest::Own(bytes) => writer.write(bytes),
-            Rest::Guest(memory, pieces, skip) => {
-                let mut skip = skip + first;
-                for span in pieces.iter().filter_map(|piece| memory.span(piece)) {
-                    let part = span.behind(skip).first(left);
-                    skip = skip.saturating_sub(span.bytes());
-                    left -= part.bytes();
-                    writer.copy(&part);
-                }
-            }
-        }
-    }
+    let buffers = u16::try_from(room.chains.len()).unwrap_or(u16::MAX);
+    frame_write(&queue.memory, &room.pieces, header_bytes, buffers, source);
     let mut written = source.frame_bytes + header_bytes;
     if let Some(ring) = queue.ring.as_mut() {
         for chain in &room.chains {
             let here = written.min(usize::try_from(chain.bytes).unwrap_or(0));
             ring.give(chain, u32::try_from(here).unwrap_or(u32::MAX));
             written -= here;
+        }
+    }
+}
+
+/// Writes virtio's header and a frame into pieces of the receiver's memory, which have room for them.
+#[inline]
+fn frame_write(
+    memory: &Regions,
+    pieces: &[Piece],
+    header_bytes: usize,
+    buffers: u16,
+    source: &Source<'_>,
+) {
+    let first = source.frame_bytes.min(HEADER_BYTES);
+    let mut writer = Writer {
+        memory,
+        pieces: pieces.iter(),
+        span: None,
+    };
+    if header_bytes == VIRTIO_BYTES {
+        let own = source.head.get(..first + VIRTIO_BYTES);
+        writer.write(own.unwrap_or_default());
+        if buffers > 1 {
+            let mut again = Writer {
+                memory,
+                pieces: pieces.iter(),
+                span: None,
+            };
+            again.skip(BUFFERS_AT);
+            again.write(&buffers.to_le_bytes());
+        }
+    } else {
+        // The shorter header ends before the number of buffers.
+        let zero = [0; VIRTIO_BYTES];
+        writer.write(zero.get(VIRTIO_BYTES - header_bytes..).unwrap_or_default());
+        let frame = source.head.get(VIRTIO_BYTES..).unwrap_or_default();
+        writer.write(frame.get(..first).unwrap_or_default());
+    }
+    let left = source.frame_bytes - first;
+    if left > 0 {
+        rest_write(&mut writer, source.rest, first, left);
+    }
+}
+
+/// Writes what is behind a frame's first bytes.
+fn rest_write(writer: &mut Writer<'_>, rest: Rest<'_>, first: usize, mut left: usize) {
+    match rest {
+        Rest::Own(bytes) => writer.write(bytes),
+        Rest::Guest(memory, pieces, skip) => {
+            let mut skip = skip + first;
+            for span in pieces.iter().filter_map(|piece| memory.span(piece)) {
+                let part = span.behind(skip).first(left);
+                skip = skip.saturating_sub(span.bytes());
+                left -= part.bytes();
+                writer.copy(&part);
+            }
         }
     }
 }
@@ -200,6 +276,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Where there is room.
+    #[inline]
     fn here(&mut self) -> Option<Span<'a>> {
         loop {
             match self.span {
@@ -209,6 +286,7 @@ impl<'a> Writer<'a> {
         }
     }
 
+    #[inline]
     fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty()
             && let Some(span) = self.here()

@@ -40,6 +40,22 @@ pub struct SwitchConfig {
     pub cpu: Option<usize>,
 }
 
+/// Why a switch does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// There is no such CPU, or it is not ours.
+    #[error("--cpu {cpu}: cannot run there; expected one of the CPUs that this process may use")]
+    Cpu {
+        /// Which one.
+        cpu: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a thread or a descriptor.
+    #[error("cannot start the switch's thread")]
+    Thread(#[from] io::Error),
+}
+
 /// A port that the worker polls.
 struct WorkerPort {
     id: PortId,
@@ -76,23 +92,31 @@ impl Switch {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The kernel refused.
-    pub fn start(config: &SwitchConfig) -> io::Result<Self> {
+    /// The kernel refused, or the CPU is none.
+    pub fn start(config: &SwitchConfig) -> Result<Self, SwitchError> {
         let (sender, orders) = channel();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let bell = Arc::new(rustix::event::eventfd(0, flags)?);
+        let bell = Arc::new(rustix::event::eventfd(0, flags).map_err(io::Error::from)?);
         let mut worker = Worker::new(config.engine, orders, Arc::clone(&bell));
         let cpu = config.cpu;
+        let (started, pinned) = channel();
         let thread = std::thread::Builder::new()
             .name("weft-poll-0".to_owned())
             .spawn(move || {
-                if let Some(cpu) = cpu
-                    && let Err(error) = pin(cpu)
-                {
-                    tracing::error!("the switch runs on any CPU: cannot pin it to {cpu}: {error}");
+                let done = cpu.map_or(Ok(()), pin);
+                let runs = done.is_ok();
+                // Whoever started us waits for this.
+                let _gone = started.send(done);
+                if runs {
+                    worker.run();
                 }
-                worker.run();
             })?;
+        let pinned = pinned
+            .recv()
+            .map_err(|_gone| io::Error::other("the thread ended before it began"))?;
+        if let (Err(source), Some(cpu)) = (pinned, cpu) {
+            return Err(SwitchError::Cpu { cpu, source });
+        }
         Ok(Self {
             orders: sender,
             bell,
@@ -162,7 +186,8 @@ struct Worker {
     /// Ports by place.
     by_place: Vec<Option<usize>>,
     start: Instant,
-    batch: Batch,
+    /// Taken out while a queue is polled.
+    batch: Option<Box<Batch>>,
     idle: Idle,
     expired_to: usize,
     expired_s: u32,
@@ -176,7 +201,7 @@ impl Worker {
             ports: Vec::new(),
             by_place: Vec::new(),
             start: clock::now(),
-            batch: Batch::default(),
+            batch: Some(Box::default()),
             idle: Idle::new(bell),
             expired_to: 0,
             expired_s: 0,

@@ -38,7 +38,7 @@ pub(super) struct Batch {
     pieces: Vec<Piece>,
     taken: Vec<Taken>,
     heads: Vec<Head>,
-    glances: Vec<Option<Glance>>,
+    glances: Vec<Glance>,
     room: Room,
     whole: Vec<u8>,
 }
@@ -104,28 +104,36 @@ impl Worker {
         if !queue.enabled {
             return 0;
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        let Some(mut batch) = self.batch.take() else {
+            return 0;
+        };
         let broken = take(&mut batch, &mut queue);
         let count = batch.taken.len();
+        let Queue {
+            ring,
+            memory,
+            call: told,
+            header_bytes,
+            ..
+        } = &mut *queue;
         if count > 0 {
-            let memory = Arc::clone(&queue.memory);
             let from = From {
                 port: at,
                 queue: number,
-                memory: &memory,
-                header_bytes: usize::from(queue.header_bytes),
+                memory,
+                header_bytes: usize::from(*header_bytes),
                 now_s,
             };
             self.look(&mut batch, &from);
             self.hand_on(&mut batch, &from);
-            if let Some(ring) = queue.ring.as_mut() {
+            if let Some(ring) = ring.as_mut() {
                 batch.taken.iter().for_each(|taken| ring.give(taken, 0));
                 if ring.publish() {
-                    call(&queue);
+                    call(told.as_ref());
                 }
             }
         }
-        self.batch = batch;
+        self.batch = Some(batch);
         drop(queue);
         if let Some(error) = broken {
             tracing::warn!(queue = number, "the port is shut down: {error}");
@@ -141,19 +149,20 @@ impl Worker {
         };
         let (mut bytes, mut packets) = (0, 0);
         batch.glances.clear();
+        let entrance = port.place.and_then(|place| self.engine.entrance(place));
         for (taken, head) in batch.taken.iter().zip(&mut batch.heads) {
             let frame = from.frame_bytes(taken);
             head_read(from, pieces_of(&batch.pieces, taken), head, frame);
             packets += 1;
             bytes += u64::try_from(frame).unwrap_or_default();
-            let glance = (port.place.zip(frame_of(head)))
-                .and_then(|(place, header)| self.engine.glance(place, header, frame));
-            batch.glances.push(glance);
+            if let (Some(entrance), Some(header)) = (&entrance, frame_of(head)) {
+                batch
+                    .glances
+                    .push(self.engine.glance(entrance, header, frame));
+            }
         }
         port.counters.received(packets, bytes);
-        for glance in batch.glances.iter_mut().flatten() {
-            self.engine.guess(glance);
-        }
+        self.engine.guess(&mut batch.glances);
     }
 
     /// Judges frame after frame and delivers runs that go to one place.
@@ -189,7 +198,7 @@ impl Worker {
         if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame) {
             return Judged::Drop(DropReason::Malformed);
         }
-        let Some(Some(glance)) = batch.glances.get(index) else {
+        let Some(glance) = batch.glances.get(index) else {
             // A port that is in no snapshot.
             return Judged::Drop(DropReason::PortDown);
         };
@@ -213,26 +222,29 @@ impl Worker {
             room,
             ..
         } = batch;
-        let sources = (run.from..end).filter_map(|index| {
-            let taken = taken.get(index)?;
+        let (from_index, count) = (run.from, end - run.from);
+        let source = |n: usize| {
+            let taken = taken.get(from_index + n)?;
             let rest = Rest::Guest(from.memory, pieces_of(pieces, taken), from.header_bytes);
             Some(Source {
-                head: heads.get(index)?,
+                head: heads.get(from_index + n)?,
                 frame_bytes: from.frame_bytes(taken),
                 rest,
             })
-        });
-        self.deliver(run.place, sources, room, from);
+        };
+        self.deliver(run.place, count, source, room, from);
     }
 
     /// Delivers frames to the port at a place, and counts them.
     fn deliver<'a>(
         &self,
         place: Place,
-        sources: impl Iterator<Item = Source<'a>>,
+        count: usize,
+        source: impl Fn(usize) -> Option<Source<'a>>,
         room: &mut Room,
         from: &From<'_>,
     ) {
+        let frames = u64::try_from(count).unwrap_or_default();
         let to = self.by_place.get(place.at()).copied().flatten();
         let Some(port) = to.and_then(|to| self.ports.get(to)) else {
             // An uplink that this engine has no device for, or a port that no guest is on.
@@ -241,20 +253,18 @@ impl Worker {
             } else {
                 DropReason::DestinationPortDown
             };
-            let count = u64::try_from(sources.count()).unwrap_or_default();
-            return self.drop_count(from.port, reason, count);
+            return self.drop_count(from.port, reason, frames);
         };
         let queue = port.queue_for(from.queue);
         let Some(mut queue) = queue.and_then(|number| port.queues.lock(number)) else {
-            let count = u64::try_from(sources.count()).unwrap_or_default();
-            return self.drop_count(from.port, DropReason::DestinationPortDown, count);
+            return self.drop_count(from.port, DropReason::DestinationPortDown, frames);
         };
         let Delivered {
             packets,
             bytes,
             full,
             broken,
-        } = deliver(&mut queue, sources, room);
+        } = deliver(&mut queue, count, source, room);
         drop(queue);
         port.counters.sent(packets, bytes);
         if full > 0 {
@@ -307,7 +317,7 @@ impl Worker {
             frame_bytes: frame.len(),
             rest: Rest::Own(rest),
         };
-        self.deliver(place, std::iter::once(source), &mut batch.room, from);
+        self.deliver(place, 1, |_| Some(source), &mut batch.room, from);
     }
 }
 
@@ -324,24 +334,26 @@ fn take(batch: &mut Batch, queue: &mut Queue) -> Option<RingError> {
     batch.taken.clear();
     let memory = &queue.memory;
     let ring = queue.ring.as_mut()?;
-    for _ in 0..BATCH {
-        match ring.take(Direction::Read, memory, &mut batch.pieces) {
-            Ok(Some(taken)) => {
-                let first = usize::try_from(taken.first).ok();
-                let piece = first.and_then(|first| batch.pieces.get(first));
-                if let Some(span) = piece.and_then(|piece| memory.span(piece)) {
-                    span.prefetch();
-                }
-                batch.taken.push(taken);
-            }
-            Ok(None) => break,
-            Err(error) => return Some(error),
+    let broken = ring.take_many(
+        Direction::Read,
+        memory,
+        BATCH,
+        &mut batch.pieces,
+        &mut batch.taken,
+    );
+    let header_bytes = usize::from(queue.header_bytes);
+    for taken in &batch.taken {
+        let first = usize::try_from(taken.first).ok();
+        let piece = first.and_then(|first| batch.pieces.get(first));
+        if let Some(span) = piece.and_then(|piece| memory.span(piece)) {
+            span.behind(header_bytes).prefetch();
         }
     }
-    None
+    broken
 }
 
-fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
+#[inline]
+pub(super) fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
     let first = usize::try_from(taken.first).unwrap_or(usize::MAX);
     let count = usize::try_from(taken.pieces).unwrap_or(0);
     pieces
@@ -350,18 +362,23 @@ fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
 }
 
 /// The frame's first bytes in a head.
+#[inline]
 fn frame_of(head: &Head) -> Option<&HeaderBytes> {
     head.get(VIRTIO_BYTES..)?.first_chunk()
 }
 
+#[inline]
 fn frame_of_mut(head: &mut Head) -> Option<&mut HeaderBytes> {
     head.get_mut(VIRTIO_BYTES..)?.first_chunk_mut()
 }
 
-/// Copies a frame's first bytes out of the guest's memory; zeros behind a shorter frame.
+/// Copies a frame's first bytes out of the guest's memory; what is behind a shorter frame stays as it was.
 #[inline]
 fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
-    let Some(header) = frame_of_mut(head) else {
+    let Some(header) = head
+        .get_mut(VIRTIO_BYTES..)
+        .and_then(|header| header.get_mut(..frame.min(HEADER_BYTES)))
+    else {
         return;
     };
     let mut skip = from.header_bytes;
@@ -370,18 +387,11 @@ fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
         let part = span.behind(skip);
         skip = skip.saturating_sub(span.bytes());
         at += part.read(header.get_mut(at..).unwrap_or_default());
-        if at == HEADER_BYTES {
+        if at >= header.len() {
             break;
         }
     }
-    debug_assert_eq!(
-        at,
-        frame.min(HEADER_BYTES),
-        "pieces hold what the chain says"
-    );
-    if let Some(behind) = header.get_mut(at..) {
-        behind.fill(0);
-    }
+    debug_assert_eq!(at, header.len(), "pieces hold what the chain says");
 }
 
 /// Copies a whole frame. Its first bytes are those that were looked at: the guest may have written meanwhile.
