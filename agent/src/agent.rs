@@ -192,8 +192,11 @@ impl Feed {
             }
         };
         let (reports, received) = mpsc::channel(CHANNEL_MAX);
+        let mut feed = FeedConfig::new(url.clone(), config.host.clone());
+        let networks = config.physical_networks.keys().cloned();
+        feed.physical_networks = networks.collect();
         let client = FeedClient {
-            config: FeedConfig::new(url.clone(), config.host.clone()),
+            config: feed,
             snapshots: watch::Sender::new(None),
             reports: received,
         };

@@ -122,6 +122,7 @@ impl Reporter {
                 .cloned()
                 .collect(),
             vhost_user: None,
+            physical_networks: Vec::new(),
         }
     }
 }

@@ -177,6 +177,7 @@ impl Agent {
             refused: None,
             unsupported: Vec::new(),
             vhost_user: None,
+            physical_networks: Vec::new(),
         };
         self.reports.send(report).await.unwrap();
     }

@@ -260,6 +260,7 @@ impl Control {
         };
         let feed = feed::serve(self.feed, feed_router, shutdown.clone());
         let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
+        let agents = feed::agent::run(self.store.clone(), &hub, shutdown.clone());
         let nova = async {
             if let Some(nova) = self.nova {
                 nova.run(shutdown.clone()).await;
@@ -271,10 +272,11 @@ impl Control {
             }
             result.map_err(ServeError::Serve)
         };
-        let (api, feed, (), ()) = tokio::join!(
+        let (api, feed, (), (), ()) = tokio::join!(
             async { stop_on_error(api.await) },
             async { stop_on_error(feed.await) },
             realize,
+            agents,
             nova
         );
         self.store.close().await;

@@ -67,7 +67,8 @@ pub struct VhostUserHost {
     pub mode: VhostUserMode,
 }
 
-/// From an agent to control: what it enforces now.
+/// From an agent to control: what it enforces now. Sent at each change, and at least every
+/// [`crate::limits::FEED_REPORT_MS`]: it is the sign that the agent lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostReport {
@@ -90,4 +91,8 @@ pub struct HostReport {
     /// How ports that are bound to this host from now on are attached; none for taps. Looked at in full reports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<VhostUserHost>,
+    /// The physical networks that the host is connected to, in order, at most
+    /// [`crate::limits::PHYSICAL_NETWORKS_PER_HOST_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub physical_networks: Vec<String>,
 }

@@ -55,6 +55,15 @@ pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 pub const SOCKET_FOLDER_BYTES_MAX: usize = 92;
 /// Entries of [`crate::HostReport::unsupported`].
 pub const UNSUPPORTED_MAX: usize = 64;
+/// Entries of [`crate::HostReport::physical_networks`].
+pub const PHYSICAL_NETWORKS_PER_HOST_MAX: usize = 256;
+/// Bytes of a physical network's name: 64 characters.
+pub const PHYSICAL_NETWORK_BYTES_MAX: usize = 256;
+/// Milliseconds between two reports of a host at most.
+pub const FEED_REPORT_MS: u64 = 20_000;
+/// Milliseconds without a report after which a host's agents are shown as not alive: three reports missed, and a while
+/// for the fourth.
+pub const FEED_REPORT_MISSED_MS: u64 = 75_000;
 /// Milliseconds between two lines of a feed at most.
 pub const FEED_HEARTBEAT_MS: u64 = 5_000;
 /// Hosts that one feed server knows.

@@ -41,6 +41,10 @@ pub struct FeedConfig {
     pub backoff_max: Duration,
     /// Bytes of one line; [`limits::SNAPSHOT_BYTES_MAX`] unless a test wants less.
     pub line_bytes_max: usize,
+    /// The longest time between two reports; [`limits::FEED_REPORT_MS`] unless a test wants less.
+    pub report_every: Duration,
+    /// The physical networks that the host is connected to, in order: said with every report.
+    pub physical_networks: Vec<String>,
     /// How the connection is; whoever wants to know subscribes.
     pub status: state::Sender<FeedStatus>,
 }
@@ -55,6 +59,8 @@ impl FeedConfig {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             line_bytes_max: limits::SNAPSHOT_BYTES_MAX,
+            report_every: Duration::from_millis(limits::FEED_REPORT_MS),
+            physical_networks: Vec::new(),
             status: state::Sender::new(FeedStatus::default()),
         }
     }

@@ -1,5 +1,6 @@
 //! Reports to control: one request each, merged while control is away, and all said again after a reconnection,
-//! because a server that was restarted knows nothing of its hosts.
+//! because a server that was restarted knows nothing of its hosts. When there is nothing to say, that is said from time
+//! to time: it shows that the host is alive.
 
 use super::watch::{Refusal, begin};
 use super::{Backoff, FeedConfig, REPORT_TIMEOUT, sentence};
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as state};
+use tokio::time::Instant;
 use weft_model::{HostReport, HostSnapshot, PortReport, Revision, limits};
 
 type Snapshots = state::Sender<Option<Arc<HostSnapshot>>>;
@@ -26,12 +28,15 @@ pub(super) async fn deliver(
     // All that was ever said, what of it control has not taken yet, and what is on its way.
     let (mut said, mut due): (Option<HostReport>, Option<HostReport>) = (None, None);
     let mut flight: Option<Flight<'_>> = None;
+    // When a sign of life is due.
+    let mut quiet = Instant::now() + config.report_every;
     loop {
         if flight.is_none()
             && let Some(report) = due.take()
         {
             let wait = backoff.due(fastrand::f64());
             flight = Some(Box::pin(post(config, http, report, wait)));
+            quiet = Instant::now() + config.report_every;
         }
         tokio::select! {
             biased;
@@ -69,6 +74,10 @@ pub(super) async fn deliver(
                     None => backoff.reset(),
                 }
             }
+            () = tokio::time::sleep_until(quiet), if flight.is_none() => {
+                due = said.as_ref().map(nothing_new);
+                quiet = Instant::now() + config.report_every;
+            }
         }
     }
 }
@@ -87,9 +96,12 @@ async fn landed(flight: &mut Option<Flight<'_>>) -> Option<HostReport> {
 async fn post(
     config: &FeedConfig,
     http: &reqwest::Client,
-    report: HostReport,
+    mut report: HostReport,
     wait: Duration,
 ) -> Option<HostReport> {
+    report
+        .physical_networks
+        .clone_from(&config.physical_networks);
     match try_post(config, http, &report).await {
         Ok(()) => None,
         Err(Failed::Refused(text)) => {
@@ -166,6 +178,15 @@ fn merged(old: Option<HostReport>, new: HostReport) -> HostReport {
     }
 }
 
+/// A report that says again what was said last.
+fn nothing_new(said: &HostReport) -> HostReport {
+    HostReport {
+        ports: Vec::new(),
+        full: false,
+        ..said.clone()
+    }
+}
+
 /// Forgets ports that are not the host's any more.
 fn prune(said: &mut Option<HostReport>, snapshots: &Snapshots) {
     if let (Some(said), Some(snapshot)) = (said.as_mut(), snapshots.borrow().as_ref()) {
@@ -190,5 +211,6 @@ fn refusal(config: &FeedConfig, said: &Option<HostReport>, refused: Refusal) -> 
             .map(|said| said.unsupported.clone())
             .unwrap_or_default(),
         vhost_user: None,
+        physical_networks: Vec::new(),
     }
 }

@@ -83,12 +83,17 @@ struct Lab {
 
 impl Lab {
     async fn start(have: Option<HostSnapshot>) -> Self {
+        Self::start_with(have, |_| ()).await
+    }
+
+    async fn start_with(have: Option<HostSnapshot>, change: fn(&mut FeedConfig)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let mut config = FeedConfig::new(url, "h1".parse().unwrap());
         config.backoff_min = Duration::from_millis(1);
         config.backoff_max = Duration::from_millis(20);
         config.line_bytes_max = 4_000;
+        change(&mut config);
         let status = config.status.subscribe();
         let sender = state::Sender::new(have.map(Arc::new));
         let snapshots = sender.subscribe();
@@ -348,6 +353,7 @@ fn said(revision: u64, full: bool, ports: &[(PortId, PortStatus)]) -> HostReport
         refused: None,
         unsupported: Vec::new(),
         vhost_user: None,
+        physical_networks: Vec::new(),
     }
 }
 
@@ -436,4 +442,24 @@ fn waits_double_up_to_a_bound_and_are_shortened_by_chance() {
 fn an_excerpt_is_short_and_printable() {
     assert_eq!(excerpt(b"a\x1b\xffb"), "a\\u{1b}\u{fffd}b");
     assert_eq!(excerpt(&[b'x'; 600]).len(), EXCERPT_BYTES);
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_say_shows_that_it_lives() {
+    let port = PortId(uuid(10));
+    let mut lab = Lab::start_with(None, |config| {
+        config.report_every = Duration::from_millis(1);
+        config.physical_networks = vec!["one".to_owned()];
+    })
+    .await;
+    let report = said(3, true, &[(port, PortStatus::Active)]);
+    lab.reports.send(report).await.unwrap();
+    let first = lab.report().await;
+    assert_eq!(first.ports.len(), 1);
+    let again = lab.report().await;
+    assert_eq!((again.revision, again.full), (Revision(3), false));
+    assert!(again.ports.is_empty());
+    assert_eq!(again.physical_networks, ["one"]);
+    assert_eq!(first.physical_networks, ["one"]);
+    lab.stop().await;
 }

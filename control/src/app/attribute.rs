@@ -124,6 +124,12 @@ impl Attribute {
         self
     }
 
+    /// Lists may be sorted by it, and not filtered.
+    pub const fn order(mut self) -> Self {
+        self.sort = true;
+        self
+    }
+
     /// Lists may be filtered and sorted by it.
     pub const fn sort(mut self) -> Self {
         self.filter = true;

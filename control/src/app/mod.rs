@@ -5,10 +5,12 @@
 
 pub mod address_group;
 pub mod address_scope;
+pub mod agent;
+pub mod agent_scheduler;
 pub mod attribute;
 mod authorize;
 pub mod auto_allocated_topology;
-mod availability_zone;
+pub mod availability_zone;
 pub mod config;
 pub mod conntrack_helper;
 pub mod default_security_group_rule;

@@ -204,6 +204,11 @@ fn filter_value(attribute: &Attribute, value: &str) -> Result<Value> {
         Kind::Bool => Value::Bool(bool_of(&json).map_err(refused)?),
         Kind::Int(..) => Value::Int(int_of(&json, i64::MIN, i64::MAX).map_err(refused)?),
         Kind::Mac => Value::Text(value.to_ascii_lowercase()),
+        // Neutron's database knows no case here, and clients write these words as they like.
+        Kind::OneOf(words) => {
+            let known = words.iter().find(|word| word.eq_ignore_ascii_case(value));
+            Value::Text(known.map_or_else(|| value.to_owned(), |word| (*word).to_owned()))
+        }
         Kind::Ip => Value::Text(
             attribute::ip_of(&json).map_or_else(|_| value.to_owned(), |ip| ip.to_string()),
         ),

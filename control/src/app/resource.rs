@@ -420,7 +420,20 @@ pub async fn list<R: Resource>(
     parent: Option<&str>,
     pairs: &[(String, String)],
 ) -> Result<Listed> {
-    let mut asked = query::read(R::ATTRIBUTES, R::STANDARD, pairs)?;
+    let asked = query::read(R::ATTRIBUTES, R::STANDARD, pairs)?;
+    list_asked::<R>(app, caller, parent, asked).await
+}
+
+/// [`list`], of a query that is read.
+///
+/// # Errors
+/// [`Error`].
+pub async fn list_asked<R: Resource>(
+    app: &App,
+    caller: &Caller,
+    parent: Option<&str>,
+    mut asked: Asked,
+) -> Result<Listed> {
     R::before_list(app, caller, &asked.list).await?;
     let mut read = app.store.read().await?;
     let Some(scope) = list_scope::<R>(app, read.conn(), caller, parent).await? else {

@@ -6,6 +6,7 @@
 //! It computes no snapshot (that is `realize`) and writes nothing to the store (that is `report`). What it knows of
 //! agents is lost with the process: they say it again when they reconnect.
 
+use super::agent::Living;
 use super::latency::Latency;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -78,6 +79,7 @@ pub struct Hub {
     /// The revision up to which every known host's snapshot is computed.
     realized: watch::Sender<Revision>,
     wanted: Notify,
+    appeared: Notify,
     latency: Mutex<Latency>,
     /// Oldest first: up to which revision, and the hosts whose duty changed.
     published: Mutex<VecDeque<(Revision, Vec<HostName>)>>,
@@ -93,6 +95,7 @@ struct Host {
     refused: Option<(Revision, String)>,
     unsupported: Vec<Unsupported>,
     reported: Option<Instant>,
+    physical_networks: Vec<String>,
     /// Changes that are not enforced yet, and when they were committed.
     awaited: VecDeque<(Revision, Instant)>,
     /// The number of the newest stream. A stream whose number is too old ends.
@@ -108,6 +111,7 @@ impl Host {
             refused: None,
             unsupported: Vec::new(),
             reported: None,
+            physical_networks: Vec::new(),
             awaited: VecDeque::new(),
             streams: watch::Sender::new(0),
         }
@@ -154,6 +158,7 @@ impl Hub {
             hosts: Mutex::new(BTreeMap::new()),
             realized: watch::Sender::new(Revision(0)),
             wanted: Notify::new(),
+            appeared: Notify::new(),
             latency: Mutex::new(Latency::default()),
             published: Mutex::new(VecDeque::new()),
         }
@@ -277,7 +282,12 @@ impl Hub {
     pub(super) fn report(&self, report: &HostReport, now: Instant) -> Result<(), HubError> {
         let mut hosts = self.lock();
         let host = self.host(&mut hosts, &report.host)?;
-        host.reported = Some(now);
+        if host.reported.replace(now).is_none()
+            || host.physical_networks != report.physical_networks
+        {
+            host.physical_networks.clone_from(&report.physical_networks);
+            self.appeared.notify_one();
+        }
         host.unsupported.clone_from(&report.unsupported);
         host.refused = match (&report.refused, host.refused.take()) {
             (Some(refused), _) => Some(refused.clone()),
@@ -388,6 +398,26 @@ impl Hub {
                 .map(|at| now.saturating_duration_since(at).as_millis()),
         };
         self.lock().iter().map(state).collect()
+    }
+
+    /// The hosts that have reported after `since`, or ever.
+    pub(super) fn living(&self, since: Option<Instant>) -> Vec<Living> {
+        let hosts = self.lock();
+        let living = hosts.iter().filter(|(_, host)| match since {
+            Some(since) => host.reported.is_some_and(|at| at >= since),
+            None => host.reported.is_some(),
+        });
+        living
+            .map(|(name, host)| Living {
+                host: name.to_string(),
+                physical_networks: host.physical_networks.clone(),
+            })
+            .collect()
+    }
+
+    /// Resolves when a host has reported for the first time, or something else of itself, since the last call.
+    pub(super) async fn appeared(&self) {
+        self.appeared.notified().await;
     }
 
     /// The newest revision that all snapshots are computed up to.

@@ -142,6 +142,8 @@ fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {
     if folder.is_some_and(|folder| !folder.starts_with('/') || folder.contains('\0')) {
         return Err(ReportError::Folder);
     }
+    let names = report.physical_networks.iter().map(String::len);
+    let name = names.max().unwrap_or(0);
     let limits = [
         (
             "vhost_user.socket_folder",
@@ -153,6 +155,16 @@ fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {
             "unsupported",
             report.unsupported.len(),
             limits::UNSUPPORTED_MAX,
+        ),
+        (
+            "physical_networks",
+            report.physical_networks.len(),
+            limits::PHYSICAL_NETWORKS_PER_HOST_MAX,
+        ),
+        (
+            "physical_networks: a name",
+            name,
+            limits::PHYSICAL_NETWORK_BYTES_MAX,
         ),
         (
             "unsupported, refused: a text",

@@ -4,6 +4,7 @@
 //! error has Neutron's (or, under /identity, Keystone's) form.
 
 mod address_group;
+mod agent;
 mod auto_allocated_topology;
 mod caller;
 mod error;
@@ -26,6 +27,7 @@ mod write_options;
 
 use crate::app::address_group::AddressGroup;
 use crate::app::address_scope::AddressScope;
+use crate::app::agent::Agent;
 use crate::app::conntrack_helper::ConntrackHelper;
 use crate::app::default_security_group_rule::DefaultSecurityGroupRule;
 use crate::app::flavor::Flavor;
@@ -316,7 +318,6 @@ pub fn routes() -> Vec<Route> {
             Token,
             version::availability_zones,
         ),
-        route(Method::GET, "/v2.0/agents", Token, version::agents),
         route(Method::GET, "/v2.0/events", Token, event::events),
     ];
     routes.extend(resources());
@@ -324,6 +325,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(tags());
     routes.extend(port_bindings());
     routes.extend(operations());
+    routes.extend(agent::routes());
     routes.extend(quota::routes());
     routes.extend(router::routes());
     routes.extend(identity::routes());
@@ -384,6 +386,7 @@ fn resources() -> Vec<Route> {
     crud!(routes, "rbac-policies", RbacPolicy);
     crud!(routes, "trunks", Trunk);
     crud!(routes, "log/logs", Log);
+    crud!(routes, "agents", Agent);
     routes
 }
 

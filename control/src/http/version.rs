@@ -1,9 +1,9 @@
-//! Documents that clients look at before they ask for anything: versions, extensions, availability zones, agents.
+//! Documents that clients look at before they ask for anything: versions, extensions, availability zones.
 
 use super::error::HttpError;
 use super::request::{Reply, Request};
 use super::{Server, boxed};
-use crate::app::extension;
+use crate::app::{availability_zone, extension};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use std::sync::Arc;
@@ -57,18 +57,9 @@ pub(super) fn extension(_server: Arc<Server>, request: Request) -> Answer {
     boxed(async move { Ok(Reply::ok(extension::show(request.id(0))?)) })
 }
 
-/// One zone, called as OpenStack's default one, for networks and routers alike.
-pub(super) fn availability_zones(_server: Arc<Server>, _request: Request) -> Answer {
+pub(super) fn availability_zones(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
-        let zone =
-            |resource: &str| json!({ "name": "nova", "resource": resource, "state": "available" });
-        Ok(Reply::ok(
-            json!({ "availability_zones": [zone("network"), zone("router")] }),
-        ))
+        let zones = availability_zone::list(&server.app, &request.caller, &request.query);
+        Ok(Reply::ok(zones.await?))
     })
-}
-
-/// Weft's agents are not Neutron's: clients that look for DHCP or L3 agents find none.
-pub(super) fn agents(_server: Arc<Server>, _request: Request) -> Answer {
-    boxed(async move { Ok(Reply::ok(json!({ "agents": [] }))) })
 }

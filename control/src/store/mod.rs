@@ -12,6 +12,7 @@
 
 pub mod address_group;
 pub mod address_scope;
+pub mod agent;
 pub mod auto_allocated_topology;
 pub mod conntrack_helper;
 mod control_state;

@@ -54,6 +54,11 @@ row! {
         Column::filter("provider:segmentation_id",
             "id IN (SELECT network_id FROM network_segments WHERE segmentation_id IN ({}))"),
         Column::filter("changed_since", "updated_at >= {}"),
+        // What one DHCP agent serves; the API asks for it by a path of its own.
+        Column::filter("dhcp_agent",
+            "id IN (SELECT network_id FROM dhcp_agent_networks WHERE agent_id = {} AND hosted) \
+             OR (id IN (SELECT network_id FROM subnets WHERE enable_dhcp) \
+              AND id NOT IN (SELECT network_id FROM dhcp_agent_networks WHERE agent_id = {}))"),
     ];
     visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
                   AND target_project IN ('*', $1))");

@@ -48,6 +48,9 @@ row! {
         Column::filter("enable_ndp_proxy", "enable_ndp_proxy IN ({})"),
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
+        // What one L3 agent serves; the API asks for it by a path of its own.
+        Column::filter("l3_agent",
+            "id NOT IN (SELECT router_id FROM l3_agent_routers WHERE agent_id = {} AND NOT hosted)"),
     ];
     visible None;
 }

@@ -66,6 +66,8 @@ pub enum Resource {
     NetworkSegmentRange,
     /// `trunks`
     Trunk,
+    /// `agents`
+    Agent,
 }
 
 impl Resource {
@@ -102,6 +104,7 @@ impl Resource {
             Self::Segment => "segment",
             Self::NetworkSegmentRange => "network_segment_range",
             Self::Trunk => "trunk",
+            Self::Agent => "agent",
         }
     }
 }

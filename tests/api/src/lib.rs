@@ -172,6 +172,33 @@ impl Api {
         }
     }
 
+    /// Lets a host's agent report once, and answers the host's agents as the API then shows them: the Weft agent, the
+    /// L3 agent and the DHCP agent.
+    ///
+    /// # Panics
+    /// If the report is refused.
+    pub async fn host(&self, host: &str, physical_networks: &[&str]) -> [Value; 3] {
+        let (agent, admin) = (self.agent(), self.admin().await);
+        let epoch = agent.get("/feed/v1/hosts").await.ok()["epoch"].clone();
+        let report = json!({
+            "host": host, "epoch": epoch, "revision": 0, "ports": [], "full": true,
+            "physical_networks": physical_networks,
+        });
+        let path = format!("/feed/v1/hosts/{host}/report");
+        agent.post(&path, &report).await.expect(204);
+        let query = format!("host={host}&sort_key=agent_type&sort_dir=desc");
+        loop {
+            let agents = admin.list("agent", &query).await;
+            let known = |agent: &Value| {
+                agent["configurations"]["physical_networks"] == json!(physical_networks)
+            };
+            if let (true, Ok(agents)) = (agents.first().is_some_and(known), agents.try_into()) {
+                return agents;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Somebody without a token.
     pub fn anonymous(&self) -> Session {
         Session {

@@ -98,6 +98,7 @@ impl Follower {
             refused: None,
             unsupported: Vec::new(),
             vhost_user: None,
+            physical_networks: Vec::new(),
         };
         let url = format!("{}/report", self.url);
         self.http

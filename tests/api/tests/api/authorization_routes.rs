@@ -15,6 +15,8 @@ enum Guard {
     Item(&'static str, &'static str),
     /// Refuses all but admins.
     Admin,
+    /// The same, for an item of this resource; the body is good.
+    AdminOf(&'static str, &'static str),
     /// Refuses all but services, and for reading admins; the path is a port's, and the body is good.
     Service(&'static str),
     /// Refuses all but the project itself and admins.
@@ -31,7 +33,46 @@ enum Guard {
 
 /// What is no resource's own operation and no tag's, by method and path.
 const ROUTES: &[(&str, &str, Guard)] = &[
-    ("GET", "/v2.0/agents", Guard::Document),
+    (
+        "GET",
+        "/v2.0/agents/{id}/dhcp-networks",
+        Guard::AdminOf("agent", ""),
+    ),
+    (
+        "POST",
+        "/v2.0/agents/{id}/dhcp-networks",
+        Guard::AdminOf("agent", r#"{"network_id":"NETWORK"}"#),
+    ),
+    (
+        "DELETE",
+        "/v2.0/agents/{id}/dhcp-networks/{network}",
+        Guard::AdminOf("agent", ""),
+    ),
+    (
+        "GET",
+        "/v2.0/agents/{id}/l3-routers",
+        Guard::AdminOf("agent", ""),
+    ),
+    (
+        "POST",
+        "/v2.0/agents/{id}/l3-routers",
+        Guard::AdminOf("agent", r#"{"router_id":"ROUTER"}"#),
+    ),
+    (
+        "DELETE",
+        "/v2.0/agents/{id}/l3-routers/{router}",
+        Guard::AdminOf("agent", ""),
+    ),
+    (
+        "GET",
+        "/v2.0/networks/{id}/dhcp-agents",
+        Guard::AdminOf("network", ""),
+    ),
+    (
+        "GET",
+        "/v2.0/routers/{id}/l3-agents",
+        Guard::AdminOf("router", ""),
+    ),
     ("GET", "/v2.0/availability_zones", Guard::Document),
     (
         "GET",
@@ -198,6 +239,8 @@ async fn scene(api: &Api) -> Scene {
         admin: api.admin().await,
         things: BTreeMap::new(),
     };
+    let [_, _, agent] = api.host("h1", &[]).await;
+    scene.put("agent", &agent);
     let (external, _) = scene.admin.external_network().await;
     scene.own("network", json!({})).await;
     let network = scene.id("network").to_owned();
@@ -527,6 +570,11 @@ async fn other_operations_refuse_whom_they_should() {
         let (path, body) = match guard {
             Guard::Document | Guard::Seen | Guard::Identity => continue,
             Guard::Item(name, body) => (path.replace("{id}", scene.id(name)), *body),
+            Guard::AdminOf(name, body) => {
+                let path = path.replace("{network}", network);
+                let path = path.replace("{router}", scene.id("router"));
+                (path.replace("{id}", scene.id(name)), *body)
+            }
             Guard::Network => (path.replace("{id}", network), ""),
             Guard::Service(body) => (path.replace("{id}", scene.id("port")), *body),
             Guard::Admin | Guard::Project | Guard::Topology => {
@@ -534,6 +582,7 @@ async fn other_operations_refuse_whom_they_should() {
             }
         };
         let body = body.replace("SUBNET", subnet).replace("NETWORK", network);
+        let body = body.replace("ROUTER", scene.id("router"));
         let body = body.into_bytes();
         let answer = scene.stranger.send(method, &path, body.clone()).await;
         assert!(

@@ -2,6 +2,7 @@
 
 mod address_group;
 mod address_scope;
+mod agent;
 mod authorization;
 mod authorization_routes;
 mod concurrency;

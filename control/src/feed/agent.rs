@@ -1,0 +1,103 @@
+//! Keeps the agents that the API shows: the first report of a host makes them, every further one shows that they are
+//! alive, and a host that does not report for [`limits::FEED_REPORT_MISSED_MS`] has dead ones.
+//!
+//! One writer's turn every few seconds serves all hosts, so that what is shown may be that much old. Several servers
+//! each write of the hosts that report to them; all of them look for the dead.
+
+use super::hub::Hub;
+use crate::app::agent::TYPES;
+use crate::store::agent::{AgentRow, agent_list_hosts, agents_alive, agents_dead, agents_missing};
+use crate::store::{self, JsonText, Store, StoreError};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weft_model::limits;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// A host that has reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Living {
+    /// The host.
+    pub(super) host: String,
+    /// The physical networks that it is connected to.
+    pub(super) physical_networks: Vec<String>,
+}
+
+/// Keeps them until `shutdown` is cancelled.
+pub(crate) async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
+    let mut since = None;
+    loop {
+        let now = Instant::now();
+        match look(&store, hub.living(since)).await {
+            Ok(()) => since = Some(now),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    "the agents' signs of life are not stored; trying again"
+                );
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = hub.appeared() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+/// Writes what has changed.
+async fn look(store: &Store, living: Vec<Living>) -> Result<(), StoreError> {
+    let missed = i64::try_from(limits::FEED_REPORT_MISSED_MS * 1_000).unwrap_or(i64::MAX);
+    let then = store.now() - missed;
+    let mut read = store.read().await?;
+    let missing = agents_missing(read.conn(), then).await?;
+    drop(read);
+    if living.is_empty() && !missing {
+        return Ok(());
+    }
+    let mut tx = store.write().await?;
+    let now = tx.now();
+    let hosts: Vec<&str> = living.iter().map(|living| living.host.as_str()).collect();
+    let mut known: HashMap<(String, String), AgentRow> = HashMap::new();
+    for row in agent_list_hosts(tx.conn(), &hosts).await? {
+        known.insert((row.host.clone(), row.agent_type.clone()), row);
+    }
+    for living in &living {
+        for agent_type in TYPES {
+            let key = (living.host.clone(), (*agent_type).to_owned());
+            let networks = JsonText(living.physical_networks.clone());
+            match known.remove(&key) {
+                None => {
+                    let (host, agent_type) = key;
+                    let mut row = AgentRow {
+                        id: Uuid::new_v4().to_string(),
+                        host,
+                        agent_type,
+                        admin_state_up: true,
+                        alive: true,
+                        physical_networks: networks,
+                        started_at: now,
+                        heartbeat_at: now,
+                        ..AgentRow::default()
+                    };
+                    store::insert(&mut tx, &mut row).await?;
+                }
+                Some(mut row) if row.physical_networks != networks => {
+                    row.physical_networks = networks;
+                    store::update(&mut tx, &mut row).await?;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    agents_alive(&mut tx, &hosts, now).await?;
+    if missing {
+        agents_dead(&mut tx, then).await?;
+    }
+    tx.commit().await
+}
