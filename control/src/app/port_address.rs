@@ -339,6 +339,25 @@ pub(super) async fn add_auto_addresses(write: &mut Write<'_>, subnet: &SubnetRow
     Ok(())
 }
 
+/// Gives the routers that have their gateway in a network already an address in a new subnet of it, if they have none of
+/// that family.
+pub(super) async fn add_gateway_addresses(write: &mut Write<'_>, subnet: &SubnetRow) -> Result<()> {
+    for mut port in store::port_list_network(write.conn(), &subnet.network_id).await? {
+        let of_family = |ip: &FixedIpRow| {
+            ip_of_key(&ip.ip_key).is_some_and(|ip| ip.is_ipv6() == (subnet.ip_version == 6))
+        };
+        let has = port.fixed_ips.iter().any(of_family);
+        if has || port.row.device_owner != ROUTER_GATEWAY || !serves(subnet, ROUTER_GATEWAY) {
+            continue;
+        }
+        if let Some(ip) = next_free(write, subnet).await? {
+            take(write, &mut port, subnet, ip).await?;
+            rows::update(&mut write.tx, &mut port.row).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes a port's addresses in a subnet away.
 pub(super) async fn remove_subnet(
     write: &mut Write<'_>,

@@ -138,13 +138,8 @@ pub(super) async fn set(write: &mut Write<'_>, item: &mut Item, wanted: Gateway)
         security_groups: Some(Vec::new()),
         ..New::default()
     };
+    // It may have no address yet: subnets that the network gets later give it some.
     let gateway = port::create(write, &network, new).await?;
-    if gateway.fixed_ips.is_empty() {
-        return Err(Error::invalid(
-            "BadRequest",
-            format!("Bad router request: No IPs available for external network {network_id}."),
-        ));
-    }
     item.row.gateway_port_id = Some(gateway.row.id.clone());
     item.gateway = Some(gateway);
     Ok(())

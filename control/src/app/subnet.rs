@@ -194,6 +194,9 @@ impl Resource for Subnet {
         if is_auto_address(&row) {
             port_address::add_auto_addresses(write, &row).await?;
         }
+        if network.external {
+            port_address::add_gateway_addresses(write, &row).await?;
+        }
         subnet_segment::joined(write, &row).await?;
         touch_network(write, &row).await?;
         Ok(Item {

@@ -166,6 +166,34 @@ async fn the_gateway_is_a_port_outside() {
 }
 
 #[tokio::test]
+async fn a_gateway_gets_its_addresses_with_the_subnets() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let outside = json!({ "router:external": true });
+    let outside = admin.create("network", outside).await;
+    let info = json!({ "external_gateway_info": { "network_id": outside["id"] } });
+    let router = admin.create("router", info).await;
+    let ips = async || {
+        let router = admin.show("router", &router["id"]).await;
+        router["external_gateway_info"]["external_fixed_ips"].clone()
+    };
+    assert_eq!(ips().await, json!([]));
+    let mut expected = Vec::new();
+    for (version, cidr, address) in [
+        (4, "203.0.113.0/24", Some("203.0.113.2")),
+        // It has one of this family.
+        (4, "198.51.100.0/24", None),
+        (6, "2001:db8::/64", Some("2001:db8::2")),
+    ] {
+        let subnet = json!({ "network_id": outside["id"], "ip_version": version, "cidr": cidr });
+        let subnet = admin.create("subnet", subnet).await;
+        let ip = address.map(|ip| json!({ "subnet_id": subnet["id"], "ip_address": ip }));
+        expected.extend(ip);
+        assert_eq!(ips().await, json!(expected), "{cidr}");
+    }
+}
+
+#[tokio::test]
 async fn routes_need_a_neighbour() {
     let api = Api::start().await;
     let admin = api.admin().await;
