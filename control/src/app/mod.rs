@@ -40,6 +40,7 @@ pub mod port_binding;
 mod port_dns;
 pub mod port_forwarding;
 mod port_mac;
+mod port_pvlan;
 mod port_security;
 mod port_use;
 pub mod qos_policy;

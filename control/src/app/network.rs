@@ -10,7 +10,9 @@ use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
 use super::resource::{self, Resource, Write};
 use super::subnet_check::check_mtu;
 use super::view::view;
-use super::{availability_zone, port, port_address, qos_policy, security_group, subnet};
+use super::{
+    availability_zone, port, port_address, port_pvlan, qos_policy, security_group, subnet,
+};
 use crate::store::floating_ip::floating_ip_of_floating_port;
 use crate::store::network::{self as store, NetworkRow};
 use crate::store::port::{PortRow, port_list_network};
@@ -116,6 +118,10 @@ impl Resource for Network {
             .post(Default::Null)
             .nullable()
             .filter(),
+        Attribute::new("pvlan", Kind::Bool)
+            .post(Default::Bool(false))
+            .put()
+            .filter(),
         // What Neutron marks the networks of its own router clusters with; it is not shown.
         Attribute::new("ha", Kind::Bool).post(Default::Bool(false)),
         Attribute::new("status", Kind::Text(16)).sort(),
@@ -184,6 +190,7 @@ impl Resource for Network {
             "availability_zones" => availability_zone::of_service(),
             "l2_adjacency" => !item.routed,
             "vlan_transparent" => row.vlan_transparent,
+            "pvlan" => row.pvlan,
         };
         view.extend(network_segment::view(&item.segments));
         view
@@ -193,6 +200,9 @@ impl Resource for Network {
         let mut sentences = qos_policy::unenforced(view);
         if view.get("vlan_transparent") == Some(&Value::Bool(true)) {
             sentences.push("vlan_transparent: frames that guests tag themselves are dropped");
+        }
+        if view.get("pvlan") == Some(&Value::Bool(true)) {
+            sentences.push(port_pvlan::WARNING);
         }
         sentences
     }
@@ -214,6 +224,7 @@ impl Resource for Network {
             dns_domain: given.text("dns_domain"),
             availability_zone_hints: JsonText(zones),
             vlan_transparent: given.truth("vlan_transparent"),
+            pvlan: given.truth("pvlan").unwrap_or(false),
             ..NetworkRow::default()
         };
         row.qos_policy_id = match given.text_opt("qos_policy_id") {
@@ -268,6 +279,9 @@ impl Resource for Network {
         }
         if let Some(wanted) = given.text_or_null("qos_policy_id") {
             row.qos_policy_id = qos_policy::change(write, row.qos_policy_id.take(), wanted).await?;
+        }
+        if let Some(pvlan) = given.truth("pvlan") {
+            port_pvlan::network_set(write, row, pvlan).await?;
         }
         update_sharing(write, row, &mut given).await?;
         one_default(write, row).await?;

@@ -11,8 +11,8 @@ use super::port_security::{
 use super::resource::{Resource, Write};
 use super::view::view;
 use super::{
-    App, network, port_address, port_attribute, port_binding, port_dns, port_use, qos_policy,
-    resource_request, security_group, subnet, trunk,
+    App, network, port_address, port_attribute, port_binding, port_dns, port_pvlan, port_use,
+    qos_policy, resource_request, security_group, subnet, trunk,
 };
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, DhcpOpt, Port as Item, PortRow};
@@ -80,6 +80,8 @@ impl Resource for Port {
             "numa_affinity_policy" => row.numa_affinity_policy,
             "propagate_uplink_status" => row.propagate_uplink_status,
             "trusted" => row.trusted,
+            "pvlan_type" => row.pvlan_type,
+            "pvlan_community" => row.pvlan_community,
             "qos_policy_id" => row.qos_policy_id,
             "qos_network_policy_id" => item.qos_network_policy_id,
             "resource_request" => resource_request::view(item),
@@ -97,7 +99,9 @@ impl Resource for Port {
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        qos_policy::unenforced(view)
+        let mut sentences = qos_policy::unenforced(view);
+        sentences.extend(port_pvlan::unenforced(view));
+        sentences
     }
 
     async fn target(
@@ -126,6 +130,7 @@ impl Resource for Port {
         };
         let row = &mut extended;
         set_extended(write.app, row, &mut given)?;
+        port_pvlan::set(&network, row, &mut given)?;
         let mut profile: Map<String, Value> = given.shaped("binding:profile").unwrap_or_default();
         port_binding::add_capability(&mut profile, row.hardware_offload_type.as_deref());
         let new = New {
@@ -156,6 +161,10 @@ impl Resource for Port {
         let before = item.clone();
         update_plain(&mut item.row, &mut given);
         set_extended(write.app, &mut item.row, &mut given)?;
+        if given.contains_key("pvlan_type") || given.contains_key("pvlan_community") {
+            let network = rows::get::<NetworkRow>(write.conn(), &item.row.network_id).await?;
+            port_pvlan::set(&network.unwrap_or_default(), &mut item.row, &mut given)?;
+        }
         if (&before.row.device_owner, &before.row.device_id)
             != (&item.row.device_owner, &item.row.device_id)
         {

@@ -6,6 +6,7 @@ use super::attribute::{
 };
 use super::error::{quote, quote_value};
 use super::port_dns::{dns_domain, dns_name};
+use super::port_pvlan;
 use crate::store::port::DhcpOpt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -121,6 +122,16 @@ pub(super) const ALL: &[Attribute] = &[
     Attribute::new("trusted", Kind::Bool)
         .post(Default::Unset)
         .put(),
+    Attribute::new("pvlan_type", Kind::OneOf(port_pvlan::TYPES))
+        .post(Default::Null)
+        .put()
+        .nullable()
+        .filter(),
+    Attribute::new("pvlan_community", Kind::Custom(port_pvlan::community))
+        .post(Default::Null)
+        .put()
+        .nullable()
+        .filter(),
     Attribute::new("ip_allocation", Kind::Text(16)).sort(),
     Attribute::new("binding:vif_type", Kind::Text(64)),
     Attribute::new("binding:vif_details", Kind::Text(64)),

@@ -29,6 +29,8 @@ row! {
         qos_policy_id: Option<String>,
         /// Whether guests may send frames with VLAN tags; none where nobody said.
         vlan_transparent: Option<bool>,
+        /// Whether its ports have roles: a private VLAN.
+        pvlan: bool,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -46,6 +48,7 @@ row! {
         Column::sorted("availability_zone_hints", "availability_zone_hints IN ({})",
             "availability_zone_hints"),
         Column::filter("vlan_transparent", "vlan_transparent IN ({})"),
+        Column::filter("pvlan", "pvlan IN ({})"),
         Column::sorted("status", "'ACTIVE' IN ({})", "id"),
         Column::filter("provider:network_type",
             "id IN (SELECT network_id FROM network_segments WHERE network_type IN ({}))"),

@@ -93,6 +93,10 @@ row! {
         propagate_uplink_status: bool,
         /// Whether a virtual function may set its own MAC address and receive all.
         trusted: Option<bool>,
+        /// Its role in a private VLAN: isolated, promiscuous, community
+        pvlan_type: Option<String>,
+        /// Its community in a private VLAN.
+        pvlan_community: Option<String>,
     }
     filters &[
         Column::sorted("id", "id IN ({})", "id"),
@@ -115,6 +119,8 @@ row! {
             "id IN (SELECT port_id FROM port_fixed_ips WHERE ip_address LIKE '%' || {} || '%')"),
         Column::filter("security_groups",
             "id IN (SELECT port_id FROM port_security_groups WHERE security_group_id IN ({}))"),
+        Column::filter("pvlan_type", "pvlan_type IN ({})"),
+        Column::filter("pvlan_community", "pvlan_community IN ({})"),
         Column::sorted("ip_allocation", "ip_allocation IN ({})", "ip_allocation"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];

@@ -446,3 +446,41 @@ async fn an_address_that_a_floating_ip_leads_to_stays() {
     let more = admin.update("port", &port["id"], more).await.ok();
     assert_eq!(ips(&more["port"]), [address, "192.0.2.77".to_owned()]);
 }
+
+#[tokio::test]
+async fn roles_in_a_private_vlan_are_kept_and_said_not_to_be_enforced() {
+    let api = Api::start().await;
+    let member = api.user("p1", "member").await;
+    let plain = member.create("network", json!({})).await;
+    assert_eq!(plain["pvlan"], false);
+    let isolated = json!({ "network_id": plain["id"], "pvlan_type": "isolated" });
+    let refused = member.create_refused("port", isolated.clone()).await;
+    refused.error(400, "BadRequest");
+    let network = member
+        .post("/v2.0/networks", &json!({ "network": { "pvlan": true } }))
+        .await;
+    assert!(network.warning().contains("pvlan"), "{}", network.warning());
+    let network = network.expect(201)["network"].clone();
+    let body = json!({ "port": { "network_id": network["id"] } });
+    let port = member.post("/v2.0/ports", &body).await;
+    assert_eq!(port.warning(), "");
+    let port = port.expect(201)["port"].clone();
+    assert_eq!(
+        (&port["pvlan_type"], &port["pvlan_community"]),
+        (&json!("promiscuous"), &Value::Null)
+    );
+    let role = json!({ "pvlan_type": "community", "pvlan_community": "a" });
+    let changed = member.update("port", &port["id"], role).await;
+    assert!(changed.warning().contains("pvlan"), "{}", changed.warning());
+    assert_eq!(changed.ok()["port"]["pvlan_community"], "a");
+    assert_eq!(member.list("port", "pvlan_type=community").await.len(), 1);
+    let ordinary = json!({ "pvlan": false });
+    let refused = member.update("network", &network["id"], ordinary.clone());
+    refused.await.error(409, "NetworkInUse");
+    assert_eq!(member.remove("port", &port["id"]).await.status, 204);
+    let done = member
+        .update("network", &network["id"], ordinary)
+        .await
+        .ok();
+    assert_eq!(done["network"]["pvlan"], false);
+}
