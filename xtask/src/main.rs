@@ -10,6 +10,7 @@
 
 mod bars;
 mod conformance;
+mod r#gen;
 mod tidy;
 mod tree;
 
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Write anew what is generated and committed.
+    Gen,
     /// Check the house rules that a machine can check.
     Tidy,
     /// Measure the bars of an issue and print a line each; run as root on a quiet machine.
@@ -35,6 +38,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let holds = match Arguments::parse().chore {
+        Chore::Gen => r#gen::run(),
         Chore::Tidy => tidy::run(),
         Chore::Bars(arguments) => bars::run(&arguments),
         Chore::Conformance(arguments) => conformance::run(&arguments),

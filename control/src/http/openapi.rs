@@ -296,6 +296,21 @@ fn value(attribute: &Attribute, nullable: bool) -> Value {
 mod tests {
     use super::*;
 
+    /// `control/openapi.json` is for those who read it without a server. `cargo xtask gen` writes it anew.
+    #[test]
+    fn the_committed_description_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        if std::env::var_os("WEFT_REGENERATE").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == text,
+            "{path} is not what the tables say: run `cargo xtask gen`"
+        );
+    }
+
     #[test]
     fn no_two_operations_have_one_name() {
         let document = document();
