@@ -84,7 +84,10 @@ fi
 
 minor=$(cargo_minor)
 if [ "${minor:-0}" -lt "$rust_min" ]; then
-    fail "cargo 1.$rust_min or newer is needed and apt gave none: see https://rustup.rs"
+    line="deb http://security.debian.org/debian-security bookworm-security main"
+    grep -rqs '^[^#]*debian-security' /etc/apt/sources.list /etc/apt/sources.list.d ||
+        fail "cargo 1.$rust_min or newer is needed, and it is in Debian's security archive, which apt does not know here: add the line '$line' to /etc/apt/sources.list"
+    fail "cargo 1.$rust_min or newer is needed and apt gave 1.${minor:-0}: see https://rustup.rs"
 fi
 
 if [ -n "$for_tests" ] && ! cargo nextest --version >/dev/null 2>&1; then

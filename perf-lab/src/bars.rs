@@ -79,6 +79,10 @@ const API: &[Group] = &[
         name: "pages",
         measure: api::pages,
     },
+    Group {
+        name: "neutron",
+        measure: api::beside_neutron,
+    },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {

@@ -4,6 +4,7 @@
 
 mod http;
 mod load;
+mod peer;
 mod scene;
 mod seed;
 mod server;
@@ -12,6 +13,7 @@ use crate::figures::{Bar, quantile, spread};
 use anyhow::{Context, Result};
 use http::{Client, Target};
 use load::{Requests, Round, closed_loop, timed};
+use peer::Peer;
 use scene::Scene;
 use serde_json::json;
 use server::Server;
@@ -157,6 +159,73 @@ fn ms_bar(name: &str, ms_max: f64, ms: Vec<f64>) -> Bar {
         figure: format!("{:.1} ms ({:.1} to {:.1})", of.median, of.low, of.high),
         holds: of.median <= ms_max,
         rounds: ms,
+    }
+}
+
+/// The same load on a server of ours and on neutron-server, in turn; what the one does more often, or sooner.
+pub(crate) fn beside_neutron(rounds: usize) -> Result<Vec<Bar>> {
+    let (ours, peer) = (Server::start()?, Peer::start()?);
+    let targets = [&ours.target, &peer.target];
+    let mut scenes = [Scene::new(targets[0])?, Scene::new(targets[1])?];
+    let mut bars = Vec::new();
+    for of in LOOPS {
+        let mut per_s = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for ((target, scene), per_s) in targets.iter().zip(&mut scenes).zip(&mut per_s) {
+                let request = (of.prepare)(scene)?;
+                per_s.push(closed_loop(target, of.ways, ROUND, &*request)?.per_s);
+            }
+        }
+        let [ours, theirs] = per_s.map(|per_s| spread(&per_s));
+        eprintln!(
+            "{}: {:.0}/s, neutron-server {:.1}/s",
+            of.name, ours.median, theirs.median
+        );
+        bars.push(beside(
+            of.name,
+            ours.median / theirs.median,
+            &format!("{ours}/s and {:.1}/s", theirs.median),
+        ));
+    }
+    // One round: neutron-server takes minutes to fill the subnet.
+    let (mut bulk, mut list) = ([0.0; 2], [0.0; 2]);
+    for (at, (target, scene)) in targets.iter().zip(&mut scenes).enumerate() {
+        let network = scene.network_with_ports(900)?;
+        bulk[at] = timed(|| scene.ports(&network, 100))?.1;
+        let mut client = Client::new(target);
+        let path = format!("/v2.0/ports?network_id={network}");
+        let ms = (0..LISTS).map(|_| Ok(timed(|| client.get(&path))?.1));
+        list[at] = spread(&ms.collect::<Result<Vec<f64>>>()?).median;
+    }
+    for (name, [ours, theirs]) in [
+        ("bulk of 100 ports on a subnet of 900", bulk),
+        ("list 1,000 ports", list),
+    ] {
+        bars.push(beside(
+            name,
+            theirs / ours,
+            &format!("{ours:.1} and {theirs:.0} ms"),
+        ));
+    }
+    let theirs = peer.memory()?;
+    let sum: f64 = theirs.iter().map(|(_, mib)| mib).sum();
+    let parts: Vec<String> = theirs
+        .iter()
+        .map(|(name, mib)| format!("{name} {mib:.0}"))
+        .collect();
+    let mib = ours.memory_mib()?;
+    let figure = format!("{mib:.1} and {sum:.0} MiB ({})", parts.join(", "));
+    bars.push(beside("memory after all that", sum / mib, &figure));
+    Ok(bars)
+}
+
+fn beside(name: &str, times: f64, figure: &str) -> Bar {
+    Bar {
+        name: format!("{name}, beside neutron-server"),
+        bar: "better".to_owned(),
+        figure: format!("{times:.0}×: {figure}"),
+        holds: times > 1.0,
+        rounds: vec![times],
     }
 }
 

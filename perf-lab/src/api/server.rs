@@ -39,7 +39,7 @@ impl Server {
             folder,
             target,
         };
-        server.target.token = token(&server.target, PASSWORD)?;
+        server.target.token = token(&server.target, "/identity/v3", PASSWORD)?;
         // A project of its own size: the lab measures no quota.
         let mut client = Client::new(&server.target);
         let project = client.get("/identity/v3/projects?name=admin")?;
@@ -65,11 +65,7 @@ impl Server {
 
     /// Mebibytes of the process, its proportional share.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let text = std::fs::read_to_string(path)?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("no Pss")?.parse::<f64>()? / 1_024.0)
+        memory_mib(self.child.id())
     }
 
     /// The folder.
@@ -78,13 +74,21 @@ impl Server {
     }
 }
 
+/// Mebibytes of a process, its proportional share.
+pub(crate) fn memory_mib(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.context("no Pss")?.parse::<f64>()? / 1_024.0)
+}
+
 /// The quota of a project without limits.
 pub(crate) fn unlimited() -> Value {
     json!({ "network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1 })
 }
 
-/// A token of the administrator, from the identity under `/identity`.
-fn token(target: &Target, password: &str) -> Result<String> {
+/// A token of the administrator, from the identity under `path`.
+pub(crate) fn token(target: &Target, path: &str, password: &str) -> Result<String> {
     let domain = json!({ "id": "default" });
     let user = json!({ "name": "admin", "domain": domain, "password": password });
     let body = json!({ "auth": {
@@ -92,7 +96,7 @@ fn token(target: &Target, password: &str) -> Result<String> {
         "scope": { "project": { "name": "admin", "domain": domain } },
     } });
     let mut client = Client::new(target);
-    let answer = client.send("POST", "/identity/v3/auth/tokens", &body.to_string())?;
+    let answer = client.send("POST", &format!("{path}/auth/tokens"), &body.to_string())?;
     answer.token.context("no token")
 }
 
