@@ -37,6 +37,22 @@ impl<K: Ord + Clone, V: PartialEq + Clone> TableDelta<K, V> {
         self.put.is_empty() && self.delete.is_empty()
     }
 
+    fn len(&self) -> usize {
+        self.put.len() + self.delete.len()
+    }
+
+    /// Goes on with what changed after it.
+    fn merge(&mut self, later: &Self) {
+        for key in &later.delete {
+            self.put.remove(key);
+            self.delete.insert(key.clone());
+        }
+        for (key, value) in &later.put {
+            self.delete.remove(key);
+            self.put.insert(key.clone(), value.clone());
+        }
+    }
+
     fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
         let changed = |(key, value): &(&K, &V)| from.get(*key) != Some(*value);
         Self {
@@ -87,6 +103,21 @@ impl<K: Ord + Clone> SetDelta<K> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.add.is_empty() && self.delete.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.add.len() + self.delete.len()
+    }
+
+    fn merge(&mut self, later: &Self) {
+        for key in &later.delete {
+            self.add.remove(key);
+            self.delete.insert(key.clone());
+        }
+        for key in &later.add {
+            self.delete.remove(key);
+            self.add.insert(key.clone());
+        }
     }
 
     fn between(from: &BTreeSet<K>, to: &BTreeSet<K>) -> Self {
@@ -140,6 +171,32 @@ macro_rules! snapshot_delta {
                         &to.security_group_members,
                     ),
                 }
+            }
+
+            /// No change of a snapshot.
+            #[must_use]
+            pub fn none(of: &HostSnapshot) -> Self {
+                Self {
+                    host: of.host.clone(),
+                    epoch: of.epoch,
+                    from: of.revision,
+                    to: of.revision,
+                    $($table: TableDelta::default(),)*
+                    security_group_members: SetDelta::default(),
+                }
+            }
+
+            /// How many entries it speaks of.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                $(self.$table.len() +)* self.security_group_members.len()
+            }
+
+            /// Goes on with what changed after it. What was changed back stays in it.
+            pub fn merge(&mut self, later: &Self) {
+                self.to = later.to;
+                $(self.$table.merge(&later.$table);)*
+                self.security_group_members.merge(&later.security_group_members);
             }
 
             /// Whether the host has nothing to do for it.
@@ -215,6 +272,11 @@ pub enum DeltaError {
 }
 
 impl HostSnapshot {
+    /// Applies a delta's entries as they are, whatever its revisions and theirs: for who made it from this snapshot.
+    pub fn change(&mut self, delta: SnapshotDelta) {
+        delta.apply_tables(self);
+    }
+
     /// Applies a delta whole, or leaves everything as it was.
     ///
     /// # Errors

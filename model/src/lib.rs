@@ -23,6 +23,7 @@ mod security_group;
 mod snapshot;
 mod stage;
 mod validate;
+mod validate_security_group;
 
 pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};

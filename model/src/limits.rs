@@ -68,8 +68,10 @@ pub const FEED_REPORT_MISSED_MS: u64 = 75_000;
 pub const FEED_HEARTBEAT_MS: u64 = 5_000;
 /// Hosts that one feed server knows.
 pub const FEED_HOSTS_MAX: usize = 4_096;
-/// Snapshots of one host that the feed's server remembers, so that an agent can resume with a delta.
-pub const FEED_HISTORY_MAX: usize = 8;
+/// Changes of one host's duty that the feed's server remembers, so that an agent can resume with a delta.
+pub const FEED_HISTORY_MAX: usize = 256;
+/// Entries (of tables, new or gone) that these changes have together at most.
+pub const FEED_HISTORY_ENTRIES_MAX: usize = 65_536;
 /// Streams open for one host; one more ends the oldest.
 pub const FEED_STREAMS_PER_HOST_MAX: u64 = 4;
 /// Bytes of one [`crate::HostReport`].

@@ -1,8 +1,9 @@
 //! The checks that hold between the fields of a snapshot. What passes here, engines may rely on.
 
 use crate::{
-    Direction, EtherType, HostSnapshot, MacAddress, NetworkId, NetworkType, Port, PortForwarding,
-    PortId, PortInterface, Remote, RouterId, SNAPSHOT_FORMAT, SubnetId, limits,
+    FloatingIp, FloatingIpId, ForwardedIp, HostSnapshot, LocalIp, LocalIpId, MacAddress, Network,
+    NetworkId, NetworkType, Port, PortForwarding, PortId, PortInterface, RemotePort, Router,
+    RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId, limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -31,10 +32,15 @@ enum Interface<'a> {
     Vlan(PortId, u16),
 }
 
-struct Report(Vec<Invalid>);
+pub(crate) struct Report(Vec<Invalid>);
 
 impl Report {
-    fn check(&mut self, good: bool, path: impl FnOnce() -> String, expected: impl Display) {
+    pub(crate) fn check(
+        &mut self,
+        good: bool,
+        path: impl FnOnce() -> String,
+        expected: impl Display,
+    ) {
         if !good && self.0.len() < MISTAKES_MAX {
             self.0.push(Invalid {
                 path: path(),
@@ -63,6 +69,44 @@ impl HostSnapshot {
             || "format".into(),
             SNAPSHOT_FORMAT,
         );
+        self.validate_counts(r);
+        self.validate_networks(r, self.networks.iter());
+        self.validate_subnets(r, self.subnets.iter());
+        self.validate_ports(r, self.ports.iter());
+        self.validate_remote_ports(r, self.remote_ports.iter());
+        self.validate_routers(r, self.routers.iter());
+        self.validate_floating_ips(r, self.floating_ips.iter());
+        self.validate_forwarded_ips(r, self.forwarded_ips.iter());
+        self.validate_local_ips(r, self.local_ips.iter());
+        self.validate_rules(r, self.security_group_rules.iter());
+        self.validate_members(r, self.security_group_members.iter());
+        self.validate_address_groups(r, self.address_groups.iter());
+        report.0
+    }
+
+    /// The mistakes in what a delta put here, if it was made from a snapshot without any. It does not look for what
+    /// only all entries together can show: a MAC address or an interface of two ports, a group of too many rules, an
+    /// entry whose foundation is gone.
+    #[must_use]
+    pub fn validate_changes(&self, delta: &SnapshotDelta) -> Vec<Invalid> {
+        let mut report = Report(Vec::new());
+        let r = &mut report;
+        self.validate_counts(r);
+        self.validate_networks(r, delta.networks.put.iter());
+        self.validate_subnets(r, delta.subnets.put.iter());
+        self.validate_ports(r, delta.ports.put.iter());
+        self.validate_remote_ports(r, delta.remote_ports.put.iter());
+        self.validate_routers(r, delta.routers.put.iter());
+        self.validate_floating_ips(r, delta.floating_ips.put.iter());
+        self.validate_forwarded_ips(r, delta.forwarded_ips.put.iter());
+        self.validate_local_ips(r, delta.local_ips.put.iter());
+        self.validate_rules(r, delta.security_group_rules.put.iter());
+        self.validate_members(r, delta.security_group_members.add.iter());
+        self.validate_address_groups(r, delta.address_groups.put.iter());
+        report.0
+    }
+
+    fn validate_counts(&self, r: &mut Report) {
         r.count(
             "networks",
             self.networks.len(),
@@ -80,19 +124,15 @@ impl HostSnapshot {
             self.security_group_members.len(),
             limits::GROUP_MEMBERS_PER_HOST_MAX,
         );
-        self.validate_networks(r);
-        self.validate_ports(r);
-        self.validate_remote_ports(r);
-        self.validate_routers(r);
-        self.validate_floating_ips(r);
-        self.validate_forwarded_ips(r);
-        self.validate_local_ips(r);
-        self.validate_security_groups(r);
-        report.0
     }
 
-    fn validate_networks(&self, r: &mut Report) {
-        for (id, network) in &self.networks {
+    #[allow(clippy::unused_self, reason = "one shape for all tables")]
+    fn validate_networks<'a>(
+        &self,
+        r: &mut Report,
+        networks: impl Iterator<Item = (&'a NetworkId, &'a Network)>,
+    ) {
+        for (id, network) in networks {
             let s = &network.segment;
             let path = |field: &str| format!("networks.{id}.{field}");
             r.check(
@@ -121,7 +161,14 @@ impl HostSnapshot {
             };
             r.check(good, || path("segment.segmentation_id"), expected);
         }
-        for (id, subnet) in &self.subnets {
+    }
+
+    fn validate_subnets<'a>(
+        &self,
+        r: &mut Report,
+        subnets: impl Iterator<Item = (&'a SubnetId, &'a Subnet)>,
+    ) {
+        for (id, subnet) in subnets {
             let path = |field: &str| format!("subnets.{id}.{field}");
             self.network_known(r, subnet.network_id, || path("network_id"));
             r.check(
@@ -166,10 +213,14 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_ports(&self, r: &mut Report) {
+    fn validate_ports<'a>(
+        &'a self,
+        r: &mut Report,
+        ports: impl Iterator<Item = (&'a PortId, &'a Port)>,
+    ) {
         let mut macs: BTreeMap<(NetworkId, MacAddress), PortId> = BTreeMap::new();
         let mut taken: BTreeMap<Interface<'_>, PortId> = BTreeMap::new();
-        for (id, port) in &self.ports {
+        for (id, port) in ports {
             let path = |field: &str| format!("ports.{id}.{field}");
             self.network_known(r, port.network_id, || path("network_id"));
             check_mac(r, port.mac_address, || path("mac_address"));
@@ -267,8 +318,12 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_remote_ports(&self, r: &mut Report) {
-        for (id, port) in &self.remote_ports {
+    fn validate_remote_ports<'a>(
+        &'a self,
+        r: &mut Report,
+        remote_ports: impl Iterator<Item = (&'a PortId, &'a RemotePort)>,
+    ) {
+        for (id, port) in remote_ports {
             let path = |field: &str| format!("remote_ports.{id}.{field}");
             self.network_known(r, port.network_id, || path("network_id"));
             check_mac(r, port.mac_address, || path("mac_address"));
@@ -281,8 +336,12 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_routers(&self, r: &mut Report) {
-        for (id, router) in &self.routers {
+    fn validate_routers<'a>(
+        &'a self,
+        r: &mut Report,
+        routers: impl Iterator<Item = (&'a RouterId, &'a Router)>,
+    ) {
+        for (id, router) in routers {
             let path = |field: &str| format!("routers.{id}.{field}");
             r.count(
                 &path("interfaces"),
@@ -338,8 +397,12 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_floating_ips(&self, r: &mut Report) {
-        for (id, fip) in &self.floating_ips {
+    fn validate_floating_ips<'a>(
+        &'a self,
+        r: &mut Report,
+        floating_ips: impl Iterator<Item = (&'a FloatingIpId, &'a FloatingIp)>,
+    ) {
+        for (id, fip) in floating_ips {
             let path = |field: &str| format!("floating_ips.{id}.{field}");
             check_mac(r, fip.mac_address, || path("mac_address"));
             self.gateway_in(r, fip.router_id, fip.floating_network_id, || {
@@ -349,8 +412,12 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_forwarded_ips(&self, r: &mut Report) {
-        for (id, fip) in &self.forwarded_ips {
+    fn validate_forwarded_ips<'a>(
+        &'a self,
+        r: &mut Report,
+        forwarded_ips: impl Iterator<Item = (&'a FloatingIpId, &'a ForwardedIp)>,
+    ) {
+        for (id, fip) in forwarded_ips {
             let path = |field: &str| format!("forwarded_ips.{id}.{field}");
             check_mac(r, fip.mac_address, || path("mac_address"));
             self.gateway_in(r, fip.router_id, fip.floating_network_id, || {
@@ -394,8 +461,12 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_local_ips(&self, r: &mut Report) {
-        for (id, ip) in &self.local_ips {
+    fn validate_local_ips<'a>(
+        &'a self,
+        r: &mut Report,
+        local_ips: impl Iterator<Item = (&'a LocalIpId, &'a LocalIp)>,
+    ) {
+        for (id, ip) in local_ips {
             let path = |field: &str| format!("local_ips.{id}.{field}");
             self.network_known(r, ip.network_id, || path("network_id"));
             r.count(
@@ -445,84 +516,6 @@ impl HostSnapshot {
         );
     }
 
-    fn validate_security_groups(&self, r: &mut Report) {
-        let mut rules: BTreeMap<_, usize> = BTreeMap::new();
-        for (id, rule) in &self.security_group_rules {
-            let path = |field: &str| format!("security_group_rules.{id}.{field}");
-            let known = self.security_groups.contains_key(&rule.security_group_id);
-            r.check(
-                known,
-                || path("security_group_id"),
-                "a group in security_groups",
-            );
-            let key = (
-                rule.security_group_id,
-                rule.direction == Direction::Ingress,
-                rule.ethertype,
-            );
-            let count = rules.entry(key).or_default();
-            *count += 1;
-            r.check(
-                *count <= limits::RULES_PER_POLICY_MAX,
-                || path("security_group_id"),
-                format_args!(
-                    "a group of at most {} rules a direction",
-                    limits::RULES_PER_POLICY_MAX
-                ),
-            );
-            if let Some(range) = rule.port_range {
-                let icmp = matches!(rule.protocol, Some(1 | 58));
-                let good = match (icmp, range.last) {
-                    (true, last) => range.first <= 255 && last.is_none_or(|code| code <= 255),
-                    (false, Some(last)) => {
-                        range.first <= last
-                            && matches!(rule.protocol, Some(6 | 17 | 33 | 132 | 136))
-                    }
-                    (false, None) => false,
-                };
-                r.check(good, || path("port_range"), "first <= last with a protocol that has ports, or an ICMP type and code up to 255");
-            }
-            match rule.remote {
-                Remote::Any => {}
-                Remote::Prefix(prefix) => {
-                    let good = is_canonical(prefix)
-                        && prefix.addr().is_ipv6() == (rule.ethertype == EtherType::Ipv6);
-                    r.check(
-                        good,
-                        || path("remote"),
-                        "a range of the rule's family with its host bits zero",
-                    );
-                }
-                Remote::Group(group) => {
-                    let known = self.security_groups.contains_key(&group);
-                    r.check(known, || path("remote"), "a group in security_groups");
-                }
-                Remote::AddressGroup(group) => {
-                    let known = self.address_groups.contains_key(&group);
-                    r.check(known, || path("remote"), "a group in address_groups");
-                }
-            }
-        }
-        for member in &self.security_group_members {
-            let path = || format!("security_group_members[{}]", member.address);
-            r.check(
-                is_canonical(member.address),
-                path,
-                "a range with its host bits zero",
-            );
-        }
-        for (id, group) in &self.address_groups {
-            for address in &group.addresses {
-                let path = || format!("address_groups.{id}.addresses[{address}]");
-                r.check(
-                    is_canonical(*address),
-                    path,
-                    "a range with its host bits zero",
-                );
-            }
-        }
-    }
-
     fn network_known(&self, r: &mut Report, id: NetworkId, path: impl FnOnce() -> String) {
         r.check(
             self.networks.contains_key(&id),
@@ -567,7 +560,7 @@ fn collide(a: &PortForwarding, b: &PortForwarding) -> bool {
                 && overlap(internal(a), internal(b))))
 }
 
-fn is_canonical(range: IpNet) -> bool {
+pub(crate) fn is_canonical(range: IpNet) -> bool {
     range.trunc() == range
 }
 

@@ -1,7 +1,9 @@
 //! What the feed knows of each host: the snapshots it may be sent, and what its agent says it enforces.
 //!
 //! Guarantees: everything is bounded (hosts, history, streams); a snapshot's revision moves only when the host's
-//! duty changes; nobody waits for a slow reader, because readers look at the newest snapshot when they are ready.
+//! duty changes; nobody waits for a slow reader, because readers ask for what is new when they are ready: the deltas
+//! since, merged into one, or the snapshot if those are forgotten. A host's snapshot is changed in place, under its own
+//! lock.
 //!
 //! It computes no snapshot (that is `realize`) and writes nothing to the store (that is `report`). What it knows of
 //! agents is lost with the process: they say it again when they reconnect.
@@ -11,10 +13,14 @@ use super::latency::Latency;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use weft_model::{Epoch, HostName, HostReport, HostSnapshot, Revision, Unsupported, limits};
+use weft_model::{
+    Epoch, FeedMessage, HostName, HostReport, HostSnapshot, Revision, SnapshotDelta, Unsupported,
+    limits,
+};
 
 /// Changes of one host whose enforcement is awaited; beyond it the oldest is forgotten (and not measured).
 const AWAITED_MAX: usize = 256;
@@ -75,7 +81,9 @@ pub struct HostState {
 #[derive(Debug)]
 pub struct Hub {
     epoch: Epoch,
-    hosts: Mutex<BTreeMap<HostName, Host>>,
+    hosts: Mutex<BTreeMap<HostName, Arc<Mutex<Host>>>>,
+    /// The newest revision that any snapshot may be at.
+    newest: AtomicU64,
     /// The revision up to which every known host's snapshot is computed.
     realized: watch::Sender<Revision>,
     wanted: Notify,
@@ -88,9 +96,15 @@ pub struct Hub {
 /// One host.
 #[derive(Debug)]
 struct Host {
-    snapshot: watch::Sender<Option<Arc<HostSnapshot>>>,
-    /// Oldest first; the last one is `snapshot`.
-    history: VecDeque<Arc<HostSnapshot>>,
+    snapshot: Option<HostSnapshot>,
+    /// Oldest first, without a gap; the last one leads to `snapshot`.
+    history: VecDeque<Arc<SnapshotDelta>>,
+    /// Entries of all deltas in `history`.
+    history_entries: usize,
+    /// Changes that `snapshot` has had. A revision does not number them: a host that joins may change another's duty.
+    changes: u64,
+    /// The revision of `snapshot`.
+    revision: watch::Sender<Option<Revision>>,
     enforced: watch::Sender<Option<Revision>>,
     refused: Option<(Revision, String)>,
     unsupported: Vec<Unsupported>,
@@ -105,8 +119,11 @@ struct Host {
 impl Host {
     fn new() -> Self {
         Self {
-            snapshot: watch::Sender::new(None),
+            snapshot: None,
             history: VecDeque::new(),
+            history_entries: 0,
+            changes: 0,
+            revision: watch::Sender::new(None),
             enforced: watch::Sender::new(None),
             refused: None,
             unsupported: Vec::new(),
@@ -119,23 +136,71 @@ impl Host {
 
     /// The revision that must be enforced for all of `revision` to be: the last change up to it.
     fn change_at(&self, revision: Revision) -> Revision {
-        let known = self.history.iter().rev().map(|snapshot| snapshot.revision);
+        let mut known = self.history.iter().rev().map(|delta| delta.to);
+        let oldest = self.history.front().map(|delta| delta.from);
+        let oldest = oldest.or(*self.revision.borrow());
         known
-            .into_iter()
             .find(|at| *at <= revision)
+            .or(oldest.filter(|at| *at <= revision))
             .unwrap_or(revision)
+    }
+
+    /// Notes a change that `snapshot` has had.
+    fn changed(&mut self, delta: &Arc<SnapshotDelta>, committed: Instant) {
+        self.changes += 1;
+        self.history_entries += delta.len();
+        self.history.push_back(delta.clone());
+        while self.history.len() > limits::FEED_HISTORY_MAX
+            || self.history_entries > limits::FEED_HISTORY_ENTRIES_MAX
+        {
+            let Some(oldest) = self.history.pop_front() else {
+                break;
+            };
+            self.history_entries -= oldest.len();
+        }
+        if self.awaited.len() == AWAITED_MAX {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back((delta.to, committed));
+        self.revision.send_replace(Some(delta.to));
+    }
+
+    /// The deltas after so many changes; none if they are forgotten.
+    fn deltas_after(&self, changes: u64) -> Option<Vec<Arc<SnapshotDelta>>> {
+        let missing = usize::try_from(self.changes.checked_sub(changes)?).ok()?;
+        let first = self.history.len().checked_sub(missing)?;
+        Some(self.history.range(first..).cloned().collect())
+    }
+
+    /// After how many changes the snapshot had a revision; none if that is forgotten, or not certain.
+    fn changes_at(&self, revision: Revision) -> Option<u64> {
+        let stays = |delta: &Arc<SnapshotDelta>| delta.from == revision && delta.to == revision;
+        if self.history.iter().any(stays) {
+            return None;
+        }
+        if self.snapshot.as_ref()?.revision == revision {
+            return Some(self.changes);
+        }
+        let first = self
+            .history
+            .iter()
+            .position(|delta| delta.from == revision)?;
+        Some(self.changes - (self.history.len() - first) as u64)
     }
 }
 
 /// What a stream needs of its host.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// The newest snapshot.
-    pub(crate) snapshot: watch::Receiver<Option<Arc<HostSnapshot>>>,
+    host: Arc<Mutex<Host>>,
+    /// The revision of the newest snapshot.
+    pub(crate) revision: watch::Receiver<Option<Revision>>,
     /// The revision up to which snapshots are computed.
     pub(super) realized: watch::Receiver<Revision>,
-    /// What the agent has, if it can resume.
-    pub(super) sent: Option<Arc<HostSnapshot>>,
+    /// After how many changes the agent is.
+    sent: Option<u64>,
+    /// Whether the agent was told that it is up to date.
+    greeted: bool,
     streams: watch::Receiver<u64>,
     number: u64,
 }
@@ -147,6 +212,40 @@ impl Subscription {
         // An error means that the hub is gone: the stream ends as well.
         drop(self.streams.wait_for(|newest| *newest >= oldest).await);
     }
+
+    /// What the agent must be told now, if anything; it will have been told.
+    pub(crate) fn message(&mut self) -> Option<FeedMessage> {
+        self.revision.borrow_and_update();
+        let host = lock(&self.host);
+        let snapshot = host.snapshot.as_ref()?;
+        let deltas = self.sent.and_then(|sent| host.deltas_after(sent));
+        self.sent = Some(host.changes);
+        let message = match deltas {
+            None => FeedMessage::Snapshot(Box::new(snapshot.clone())),
+            Some(deltas) => {
+                drop(host);
+                let mut deltas = deltas.into_iter();
+                match deltas.next() {
+                    None if self.greeted => return None,
+                    None => FeedMessage::Heartbeat {
+                        revision: *self.realized.borrow(),
+                    },
+                    Some(first) => {
+                        let mut all = Arc::unwrap_or_clone(first);
+                        deltas.for_each(|later| all.merge(&later));
+                        FeedMessage::Delta(Box::new(all))
+                    }
+                }
+            }
+        };
+        self.greeted = true;
+        Some(message)
+    }
+}
+
+/// A panic cannot leave a host half-written but for its snapshot, and an agent checks what it is sent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hub {
@@ -156,6 +255,7 @@ impl Hub {
         Self {
             epoch,
             hosts: Mutex::new(BTreeMap::new()),
+            newest: AtomicU64::new(0),
             realized: watch::Sender::new(Revision(0)),
             wanted: Notify::new(),
             appeared: Notify::new(),
@@ -173,7 +273,7 @@ impl Hub {
     /// The hosts that snapshots are wanted for: all whose agents ever asked this server.
     #[must_use]
     pub fn hosts_wanted(&self) -> BTreeSet<HostName> {
-        self.lock().keys().cloned().collect()
+        lock(&self.hosts).keys().cloned().collect()
     }
 
     /// Resolves when a host without a snapshot was asked for since the last call.
@@ -181,36 +281,63 @@ impl Hub {
         self.wanted.notified().await;
     }
 
-    /// Tells that the host's duty is known for the first time or again: all `snapshots` were computed at `revision`,
-    /// which was committed at `committed`. Hosts whose duty is as before keep their revision. Snapshots of hosts
-    /// that nobody asked for are ignored.
-    pub fn publish(&self, revision: Revision, snapshots: Vec<HostSnapshot>, committed: Instant) {
-        let mut changed = Vec::new();
-        let mut hosts = self.lock();
-        for mut snapshot in snapshots {
-            let Some(host) = hosts.get_mut(&snapshot.host) else {
-                continue;
-            };
-            if let Some(last) = host.history.back() {
-                snapshot.revision = last.revision;
-                if **last == snapshot {
-                    continue;
-                }
-                if host.awaited.len() == AWAITED_MAX {
-                    host.awaited.pop_front();
-                }
-                host.awaited.push_back((revision, committed));
-            }
-            changed.push(snapshot.host.clone());
-            snapshot.revision = revision;
-            let snapshot = Arc::new(snapshot);
-            if host.history.len() == limits::FEED_HISTORY_MAX {
-                host.history.pop_front();
-            }
-            host.history.push_back(snapshot.clone());
-            host.snapshot.send_replace(Some(snapshot));
+    /// Begins to tell of changes up to `revision`; [`Hub::finish`] ends it.
+    pub(crate) fn begin(&self, revision: Revision) {
+        self.newest.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Changes a host's snapshot by `change`, which answers what it changed, or none if it left everything as it was.
+    /// That is the duty as of `revision`, which was committed at `committed`. None too if there is no snapshot.
+    pub(crate) fn update(
+        &self,
+        host: &HostName,
+        revision: Revision,
+        committed: Instant,
+        change: impl FnOnce(&mut HostSnapshot) -> Option<SnapshotDelta>,
+    ) -> Option<Arc<SnapshotDelta>> {
+        let host = lock(&self.hosts).get(host)?.clone();
+        let mut host = lock(&host);
+        let snapshot = host.snapshot.as_mut()?;
+        let mut delta = change(snapshot)?;
+        delta.from = snapshot.revision;
+        delta.to = revision;
+        snapshot.revision = revision;
+        let delta = Arc::new(delta);
+        host.changed(&delta, committed);
+        Some(delta)
+    }
+
+    /// Puts a snapshot, whose revision was committed at `committed`, in the place of the host's. Answers what became
+    /// different, or none if that is nothing or nobody asked for the host.
+    pub(crate) fn replace(
+        &self,
+        mut snapshot: HostSnapshot,
+        committed: Instant,
+    ) -> Option<Arc<SnapshotDelta>> {
+        let host = lock(&self.hosts).get(&snapshot.host)?.clone();
+        let mut host = lock(&host);
+        let Some(last) = &host.snapshot else {
+            let none = HostSnapshot::empty(snapshot.host.clone(), snapshot.epoch);
+            let all = SnapshotDelta::between(&none, &snapshot);
+            host.revision.send_replace(Some(snapshot.revision));
+            host.snapshot = Some(snapshot);
+            return Some(Arc::new(all));
+        };
+        let delta = SnapshotDelta::between(last, &snapshot);
+        if delta.is_empty() {
+            return None;
         }
-        drop(hosts);
+        std::mem::swap(
+            host.snapshot.get_or_insert_with(|| snapshot.clone()),
+            &mut snapshot,
+        );
+        let delta = Arc::new(delta);
+        host.changed(&delta, committed);
+        Some(delta)
+    }
+
+    /// Tells that all hosts' duties are known as of `revision`, and whose changed.
+    pub(crate) fn finish(&self, revision: Revision, changed: Vec<HostName>) {
         let mut published = self.published_lock();
         if published.len() == PUBLISHED_MAX {
             published.pop_front();
@@ -224,31 +351,36 @@ impl Hub {
         });
     }
 
+    /// A host's snapshot as it is.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self, host: &HostName) -> Option<HostSnapshot> {
+        let host = lock(&self.hosts).get(host)?.clone();
+        let host = lock(&host);
+        host.snapshot.clone()
+    }
+
     /// Opens a stream; `have` is what the agent says it has.
     pub(crate) fn subscribe(
         &self,
         name: &HostName,
         have: Option<(Epoch, Revision)>,
     ) -> Result<Subscription, HubError> {
-        let mut hosts = self.lock();
-        let host = self.host(&mut hosts, name)?;
+        let entry = self.host(name)?;
+        let host = lock(&entry);
         let sent = have
             .filter(|(epoch, _)| *epoch == self.epoch)
-            .and_then(|(_, revision)| {
-                host.history
-                    .iter()
-                    .find(|snapshot| snapshot.revision == revision)
-                    .cloned()
-            });
+            .and_then(|(_, revision)| host.changes_at(revision));
         let mut number = 0;
         host.streams.send_modify(|newest| {
             *newest += 1;
             number = *newest;
         });
         Ok(Subscription {
-            snapshot: host.snapshot.subscribe(),
+            host: entry.clone(),
+            revision: host.revision.subscribe(),
             realized: self.realized.subscribe(),
             sent,
+            greeted: false,
             streams: host.streams.subscribe(),
             number,
         })
@@ -265,7 +397,7 @@ impl Hub {
                 ours: self.epoch,
             });
         }
-        let newest = *self.realized.borrow();
+        let newest = Revision(self.newest.load(Ordering::Acquire));
         if report.revision > newest {
             return Err(HubError::Revision {
                 said: report.revision,
@@ -280,8 +412,8 @@ impl Hub {
     /// # Errors
     /// One host too many.
     pub(super) fn report(&self, report: &HostReport, now: Instant) -> Result<(), HubError> {
-        let mut hosts = self.lock();
-        let host = self.host(&mut hosts, &report.host)?;
+        let host = self.host(&report.host)?;
+        let mut host = lock(&host);
         if host.reported.replace(now).is_none()
             || host.physical_networks != report.physical_networks
         {
@@ -297,8 +429,7 @@ impl Hub {
             .awaited
             .pop_front_if(|(revision, _)| *revision <= report.revision)
         {
-            let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-            latency.record(now.saturating_duration_since(committed));
+            lock(&self.latency).record(now.saturating_duration_since(committed));
         }
         host.enforced.send_replace(Some(report.revision));
         Ok(())
@@ -314,8 +445,9 @@ impl Hub {
         host: &HostName,
         revision: Revision,
     ) -> Result<impl Future<Output = ()> + Send + use<>, HubError> {
-        let mut said = self.host(&mut self.lock(), host)?.enforced.subscribe();
-        let (hub, host) = (self.clone(), host.clone());
+        let host = self.host(host)?;
+        let mut said = lock(&host).enforced.subscribe();
+        let hub = self.clone();
         Ok(async move {
             let mut realized = hub.realized.subscribe();
             // Errors mean that a sender is gone, which `hub` rules out.
@@ -323,9 +455,8 @@ impl Hub {
             loop {
                 // The two locks are taken one after the other: `report` holds them nested the other way round.
                 let enforced = *said.borrow_and_update();
-                let change = hub.lock().get(&host).map(|host| host.change_at(revision));
-                if enforced.is_some_and(|enforced| change.is_some_and(|change| enforced >= change))
-                {
+                let change = lock(&host).change_at(revision);
+                if enforced.is_some_and(|enforced| enforced >= change) {
                     return;
                 }
                 drop(said.changed().await);
@@ -378,41 +509,42 @@ impl Hub {
     }
 
     fn published_lock(&self) -> MutexGuard<'_, VecDeque<(Revision, Vec<HostName>)>> {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.published)
     }
 
     /// What is known of all hosts, at `now`, in order of their names.
     #[must_use]
     pub fn hosts(&self, now: Instant) -> Vec<HostState> {
-        let state = |(name, host): (&HostName, &Host)| HostState {
-            host: name.clone(),
-            streams: host.streams.receiver_count() as u64,
-            revision: host.history.back().map(|snapshot| snapshot.revision),
-            enforced: *host.enforced.borrow(),
-            refused: host.refused.clone(),
-            unsupported: host.unsupported.clone(),
-            reported_ms_ago: host
-                .reported
-                .map(|at| now.saturating_duration_since(at).as_millis()),
+        let hosts = lock(&self.hosts).clone();
+        let state = |(name, host): (HostName, Arc<Mutex<Host>>)| {
+            let host = lock(&host);
+            HostState {
+                host: name,
+                streams: host.streams.receiver_count() as u64,
+                revision: *host.revision.borrow(),
+                enforced: *host.enforced.borrow(),
+                refused: host.refused.clone(),
+                unsupported: host.unsupported.clone(),
+                reported_ms_ago: host
+                    .reported
+                    .map(|at| now.saturating_duration_since(at).as_millis()),
+            }
         };
-        self.lock().iter().map(state).collect()
+        hosts.into_iter().map(state).collect()
     }
 
     /// The hosts that have reported after `since`, or ever.
     pub(super) fn living(&self, since: Option<Instant>) -> Vec<Living> {
-        let hosts = self.lock();
-        let living = hosts.iter().filter(|(_, host)| match since {
-            Some(since) => host.reported.is_some_and(|at| at >= since),
-            None => host.reported.is_some(),
-        });
-        living
-            .map(|(name, host)| Living {
+        let hosts = lock(&self.hosts).clone();
+        let living = hosts.iter().filter_map(|(name, host)| {
+            let host = lock(host);
+            let reported = host.reported?;
+            since.is_none_or(|since| reported >= since).then(|| Living {
                 host: name.to_string(),
                 physical_networks: host.physical_networks.clone(),
             })
-            .collect()
+        });
+        living.collect()
     }
 
     /// Resolves when a host has reported for the first time, or something else of itself, since the last call.
@@ -429,29 +561,21 @@ impl Hub {
     /// How long it took from a commit to the report that it is enforced.
     #[must_use]
     pub fn latency(&self) -> Latency {
-        self.latency
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.latency).clone()
     }
 
     /// The host's entry, made if there is room for one more.
-    fn host<'a>(
-        &self,
-        hosts: &'a mut BTreeMap<HostName, Host>,
-        name: &HostName,
-    ) -> Result<&'a mut Host, HubError> {
-        if !hosts.contains_key(name) {
-            if hosts.len() >= limits::FEED_HOSTS_MAX {
-                return Err(HubError::HostsMax { host: name.clone() });
-            }
-            self.wanted.notify_one();
+    fn host(&self, name: &HostName) -> Result<Arc<Mutex<Host>>, HubError> {
+        let mut hosts = lock(&self.hosts);
+        if let Some(host) = hosts.get(name) {
+            return Ok(host.clone());
         }
-        Ok(hosts.entry(name.clone()).or_insert_with(Host::new))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<HostName, Host>> {
-        // A panic cannot leave the map half-written: every change is one assignment.
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        if hosts.len() >= limits::FEED_HOSTS_MAX {
+            return Err(HubError::HostsMax { host: name.clone() });
+        }
+        self.wanted.notify_one();
+        let host = Arc::new(Mutex::new(Host::new()));
+        hosts.insert(name.clone(), host.clone());
+        Ok(host)
     }
 }

@@ -6,18 +6,15 @@
 
 use super::hub::Subscription;
 use axum::body::Bytes;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use weft_model::{FeedMessage, HostName, HostSnapshot, SnapshotDelta, limits};
+use weft_model::{FeedMessage, HostName, limits};
 
 /// An open stream.
 #[derive(Debug)]
 pub(super) struct FeedStream {
     host: HostName,
     subscription: Subscription,
-    /// Whether the agent was told that it is up to date.
-    greeted: bool,
     shutdown: CancellationToken,
 }
 
@@ -30,7 +27,6 @@ impl FeedStream {
         Self {
             host,
             subscription,
-            greeted: false,
             shutdown,
         }
     }
@@ -38,12 +34,11 @@ impl FeedStream {
     /// The next line; none ends the stream.
     pub(super) async fn line(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(message) = self.message() {
-                self.greeted = true;
+            if let Some(message) = self.subscription.message() {
                 return self.encoded(&message);
             }
             let shutdown = self.shutdown.clone();
-            let mut snapshot = self.subscription.snapshot.clone();
+            let mut revision = self.subscription.revision.clone();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
@@ -51,28 +46,13 @@ impl FeedStream {
                     tracing::warn!(host = %self.host, "a stream ends: newer ones of the same host took its place");
                     return None;
                 }
-                changed = snapshot.changed() => changed.ok()?,
+                changed = revision.changed() => changed.ok()?,
                 () = tokio::time::sleep(Duration::from_millis(limits::FEED_HEARTBEAT_MS)) => {
                     let revision = *self.subscription.realized.borrow();
                     return self.encoded(&FeedMessage::Heartbeat { revision });
                 }
             }
         }
-    }
-
-    /// What the agent must be told now, if anything.
-    fn message(&mut self) -> Option<FeedMessage> {
-        let newest = self.subscription.snapshot.borrow_and_update().clone()?;
-        let message = match &self.subscription.sent {
-            Some(sent) if Arc::ptr_eq(sent, &newest) && self.greeted => return None,
-            Some(sent) if Arc::ptr_eq(sent, &newest) => FeedMessage::Heartbeat {
-                revision: *self.subscription.realized.borrow(),
-            },
-            Some(sent) => FeedMessage::Delta(Box::new(SnapshotDelta::between(sent, &newest))),
-            None => FeedMessage::Snapshot(Box::new(HostSnapshot::clone(&newest))),
-        };
-        self.subscription.sent = Some(newest);
-        Some(message)
     }
 
     fn encoded(&self, message: &FeedMessage) -> Option<Bytes> {

@@ -128,8 +128,18 @@ impl Server {
             };
             snapshot.networks.insert(*id, network);
         }
-        self.hub
-            .publish(Revision(revision), vec![snapshot], Instant::now());
+        snapshot.revision = Revision(revision);
+        self.publish_at(revision, Some(snapshot));
+    }
+
+    /// Tells that all is computed up to a revision; some host's duty is this.
+    fn publish_at(&self, revision: u64, snapshot: Option<HostSnapshot>) {
+        let revision = Revision(revision);
+        self.hub.begin(revision);
+        let host = snapshot.as_ref().map(|snapshot| snapshot.host.clone());
+        let changed = snapshot.and_then(|snapshot| self.hub.replace(snapshot, Instant::now()));
+        let changed = changed.and(host).into_iter().collect();
+        self.hub.finish(revision, changed);
     }
 }
 
@@ -220,20 +230,41 @@ async fn a_lost_connection_resumes_where_it_was() {
         panic!("a delta")
     };
     assert_eq!(delta.networks.put.len(), limits::FEED_HISTORY_MAX - 1);
-    server.publish("h1", 100, &[]);
+    server.publish("h1", 1_000, &[]);
     let Some(FeedMessage::Delta(delta)) = lines.next().await else {
         panic!("a delta")
     };
     assert_eq!(delta.networks.delete.len(), limits::FEED_HISTORY_MAX);
+    server.publish("h1", 1_001, &networks[..1]);
     let mut lines = server.watch("h1", Some(Revision(1))).await;
-    assert_eq!(lines.snapshot().await.revision, Revision(100));
+    assert_eq!(lines.snapshot().await.revision, Revision(1_001));
     // A revision that never was one of this host's.
-    let mut lines = server.watch("h1", Some(Revision(50))).await;
-    assert_eq!(lines.snapshot().await.revision, Revision(100));
+    let mut lines = server.watch("h1", Some(Revision(999))).await;
+    assert_eq!(lines.snapshot().await.revision, Revision(1_001));
 }
 
 #[tokio::test]
-async fn a_reader_that_sleeps_gets_one_delta() {
+async fn large_changes_are_forgotten_sooner() {
+    let server = Server::start().await;
+    let networks: Vec<_> = (0..limits::FEED_HISTORY_ENTRIES_MAX / 2)
+        .map(|_| NetworkId::random())
+        .collect();
+    drop(server.watch("h1", None).await);
+    server.publish("h1", 1, &networks);
+    server.publish("h1", 2, &[]);
+    server.publish("h1", 3, &networks);
+    let mut lines = server.watch("h1", Some(Revision(1))).await;
+    let Some(FeedMessage::Delta(delta)) = lines.next().await else {
+        panic!("a delta")
+    };
+    assert_eq!((delta.from, delta.to), (Revision(1), Revision(3)));
+    server.publish("h1", 4, &networks[..1]);
+    let mut lines = server.watch("h1", Some(Revision(1))).await;
+    assert_eq!(lines.snapshot().await.networks.len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_sleeps_gets_little() {
     let server = Server::start().await;
     let networks: Vec<_> = (0..2_000).map(|_| NetworkId::random()).collect();
     let mut lines = server.watch("h1", None).await;
@@ -250,15 +281,17 @@ async fn a_reader_that_sleeps_gets_one_delta() {
         );
         tokio::task::yield_now().await;
     }
-    let mut deltas = 0;
+    let mut messages = 0;
     while snapshot.revision < Revision(published) {
-        let Some(FeedMessage::Delta(delta)) = lines.next().await else {
-            panic!("a delta")
+        // All that it missed in one; a snapshot if that is too much to remember.
+        snapshot = match lines.next().await {
+            Some(FeedMessage::Delta(delta)) => snapshot.apply(*delta).unwrap(),
+            Some(FeedMessage::Snapshot(snapshot)) => *snapshot,
+            other => panic!("{other:?}"),
         };
-        snapshot = snapshot.apply(*delta).unwrap();
-        deltas += 1;
+        messages += 1;
     }
-    assert!(deltas < 400, "{deltas} deltas");
+    assert!(messages < 400, "{messages} messages");
     assert_eq!(snapshot.networks.len(), 2_000);
 }
 
@@ -296,7 +329,7 @@ async fn a_report_is_stored_noted_and_waited_for() {
     said["refused"] = json!([8, "no room"]);
     assert_eq!(server.report("h1", &said).await, (204, String::new()));
     assert!(timeout(Duration::ZERO, &mut enforced).await.is_err());
-    server.hub.publish(Revision(9), Vec::new(), Instant::now());
+    server.publish_at(9, None);
     timeout(DEADLINE, enforced).await.unwrap();
 
     assert_eq!(
@@ -338,7 +371,7 @@ async fn a_report_is_stored_noted_and_waited_for() {
 #[tokio::test]
 async fn reports_that_cannot_be_believed_are_refused() {
     let server = Server::start().await;
-    server.hub.publish(Revision(5), Vec::new(), Instant::now());
+    server.publish_at(5, None);
     let good = server.said("h1", 5);
     let with = |field: &str, value: Value| {
         let mut said = good.clone();

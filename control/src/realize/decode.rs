@@ -86,6 +86,11 @@ impl Port {
     pub(super) fn is_guest(&self) -> bool {
         !self.device_owner.starts_with("network:")
     }
+
+    /// The host that it is a guest's port on.
+    pub(super) fn guest_host(&self) -> Option<&HostName> {
+        self.host.as_ref().filter(|_| self.is_guest())
+    }
 }
 
 /// A router, with its legs by their ports.
@@ -99,6 +104,13 @@ pub(super) struct Router {
     /// By the guest's port.
     pub(super) ndp_proxies: Vec<(PortId, Ipv6Addr)>,
     pub(super) conntrack_helpers: Vec<ConntrackHelper>,
+}
+
+impl Router {
+    /// The ports of its interfaces and of its gateway.
+    pub(super) fn legs(&self) -> impl Iterator<Item = PortId> + '_ {
+        self.interfaces.iter().chain(&self.gateway_port_id).copied()
+    }
 }
 
 /// What hangs on a router in other tables.

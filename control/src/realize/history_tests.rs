@@ -1,15 +1,26 @@
-//! Random histories of the API: after every request the incremental rows are what a full load gives, every host's
-//! snapshot validates, and the delta from the last one leads exactly there.
+//! Random histories of the API: after every few requests the incremental rows and their index are what a full load
+//! gives, every host's snapshot in the hub is what is computed from scratch, validates, and is where the feed's messages
+//! lead.
 
+use super::duties::Duties;
+use super::duty::Needs;
+use super::mark::Marks;
 use super::rows::Rows;
-use super::snapshot::Index;
+use super::snapshot::View;
+use crate::app::address_group::AddressGroup;
+use crate::app::address_scope::AddressScope;
 use crate::app::config::NetworkConfig;
+use crate::app::conntrack_helper::ConntrackHelper;
 use crate::app::error::Error;
 use crate::app::floating_ip::FloatingIp;
+use crate::app::local_ip::LocalIp;
+use crate::app::local_ip_port_association::LocalIpPortAssociation;
+use crate::app::ndp_proxy::NdpProxy;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
 use crate::app::policy::Policy;
 use crate::app::port::Port;
+use crate::app::port_forwarding::PortForwarding;
 use crate::app::qos_policy::QosPolicy;
 use crate::app::qos_rule::{BandwidthLimit, DscpMarking, QosRule};
 use crate::app::router::Router;
@@ -17,14 +28,18 @@ use crate::app::router_interface;
 use crate::app::security_group::SecurityGroup;
 use crate::app::security_group_rule::SecurityGroupRule;
 use crate::app::subnet::Subnet;
+use crate::app::subnetpool::Subnetpool;
 use crate::app::trunk::{self, Trunk};
-use crate::app::{App, resource};
+use crate::app::{App, address_group, resource};
+use crate::feed::Hub;
+use crate::feed::hub::Subscription;
 use crate::store::{Durability, Store};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weft_model::{HostName, HostSnapshot, SnapshotDelta, TunnelHost};
+use tokio::time::Instant;
+use weft_model::{FeedMessage, HostName, HostSnapshot, TunnelHost};
 
 /// One request. Numbers pick among what is there, whatever there is.
 #[derive(Clone, Debug)]
@@ -101,6 +116,37 @@ enum Request {
         kind: usize,
         port: usize,
     },
+    AddressGroup {
+        group: usize,
+        kind: usize,
+    },
+    PortForwarding {
+        floating_ip: usize,
+        port: usize,
+    },
+    NdpProxy {
+        router: usize,
+        port: usize,
+    },
+    ConntrackHelper {
+        router: usize,
+    },
+    LocalIp {
+        port: usize,
+    },
+    LocalIpPort {
+        local_ip: usize,
+        port: usize,
+    },
+    /// Not of the API: a host's tunnel address becomes known, or another, or unknown.
+    Tunnel {
+        host: usize,
+        address: u8,
+    },
+    /// Not of the API: a host's agent asks for the first time.
+    Join {
+        host: usize,
+    },
     Delete {
         collection: usize,
         which: usize,
@@ -136,7 +182,17 @@ fn request() -> impl Strategy<Value = Request> {
         2 => (n.clone(), n.clone()).prop_map(|(port, subport)| Request::Trunk { port, subport }),
         3 => (n.clone(), n.clone(), n.clone())
             .prop_map(|(trunk, kind, port)| Request::TrunkUpdate { trunk, kind, port }),
-        2 => (n.clone(), n).prop_map(|(collection, which)| Request::Delete { collection, which }),
+        2 => (n.clone(), n.clone()).prop_map(|(group, kind)| Request::AddressGroup { group, kind }),
+        3 => (n.clone(), n.clone())
+            .prop_map(|(floating_ip, port)| Request::PortForwarding { floating_ip, port }),
+        2 => (n.clone(), n.clone()).prop_map(|(router, port)| Request::NdpProxy { router, port }),
+        1 => n.clone().prop_map(|router| Request::ConntrackHelper { router }),
+        1 => n.clone().prop_map(|port| Request::LocalIp { port }),
+        2 => (n.clone(), n.clone())
+            .prop_map(|(local_ip, port)| Request::LocalIpPort { local_ip, port }),
+        2 => (n.clone(), 0u8..3).prop_map(|(host, address)| Request::Tunnel { host, address }),
+        1 => n.clone().prop_map(|host| Request::Join { host }),
+        3 => (n.clone(), n).prop_map(|(collection, which)| Request::Delete { collection, which }),
     ]
 }
 
@@ -147,8 +203,14 @@ struct Cloud {
     _folder: tempfile::TempDir,
     made: BTreeMap<&'static str, Vec<String>>,
     rows: Rows,
-    last: BTreeMap<HostName, HostSnapshot>,
-    accepted: usize,
+    duties: Duties,
+    hub: Hub,
+    /// What the rows did not say.
+    marks: Marks,
+    /// The agents: their streams, and where those led.
+    agents: BTreeMap<HostName, (Subscription, Option<HostSnapshot>)>,
+    /// What the API did not take.
+    refused: Vec<String>,
 }
 
 impl Cloud {
@@ -159,14 +221,13 @@ impl Cloud {
             .await
             .unwrap();
         let rows = Rows::load(&store).await.unwrap();
-        let epoch = store.epoch();
-        let hosts = ["h1", "h2"].map(|name| name.parse::<HostName>().unwrap());
+        let hub = Hub::new(store.epoch());
         let caller = Caller {
             project_id: "0".repeat(32),
             roles: vec!["admin".to_owned(), "member".to_owned(), "reader".to_owned()],
             ..Caller::default()
         };
-        Self {
+        let mut cloud = Self {
             app: App::new(store, Policy::default(), NetworkConfig::default())
                 .await
                 .unwrap(),
@@ -174,10 +235,33 @@ impl Cloud {
             _folder: folder,
             made: BTreeMap::new(),
             rows,
-            last: hosts
-                .map(|host| (host.clone(), HostSnapshot::empty(host, epoch)))
-                .into(),
-            accepted: 0,
+            duties: Duties::default(),
+            hub,
+            marks: Marks::everything(),
+            agents: BTreeMap::new(),
+            refused: Vec::new(),
+        };
+        cloud.join("h1");
+        cloud.join("h2");
+        cloud.address_scope().await.unwrap();
+        cloud
+    }
+
+    /// All IPv6 subnets are in one scope, so that NDP proxies may lead to them.
+    async fn address_scope(&mut self) -> Result<(), Error> {
+        let scope = json!({"name": "scope", "ip_version": 6});
+        self.create::<AddressScope>("address_scope", scope).await?;
+        let scope = self.pick("address_scope", 0);
+        let pool = json!({"name": "pool", "prefixes": ["fd00::/16"], "address_scope_id": scope,
+            "default_prefixlen": 64});
+        self.create::<Subnetpool>("subnetpool", pool).await
+    }
+
+    fn join(&mut self, host: &str) {
+        let host: HostName = host.parse().unwrap();
+        if !self.agents.contains_key(&host) {
+            let stream = self.hub.subscribe(&host, None).unwrap();
+            self.agents.insert(host, (stream, None));
         }
     }
 
@@ -238,12 +322,19 @@ impl Cloud {
                     "network"
                 };
                 let network = self.pick(kind, network);
-                let body = if v6 {
-                    json!({"network_id": network, "ip_version": 6, "cidr": format!("fd00:{number:x}::/64"),
-                           "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"})
+                let mut body = json!({"network_id": network});
+                if v6 {
+                    body["ip_version"] = json!(6);
+                    body["cidr"] = json!(format!("fd00:{number:x}::/64"));
+                    body["subnetpool_id"] = self.pick("subnetpool", 0);
+                    if kind == "network" {
+                        body["ipv6_ra_mode"] = json!("slaac");
+                        body["ipv6_address_mode"] = json!("slaac");
+                    }
                 } else {
-                    json!({"network_id": network, "ip_version": 4, "cidr": format!("10.{}.{}.0/24", number / 256, number % 256)})
-                };
+                    body["ip_version"] = json!(4);
+                    body["cidr"] = json!(format!("10.{}.{}.0/24", number / 256, number % 256));
+                }
                 self.create::<Subnet>("subnet", body).await
             }
             Request::Port {
@@ -301,8 +392,11 @@ impl Cloud {
                     3 => body["protocol"] = json!(["any", "ipv6-icmp", "255", "vrrp"][kind % 4]),
                     _ => body["port_range_min"] = json!(7),
                 }
-                match remote % 3 {
+                match remote % 4 {
                     0 => {}
+                    3 => {
+                        body["remote_address_group_id"] = self.pick("address_group", remote);
+                    }
                     1 => body["remote_group_id"] = self.pick("group", remote),
                     _ => body["remote_ip_prefix"] = json!(["10.0.0.9/8", "fd00::/8"][kind / 2 % 2]),
                 }
@@ -438,7 +532,131 @@ impl Cloud {
                 }
             }
             Request::Delete { collection, which } => self.delete(collection, which).await,
+            Request::Tunnel { host, address } => {
+                let host = ["h0", "h1", "h2"][host % 3].parse().unwrap();
+                let tunnel_ip = [192, 0, 2, address].into();
+                let tunnel = (address > 0).then_some(TunnelHost { tunnel_ip });
+                self.rows.tunnel_host_set(&host, tunnel);
+                Ok(())
+            }
+            Request::Join { host } => {
+                self.join(["h0", "h3"][host % 2]);
+                Ok(())
+            }
+            _ => self.carry_out_address(number, request).await,
         }
+    }
+
+    /// What leads to addresses, and what names them.
+    async fn carry_out_address(&mut self, number: usize, request: &Request) -> Result<(), Error> {
+        match *request {
+            Request::AddressGroup { group, kind } => {
+                let addresses: Vec<String> = (0..kind % 4)
+                    .map(|n| format!("10.{kind}.{n}.0/24"))
+                    .collect();
+                let body = json!({ "addresses": addresses });
+                match kind % 3 {
+                    0 => self.create::<AddressGroup>("address_group", body).await,
+                    1 => {
+                        let id = self.text("address_group", group);
+                        let (app, caller) = (&self.app, &self.caller);
+                        address_group::add_addresses(app, caller, &id, &body)
+                            .await
+                            .map(drop)
+                    }
+                    _ => {
+                        let id = self.text("address_group", group);
+                        let (app, caller) = (&self.app, &self.caller);
+                        address_group::remove_addresses(app, caller, &id, &body)
+                            .await
+                            .map(drop)
+                    }
+                }
+            }
+            Request::PortForwarding { floating_ip, port } => {
+                let port = self.text("port", port);
+                let body = json!({
+                    "internal_port_id": port, "internal_ip_address": self.address(&port, false),
+                    "internal_port": 80, "external_port": number + 1, "protocol": "tcp",
+                });
+                let parent = self.text("floating_ip", floating_ip);
+                self.create_in::<PortForwarding>("port_forwarding", &parent, body)
+                    .await
+            }
+            Request::NdpProxy { router, port } => {
+                let on = json!({"enable_ndp_proxy": true});
+                let router = self.text("router", router);
+                let _perhaps_not = self.update::<Router>(&router, on).await;
+                let port = self.text("port", port);
+                let mut body = json!({"router_id": router, "port_id": port});
+                body["ip_address"] = self.address(&port, true);
+                self.create::<NdpProxy>("ndp_proxy", body).await
+            }
+            Request::ConntrackHelper { router } => {
+                let body = json!({"protocol": "udp", "port": number + 1, "helper": "tftp"});
+                let parent = self.text("router", router);
+                self.create_in::<ConntrackHelper>("conntrack_helper", &parent, body)
+                    .await
+            }
+            Request::LocalIp { port } => {
+                let port = self.text("port", port);
+                let address = self.address(&port, false);
+                let body = json!({"local_port_id": port, "local_ip_address": address});
+                self.create::<LocalIp>("local_ip", body).await
+            }
+            Request::LocalIpPort { local_ip, port } => {
+                let port = self.text("port", port);
+                let body = json!({"fixed_port_id": port, "fixed_ip": self.address(&port, false)});
+                let parent = self.text("local_ip", local_ip);
+                let (app, caller) = (&self.app, &self.caller);
+                let body = json!({ "port_association": body });
+                resource::create::<LocalIpPortAssociation>(app, caller, Some(&parent), body)
+                    .await
+                    .map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An address of a port, if it has one of the family.
+    fn address(&self, port: &str, v6: bool) -> Value {
+        let port = port.parse().ok().and_then(|id| self.rows.ports.get(&id));
+        let mut ips = port.into_iter().flat_map(|port| &port.fixed_ips);
+        let found = ips.find(|ip| ip.ip_address.is_ipv6() == v6);
+        json!(found.map(|ip| ip.ip_address))
+    }
+
+    async fn create_in<R: resource::Resource>(
+        &mut self,
+        kind: &'static str,
+        parent: &str,
+        body: Value,
+    ) -> Result<(), Error> {
+        let body = json!({ R::NAME: body });
+        let (app, caller) = (&self.app, &self.caller);
+        let made = resource::create::<R>(app, caller, Some(parent), body)
+            .await?
+            .body;
+        let id = made[R::NAME]["id"].as_str().unwrap().to_owned();
+        self.made
+            .entry(kind)
+            .or_default()
+            .push(format!("{parent}/{id}"));
+        Ok(())
+    }
+
+    async fn delete_in<R: resource::Resource>(
+        &self,
+        kind: &'static str,
+        which: usize,
+    ) -> Result<(), Error> {
+        let text = self.text(kind, which);
+        let (parent, id) = text.split_once('/').unwrap_or(("", &text));
+        let place = resource::Place {
+            id,
+            parent: Some(parent),
+        };
+        resource::delete::<R>(&self.app, &self.caller, place, None).await
     }
 
     /// A new policy, or a rule of one.
@@ -465,7 +683,7 @@ impl Cloud {
     async fn delete(&self, collection: usize, which: usize) -> Result<(), Error> {
         let (app, caller) = (&self.app, &self.caller);
         let id = |kind| self.text(kind, which);
-        match collection % 10 {
+        match collection % 15 {
             0 => {
                 resource::delete::<Network>(app, caller, id("network").as_str().into(), None).await
             }
@@ -484,6 +702,25 @@ impl Cloud {
             8 => {
                 resource::delete::<QosPolicy>(app, caller, id("policy").as_str().into(), None).await
             }
+            9 => {
+                self.delete_in::<PortForwarding>("port_forwarding", which)
+                    .await
+            }
+            10 => {
+                self.delete_in::<ConntrackHelper>("conntrack_helper", which)
+                    .await
+            }
+            11 => {
+                resource::delete::<NdpProxy>(app, caller, id("ndp_proxy").as_str().into(), None)
+                    .await
+            }
+            12 => {
+                resource::delete::<LocalIp>(app, caller, id("local_ip").as_str().into(), None).await
+            }
+            13 => {
+                let id = id("address_group");
+                resource::delete::<AddressGroup>(app, caller, id.as_str().into(), None).await
+            }
             _ => {
                 resource::delete::<FloatingIp>(app, caller, id("floating_ip").as_str().into(), None)
                     .await
@@ -492,41 +729,54 @@ impl Cloud {
     }
 
     async fn check(&mut self) {
-        self.rows.update(&self.app.store).await.unwrap();
-        assert_eq!(
-            self.rows,
-            Rows::load(&self.app.store).await.unwrap(),
-            "incremental and full"
-        );
-        let index = Index::new(&self.rows);
-        let hosts: BTreeSet<HostName> = self.last.keys().cloned().collect();
-        let tunnel = |host: &HostName| {
-            (
-                host.clone(),
-                TunnelHost {
-                    tunnel_ip: "192.0.2.1".parse().unwrap(),
-                },
-            )
+        let marks = self.rows.update(&self.app.store).await.unwrap();
+        let mut loaded = Rows::load(&self.app.store).await.unwrap();
+        loaded.tunnel_hosts = self.rows.tunnel_hosts.clone();
+        assert!(self.rows == loaded, "incremental and full rows");
+        let marks = match std::mem::take(&mut self.marks) {
+            Marks {
+                everything: true, ..
+            } => Marks::everything(),
+            _ => marks,
         };
-        let tunnels: BTreeMap<_, _> = hosts.iter().map(tunnel).collect();
-        for (host, last) in &mut self.last {
-            let next = index.snapshot(host, &hosts, &tunnels, self.app.store.epoch());
-            assert_eq!(next.validate(), [], "{host}");
-            let reached = last.apply(SnapshotDelta::between(last, &next)).unwrap();
-            assert_eq!(reached, next, "{host}");
-            *last = next;
+        self.duties
+            .update(&self.rows, marks, &self.hub, Instant::now());
+        let view = View::new(&self.rows);
+        let hosts: BTreeSet<HostName> = self.agents.keys().cloned().collect();
+        for (host, (stream, last)) in &mut self.agents {
+            let full = view.snapshot(host, &hosts, self.app.store.epoch());
+            assert_eq!(full.validate(), [], "{host}");
+            let mut kept = self.hub.snapshot(host).unwrap();
+            assert_eq!(self.duties.needs(host), Some(&Needs::of(&full)), "{host}");
+            let at = std::mem::replace(&mut kept.revision, full.revision);
+            assert_eq!(kept, full, "{host}");
+            match stream.message() {
+                None => {}
+                Some(FeedMessage::Snapshot(snapshot)) => *last = Some(*snapshot),
+                Some(FeedMessage::Delta(delta)) => {
+                    assert!(!delta.is_empty(), "{host}");
+                    *last = Some(last.take().unwrap().apply(*delta).unwrap());
+                }
+                Some(message) => panic!("{message:?}"),
+            }
+            kept.revision = at;
+            assert_eq!(last.as_ref(), Some(&kept), "{host}");
         }
     }
 
-    async fn play(&mut self, history: &[Request]) {
+    /// Carries out all requests, and checks after every `stride` of them.
+    async fn play(&mut self, history: &[Request], stride: usize) {
         for (number, request) in history.iter().enumerate() {
             match self.carry_out(number, request).await {
-                Ok(()) => self.accepted += 1,
+                Ok(()) => {}
                 Err(error @ Error::Internal(_)) => panic!("{request:?}: {error}"),
-                Err(_refused) => {}
+                Err(refused) => self.refused.push(format!("{request:?}: {refused}")),
             }
-            self.check().await;
+            if number % stride == stride - 1 {
+                self.check().await;
+            }
         }
+        self.check().await;
     }
 }
 
@@ -534,11 +784,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_history_realizes(history in prop::collection::vec(request(), 1..60)) {
+    fn every_history_realizes(history in prop::collection::vec(request(), 1..80), stride in 1usize..5) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut cloud = Cloud::new().await;
-            cloud.play(&history).await;
+            cloud.play(&history, stride).await;
         });
     }
 }
@@ -555,6 +805,10 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
             v6: false,
         },
         Request::Subnet {
+            network: 0,
+            v6: true,
+        },
+        Request::Subnet {
             network: 1,
             v6: false,
         },
@@ -565,11 +819,11 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
         Request::Router { external: 0 },
         Request::InterfaceAdd {
             router: 0,
-            subnet: 1,
+            subnet: 2,
         },
         Request::InterfaceAdd {
             router: 0,
-            subnet: 2,
+            subnet: 3,
         },
         Request::Group,
         Request::Rule {
@@ -593,10 +847,37 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
             external: 0,
             port: 4,
         },
+        Request::FloatingIp {
+            external: 0,
+            port: 3,
+        },
+        Request::PortForwarding {
+            floating_ip: 1,
+            port: 1,
+        },
+        Request::NdpProxy { router: 0, port: 0 },
+        Request::ConntrackHelper { router: 0 },
+        Request::LocalIp { port: 1 },
+        Request::LocalIpPort {
+            local_ip: 0,
+            port: 0,
+        },
+        Request::AddressGroup { group: 0, kind: 3 },
+        Request::Rule {
+            group: 0,
+            remote: 3,
+            kind: 4,
+        },
+        Request::Tunnel {
+            host: 2,
+            address: 1,
+        },
+        Request::Join { host: 0 },
     ];
-    cloud.play(&history).await;
-    assert_eq!(cloud.accepted, history.len());
-    let duty = cloud.last.values().next().unwrap();
+    cloud.play(&history, 1).await;
+    assert_eq!(cloud.refused, [""; 0]);
+    let snapshot = |host: &str| cloud.hub.snapshot(&host.parse().unwrap()).unwrap();
+    let duty = snapshot("h1");
     let sizes = [
         duty.networks.len(),
         duty.subnets.len(),
@@ -605,8 +886,11 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
         duty.floating_ips.len(),
         duty.remote_ports.len(),
         duty.security_group_members.len(),
+        duty.local_ips.len(),
+        duty.address_groups.len(),
     ];
-    assert_eq!(sizes, [2, 3, 1, 1, 1, 1, 4]);
+    assert_eq!(sizes, [2, 4, 1, 1, 1, 1, 4, 1, 1]);
+    assert_eq!(snapshot("h2").forwarded_ips.len(), 1);
     let router = duty.routers.values().next().unwrap();
     assert!(
         router.gateway.is_some() && router.interfaces.len() == 2,

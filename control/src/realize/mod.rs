@@ -2,14 +2,24 @@
 //!
 //! Guarantees: woken by a commit, never by a poll; what was written while it worked is one round more, however much
 //! it was; every snapshot that it publishes passes `HostSnapshot::validate`, and one that would not is kept back, so
-//! that the host goes on under its last one.
+//! that the host goes on under its last one. A change costs what it concerns: hosts that it does not concern cost
+//! nothing, and those that it concerns cost the entries that it may change. [`snapshot`] makes a host's duty from
+//! scratch, and is the oracle of that.
+//!
+//! `rows` and `decode` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
+//! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
 //! It writes nothing to the store, and knows nothing of how hosts are reached (`feed`).
 
+mod change;
 mod decode;
+mod duties;
+mod duty;
 #[cfg(test)]
 mod history_tests;
+mod index;
 mod interface;
+mod mark;
 mod policy_limits;
 mod rows;
 mod snapshot;
@@ -22,9 +32,9 @@ pub use trial::{CopyRequests, RowsCopy, Trial, rows_copy};
 
 use crate::feed::Hub;
 use crate::store::{self, Store, StoreError};
+use duties::Duties;
+use mark::Marks;
 use rows::Rows;
-use snapshot::Index;
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,12 +50,12 @@ const CHANGES_KEPT: u64 = 10_000;
 /// Publishes to `hub` what its hosts must do, and gives copies of the rows to who asks, until `shutdown` is cancelled.
 pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: CancellationToken) {
     let mut nudges = store.subscribe();
-    let mut rows: Option<Rows> = None;
+    let mut kept: Option<Kept> = None;
     let mut pruned = Revision(0);
     while !shutdown.is_cancelled() {
         // Marked as seen before anything is read: what is committed from here on is another round.
         nudges.borrow_and_update();
-        if let Err(error) = round(&store, hub, &mut rows, Instant::now()).await {
+        if let Err(error) = round(&store, hub, &mut kept, Instant::now()).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "the hosts' duties cannot be read; trying again"
@@ -63,7 +73,7 @@ pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: Ca
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = copies.serve(rows.as_ref()) => {}
+            () = copies.serve(kept.as_ref().map(|kept| &kept.rows)) => {}
             () = hub.wanted() => {}
             nudge = nudges.changed() => {
                 if nudge.is_err() {
@@ -87,34 +97,32 @@ async fn prune(store: &Store, now: Revision, pruned: &mut Revision) -> Result<()
     Ok(())
 }
 
-/// Brings the rows up to date and publishes every wanted host's duty.
+/// The rows, and what is kept of the hosts' duties that were made of them.
+struct Kept {
+    rows: Rows,
+    duties: Duties,
+}
+
+/// Brings the rows and every wanted host's duty up to date.
 async fn round(
     store: &Store,
     hub: &Hub,
-    rows: &mut Option<Rows>,
+    kept: &mut Option<Kept>,
     committed: Instant,
 ) -> Result<(), StoreError> {
     // Rows that an error left half-updated are not used again.
-    let rows = match rows.take() {
-        None => rows.insert(Rows::load(store).await?),
+    let (mut now, marks) = match kept.take() {
+        None => {
+            let rows = Rows::load(store).await?;
+            let duties = Duties::default();
+            (Kept { rows, duties }, Marks::everything())
+        }
         Some(mut have) => {
-            have.update(store).await?;
-            rows.insert(have)
+            let marks = have.rows.update(store).await?;
+            (have, marks)
         }
     };
-    let hosts = hub.hosts_wanted();
-    let index = Index::new(rows);
-    let mut snapshots = Vec::with_capacity(hosts.len());
-    for host in &hosts {
-        // No host has told its tunnel address yet: that comes with issue "Many hosts".
-        let snapshot = index.snapshot(host, &hosts, &BTreeMap::new(), store.epoch());
-        match snapshot.validate().first() {
-            None => snapshots.push(snapshot),
-            Some(mistake) => {
-                tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
-            }
-        }
-    }
-    hub.publish(rows.revision, snapshots, committed);
+    now.duties.update(&now.rows, marks, hub, committed);
+    *kept = Some(now);
     Ok(())
 }

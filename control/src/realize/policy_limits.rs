@@ -9,11 +9,9 @@
 //! pair wider than one address) of a remote group's members.
 
 use super::rows::Rows;
-use super::snapshot::Index;
+use super::snapshot::{Judged, View};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{
-    Direction, EtherType, HostSnapshot, Remote, SecurityGroupId, SecurityGroupRule, limits,
-};
+use weft_model::{Direction, EtherType, Remote, SecurityGroupId, SecurityGroupRule, limits};
 
 /// One direction and family: what is one policy of a port.
 type Side = (Direction, EtherType);
@@ -25,32 +23,37 @@ struct Weight {
     remote_groups: BTreeMap<Side, BTreeSet<SecurityGroupId>>,
 }
 
-impl Index<'_> {
-    /// Takes their groups from ports that have too much of them.
-    pub(super) fn policies_within_limits(&self, snapshot: &mut HostSnapshot) {
-        let mut weights: BTreeMap<SecurityGroupId, Weight> = BTreeMap::new();
-        let mut judged: BTreeMap<Vec<SecurityGroupId>, bool> = BTreeMap::new();
-        for (id, port) in &mut snapshot.ports {
-            if port.security_groups.is_empty() {
-                continue;
-            }
-            let groups: Vec<SecurityGroupId> = port.security_groups.to_vec();
-            let good = *judged.entry(groups).or_insert_with_key(|groups| {
-                for group in groups {
-                    weights.entry(*group).or_insert_with(|| self.weight(*group));
-                }
-                fits(groups.iter().filter_map(|group| weights.get(group)))
-            });
-            if !good {
-                tracing::error!(
-                    port = %id,
-                    rules_max = limits::RULES_PER_POLICY_MAX,
-                    remote_groups_max = limits::REMOTE_GROUPS_PER_POLICY_MAX,
-                    "the port's security groups are too large: nothing passes until they are smaller"
-                );
-                port.security_groups.clear();
-            }
+impl View<'_> {
+    /// Whether a port may have these groups; `judged` remembers.
+    pub(super) fn fits(&self, groups: &[SecurityGroupId], judged: &mut Judged) -> bool {
+        // Many groups that are not heavy do not come to too much, however many a port may have.
+        let mut heavy = groups
+            .iter()
+            .filter(|group| self.index().heavy.contains(group));
+        if heavy.next().is_none() {
+            return true;
         }
+        if let Some(good) = judged.get(groups) {
+            return *good;
+        }
+        let weights: Vec<Weight> = groups.iter().map(|group| self.weight(*group)).collect();
+        let good = fits(weights.iter());
+        judged.insert(groups.to_vec(), good);
+        good
+    }
+
+    /// Whether a group has more than its share of what a port with as many groups as may be could have.
+    pub(super) fn is_heavy(&self, group: SecurityGroupId) -> bool {
+        let weight = self.weight(group);
+        let share = limits::SECURITY_GROUPS_PER_PORT_MAX;
+        let rules = weight.rules.values();
+        let remote_groups = weight.remote_groups.values();
+        rules
+            .max()
+            .is_some_and(|count| *count > limits::RULES_PER_POLICY_MAX / share)
+            || remote_groups
+                .map(BTreeSet::len)
+                .any(|count| count > limits::REMOTE_GROUPS_PER_POLICY_MAX / share)
     }
 
     fn weight(&self, group: SecurityGroupId) -> Weight {

@@ -4,6 +4,8 @@
 //! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
 
 use super::decode::{self, At, RouterParts, RowError};
+use super::index::Index;
+use super::mark::Marks;
 use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
 use crate::store::network::{self, NetworkRow};
@@ -17,17 +19,17 @@ use crate::store::subnet::{self, SubnetRow};
 use crate::store::{
     self, Conn, Resource, Store, StoreError, conntrack_helper, floating_ip, ndp_proxy,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use weft_model::{
-    AddressGroup, AddressGroupId, FloatingIpId, LocalIpId, Network, NetworkId, PortId, QosPolicy,
-    QosPolicyId, Remote, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId,
+    AddressGroup, AddressGroupId, FloatingIpId, HostName, LocalIpId, Network, NetworkId, PortId,
+    QosPolicy, QosPolicyId, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
 };
 
-/// Changes that are read one by one; above that, everything is read.
-const CHANGES_MAX: u32 = 1_000;
+/// Changes that are read row by row; above that, everything is read.
+const CHANGES_MAX: u32 = 20_000;
 
 /// All rows at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +49,13 @@ pub(super) struct Rows {
     pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
     pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
+    /// The hosts whose tunnel address is known.
+    pub(super) tunnel_hosts: BTreeMap<HostName, TunnelHost>,
+    pub(super) index: Index,
+    /// What the changes of the update that is under way may change for hosts.
+    pub(super) marks: Marks,
+    /// Whether everything is being read, so that marks would say nothing.
+    pub(super) loading: bool,
 }
 
 impl Rows {
@@ -59,6 +68,7 @@ impl Rows {
     async fn load_view(conn: &mut Conn) -> Result<Self, StoreError> {
         let mut rows = Self {
             revision: store::revision(&mut *conn).await?,
+            loading: true,
             ..Self::default()
         };
         let mut segments: HashMap<String, Vec<SegmentRow>> = HashMap::new();
@@ -70,12 +80,7 @@ impl Rows {
         }
         for row in network::network_list_all(&mut *conn).await? {
             let segments = segments.remove(&row.id).unwrap_or_default();
-            rows.network_qos_policy_put(&row);
-            put(
-                &mut rows.networks,
-                At(Resource::Network, &row.id),
-                decode::network(&row, &segments),
-            );
+            rows.network_put(&row, &segments);
         }
         for row in subnet::subnet_list_all(&mut *conn).await? {
             rows.subnet_put(row);
@@ -101,6 +106,7 @@ impl Rows {
             let rules = rules.remove(&row.id).unwrap_or_default();
             rows.qos_policy_put(&row, &rules);
         }
+        rows.loaded();
         Ok(rows)
     }
 
@@ -144,33 +150,69 @@ impl Rows {
         Ok(())
     }
 
-    /// Reads what changed since, or everything if that is too much or not known any more.
-    pub(super) async fn update(&mut self, store: &Store) -> Result<(), StoreError> {
+    /// Reads what changed since, or everything if that is too much or not known any more. Answers what that may change
+    /// for hosts.
+    pub(super) async fn update(&mut self, store: &Store) -> Result<Marks, StoreError> {
         let mut view = store.read().await?;
         self.update_view(view.conn()).await
     }
 
-    /// The same within a view of the database.
-    pub(super) async fn update_view(&mut self, conn: &mut Conn) -> Result<(), StoreError> {
+    /// The same within a view of the database. An error leaves rows that must not be used again.
+    pub(super) async fn update_view(&mut self, conn: &mut Conn) -> Result<Marks, StoreError> {
         let revision = store::revision(&mut *conn).await?;
-        match store::changes_since(&mut *conn, self.revision, CHANGES_MAX).await? {
-            Some(changes) => {
-                let mut next = std::mem::take(self);
-                for change in changes {
-                    let id = change.resource_id.as_str();
-                    next.changed(&mut *conn, &change.resource, id).await?;
-                }
-                next.revision = revision;
-                *self = next;
+        let changes = store::changes_since(&mut *conn, self.revision, CHANGES_MAX).await?;
+        let Some(changes) = changes else {
+            *self = Self::load_view(conn).await?;
+            return Ok(Marks::everything());
+        };
+        // Each row once, as it is now, however often it changed.
+        let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for change in &changes {
+            let ids = changed.entry(&change.resource).or_default();
+            ids.insert(&change.resource_id);
+        }
+        for (resource, ids) in changed {
+            let ids: Vec<&str> = ids.into_iter().collect();
+            self.changed(&mut *conn, resource, &ids).await?;
+        }
+        self.revision = revision;
+        Ok(std::mem::take(&mut self.marks))
+    }
+
+    /// Takes out a row by its id, if that is one.
+    fn gone<K: FromStr>(&mut self, id: &str, remove: impl FnOnce(&mut Self, K)) {
+        if let Ok(id) = id.parse() {
+            remove(self, id);
+        }
+    }
+
+    /// Reads changed rows of one kind as they are now: ports together, for there are many.
+    pub(super) async fn changed(
+        &mut self,
+        conn: &mut Conn,
+        resource: &str,
+        ids: &[&str],
+    ) -> Result<(), StoreError> {
+        if resource == Resource::Port.name() {
+            let mut gone: BTreeSet<&str> = ids.iter().copied().collect();
+            for port in port::port_list_ids(conn, ids).await? {
+                gone.remove(port.row.id.as_str());
+                self.port_put(port);
             }
-            None => *self = Self::load_view(conn).await?,
+            for id in gone {
+                self.gone(id, Self::port_remove);
+            }
+            return Ok(());
+        }
+        for id in ids {
+            self.row_changed(&mut *conn, resource, id).await?;
         }
         Ok(())
     }
 
     /// Reads one changed row as it is now. What hangs on a deleted row by a foreign key goes with it, as it does in
     /// the database.
-    pub(super) async fn changed(
+    async fn row_changed(
         &mut self,
         conn: &mut Conn,
         resource: &str,
@@ -180,29 +222,20 @@ impl Rows {
             "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
                 Some(row) => {
                     let segments = segment::segment_list(conn, &[id]).await?;
-                    self.network_qos_policy_put(&row);
-                    let network = decode::network(&row, &segments);
-                    put(&mut self.networks, At(Resource::Network, id), network);
+                    self.network_put(&row, &segments);
                 }
-                None => {
-                    remove(&mut self.networks, id);
-                    remove(&mut self.network_qos_policies, id);
-                }
+                None => self.gone(id, |rows, id| rows.network_set(id, None, None)),
             },
             "qos_policy" => match store::get::<QosPolicyRow>(conn, id).await? {
                 Some(row) => {
                     let rules = qos_policy::rule_list_policies(conn, &[id]).await?;
                     self.qos_policy_put(&row, &rules);
                 }
-                None => remove(&mut self.qos_policies, id),
+                None => self.gone(id, |rows, id| rows.qos_policy_set(id, None)),
             },
             "subnet" => match store::get::<SubnetRow>(conn, id).await? {
                 Some(row) => self.subnet_put(row),
-                None => remove(&mut self.subnets, id),
-            },
-            "port" => match port::port_get(conn, id).await? {
-                Some(port) => self.port_put(port),
-                None => self.port_remove(id),
+                None => self.gone(id, |rows, id| rows.subnet_set(id, None)),
             },
             "router" => match store::get::<RouterRow>(&mut *conn, id).await? {
                 Some(row) => {
@@ -214,36 +247,33 @@ impl Rows {
                     };
                     self.router_put(row, parts);
                 }
-                None => remove(&mut self.routers, id),
+                None => self.gone(id, |rows, id| rows.router_set(id, None)),
             },
             "floatingip" => match store::get::<floating_ip::FloatingIpRow>(&mut *conn, id).await? {
                 Some(row) => {
                     let forwardings = port_forwarding::port_forwarding_list(conn, &[id]).await?;
                     self.floating_ip_put(&row, &forwardings);
                 }
-                None => {
-                    remove(&mut self.floating_ips, id);
-                    remove(&mut self.forwarded_ips, id);
-                }
+                None => self.gone(id, |rows, id| rows.floating_ip_set(id, (None, None))),
             },
             "local_ip" => match store::get::<LocalIpRow>(&mut *conn, id).await? {
                 Some(row) => {
                     let associations = local_ip::association_list(conn, &[id]).await?;
                     self.local_ip_put(&row, &associations);
                 }
-                None => remove(&mut self.local_ips, id),
+                None => self.gone(id, |rows, id| rows.local_ip_set(id, None)),
             },
             "security_group" => match store::get::<SecurityGroupRow>(conn, id).await? {
                 Some(row) => self.security_group_put(&row),
-                None => self.security_group_remove(id),
+                None => self.gone(id, Self::security_group_remove),
             },
             "security_group_rule" => match store::get::<SecurityGroupRuleRow>(conn, id).await? {
                 Some(row) => self.security_group_rule_put(&row),
-                None => remove(&mut self.security_group_rules, id),
+                None => self.gone(id, |rows, id| rows.security_group_rule_set(id, None)),
             },
             "address_group" => match store::get::<AddressGroupRow>(conn, id).await? {
                 Some(row) => self.address_group_put(&row),
-                None => remove(&mut self.address_groups, id),
+                None => self.gone(id, |rows, id| rows.address_group_set(id, None)),
             },
             // Not a host's business.
             _ => {}
@@ -251,56 +281,38 @@ impl Rows {
         Ok(())
     }
 
-    fn network_qos_policy_put(&mut self, row: &NetworkRow) {
+    fn network_put(&mut self, row: &NetworkRow, segments: &[SegmentRow]) {
         let at = At(Resource::Network, &row.id);
-        match row.qos_policy_id.as_deref() {
-            Some(id) => put(
-                &mut self.network_qos_policies,
-                at,
-                at.parse("qos_policy_id", id),
-            ),
-            None => remove(&mut self.network_qos_policies, &row.id),
+        if let Some(id) = known(at) {
+            let policy = row.qos_policy_id.as_deref();
+            let policy = policy.and_then(|policy| decoded(at.parse("qos_policy_id", policy)));
+            self.network_set(id, decoded(decode::network(row, segments)), policy);
         }
     }
 
     fn qos_policy_put(&mut self, row: &QosPolicyRow, rules: &[QosRuleRow]) {
-        match decode::qos_policy(row, rules).transpose() {
-            Some(policy) => put(
-                &mut self.qos_policies,
-                At(Resource::QosPolicy, &row.id),
-                policy,
-            ),
-            None => remove(&mut self.qos_policies, &row.id),
+        if let Some(id) = known(At(Resource::QosPolicy, &row.id)) {
+            let policy = decoded(decode::qos_policy(row, rules)).flatten();
+            self.qos_policy_set(id, policy);
         }
     }
 
     fn subnet_put(&mut self, row: SubnetRow) {
-        let id = row.id.clone();
-        put(
-            &mut self.subnets,
-            At(Resource::Subnet, &id),
-            decode::subnet(row),
-        );
+        if let Some(id) = known(At(Resource::Subnet, &row.id)) {
+            self.subnet_set(id, decoded(decode::subnet(row)));
+        }
     }
 
     fn port_put(&mut self, port: PortParts) {
-        let id = port.row.id.clone();
-        put(&mut self.ports, At(Resource::Port, &id), decode::port(port));
-    }
-
-    fn port_remove(&mut self, id: &str) {
-        remove(&mut self.ports, id);
-        if let Ok(id) = id.parse() {
-            for router in self.routers.values_mut() {
-                router.interfaces.retain(|interface| *interface != id);
-            }
+        if let Some(id) = known(At(Resource::Port, &port.row.id)) {
+            self.port_set(id, decoded(decode::port(port)));
         }
     }
 
     fn router_put(&mut self, row: RouterRow, parts: RouterParts) {
-        let id = row.id.clone();
-        let at = At(Resource::Router, &id);
-        put(&mut self.routers, at, decode::router(row, parts));
+        if let Some(id) = known(At(Resource::Router, &row.id)) {
+            self.router_set(id, decoded(decode::router(row, parts)));
+        }
     }
 
     fn floating_ip_put(
@@ -308,74 +320,47 @@ impl Rows {
         row: &floating_ip::FloatingIpRow,
         forwardings: &[PortForwardingRow],
     ) {
-        let at = At(Resource::FloatingIp, &row.id);
-        match decode::floating_ip(row).transpose() {
-            Some(floating_ip) => put(&mut self.floating_ips, at, floating_ip),
-            None => remove(&mut self.floating_ips, &row.id),
-        }
-        match decode::forwarded_ip(row, forwardings).transpose() {
-            Some(forwarded_ip) => put(&mut self.forwarded_ips, at, forwarded_ip),
-            None => remove(&mut self.forwarded_ips, &row.id),
+        if let Some(id) = known(At(Resource::FloatingIp, &row.id)) {
+            let floating = decoded(decode::floating_ip(row)).flatten();
+            let forwarded = decoded(decode::forwarded_ip(row, forwardings)).flatten();
+            self.floating_ip_set(id, (floating, forwarded));
         }
     }
 
     fn local_ip_put(&mut self, row: &LocalIpRow, associations: &[LocalIpPortAssociationRow]) {
-        let at = At(Resource::LocalIp, &row.id);
-        put(&mut self.local_ips, at, decode::local_ip(row, associations));
+        if let Some(id) = known(At(Resource::LocalIp, &row.id)) {
+            self.local_ip_set(id, decoded(decode::local_ip(row, associations)));
+        }
     }
 
     fn security_group_put(&mut self, row: &SecurityGroupRow) {
-        let at = At(Resource::SecurityGroup, &row.id);
-        put(
-            &mut self.security_groups,
-            at,
-            Ok(decode::security_group(row)),
-        );
-    }
-
-    fn security_group_remove(&mut self, id: &str) {
-        remove(&mut self.security_groups, id);
-        if let Ok(id) = id.parse() {
-            self.security_group_rules
-                .retain(|_, rule| rule.security_group_id != id && rule.remote != Remote::Group(id));
+        if let Some(id) = known(At(Resource::SecurityGroup, &row.id)) {
+            self.security_group_set(id, Some(decode::security_group(row)));
         }
     }
 
     fn address_group_put(&mut self, row: &AddressGroupRow) {
-        let at = At(Resource::AddressGroup, &row.id);
-        put(&mut self.address_groups, at, decode::address_group(row));
+        if let Some(id) = known(At(Resource::AddressGroup, &row.id)) {
+            self.address_group_set(id, decoded(decode::address_group(row)));
+        }
     }
 
     fn security_group_rule_put(&mut self, row: &SecurityGroupRuleRow) {
-        let at = At(Resource::SecurityGroupRule, &row.id);
-        put(
-            &mut self.security_group_rules,
-            at,
-            decode::security_group_rule(row),
-        );
+        if let Some(id) = known(At(Resource::SecurityGroupRule, &row.id)) {
+            self.security_group_rule_set(id, decoded(decode::security_group_rule(row)));
+        }
     }
 }
 
-/// Puts a value in, or takes out what cannot be decoded any more.
-fn put<K: Ord + FromStr<Err: Display>, V>(
-    table: &mut BTreeMap<K, V>,
-    at: At<'_>,
-    value: Result<V, RowError>,
-) {
-    match (at.parse("id", at.1), value) {
-        (Ok(id), Ok(value)) => {
-            table.insert(id, value);
-        }
-        (Ok(id), Err(error)) => {
-            tracing::error!(%error, "a row cannot be realized; it is treated as missing");
-            table.remove(&id);
-        }
-        (Err(error), _) => tracing::error!(%error, "a row cannot be realized"),
-    }
+/// A value, or none and a word in the log if it cannot be decoded.
+fn decoded<V>(value: Result<V, RowError>) -> Option<V> {
+    let missing =
+        |error| tracing::error!(%error, "a row cannot be realized; it is treated as missing");
+    value.map_err(missing).ok()
 }
 
-fn remove<K: Ord + FromStr, V>(table: &mut BTreeMap<K, V>, id: &str) {
-    if let Ok(id) = id.parse() {
-        table.remove(&id);
-    }
+/// An id, or none and a word in the log if it is none.
+fn known<K: FromStr<Err: Display>>(at: At<'_>) -> Option<K> {
+    let missing = |error| tracing::error!(%error, "a row cannot be realized");
+    at.parse("id", at.1).map_err(missing).ok()
 }

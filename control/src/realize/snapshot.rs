@@ -11,17 +11,21 @@
 //! 6. the QoS policies of its ports, as far as they ask something of an engine;
 //! 7. the guests of other hosts on these networks where frames travel in tunnels.
 
-use super::decode::{Attached, FloatingIp, ForwardedIp, Port, Router};
+use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::index::{Index, member_addresses, of};
 use super::interface::{interface_key, tap_name};
 use super::rows::Rows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use uuid::Uuid;
 use weft_model::{
-    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, LocalIpId, NetworkId,
-    PortBlock, PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress,
-    RouterGateway, RouterId, RouterInterface, SecurityGroupId, SecurityGroupMember,
-    SecurityGroupRuleId, SubnetId, TunnelHost, limits,
+    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortBlock,
+    PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
+    RouterInterface, SecurityGroupId, SecurityGroupMember, SecurityGroupRuleId, limits,
 };
+
+/// All of an id but the ten hexadecimal digits that are in a device's name.
+const DIGITS_NOT_IN_NAMES: u128 = (1 << 88) - 1;
 
 /// The ports of a gateway's address that one host may use for SNAT. One host has them all until hosts share a
 /// gateway.
@@ -30,107 +34,42 @@ const SNAT_PORT_BLOCK: PortBlock = PortBlock {
     last: 65_535,
 };
 
-/// The rows by what they hang on.
-pub(super) struct Index<'a> {
+/// What duties are made from.
+pub(super) struct View<'a> {
     rows: &'a Rows,
-    subnets: BTreeMap<NetworkId, Vec<SubnetId>>,
-    guests_by_host: BTreeMap<&'a HostName, Vec<PortId>>,
-    guests_by_network: BTreeMap<NetworkId, Vec<PortId>>,
-    members: BTreeMap<SecurityGroupId, Vec<PortId>>,
-    routers: BTreeMap<NetworkId, Vec<RouterId>>,
-    floating_ips: BTreeMap<PortId, Vec<FloatingIpId>>,
-    forwarded_ips: BTreeMap<PortId, BTreeSet<FloatingIpId>>,
-    local_ips: BTreeMap<PortId, Vec<LocalIpId>>,
-    rules: BTreeMap<SecurityGroupId, Vec<SecurityGroupRuleId>>,
+    index: &'a Index,
 }
 
-impl<'a> Index<'a> {
+/// Which lists of security groups a port may have: asked for many ports, judged once.
+pub(super) type Judged = BTreeMap<Vec<SecurityGroupId>, bool>;
+
+impl<'a> View<'a> {
     pub(super) fn new(rows: &'a Rows) -> Self {
-        let mut index = Self {
+        Self {
             rows,
-            subnets: BTreeMap::new(),
-            guests_by_host: BTreeMap::new(),
-            guests_by_network: BTreeMap::new(),
-            members: BTreeMap::new(),
-            routers: BTreeMap::new(),
-            floating_ips: BTreeMap::new(),
-            forwarded_ips: BTreeMap::new(),
-            local_ips: BTreeMap::new(),
-            rules: BTreeMap::new(),
-        };
-        for (id, subnet) in &rows.subnets {
-            index
-                .subnets
-                .entry(subnet.network_id)
-                .or_default()
-                .push(*id);
+            index: &rows.index,
         }
-        for (id, port) in &rows.ports {
-            for group in &port.security_groups {
-                index.members.entry(*group).or_default().push(*id);
-            }
-            if let Some(host) = port.host.as_ref().filter(|_| port.is_guest()) {
-                index.guests_by_host.entry(host).or_default().push(*id);
-                index
-                    .guests_by_network
-                    .entry(port.network_id)
-                    .or_default()
-                    .push(*id);
-            }
-        }
-        for (id, router) in &rows.routers {
-            let legs = router
-                .interfaces
-                .iter()
-                .filter_map(|port| rows.ports.get(port));
-            for network in legs.map(|port| port.network_id).collect::<BTreeSet<_>>() {
-                index.routers.entry(network).or_default().push(*id);
-            }
-        }
-        for (id, floating_ip) in &rows.floating_ips {
-            index
-                .floating_ips
-                .entry(floating_ip.port_id)
-                .or_default()
-                .push(*id);
-        }
-        for (id, forwarded_ip) in &rows.forwarded_ips {
-            for forwarding in &forwarded_ip.port_forwardings {
-                let of = index.forwarded_ips.entry(forwarding.internal_port_id);
-                of.or_default().insert(*id);
-            }
-        }
-        for (id, local_ip) in &rows.local_ips {
-            for target in &local_ip.targets {
-                index.local_ips.entry(target.port_id).or_default().push(*id);
-            }
-        }
-        for (id, rule) in &rows.security_group_rules {
-            index
-                .rules
-                .entry(rule.security_group_id)
-                .or_default()
-                .push(*id);
-        }
-        index
     }
 
-    pub(super) fn rows(&self) -> &Rows {
+    pub(super) fn rows(&self) -> &'a Rows {
         self.rows
+    }
+
+    pub(super) fn index(&self) -> &'a Index {
+        self.index
     }
 
     /// The hosts that have guests.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        self.guests_by_host.keys().copied()
+        self.index.guests_by_host.keys()
     }
 
     /// A group's rules.
     pub(super) fn rules_of(
         &self,
         group: SecurityGroupId,
-    ) -> impl Iterator<Item = &model::SecurityGroupRule> {
-        let ids = self.rules.get(&group).into_iter().flatten();
-        ids.filter_map(|id| self.rows.security_group_rules.get(id))
+    ) -> impl Iterator<Item = &'a model::SecurityGroupRule> {
+        of(&self.index.rules, &group).filter_map(|id| self.rows.security_group_rules.get(id))
     }
 
     /// How many ranges wider than one address the members of a group have in a family.
@@ -139,35 +78,28 @@ impl<'a> Index<'a> {
         group: SecurityGroupId,
         ethertype: model::EtherType,
     ) -> usize {
-        let is_ipv6 = ethertype == model::EtherType::Ipv6;
-        let ports = self.members.get(&group).into_iter().flatten();
-        let pairs = ports
-            .filter_map(|id| self.rows.ports.get(id))
-            .flat_map(|port| &port.allowed_address_pairs)
-            .map(|pair| pair.ip_address);
-        pairs
-            .filter(|range| range.addr().is_ipv6() == is_ipv6)
-            .filter(|range| range.prefix_len() < range.max_prefix_len())
-            .count()
+        let [v4, v6] = self.index.ranges.get(&group).copied().unwrap_or_default();
+        match ethertype {
+            model::EtherType::Ipv4 => v4,
+            model::EtherType::Ipv6 => v6,
+        }
     }
 
-    /// The duty of `host` in a cloud of `hosts`. `tunnel_hosts` are those whose tunnel address is known.
+    /// The duty of `host` in a cloud of `hosts`.
     pub(super) fn snapshot(
         &self,
         host: &HostName,
         hosts: &BTreeSet<HostName>,
-        tunnel_hosts: &BTreeMap<HostName, TunnelHost>,
         epoch: Epoch,
     ) -> HostSnapshot {
         let mut snapshot = HostSnapshot::empty(host.clone(), epoch);
         snapshot.revision = self.rows.revision;
         self.ports(&mut snapshot);
-        self.policies_within_limits(&mut snapshot);
         let routers = self.routers(&snapshot, hosts.first() == Some(host));
         self.networks(&mut snapshot, &routers);
         for id in routers {
             if let Some(router) = self.rows.routers.get(&id) {
-                let router = self.router(&snapshot, router);
+                let router = self.router(&snapshot.ports, router);
                 snapshot.routers.insert(id, router);
             }
         }
@@ -175,42 +107,86 @@ impl<'a> Index<'a> {
         self.forwarded_ips(&mut snapshot);
         self.local_ips(&mut snapshot);
         self.security_groups(&mut snapshot);
-        self.remote_ports(&mut snapshot, tunnel_hosts);
+        self.remote_ports(&mut snapshot);
         snapshot
     }
 
     fn ports(&self, snapshot: &mut HostSnapshot) {
-        let local = self
-            .guests_by_host
-            .get(&snapshot.host)
-            .map_or(&[][..], Vec::as_slice);
-        if local.len() > limits::PORTS_PER_HOST_MAX {
-            let (ports, max) = (local.len(), limits::PORTS_PER_HOST_MAX);
+        let local = self.index.guests_by_host.get(&snapshot.host);
+        let (ports, max) = (local.map_or(0, BTreeSet::len), limits::PORTS_PER_HOST_MAX);
+        if ports > max {
             tracing::error!(host = %snapshot.host, ports, max, "too many ports: the last ones get nothing");
         }
-        let mut taken = BTreeSet::new();
-        for id in local.iter().take(limits::PORTS_PER_HOST_MAX) {
-            let Some((port, interface)) = self.port_and_interface(*id, &snapshot.host) else {
+        let mut judged = Judged::new();
+        for id in local.into_iter().flatten().take(max) {
+            let Some(port) = self.guest(&snapshot.host, *id, &mut judged) else {
                 continue;
             };
-            // Two random ids in 2^40 share their first 11 characters; the later one must not stop the host.
-            if taken.insert(interface_key(&interface)) {
-                let port = self.port(port, interface);
-                if let Some(policy) = port.qos_policy_id
-                    && let Some(of) = self.rows.qos_policies.get(&policy)
-                {
-                    snapshot.qos_policies.insert(policy, of.clone());
-                }
-                snapshot.ports.insert(*id, port);
-            } else {
-                tracing::error!(port = %id, "another port of the host has the same device name: make a new port");
+            if let Some(policy) = port.qos_policy_id
+                && let Some(of) = self.rows.qos_policies.get(&policy)
+            {
+                snapshot.qos_policies.insert(policy, of.clone());
             }
+            snapshot.ports.insert(*id, port);
         }
     }
 
-    /// A port, and how it is attached to the host; none for a subport whose trunk is closed, or not here.
+    /// A guest's port, if the host can have it: its network is known, and its device's name is its own.
+    pub(super) fn guest(
+        &self,
+        host: &HostName,
+        id: PortId,
+        judged: &mut Judged,
+    ) -> Option<model::Port> {
+        let (port, interface) = self.port_and_interface(id, host)?;
+        let key = interface_key(&interface);
+        let taken = |other: &PortId| {
+            let other = self.port_and_interface(*other, host);
+            other.is_some_and(|(_, other)| interface_key(&other) == key)
+        };
+        // Two random ids in 2^40 share their first 11 characters; the later one must not stop the host.
+        if self
+            .same_name(host, id)
+            .take_while(|other| *other < id)
+            .any(|other| taken(&other))
+        {
+            tracing::error!(port = %id, "another port of the host has the same device name: make a new port");
+            return None;
+        }
+        let mut port = self.port(port, interface);
+        if !self.fits(&port.security_groups, judged) {
+            tracing::error!(
+                port = %id,
+                rules_max = limits::RULES_PER_POLICY_MAX,
+                remote_groups_max = limits::REMOTE_GROUPS_PER_POLICY_MAX,
+                "the port's security groups are too large: nothing passes until they are smaller"
+            );
+            port.security_groups.clear();
+        }
+        Some(port)
+    }
+
+    /// The other guests of the host whose devices may have the same name, in order: it is made of an id's first digits.
+    pub(super) fn same_name(
+        &self,
+        host: &HostName,
+        id: PortId,
+    ) -> impl Iterator<Item = PortId> + use<'a> {
+        let guests = self.index.guests_by_host.get(host);
+        let number = id.0.as_u128();
+        let first = PortId(Uuid::from_u128(number & !DIGITS_NOT_IN_NAMES));
+        let last = PortId(Uuid::from_u128(number | DIGITS_NOT_IN_NAMES));
+        let near = guests
+            .into_iter()
+            .flat_map(move |guests| guests.range(first..=last));
+        near.copied().filter(move |other| *other != id)
+    }
+
+    /// A port, and how it is attached to the host; none for a subport whose trunk is closed, or not here, and for a
+    /// port whose network cannot be realized (the log has said so).
     fn port_and_interface(&self, id: PortId, host: &HostName) -> Option<(&'a Port, PortInterface)> {
         let port = self.rows.ports.get(&id)?;
+        self.rows.networks.get(&port.network_id)?;
         let interface = match &port.attached {
             Attached::Tap => PortInterface::Tap { name: tap_name(id) },
             Attached::VhostUser { socket, mode } => PortInterface::VhostUser {
@@ -223,7 +199,8 @@ impl<'a> Index<'a> {
                 open,
             } => {
                 let trunk = self.rows.ports.get(parent)?;
-                let here = trunk.host.as_ref() == Some(host) && trunk.is_guest();
+                let here = trunk.guest_host() == Some(host)
+                    && self.rows.networks.contains_key(&trunk.network_id);
                 let plain = !matches!(trunk.attached, Attached::Subport { .. });
                 (*open && here && plain).then_some(PortInterface::Subport {
                     parent: *parent,
@@ -240,7 +217,7 @@ impl<'a> Index<'a> {
         model::Port {
             network_id: port.network_id,
             mac_address: port.mac_address,
-            fixed_ips: port.fixed_ips.clone(),
+            fixed_ips: self.known_addresses(port),
             allowed_address_pairs: port.allowed_address_pairs.clone(),
             port_security_enabled: port.port_security_enabled,
             security_groups: groups.filter(known).copied().collect(),
@@ -251,6 +228,15 @@ impl<'a> Index<'a> {
             extra_dhcp_opts: port.extra_dhcp_opts.clone(),
             qos_policy_id: self.qos_policy(port),
         }
+    }
+
+    /// The addresses of a port whose subnets can be realized.
+    fn known_addresses(&self, port: &Port) -> Vec<FixedIp> {
+        let known = |ip: &&FixedIp| {
+            let subnet = self.rows.subnets.get(&ip.subnet_id);
+            subnet.is_some_and(|subnet| subnet.network_id == port.network_id)
+        };
+        port.fixed_ips.iter().filter(known).copied().collect()
     }
 
     /// The QoS policy that asks something of the port's engine.
@@ -272,8 +258,7 @@ impl<'a> Index<'a> {
             .collect();
         let near = networks
             .iter()
-            .filter_map(|id| self.routers.get(id))
-            .flatten()
+            .flat_map(|id| of(&self.index.routers, id))
             .copied();
         let near: BTreeSet<RouterId> = near.collect();
         let lonely = self
@@ -290,15 +275,13 @@ impl<'a> Index<'a> {
     }
 
     /// Whether a router has a gateway, and no host has a guest on any network it leads to.
-    fn is_lonely(&self, router: &Router) -> bool {
-        let legs = router
+    pub(super) fn is_lonely(&self, router: &Router) -> bool {
+        let mut legs = router
             .interfaces
             .iter()
             .filter_map(|port| self.rows.ports.get(port));
         router.gateway_port_id.is_some()
-            && legs
-                .into_iter()
-                .all(|leg| !self.guests_by_network.contains_key(&leg.network_id))
+            && legs.all(|leg| !self.index.guest_hosts.contains_key(&leg.network_id))
     }
 
     /// The networks of the host's ports and of its routers' legs, with all their subnets.
@@ -309,62 +292,54 @@ impl<'a> Index<'a> {
             .map(|port| port.network_id)
             .collect();
         for router in routers.iter().filter_map(|id| self.rows.routers.get(id)) {
-            let legs = router.interfaces.iter().chain(&router.gateway_port_id);
-            ids.extend(
-                legs.filter_map(|id| self.rows.ports.get(id))
-                    .map(|port| port.network_id),
-            );
+            let legs = router.legs().filter_map(|id| self.rows.ports.get(&id));
+            ids.extend(legs.map(|port| port.network_id));
         }
         for id in ids {
             let Some(network) = self.rows.networks.get(&id) else {
                 continue;
             };
             snapshot.networks.insert(id, network.clone());
-            for subnet_id in self.subnets.get(&id).into_iter().flatten() {
+            for subnet_id in of(&self.index.subnets, &id) {
                 if let Some(subnet) = self.rows.subnets.get(subnet_id) {
                     snapshot.subnets.insert(*subnet_id, subnet.clone());
                 }
             }
         }
-        // A port whose network cannot be realized cannot be either; the log has said so.
-        snapshot
-            .ports
-            .retain(|_, port| snapshot.networks.contains_key(&port.network_id));
-        let present: BTreeSet<PortId> = snapshot.ports.keys().copied().collect();
-        snapshot.ports.retain(|_, port| match &port.interface {
-            PortInterface::Subport { parent, .. } => present.contains(parent),
-            _ => true,
-        });
-        for port in snapshot.ports.values_mut() {
-            port.fixed_ips
-                .retain(|ip| snapshot.subnets.contains_key(&ip.subnet_id));
-        }
     }
 
-    fn router(&self, snapshot: &HostSnapshot, router: &Router) -> model::Router {
+    /// A router, for a host with these ports.
+    pub(super) fn router(
+        &self,
+        local: &BTreeMap<PortId, model::Port>,
+        router: &Router,
+    ) -> model::Router {
         let leg = |id: &PortId| {
             let port = self.rows.ports.get(id)?;
-            snapshot
-                .networks
-                .contains_key(&port.network_id)
-                .then_some(port)
+            self.rows.networks.get(&port.network_id)?;
+            let addresses = self.known_addresses(port).into_iter();
+            let addresses = addresses.map(|ip| RouterAddress {
+                subnet_id: ip.subnet_id,
+                ip_address: ip.ip_address,
+            });
+            Some((port, addresses.collect()))
         };
         let interface = |id: &PortId| {
-            let port = leg(id)?;
+            let (port, addresses) = leg(id)?;
             Some(RouterInterface {
                 port_id: *id,
                 network_id: port.network_id,
                 mac_address: port.mac_address,
-                addresses: addresses(snapshot, &port.fixed_ips),
+                addresses,
             })
         };
         let gateway = |id: PortId| {
-            let port = leg(&id)?;
+            let (port, addresses) = leg(&id)?;
             Some(RouterGateway {
                 port_id: id,
                 network_id: port.network_id,
                 mac_address: port.mac_address,
-                addresses: addresses(snapshot, &port.fixed_ips),
+                addresses,
                 enable_snat: router.enable_snat,
                 snat_port_block: SNAT_PORT_BLOCK,
             })
@@ -374,7 +349,7 @@ impl<'a> Index<'a> {
             interfaces: router.interfaces.iter().filter_map(interface).collect(),
             gateway: router.gateway_port_id.and_then(gateway),
             routes: router.routes.clone(),
-            ndp_proxies: ndp_proxies(snapshot, router),
+            ndp_proxies: ndp_proxies(local, router),
             conntrack_helpers: router.conntrack_helpers.clone(),
         }
     }
@@ -383,8 +358,7 @@ impl<'a> Index<'a> {
         let ids = snapshot
             .ports
             .keys()
-            .filter_map(|port| self.floating_ips.get(port))
-            .flatten();
+            .flat_map(|port| of(&self.index.floating_ips, port));
         let realized = |id: &FloatingIpId| {
             Some((
                 *id,
@@ -395,9 +369,13 @@ impl<'a> Index<'a> {
     }
 
     /// None while router, gateway or address are not (or not any more) what the floating IP needs.
-    fn floating_ip(&self, snapshot: &HostSnapshot, ip: &FloatingIp) -> Option<model::FloatingIp> {
+    pub(super) fn floating_ip(
+        &self,
+        snapshot: &HostSnapshot,
+        ip: &FloatingIp,
+    ) -> Option<model::FloatingIp> {
         let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id)
-            && has_address(snapshot, ip.port_id, ip.fixed_ip_address.into());
+            && has_address(&snapshot.ports, ip.port_id, ip.fixed_ip_address.into());
         fits.then_some(model::FloatingIp {
             floating_network_id: ip.floating_network_id,
             floating_ip_address: ip.floating_ip_address,
@@ -411,8 +389,7 @@ impl<'a> Index<'a> {
     fn forwarded_ips(&self, snapshot: &mut HostSnapshot) {
         let near = snapshot.ports.keys();
         let ids: BTreeSet<_> = near
-            .filter_map(|port| self.forwarded_ips.get(port))
-            .flatten()
+            .flat_map(|port| of(&self.index.forwarded_ips, port))
             .collect();
         for id in ids {
             let ip = self.rows.forwarded_ips.get(id);
@@ -423,7 +400,7 @@ impl<'a> Index<'a> {
     }
 
     /// What of it leads to ports of this host; none if nothing does.
-    fn forwarded_ip(
+    pub(super) fn forwarded_ip(
         &self,
         snapshot: &HostSnapshot,
         ip: &ForwardedIp,
@@ -431,7 +408,7 @@ impl<'a> Index<'a> {
         let mut port_forwardings = ip.port_forwardings.clone();
         port_forwardings.retain(|forwarding| {
             let address = forwarding.internal_ip_address.into();
-            has_address(snapshot, forwarding.internal_port_id, address)
+            has_address(&snapshot.ports, forwarding.internal_port_id, address)
         });
         let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id);
         (fits && !port_forwardings.is_empty()).then_some(model::ForwardedIp {
@@ -446,25 +423,13 @@ impl<'a> Index<'a> {
     fn local_ips(&self, snapshot: &mut HostSnapshot) {
         let near = snapshot.ports.keys();
         let ids: BTreeSet<_> = near
-            .filter_map(|port| self.local_ips.get(port))
-            .flatten()
+            .flat_map(|port| of(&self.index.local_ips, port))
             .collect();
         for id in ids {
-            let Some(ip) = self.rows.local_ips.get(id) else {
-                continue;
-            };
-            let mut targets = ip.targets.clone();
-            targets.retain(|target| has_address(snapshot, target.port_id, target.fixed_ip));
-            if targets.is_empty() || !snapshot.networks.contains_key(&ip.network_id) {
-                continue;
+            let ip = self.rows.local_ips.get(id);
+            if let Some(ip) = ip.and_then(|ip| local_ip(snapshot, ip)) {
+                snapshot.local_ips.insert(*id, ip);
             }
-            let local_ip = model::LocalIp {
-                network_id: ip.network_id,
-                local_ip_address: ip.local_ip_address,
-                mode: ip.mode,
-                targets,
-            };
-            snapshot.local_ips.insert(*id, local_ip);
         }
     }
 
@@ -475,26 +440,20 @@ impl<'a> Index<'a> {
             .flat_map(|port| port.security_groups.iter().copied())
             .collect();
         let mut remote = BTreeSet::new();
-        for id in local
-            .iter()
-            .filter_map(|group| self.rules.get(group))
-            .flatten()
-        {
-            let Some(rule) = self.rows.security_group_rules.get(id) else {
+        for id in local.iter().flat_map(|group| of(&self.index.rules, group)) {
+            let Some(rule) = self.rule(*id) else {
                 continue;
             };
             match rule.remote {
-                Remote::Group(group) if self.rows.security_groups.contains_key(&group) => {
+                Remote::Group(group) => {
                     remote.insert(group);
                 }
-                Remote::AddressGroup(id) if self.rows.address_groups.contains_key(&id) => {
+                Remote::AddressGroup(id) => {
                     let group = self.rows.address_groups.get(&id).cloned();
                     snapshot
                         .address_groups
                         .extend(group.map(|group| (id, group)));
                 }
-                // What it speaks of cannot be realized; the log has said so.
-                Remote::Group(_) | Remote::AddressGroup(_) => continue,
                 Remote::Any | Remote::Prefix(_) => {}
             }
             snapshot.security_group_rules.insert(*id, rule.clone());
@@ -505,57 +464,75 @@ impl<'a> Index<'a> {
             }
         }
         for group in remote {
-            let ports = self.members.get(&group).into_iter().flatten();
+            let ports = of(&self.index.members, &group);
             for port in ports.filter_map(|id| self.rows.ports.get(id)) {
-                let fixed = port.fixed_ips.iter().map(|ip| ip.ip_address.into());
-                let pairs = port
-                    .allowed_address_pairs
-                    .iter()
-                    .map(|pair| pair.ip_address);
                 let member = |address| SecurityGroupMember {
                     security_group_id: group,
                     address,
                 };
                 snapshot
                     .security_group_members
-                    .extend(fixed.chain(pairs).map(member));
+                    .extend(member_addresses(port).map(member));
             }
         }
     }
 
-    fn remote_ports(
-        &self,
-        snapshot: &mut HostSnapshot,
-        tunnel_hosts: &BTreeMap<HostName, TunnelHost>,
-    ) {
+    /// A rule, if what it speaks of can be realized; if not, the log has said so.
+    pub(super) fn rule(&self, id: SecurityGroupRuleId) -> Option<&'a model::SecurityGroupRule> {
+        let rule = self.rows.security_group_rules.get(&id)?;
+        let known = match rule.remote {
+            Remote::Group(group) => self.rows.security_groups.contains_key(&group),
+            Remote::AddressGroup(group) => self.rows.address_groups.contains_key(&group),
+            Remote::Any | Remote::Prefix(_) => true,
+        };
+        known.then_some(rule)
+    }
+
+    fn remote_ports(&self, snapshot: &mut HostSnapshot) {
         let tunnelled = snapshot
             .networks
             .iter()
             .filter(|(_, n)| !n.segment.network_type.is_physical());
-        let ports = tunnelled
-            .filter_map(|(id, _)| self.guests_by_network.get(id))
-            .flatten();
+        let ports: BTreeSet<PortId> = tunnelled
+            .flat_map(|(id, _)| of(&self.index.guests_by_network, id))
+            .copied()
+            .collect();
         for id in ports {
-            let Some(port) = self.rows.ports.get(id) else {
+            let Some(remote) = self.remote_port(&snapshot.host, id) else {
                 continue;
             };
-            let Some(host) = port.host.as_ref().filter(|host| **host != snapshot.host) else {
-                continue;
-            };
-            let Some(tunnel) = tunnel_hosts.get(host) else {
-                continue;
-            };
-            snapshot.tunnel_hosts.insert(host.clone(), tunnel.clone());
-            let known = |ip: &&FixedIp| snapshot.subnets.contains_key(&ip.subnet_id);
-            let remote = RemotePort {
-                network_id: port.network_id,
-                mac_address: port.mac_address,
-                fixed_ips: port.fixed_ips.iter().filter(known).copied().collect(),
-                host: host.clone(),
-            };
-            snapshot.remote_ports.insert(*id, remote);
+            if let Some(tunnel) = self.rows.tunnel_hosts.get(&remote.host) {
+                let host = remote.host.clone();
+                snapshot.tunnel_hosts.insert(host, tunnel.clone());
+                snapshot.remote_ports.insert(id, remote);
+            }
         }
     }
+
+    /// A guest of another host.
+    pub(super) fn remote_port(&self, here: &HostName, id: PortId) -> Option<RemotePort> {
+        let port = self.rows.ports.get(&id)?;
+        let host = port.guest_host().filter(|host| *host != here)?;
+        Some(RemotePort {
+            network_id: port.network_id,
+            mac_address: port.mac_address,
+            fixed_ips: self.known_addresses(port),
+            host: host.clone(),
+        })
+    }
+}
+
+/// What of a local IP leads to ports of the host; none if nothing does.
+pub(super) fn local_ip(snapshot: &HostSnapshot, ip: &LocalIp) -> Option<model::LocalIp> {
+    let mut targets = ip.targets.clone();
+    targets.retain(|target| has_address(&snapshot.ports, target.port_id, target.fixed_ip));
+    let good = !targets.is_empty() && snapshot.networks.contains_key(&ip.network_id);
+    good.then_some(model::LocalIp {
+        network_id: ip.network_id,
+        local_ip_address: ip.local_ip_address,
+        mode: ip.mode,
+        targets,
+    })
 }
 
 /// Whether a router of the snapshot has its gateway in a network.
@@ -566,30 +543,18 @@ fn has_gateway_in(snapshot: &HostSnapshot, router: RouterId, network: NetworkId)
 }
 
 /// Whether a port of the host has an address.
-fn has_address(snapshot: &HostSnapshot, port: PortId, address: IpAddr) -> bool {
-    let port = snapshot.ports.get(&port);
+fn has_address(local: &BTreeMap<PortId, model::Port>, port: PortId, address: IpAddr) -> bool {
+    let port = local.get(&port);
     port.is_some_and(|port| port.fixed_ips.iter().any(|ip| ip.ip_address == address))
 }
 
 /// The addresses of the host's guests that a router answers for outside.
-fn ndp_proxies(snapshot: &HostSnapshot, router: &Router) -> Vec<Ipv6Addr> {
+fn ndp_proxies(local: &BTreeMap<PortId, model::Port>, router: &Router) -> Vec<Ipv6Addr> {
     let local = router
         .ndp_proxies
         .iter()
-        .filter(|(port, address)| has_address(snapshot, *port, (*address).into()));
+        .filter(|(port, address)| has_address(local, *port, (*address).into()));
     let addresses: BTreeSet<Ipv6Addr> = local.map(|(_, address)| *address).collect();
     let addresses = addresses.into_iter().take(limits::NDP_PROXIES_MAX);
     addresses.collect()
-}
-
-fn addresses(snapshot: &HostSnapshot, fixed_ips: &[FixedIp]) -> Vec<RouterAddress> {
-    let known = fixed_ips
-        .iter()
-        .filter(|ip| snapshot.subnets.contains_key(&ip.subnet_id));
-    known
-        .map(|ip| RouterAddress {
-            subnet_id: ip.subnet_id,
-            ip_address: ip.ip_address,
-        })
-        .collect()
 }

@@ -1,6 +1,8 @@
 //! Realize over a real store: what each resource does to a host's snapshot, and that incremental and full agree.
 
+use super::snapshot::View;
 use super::*;
+use crate::feed::hub::Subscription;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::floating_ip::FloatingIpRow;
 use crate::store::network::NetworkRow;
@@ -30,6 +32,8 @@ struct Cloud {
     store: Store,
     _folder: tempfile::TempDir,
     rows: Rows,
+    duties: Duties,
+    hub: Hub,
     hosts: BTreeSet<HostName>,
 }
 
@@ -53,34 +57,39 @@ impl Cloud {
         let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
             .await
             .unwrap();
-        let rows = Rows::load(&store).await.unwrap();
+        let mut rows = Rows::load(&store).await.unwrap();
+        let tunnel_ip = "10.0.0.2".parse().unwrap();
+        rows.tunnel_host_set(&host("h2"), Some(TunnelHost { tunnel_ip }));
+        let hub = Hub::new(store.epoch());
+        let hosts = [host("h1"), host("h2")];
+        for name in &hosts {
+            hub.subscribe(name, None).unwrap();
+        }
         Self {
             store,
             _folder: folder,
             rows,
-            hosts: [host("h1"), host("h2")].into(),
+            duties: Duties::default(),
+            hub,
+            hosts: hosts.into(),
         }
     }
 
-    /// What `name` must do now, computed from incremental rows, checked against the oracle.
+    /// What `name` must do now: brought up to date, and checked against what is computed from scratch.
     async fn duty(&mut self, name: &str) -> HostSnapshot {
-        self.rows.update(&self.store).await.unwrap();
-        let all = Rows::load(&self.store).await.unwrap();
-        assert_eq!(self.rows, all, "incremental and full differ");
-        let tunnels = [(
-            host("h2"),
-            TunnelHost {
-                tunnel_ip: "10.0.0.2".parse().unwrap(),
-            },
-        )];
-        let snapshot = Index::new(&self.rows).snapshot(
-            &host(name),
-            &self.hosts,
-            &tunnels.into(),
-            self.store.epoch(),
-        );
-        assert_eq!(snapshot.validate(), []);
-        snapshot
+        let marks = self.rows.update(&self.store).await.unwrap();
+        let mut all = Rows::load(&self.store).await.unwrap();
+        all.tunnel_hosts = self.rows.tunnel_hosts.clone();
+        assert!(self.rows == all, "incremental and full differ");
+        self.duties
+            .update(&self.rows, marks, &self.hub, Instant::now());
+        let name = host(name);
+        let full = View::new(&self.rows).snapshot(&name, &self.hosts, self.store.epoch());
+        assert_eq!(full.validate(), []);
+        let mut kept = self.hub.snapshot(&name).unwrap();
+        kept.revision = full.revision;
+        assert_eq!(kept, full);
+        full
     }
 
     async fn write(&self) -> WriteTx {
@@ -819,21 +828,20 @@ async fn a_commit_reaches_the_hub_by_a_nudge() {
             .await
             .unwrap()
     };
-    let mut duty = hub.subscribe(&host("h1"), None).unwrap().snapshot;
-    let at = async |duty: &mut tokio::sync::watch::Receiver<Option<Arc<HostSnapshot>>>,
-                    revision: Revision| {
-        let good = |have: &Option<Arc<HostSnapshot>>| {
-            have.as_ref().is_some_and(|h| h.revision >= revision)
-        };
-        let found = tokio::time::timeout(Duration::from_secs(20), duty.wait_for(good)).await;
-        found.expect("a snapshot in time").unwrap().clone().unwrap()
+    let mut stream = hub.subscribe(&host("h1"), None).unwrap();
+    let at = async |stream: &mut Subscription, revision: Revision| {
+        let good = |have: &Option<Revision>| have.is_some_and(|have| have >= revision);
+        let found = stream.revision.wait_for(good);
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        found.expect("a snapshot in time").unwrap();
+        hub.snapshot(&host("h1")).unwrap()
     };
-    let first = at(&mut duty, newest().await).await;
+    let first = at(&mut stream, newest().await).await;
     assert_eq!(first.ports.len(), 1);
     cloud
         .guest(0x102, NET_A, "h1", &[(SUBNET_A, "192.0.2.11")], &[])
         .await;
-    let second = at(&mut duty, newest().await).await;
+    let second = at(&mut stream, newest().await).await;
     assert_eq!(second.ports.len(), 2);
     // What does not concern the host moves the revision that is realized, and not the host's.
     cloud.group(0x409).await;
@@ -848,7 +856,7 @@ async fn a_commit_reaches_the_hub_by_a_nudge() {
         assert!(Instant::now() < deadline, "realized in time");
         tokio::task::yield_now().await;
     }
-    assert!(Arc::ptr_eq(&second, duty.borrow().as_ref().unwrap()));
+    assert_eq!(*stream.revision.borrow(), Some(second.revision));
     shutdown.cancel();
     task.await.unwrap();
 }

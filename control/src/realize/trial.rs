@@ -4,10 +4,10 @@
 //! happen and no guess; it is computed outside the transaction.
 
 use super::rows::Rows;
-use super::snapshot::Index;
+use super::snapshot::View;
 use crate::store::observer::Touched;
 use crate::store::{Conn, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use weft_model::{Epoch, HostName};
@@ -77,7 +77,8 @@ impl Trial {
         before.update_view(conn).await?;
         let mut after = before.clone();
         for row in touched {
-            after.changed(conn, row.resource.name(), &row.id).await?;
+            let name = row.resource.name();
+            after.changed(conn, name, &[row.id.as_str()]).await?;
         }
         *self.lock() = Both { before, after };
         Ok(())
@@ -89,13 +90,12 @@ impl Trial {
         if after == Rows::default() {
             return BTreeSet::new();
         }
-        let (old, new) = (Index::new(&before), Index::new(&after));
+        let (old, new) = (View::new(&before), View::new(&after));
         let mut hosts = known.clone();
         hosts.extend(old.hosts().chain(new.hosts()).cloned());
         let differs = |host: &&HostName| {
-            let tunnels = BTreeMap::new();
-            let mut old = old.snapshot(host, &hosts, &tunnels, epoch);
-            let new = new.snapshot(host, &hosts, &tunnels, epoch);
+            let mut old = old.snapshot(host, &hosts, epoch);
+            let new = new.snapshot(host, &hosts, epoch);
             old.revision = new.revision;
             old != new
         };

@@ -1,0 +1,278 @@
+//! All hosts' duties, kept up to date in the hub.
+//!
+//! Guarantees: a host that no mark reaches costs nothing. A host is computed from scratch when it is new, when
+//! everything was read anew, when it has more than it may have, and while its duty would not be valid: then it goes on
+//! under its last one.
+
+use super::duty::{Cloud, Dirt, Needs, Update};
+use super::index::{By, Move, of};
+use super::mark::Marks;
+use super::rows::Rows;
+use super::snapshot::View;
+use crate::feed::Hub;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
+use weft_model::{
+    AddressGroupId, HostName, Invalid, NetworkId, QosPolicyId, RouterId, SecurityGroupId,
+    SnapshotDelta, TableDelta,
+};
+
+/// The hosts whose snapshots have each entry.
+#[derive(Debug, Default)]
+struct Reach {
+    networks: By<NetworkId, HostName>,
+    routers: By<RouterId, HostName>,
+    security_groups: By<SecurityGroupId, HostName>,
+    address_groups: By<AddressGroupId, HostName>,
+    qos_policies: By<QosPolicyId, HostName>,
+}
+
+impl Reach {
+    fn delta(&mut self, host: &HostName, delta: &SnapshotDelta) {
+        note(&mut self.networks, host, &delta.networks);
+        note(&mut self.routers, host, &delta.routers);
+        note(&mut self.security_groups, host, &delta.security_groups);
+        note(&mut self.address_groups, host, &delta.address_groups);
+        note(&mut self.qos_policies, host, &delta.qos_policies);
+    }
+}
+
+fn note<K: Ord + Copy, V>(by: &mut By<K, HostName>, host: &HostName, delta: &TableDelta<K, V>) {
+    for id in delta.put.keys() {
+        Move::In.apply(by, *id, host.clone());
+    }
+    for id in &delta.delete {
+        Move::Out.apply(by, *id, host.clone());
+    }
+}
+
+/// What is kept of all hosts beside their snapshots.
+#[derive(Debug, Default)]
+pub(super) struct Duties {
+    /// None for a host whose duty would not be valid.
+    hosts: BTreeMap<HostName, Option<Needs>>,
+    reach: Reach,
+    first_host: Option<HostName>,
+}
+
+impl Duties {
+    /// Brings all wanted hosts up to date after what is marked, which was committed at `committed`.
+    pub(super) fn update(&mut self, rows: &Rows, marks: Marks, hub: &Hub, committed: Instant) {
+        let wanted = hub.hosts_wanted();
+        let first_host = wanted.first().cloned();
+        let mut whole: BTreeSet<HostName> = if marks.everything {
+            wanted.clone()
+        } else {
+            let kept = |host: &&HostName| self.hosts.get(*host).is_some_and(Option::is_some);
+            wanted.iter().filter(|host| !kept(host)).cloned().collect()
+        };
+        if self.first_host != first_host {
+            whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
+            self.first_host = first_host;
+        }
+        let dirt = self.spread(marks, rows, &whole);
+        let first_host = self.first_host.clone();
+        let cloud = Cloud {
+            view: View::new(rows),
+            first_host: first_host.as_ref(),
+        };
+        hub.begin(rows.revision);
+        let mut changed = Vec::new();
+        for (host, dirt) in dirt {
+            match self.host(&cloud, &host, dirt, hub, committed) {
+                Some(true) => changed.push(host),
+                Some(false) => {}
+                None => drop(whole.insert(host)),
+            }
+        }
+        for host in whole {
+            if self.whole(&cloud, &host, &wanted, hub, committed) {
+                changed.push(host);
+            }
+        }
+        hub.finish(rows.revision, changed);
+    }
+
+    /// Gives every host what is marked of what it has, but for those of `whole`.
+    fn spread(
+        &self,
+        marks: Marks,
+        rows: &Rows,
+        whole: &BTreeSet<HostName>,
+    ) -> BTreeMap<HostName, Dirt> {
+        let mut all = Spread {
+            duties: self,
+            whole,
+            dirt: BTreeMap::new(),
+        };
+        if marks.everything {
+            return all.dirt;
+        }
+        for (host, ids) in marks.ports {
+            all.at(&host, |dirt| dirt.ports.extend(&ids));
+        }
+        for (host, ids) in marks.floating_ips {
+            all.at(&host, |dirt| dirt.floating_ips.extend(&ids));
+        }
+        for (host, ids) in marks.local_ips {
+            all.at(&host, |dirt| dirt.local_ips.extend(&ids));
+        }
+        for (network, ids) in marks.remote_ports {
+            let physical = rows.networks.get(&network);
+            let physical = physical.is_some_and(|n| n.segment.network_type.is_physical());
+            let hosts = of(&self.reach.networks, &network).filter(|_| !physical);
+            all.each(hosts, |dirt| dirt.remote_ports.extend(&ids));
+        }
+        for id in marks.networks {
+            all.each(of(&self.reach.networks, &id), |dirt| {
+                dirt.networks.insert(id);
+            });
+        }
+        for (network, ids) in marks.subnets {
+            let hosts = of(&self.reach.networks, &network);
+            all.each(hosts, |dirt| dirt.subnets.extend(&ids));
+        }
+        for id in marks.routers {
+            let hosts = of(&self.reach.routers, &id).chain(&self.first_host);
+            all.each(hosts, |dirt| {
+                dirt.routers.insert(id);
+            });
+        }
+        for (network, ids) in marks.routers_near {
+            let hosts = rows.index.guest_hosts.get(&network);
+            let hosts = hosts.into_iter().flat_map(BTreeMap::keys);
+            all.each(hosts, |dirt| dirt.routers.extend(&ids));
+        }
+        for id in marks.security_groups {
+            all.each(of(&self.reach.security_groups, &id), |dirt| {
+                dirt.security_groups.insert(id);
+            });
+        }
+        for (group, ids) in marks.rules {
+            let hosts = of(&self.reach.security_groups, &group);
+            all.each(hosts, |dirt| dirt.rules.extend(&ids));
+        }
+        for (group, addresses) in marks.members {
+            let hosts = of(&self.reach.security_groups, &group);
+            let members = addresses.iter().map(|address| (group, *address));
+            all.each(hosts, |dirt| dirt.members.extend(members.clone()));
+        }
+        for id in marks.address_groups {
+            all.each(of(&self.reach.address_groups, &id), |dirt| {
+                dirt.address_groups.insert(id);
+            });
+        }
+        for id in marks.qos_policies {
+            all.each(of(&self.reach.qos_policies, &id), |dirt| {
+                dirt.qos_policies.insert(id);
+            });
+        }
+        for id in marks.tunnel_hosts {
+            all.each(self.hosts.keys(), |dirt| {
+                dirt.tunnel_hosts.insert(id.clone());
+            });
+        }
+        all.dirt
+    }
+
+    /// Brings one host up to date; whether its duty changed. None if it has to be computed from scratch.
+    fn host(
+        &mut self,
+        cloud: &Cloud<'_>,
+        host: &HostName,
+        dirt: Dirt,
+        hub: &Hub,
+        committed: Instant,
+    ) -> Option<bool> {
+        let needs = self.hosts.get_mut(host)?.as_mut()?;
+        let mut too_much = false;
+        let mut mistake = None;
+        let delta = hub.update(host, cloud.view.rows().revision, committed, |snapshot| {
+            if Update::is_too_much(cloud, snapshot) {
+                too_much = true;
+                return None;
+            }
+            let done = Update::run(cloud, snapshot, needs, dirt);
+            if done.delta.is_empty() {
+                return None;
+            }
+            mistake = snapshot.validate_changes(&done.delta).into_iter().next();
+            if mistake.is_some() {
+                snapshot.change(done.undo);
+                return None;
+            }
+            Some(done.delta)
+        });
+        if too_much {
+            return None;
+        }
+        if let Some(mistake) = mistake {
+            kept_back(host, &mistake);
+            self.hosts.insert(host.clone(), None);
+        }
+        if let Some(delta) = &delta {
+            self.reach.delta(host, delta);
+        }
+        Some(delta.is_some())
+    }
+
+    /// Computes one host from scratch; whether its duty changed.
+    fn whole(
+        &mut self,
+        cloud: &Cloud<'_>,
+        host: &HostName,
+        wanted: &BTreeSet<HostName>,
+        hub: &Hub,
+        committed: Instant,
+    ) -> bool {
+        let mut snapshot = cloud.view.snapshot(host, wanted, hub.epoch());
+        if let Some(mistake) = snapshot.validate().first() {
+            kept_back(host, mistake);
+            self.hosts.insert(host.clone(), None);
+            return false;
+        }
+        let needs = Some(Needs::of(&snapshot));
+        snapshot.revision = cloud.view.rows().revision;
+        self.hosts.insert(host.clone(), needs);
+        let delta = hub.replace(snapshot, committed);
+        if let Some(delta) = &delta {
+            self.reach.delta(host, delta);
+        }
+        delta.is_some()
+    }
+
+    /// What is kept of a host.
+    #[cfg(test)]
+    pub(super) fn needs(&self, host: &HostName) -> Option<&Needs> {
+        self.hosts.get(host)?.as_ref()
+    }
+}
+
+fn kept_back(host: &HostName, mistake: &Invalid) {
+    tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
+}
+
+/// Marks on their way to the hosts.
+struct Spread<'a> {
+    duties: &'a Duties,
+    whole: &'a BTreeSet<HostName>,
+    dirt: BTreeMap<HostName, Dirt>,
+}
+
+impl Spread<'_> {
+    fn at(&mut self, host: &HostName, mark: impl FnOnce(&mut Dirt)) {
+        if self.duties.hosts.contains_key(host) && !self.whole.contains(host) {
+            mark(self.dirt.entry(host.clone()).or_default());
+        }
+    }
+
+    fn each<'h>(
+        &mut self,
+        hosts: impl Iterator<Item = &'h HostName>,
+        mut mark: impl FnMut(&mut Dirt),
+    ) {
+        for host in hosts {
+            self.at(host, &mut mark);
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! One host's snapshot, brought up to date entry by entry.
+//!
+//! Guarantees: given the marks of what changed since, the snapshot becomes what [`View::snapshot`] makes from scratch
+//! (the tests hold it to that, with random histories), and the delta is what became different; it costs what is marked
+//! and what follows from it, not what the host has. The order of the steps is that of the tables' dependence.
+//!
+//! A host that has more than it may have is none of its business: what is left out then depends on all that is there.
+
+use super::index::{Move, of};
+use super::snapshot::{Judged, View, local_ip};
+use ipnet::{IpNet, Ipv4Net};
+use std::collections::{BTreeMap, BTreeSet};
+use weft_model::{
+    AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, Network, NetworkId, Port,
+    PortId, QosPolicyId, Remote, RemotePort, Router, RouterId, SecurityGroupId,
+    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, SnapshotDelta, SubnetId,
+    TableDelta, limits,
+};
+
+/// Why the parts of a snapshot are in it: how many of its entries need each. A function of the snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// Guests here on each network.
+    pub(super) guests: BTreeMap<NetworkId, usize>,
+    /// Routers' legs here on each network.
+    pub(super) legs: BTreeMap<NetworkId, usize>,
+    /// Guests here in each group.
+    pub(super) groups: BTreeMap<SecurityGroupId, usize>,
+    /// Rules here that name each group.
+    pub(super) remote_groups: BTreeMap<SecurityGroupId, usize>,
+    /// Rules here that name each address group.
+    pub(super) address_groups: BTreeMap<AddressGroupId, usize>,
+    /// Guests here under each QoS policy.
+    pub(super) qos_policies: BTreeMap<QosPolicyId, usize>,
+    /// Guests known here of each other host.
+    pub(super) tunnel_hosts: BTreeMap<HostName, usize>,
+}
+
+impl Needs {
+    pub(super) fn of(snapshot: &HostSnapshot) -> Self {
+        let mut needs = Self::default();
+        for port in snapshot.ports.values() {
+            needs.port(Move::In, port);
+        }
+        for router in snapshot.routers.values() {
+            needs.router(Move::In, router);
+        }
+        for rule in snapshot.security_group_rules.values() {
+            needs.rule(Move::In, rule);
+        }
+        for port in snapshot.remote_ports.values() {
+            Move::In.count(&mut needs.tunnel_hosts, &port.host);
+        }
+        needs
+    }
+
+    fn port(&mut self, to: Move, port: &Port) {
+        to.count(&mut self.guests, &port.network_id);
+        for group in &port.security_groups {
+            to.count(&mut self.groups, group);
+        }
+        if let Some(policy) = &port.qos_policy_id {
+            to.count(&mut self.qos_policies, policy);
+        }
+    }
+
+    fn router(&mut self, to: Move, router: &Router) {
+        for network in networks(router) {
+            to.count(&mut self.legs, &network);
+        }
+    }
+
+    fn rule(&mut self, to: Move, rule: &SecurityGroupRule) {
+        match &rule.remote {
+            Remote::Group(group) => drop(to.count(&mut self.remote_groups, group)),
+            Remote::AddressGroup(group) => drop(to.count(&mut self.address_groups, group)),
+            Remote::Any | Remote::Prefix(_) => {}
+        }
+    }
+}
+
+/// The networks that a router leads to.
+fn networks(router: &Router) -> impl Iterator<Item = NetworkId> + '_ {
+    let interfaces = router.interfaces.iter().map(|leg| leg.network_id);
+    interfaces.chain(router.gateway.as_ref().map(|leg| leg.network_id))
+}
+
+/// Entries of one host that may differ.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dirt {
+    pub(super) ports: BTreeSet<PortId>,
+    pub(super) routers: BTreeSet<RouterId>,
+    pub(super) networks: BTreeSet<NetworkId>,
+    pub(super) subnets: BTreeSet<SubnetId>,
+    /// Forwarded ones too.
+    pub(super) floating_ips: BTreeSet<FloatingIpId>,
+    pub(super) local_ips: BTreeSet<LocalIpId>,
+    pub(super) rules: BTreeSet<SecurityGroupRuleId>,
+    pub(super) security_groups: BTreeSet<SecurityGroupId>,
+    pub(super) members: BTreeSet<(SecurityGroupId, IpNet)>,
+    pub(super) address_groups: BTreeSet<AddressGroupId>,
+    pub(super) qos_policies: BTreeSet<QosPolicyId>,
+    pub(super) remote_ports: BTreeSet<PortId>,
+    pub(super) tunnel_hosts: BTreeSet<HostName>,
+}
+
+/// What is at hand for every host.
+pub(super) struct Cloud<'a> {
+    pub(super) view: View<'a>,
+    /// The one that has the routers that are near nobody.
+    pub(super) first_host: Option<&'a HostName>,
+}
+
+/// An entry's value before and after.
+type Change<V> = (Option<V>, Option<V>);
+
+/// Sets an entry of a table, and notes what it is and what it was. What it was and is, if that differs.
+fn set<K: Ord + Clone, V: PartialEq + Clone>(
+    table: &mut BTreeMap<K, V>,
+    (delta, undo): (&mut TableDelta<K, V>, &mut TableDelta<K, V>),
+    id: &K,
+    value: Option<&V>,
+) -> Option<Change<V>> {
+    if table.get(id) == value {
+        return None;
+    }
+    let old = match value {
+        Some(value) => {
+            delta.put.insert(id.clone(), value.clone());
+            table.insert(id.clone(), value.clone())
+        }
+        None => {
+            delta.delete.insert(id.clone());
+            table.remove(id)
+        }
+    };
+    match &old {
+        Some(old) => drop(undo.put.insert(id.clone(), old.clone())),
+        None => drop(undo.delete.insert(id.clone())),
+    }
+    Some((old, value.cloned()))
+}
+
+/// Sets an entry of one of the snapshot's tables.
+macro_rules! set {
+    ($update:ident.$table:ident, $id:expr, $value:expr) => {
+        set(
+            &mut $update.snapshot.$table,
+            (
+                &mut $update.done.delta.$table,
+                &mut $update.done.undo.$table,
+            ),
+            $id,
+            $value,
+        )
+    };
+}
+
+/// What an update did; the revisions are left as they were.
+pub(super) struct Done {
+    /// What became different.
+    pub(super) delta: SnapshotDelta,
+    /// The way back.
+    pub(super) undo: SnapshotDelta,
+}
+
+/// One update of one host.
+pub(super) struct Update<'a> {
+    cloud: &'a Cloud<'a>,
+    snapshot: &'a mut HostSnapshot,
+    needs: &'a mut Needs,
+    dirt: Dirt,
+    done: Done,
+}
+
+impl<'a> Update<'a> {
+    /// Whether a host has as much as it may have, or more, so that what it has depends on all that is there.
+    pub(super) fn is_too_much(cloud: &Cloud<'_>, snapshot: &HostSnapshot) -> bool {
+        let guests = cloud.view.index().guests_by_host.get(&snapshot.host);
+        guests.is_some_and(|guests| guests.len() > limits::PORTS_PER_HOST_MAX)
+            || snapshot.routers.len() >= limits::ROUTERS_PER_HOST_MAX
+    }
+
+    /// Brings `snapshot` up to date.
+    pub(super) fn run(
+        cloud: &'a Cloud<'a>,
+        snapshot: &'a mut HostSnapshot,
+        needs: &'a mut Needs,
+        dirt: Dirt,
+    ) -> Done {
+        let none = SnapshotDelta::none(snapshot);
+        let mut update = Self {
+            cloud,
+            snapshot,
+            needs,
+            dirt,
+            done: Done {
+                delta: none.clone(),
+                undo: none,
+            },
+        };
+        update.ports();
+        update.routers();
+        update.networks();
+        update.floating_ips();
+        update.local_ips();
+        update.rules();
+        update.groups();
+        update.remote_ports();
+        update.done
+    }
+
+    fn ports(&mut self) {
+        let (view, index) = (&self.cloud.view, self.cloud.view.index());
+        let mut judged = Judged::new();
+        for id in std::mem::take(&mut self.dirt.ports) {
+            let guests = index.guests_by_host.get(&self.snapshot.host);
+            let here = guests.is_some_and(|guests| guests.contains(&id));
+            let port = here.then(|| view.guest(&self.snapshot.host, id, &mut judged));
+            let Some((old, new)) = set!(self.ports, &id, port.flatten().as_ref()) else {
+                continue;
+            };
+            for (to, port) in [(Move::In, new), (Move::Out, old)] {
+                if let Some(port) = port {
+                    self.port_needed(to, &port);
+                }
+            }
+            let proxies = of(&index.routers_by_ndp_proxy, &id);
+            self.dirt.routers.extend(proxies);
+            let floating = of(&index.floating_ips, &id);
+            let forwarded = of(&index.forwarded_ips, &id);
+            self.dirt.floating_ips.extend(floating.chain(forwarded));
+            self.dirt.local_ips.extend(of(&index.local_ips, &id));
+        }
+        for id in std::mem::take(&mut self.dirt.qos_policies) {
+            let needed = self.needs.qos_policies.contains_key(&id);
+            let policy = view.rows().qos_policies.get(&id).filter(|_| needed);
+            set!(self.qos_policies, &id, policy);
+        }
+    }
+
+    /// Counts a port's needs in or out, and marks what that brings or takes.
+    fn port_needed(&mut self, to: Move, port: &Port) {
+        let index = self.cloud.view.index();
+        let network = port.network_id;
+        if to.count(&mut self.needs.guests, &network) {
+            self.dirt.networks.insert(network);
+            self.dirt.routers.extend(of(&index.routers, &network));
+        }
+        for group in &port.security_groups {
+            if to.count(&mut self.needs.groups, group) {
+                self.dirt.security_groups.insert(*group);
+                self.dirt.rules.extend(of(&index.rules, group));
+            }
+        }
+        if let Some(policy) = &port.qos_policy_id
+            && to.count(&mut self.needs.qos_policies, policy)
+        {
+            self.dirt.qos_policies.insert(*policy);
+        }
+    }
+
+    fn routers(&mut self) {
+        let (view, rows) = (&self.cloud.view, self.cloud.view.rows());
+        let first = self.cloud.first_host == Some(&self.snapshot.host);
+        for id in std::mem::take(&mut self.dirt.routers) {
+            let row = rows.routers.get(&id).filter(|row| {
+                let mut legs = row.interfaces.iter().filter_map(|leg| rows.ports.get(leg));
+                legs.any(|leg| self.needs.guests.contains_key(&leg.network_id))
+                    || first && view.is_lonely(row)
+            });
+            let router = row.map(|row| view.router(&self.snapshot.ports, row));
+            let Some((old, new)) = set!(self.routers, &id, router.as_ref()) else {
+                continue;
+            };
+            for (to, router) in [(Move::In, &new), (Move::Out, &old)] {
+                for network in router.iter().flat_map(networks) {
+                    if to.count(&mut self.needs.legs, &network) {
+                        self.dirt.networks.insert(network);
+                    }
+                }
+            }
+            let gateway = |router: &Option<Router>| {
+                let gateway = router.as_ref().and_then(|router| router.gateway.as_ref());
+                gateway.map(|leg| leg.network_id)
+            };
+            if gateway(&old) != gateway(&new) {
+                self.floating_ips_through(id);
+            }
+        }
+    }
+
+    /// Marks the floating IPs that lead to this host through a router.
+    fn floating_ips_through(&mut self, id: RouterId) {
+        let index = self.cloud.view.index();
+        let all = of(&index.floating_routers, &id);
+        let rows = self.cloud.view.rows();
+        let here = |port: PortId| self.snapshot.ports.contains_key(&port);
+        let near = all.filter(|ip| {
+            let floating = rows.floating_ips.get(ip);
+            let forwarded = rows.forwarded_ips.get(ip);
+            floating.is_some_and(|ip| here(ip.port_id))
+                || forwarded.is_some_and(|ip| {
+                    let mut ports = ip.port_forwardings.iter();
+                    ports.any(|forwarding| here(forwarding.internal_port_id))
+                })
+        });
+        self.dirt.floating_ips.extend(near);
+    }
+
+    fn networks(&mut self) {
+        let (index, rows) = (self.cloud.view.index(), self.cloud.view.rows());
+        for id in std::mem::take(&mut self.dirt.networks) {
+            let needed = self.needs.guests.contains_key(&id) || self.needs.legs.contains_key(&id);
+            let network = rows.networks.get(&id).filter(|_| needed);
+            let Some((old, new)) = set!(self.networks, &id, network) else {
+                continue;
+            };
+            if old.is_some() != new.is_some() {
+                self.dirt.subnets.extend(of(&index.subnets, &id));
+                let local_ips = of(&index.local_ips_by_network, &id);
+                self.dirt.local_ips.extend(local_ips);
+            }
+            if old.as_ref().map(is_tunnelled) != new.as_ref().map(is_tunnelled) {
+                let guests = of(&index.guests_by_network, &id);
+                self.dirt.remote_ports.extend(guests);
+            }
+        }
+        for id in std::mem::take(&mut self.dirt.subnets) {
+            let subnet = rows.subnets.get(&id);
+            let subnet =
+                subnet.filter(|subnet| self.snapshot.networks.contains_key(&subnet.network_id));
+            set!(self.subnets, &id, subnet);
+        }
+    }
+
+    fn floating_ips(&mut self) {
+        let (view, rows) = (&self.cloud.view, self.cloud.view.rows());
+        for id in std::mem::take(&mut self.dirt.floating_ips) {
+            let ip = rows.floating_ips.get(&id);
+            let ip = ip.and_then(|ip| view.floating_ip(self.snapshot, ip));
+            set!(self.floating_ips, &id, ip.as_ref());
+            let ip = rows.forwarded_ips.get(&id);
+            let ip = ip.and_then(|ip| view.forwarded_ip(self.snapshot, ip));
+            set!(self.forwarded_ips, &id, ip.as_ref());
+        }
+    }
+
+    fn local_ips(&mut self) {
+        for id in std::mem::take(&mut self.dirt.local_ips) {
+            let ip = self.cloud.view.rows().local_ips.get(&id);
+            let ip = ip.and_then(|ip| local_ip(self.snapshot, ip));
+            set!(self.local_ips, &id, ip.as_ref());
+        }
+    }
+
+    fn rules(&mut self) {
+        for id in std::mem::take(&mut self.dirt.rules) {
+            let rule = self.cloud.view.rule(id);
+            let rule = rule.filter(|rule| self.needs.groups.contains_key(&rule.security_group_id));
+            let Some((old, new)) = set!(self.security_group_rules, &id, rule) else {
+                continue;
+            };
+            for (to, rule) in [(Move::In, new), (Move::Out, old)] {
+                if let Some(rule) = rule {
+                    self.rule_needed(to, &rule);
+                }
+            }
+        }
+    }
+
+    /// Counts a rule's needs in or out, and marks what that brings or takes.
+    fn rule_needed(&mut self, to: Move, rule: &SecurityGroupRule) {
+        match rule.remote {
+            Remote::Group(group) => {
+                if to.count(&mut self.needs.remote_groups, &group) {
+                    self.dirt.security_groups.insert(group);
+                    self.all_members(group);
+                }
+            }
+            Remote::AddressGroup(group) => {
+                if to.count(&mut self.needs.address_groups, &group) {
+                    self.dirt.address_groups.insert(group);
+                }
+            }
+            Remote::Any | Remote::Prefix(_) => {}
+        }
+    }
+
+    /// Marks the members of a group: those that are here, and those that there are.
+    fn all_members(&mut self, group: SecurityGroupId) {
+        let first = SecurityGroupMember {
+            security_group_id: group,
+            address: IpNet::V4(Ipv4Net::default()),
+        };
+        let here = self.snapshot.security_group_members.range(first..);
+        let here = here.take_while(|member| member.security_group_id == group);
+        let there = self.cloud.view.index().addresses.get(&group);
+        let there = there.into_iter().flat_map(BTreeMap::keys);
+        let all = here.map(|member| member.address).chain(there.copied());
+        self.dirt
+            .members
+            .extend(all.map(|address| (group, address)));
+    }
+
+    fn groups(&mut self) {
+        let rows = self.cloud.view.rows();
+        for id in std::mem::take(&mut self.dirt.security_groups) {
+            let needed =
+                self.needs.groups.contains_key(&id) || self.needs.remote_groups.contains_key(&id);
+            let group = rows.security_groups.get(&id).filter(|_| needed);
+            set!(self.security_groups, &id, group);
+        }
+        for id in std::mem::take(&mut self.dirt.address_groups) {
+            let needed = self.needs.address_groups.contains_key(&id);
+            let group = rows.address_groups.get(&id).filter(|_| needed);
+            set!(self.address_groups, &id, group);
+        }
+        for (group, address) in std::mem::take(&mut self.dirt.members) {
+            let addresses = self.cloud.view.index().addresses.get(&group);
+            let known = addresses.is_some_and(|addresses| addresses.contains_key(&address));
+            let is_member = known && self.needs.remote_groups.contains_key(&group);
+            let member = SecurityGroupMember {
+                security_group_id: group,
+                address,
+            };
+            let delta = &mut self.done.delta.security_group_members;
+            let undo = &mut self.done.undo.security_group_members;
+            if is_member {
+                if self.snapshot.security_group_members.insert(member) {
+                    delta.add.insert(member);
+                    undo.delete.insert(member);
+                }
+            } else if self.snapshot.security_group_members.remove(&member) {
+                delta.delete.insert(member);
+                undo.add.insert(member);
+            }
+        }
+    }
+
+    fn remote_ports(&mut self) {
+        let (view, rows) = (&self.cloud.view, self.cloud.view.rows());
+        for id in std::mem::take(&mut self.dirt.remote_ports) {
+            let known = |port: &RemotePort| {
+                let network = self.snapshot.networks.get(&port.network_id);
+                network.is_some_and(is_tunnelled) && rows.tunnel_hosts.contains_key(&port.host)
+            };
+            let port = view.remote_port(&self.snapshot.host, id).filter(known);
+            let Some((old, new)) = set!(self.remote_ports, &id, port.as_ref()) else {
+                continue;
+            };
+            for (to, port) in [(Move::In, new), (Move::Out, old)] {
+                if let Some(RemotePort { host, .. }) = port
+                    && to.count(&mut self.needs.tunnel_hosts, &host)
+                {
+                    self.dirt.tunnel_hosts.insert(host);
+                }
+            }
+        }
+        for host in std::mem::take(&mut self.dirt.tunnel_hosts) {
+            let needed = self.needs.tunnel_hosts.contains_key(&host);
+            let tunnel = rows.tunnel_hosts.get(&host).filter(|_| needed);
+            set!(self.tunnel_hosts, &host, tunnel);
+        }
+    }
+}
+
+fn is_tunnelled(network: &Network) -> bool {
+    !network.segment.network_type.is_physical()
+}

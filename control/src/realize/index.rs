@@ -1,0 +1,249 @@
+//! The rows by what they hang on, kept with them.
+//!
+//! Guarantees: it is a function of the rows alone, whatever way led there (the tests compare it with one made from
+//! scratch); to keep it costs what changed, not what there is. The same calls put in and take out.
+
+use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use weft_model::{
+    AddressGroupId, FloatingIpId, HostName, LocalIpId, NetworkId, PortId, QosPolicyId, Remote,
+    RouterId, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
+};
+
+/// Some ids, by what they hang on. No key is without ids.
+pub(super) type By<K, V> = BTreeMap<K, BTreeSet<V>>;
+
+/// The rows by what they hang on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Index {
+    pub(super) subnets: By<NetworkId, SubnetId>,
+    pub(super) guests_by_host: By<HostName, PortId>,
+    pub(super) guests_by_network: By<NetworkId, PortId>,
+    /// How many guests of a network each host has.
+    pub(super) guest_hosts: BTreeMap<NetworkId, BTreeMap<HostName, usize>>,
+    /// The ports that are no guest's: routers' legs and the like.
+    pub(super) service_ports: By<NetworkId, PortId>,
+    pub(super) subports: By<PortId, PortId>,
+    pub(super) ports_by_qos_policy: By<QosPolicyId, PortId>,
+    pub(super) networks_by_qos_policy: By<QosPolicyId, NetworkId>,
+    pub(super) members: By<SecurityGroupId, PortId>,
+    /// The addresses of a group's members, and how many members have each.
+    pub(super) addresses: BTreeMap<SecurityGroupId, BTreeMap<IpNet, usize>>,
+    /// How many allowed address pairs of a group's members are wider than one address, IPv4 and IPv6.
+    pub(super) ranges: BTreeMap<SecurityGroupId, [usize; 2]>,
+    pub(super) rules: By<SecurityGroupId, SecurityGroupRuleId>,
+    pub(super) rules_by_remote: By<SecurityGroupId, SecurityGroupRuleId>,
+    pub(super) rules_by_address_group: By<AddressGroupId, SecurityGroupRuleId>,
+    /// Groups so large that, with others like them, they may be too much for a port.
+    pub(super) heavy: BTreeSet<SecurityGroupId>,
+    /// By the ports of their interfaces and gateways, whether those ports are known or not.
+    pub(super) routers_by_leg: By<PortId, RouterId>,
+    /// By the networks of their interfaces that are known.
+    pub(super) routers: By<NetworkId, RouterId>,
+    pub(super) routers_by_ndp_proxy: By<PortId, RouterId>,
+    pub(super) floating_ips: By<PortId, FloatingIpId>,
+    pub(super) forwarded_ips: By<PortId, FloatingIpId>,
+    /// Floating and forwarded IPs by the port of their own address.
+    pub(super) floating_ports: By<PortId, FloatingIpId>,
+    /// Floating and forwarded IPs by router.
+    pub(super) floating_routers: By<RouterId, FloatingIpId>,
+    pub(super) local_ips: By<PortId, LocalIpId>,
+    pub(super) local_ips_by_network: By<NetworkId, LocalIpId>,
+}
+
+/// Into the index, or out of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    In,
+    Out,
+}
+
+impl Move {
+    pub(super) fn apply<K: Ord, V: Ord>(self, by: &mut By<K, V>, key: K, value: V) {
+        match self {
+            Self::In => {
+                by.entry(key).or_default().insert(value);
+            }
+            Self::Out => {
+                if let Some(values) = by.get_mut(&key) {
+                    values.remove(&value);
+                    if values.is_empty() {
+                        by.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One more or one less; whether that is the first or was the last.
+    pub(super) fn count<K: Ord + Clone>(self, counts: &mut BTreeMap<K, usize>, key: &K) -> bool {
+        match self {
+            Self::In => {
+                let count = counts.entry(key.clone()).or_default();
+                *count += 1;
+                *count == 1
+            }
+            Self::Out => {
+                let Some(count) = counts.get_mut(key) else {
+                    return false;
+                };
+                *count = count.saturating_sub(1);
+                let last = *count == 0;
+                if last {
+                    counts.remove(key);
+                }
+                last
+            }
+        }
+    }
+
+    fn count_of<O: Ord + Copy, K: Ord + Clone>(
+        self,
+        counts: &mut BTreeMap<O, BTreeMap<K, usize>>,
+        of: O,
+        key: &K,
+    ) -> bool {
+        let inner = counts.entry(of).or_default();
+        let edge = self.count(inner, key);
+        if inner.is_empty() {
+            counts.remove(&of);
+        }
+        edge
+    }
+}
+
+/// All ids of a key.
+pub(super) fn of<'a, K: Ord, V: Ord>(
+    by: &'a By<K, V>,
+    key: &K,
+) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
+    by.get(key).into_iter().flatten()
+}
+
+/// The addresses that a port adds to its groups.
+pub(super) fn member_addresses(port: &Port) -> impl Iterator<Item = IpNet> + '_ {
+    let fixed = port.fixed_ips.iter().map(|ip| ip.ip_address.into());
+    let pairs = port
+        .allowed_address_pairs
+        .iter()
+        .map(|pair| pair.ip_address);
+    fixed.chain(pairs)
+}
+
+impl Index {
+    pub(super) fn subnet(&mut self, to: Move, id: SubnetId, subnet: &Subnet) {
+        to.apply(&mut self.subnets, subnet.network_id, id);
+    }
+
+    /// All but what its being a leg means: see [`Index::router_networks`]. Answers which addresses are new to their
+    /// groups, or gone from them.
+    pub(super) fn port(
+        &mut self,
+        to: Move,
+        id: PortId,
+        port: &Port,
+    ) -> Vec<(SecurityGroupId, IpNet)> {
+        match port.guest_host() {
+            Some(host) => {
+                to.apply(&mut self.guests_by_host, host.clone(), id);
+                to.apply(&mut self.guests_by_network, port.network_id, id);
+                to.count_of(&mut self.guest_hosts, port.network_id, host);
+            }
+            None => to.apply(&mut self.service_ports, port.network_id, id),
+        }
+        if let Attached::Subport { parent, .. } = &port.attached {
+            to.apply(&mut self.subports, *parent, id);
+        }
+        if let Some(policy) = port.qos_policy_id {
+            to.apply(&mut self.ports_by_qos_policy, policy, id);
+        }
+        let mut edges = Vec::new();
+        for group in &port.security_groups {
+            to.apply(&mut self.members, *group, id);
+            for address in member_addresses(port) {
+                if to.count_of(&mut self.addresses, *group, &address) {
+                    edges.push((*group, address));
+                }
+            }
+            self.ranges(to, *group, port);
+        }
+        edges
+    }
+
+    fn ranges(&mut self, to: Move, group: SecurityGroupId, port: &Port) {
+        let pairs = port
+            .allowed_address_pairs
+            .iter()
+            .map(|pair| pair.ip_address);
+        for range in pairs.filter(|range| range.prefix_len() < range.max_prefix_len()) {
+            let counts = self.ranges.entry(group).or_default();
+            let [v4, v6] = counts;
+            let count = if range.addr().is_ipv6() { v6 } else { v4 };
+            *count = match to {
+                Move::In => *count + 1,
+                Move::Out => count.saturating_sub(1),
+            };
+            if *counts == [0, 0] {
+                self.ranges.remove(&group);
+            }
+        }
+    }
+
+    pub(super) fn router(&mut self, to: Move, id: RouterId, router: &Router) {
+        for leg in router.legs() {
+            to.apply(&mut self.routers_by_leg, leg, id);
+        }
+        for (port, _) in &router.ndp_proxies {
+            to.apply(&mut self.routers_by_ndp_proxy, *port, id);
+        }
+    }
+
+    /// The networks that a router leads to, by the ports that are known now.
+    pub(super) fn router_networks(
+        &mut self,
+        to: Move,
+        id: RouterId,
+        router: &Router,
+        ports: &BTreeMap<PortId, Port>,
+    ) {
+        for leg in router.interfaces.iter().filter_map(|leg| ports.get(leg)) {
+            to.apply(&mut self.routers, leg.network_id, id);
+        }
+    }
+
+    pub(super) fn floating_ip(&mut self, to: Move, id: FloatingIpId, ip: &FloatingIp) {
+        to.apply(&mut self.floating_ips, ip.port_id, id);
+        to.apply(&mut self.floating_ports, ip.floating_port_id, id);
+        to.apply(&mut self.floating_routers, ip.router_id, id);
+    }
+
+    pub(super) fn forwarded_ip(&mut self, to: Move, id: FloatingIpId, ip: &ForwardedIp) {
+        for forwarding in &ip.port_forwardings {
+            to.apply(&mut self.forwarded_ips, forwarding.internal_port_id, id);
+        }
+        to.apply(&mut self.floating_ports, ip.floating_port_id, id);
+        to.apply(&mut self.floating_routers, ip.router_id, id);
+    }
+
+    pub(super) fn local_ip(&mut self, to: Move, id: LocalIpId, ip: &LocalIp) {
+        for target in &ip.targets {
+            to.apply(&mut self.local_ips, target.port_id, id);
+        }
+        to.apply(&mut self.local_ips_by_network, ip.network_id, id);
+    }
+
+    pub(super) fn security_group_rule(
+        &mut self,
+        to: Move,
+        id: SecurityGroupRuleId,
+        rule: &SecurityGroupRule,
+    ) {
+        to.apply(&mut self.rules, rule.security_group_id, id);
+        match rule.remote {
+            Remote::Group(group) => to.apply(&mut self.rules_by_remote, group, id),
+            Remote::AddressGroup(group) => to.apply(&mut self.rules_by_address_group, group, id),
+            Remote::Any | Remote::Prefix(_) => {}
+        }
+    }
+}
