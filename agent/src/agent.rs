@@ -8,6 +8,7 @@ use crate::service::dhcp;
 use crate::socket::SocketError;
 use crate::socket::server::{Context, Socket};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -17,6 +18,15 @@ use weft_model::{HostName, HostReport, HostSnapshot, limits};
 
 /// Reports and questions that wait at most; behind that, reports are merged and who asks waits.
 const CHANNEL_MAX: usize = 16;
+
+/// What tunnels to other hosts use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// The interface that leads to other hosts.
+    pub interface: String,
+    /// This host's address there.
+    pub tunnel_ip: IpAddr,
+}
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -31,6 +41,8 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// The interface of each physical network.
     pub physical_networks: BTreeMap<String, String>,
+    /// The interface and the address that tunnels to other hosts use; without them there are none.
+    pub underlay: Option<Underlay>,
     /// Sessions of the host.
     pub sessions_max: u32,
     /// Sessions that one port may hold.
@@ -55,6 +67,7 @@ impl AgentConfig {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from(crate::socket::PATH_DEFAULT),
             physical_networks: BTreeMap::new(),
+            underlay: None,
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
             group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
@@ -155,6 +168,7 @@ fn owner_config(config: AgentConfig) -> OwnerConfig {
             group_members_max: config.group_members_max,
             ports_max: config.ports_max,
             physical_networks: config.physical_networks,
+            underlay: config.underlay.map(|underlay| underlay.interface),
         },
         dhcp_lease_s: config.dhcp_lease_s,
         remove_on_stop: config.remove_on_stop,

@@ -21,7 +21,7 @@ mod trace;
 mod view;
 mod wire_socket;
 
-pub use agent::{AgentConfig, AgentError, Source, run};
+pub use agent::{AgentConfig, AgentError, Source, Underlay, run};
 pub use links::LinksError;
 pub use owner::OwnerError;
 pub use weft_ebpf::{MissingFeature, check_host};

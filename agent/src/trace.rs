@@ -83,6 +83,12 @@ fn told(verdict: &Verdict) -> (&'static str, String, Option<DropReason>, Option<
             let text = format!("out of the interface of network {network}");
             ("uplink", text, None, Some(frame))
         }
+        Verdict::Tunnel { frame } => (
+            "tunnel",
+            "by a tunnel to another host".to_owned(),
+            None,
+            Some(frame),
+        ),
         Verdict::Reply { frame } => (
             "reply",
             "answered to where it came from".to_owned(),
@@ -178,6 +184,7 @@ fn build(ground: &Ground, ingress: Ingress, tuple: &FiveTuple) -> Result<Vec<u8>
             source: neighbour(ground, id, tuple.source).unwrap_or(STRANGER).0,
             destination: inward_mac(ground, id, tuple.destination)?.0,
         },
+        Ingress::Underlay => return Err("a trace begins at a port or a network".to_owned()),
     };
     let addresses = frame::Ip::new(tuple.source, tuple.destination);
     let ports = (tuple.source_port, tuple.destination_port);

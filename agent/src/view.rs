@@ -3,6 +3,7 @@
 use crate::service::{Millis, ServiceCounters};
 use crate::socket::{
     DropCount, FiveTuple, NetworkStats, PortStats, Session, Stats, TraceIngress, Traffic,
+    UnderlayStats,
 };
 use std::collections::BTreeMap;
 use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
@@ -36,6 +37,9 @@ pub(crate) fn stats(
             *all.entry(*reason).or_default() += packets;
         }
     }
+    for (reason, packets) in &counters.underlay.drops {
+        *all.entry(*reason).or_default() += packets;
+    }
     let ports = counters.ports.iter().map(|(id, device)| PortStats {
         port_id: *id,
         interface: snapshot
@@ -53,6 +57,10 @@ pub(crate) fn stats(
     Stats {
         ports: ports.collect(),
         networks: networks.collect(),
+        underlay: UnderlayStats {
+            traffic: traffic(&counters.underlay),
+            drops: drops(&counters.underlay.drops),
+        },
         total,
         drops: drops(&all),
         sessions: sessions as u64,

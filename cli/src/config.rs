@@ -130,6 +130,12 @@ pub(crate) struct Agent {
     pub(crate) bpffs: PathBuf,
     /// Physical networks, and the interfaces that lead to them.
     pub(crate) physical_networks: BTreeMap<String, String>,
+    /// The interface that leads to other hosts: tunnels go out and come in there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) underlay: Option<String>,
+    /// This host's address there; other hosts send to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel_ip: Option<IpAddr>,
     /// Whether ending removes programs, maps and links; without it packets go on while Weft is away.
     pub(crate) remove_on_stop: bool,
     /// Sessions of the host.
@@ -196,6 +202,8 @@ impl Default for Agent {
             socket: DEFAULT_SOCKET.into(),
             bpffs: "/sys/fs/bpf".into(),
             physical_networks: BTreeMap::new(),
+            underlay: None,
+            tunnel_ip: None,
             remove_on_stop: false,
             sessions_max: limits::SESSIONS_MAX_DEFAULT,
             sessions_per_port_max: limits::SESSIONS_PER_PORT_MAX_DEFAULT,
@@ -391,10 +399,22 @@ impl Agent {
         if !(1..=SOCKET_BYTES_MAX).contains(&agent.socket.as_os_str().len()) {
             return wrong("agent.socket", "a path of 1 to 107 bytes");
         }
+        let is_name = |interface: &String| {
+            (1..=INTERFACE_BYTES_MAX).contains(&interface.len())
+                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+        };
+        if agent.underlay.as_ref().is_some_and(|name| !is_name(name)) {
+            return wrong("agent.underlay", "an interface's name of 1 to 15 bytes");
+        }
+        if agent.underlay.is_some() != agent.tunnel_ip.is_some() {
+            return wrong("agent.tunnel_ip", "both underlay and tunnel_ip, or neither");
+        }
+        let own = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast();
+        if agent.tunnel_ip.is_some_and(|ip| !own(ip)) {
+            return wrong("agent.tunnel_ip", "an address that other hosts can reach");
+        }
         for (network, interface) in &agent.physical_networks {
-            let good = (1..=INTERFACE_BYTES_MAX).contains(&interface.len())
-                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-            if !good {
+            if !is_name(interface) {
                 let field = format!("agent.physical_networks.{network}");
                 return wrong(&field, "an interface's name of 1 to 15 bytes");
             }

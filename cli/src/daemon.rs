@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_agent::{AgentConfig, Source, check_host};
+use weft_agent::{AgentConfig, Source, Underlay, check_host};
 use weft_vhost::alone::{Alone, AloneConfig};
 use weft_vhost::engine::Limits;
 
@@ -150,6 +150,14 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         bpffs: agent.bpffs.clone(),
         socket: agent.socket.clone(),
         physical_networks: agent.physical_networks.clone(),
+        underlay: agent
+            .underlay
+            .clone()
+            .zip(agent.tunnel_ip)
+            .map(|(interface, tunnel_ip)| Underlay {
+                interface,
+                tunnel_ip,
+            }),
         sessions_max: agent.sessions_max,
         sessions_per_port_max: agent.sessions_per_port_max,
         group_members_max: agent.group_members_max,

@@ -42,6 +42,14 @@ pub enum Mutant {
     ReplyMtu,
     /// A packet through a floating IP on another router loses only one of its TTL.
     HairpinTtl,
+    /// What goes into a tunnel says another network.
+    TunnelVni,
+    /// Tunnels take frames from anybody.
+    TunnelSender,
+    /// What came from a tunnel may have any source MAC address, and is answered as if by a bridge.
+    TunnelBack,
+    /// What goes into a tunnel unrouted is not measured against the MTU.
+    TunnelMtu,
 }
 
 impl Mutant {
@@ -66,5 +74,9 @@ impl Mutant {
         Self::NdHopLimit,
         Self::ReplyMtu,
         Self::HairpinTtl,
+        Self::TunnelVni,
+        Self::TunnelSender,
+        Self::TunnelBack,
+        Self::TunnelMtu,
     ];
 }

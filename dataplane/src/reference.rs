@@ -13,6 +13,7 @@ use crate::pipeline;
 use crate::stage::arp_nd::{self, Answer};
 use crate::stage::decode::{self, Body, IpPacket, Packet};
 use crate::stage::session::{Desk, Found};
+use crate::stage::tunnel::{self, Outer};
 use crate::stage::{Sight, deliver, dhcp, icmp_error, mtu, port_security, session};
 use crate::topology;
 use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
@@ -131,6 +132,25 @@ impl Reference {
     pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
         let mut notes = Notes::default();
         let snapshot = self.snapshot.clone();
+        let opened = match (&snapshot, ingress) {
+            (Some(snapshot), Ingress::Underlay) => {
+                self.decapsulate(snapshot, frame, &mut notes).map(|inner| {
+                    inner.map_or((ingress, frame), |(id, inner)| {
+                        (Ingress::Network(id), inner)
+                    })
+                })
+            }
+            _ => Ok((ingress, frame)),
+        };
+        let (ingress, frame) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                notes
+                    .trace
+                    .say(reason.stage(), format!("{reason}: {}", reason.sentence()));
+                return self.outcome(Verdict::Drop(reason), notes);
+            }
+        };
         let sight = snapshot
             .as_deref()
             .and_then(|s| Sight::new(s, ingress, self.config.mutant));
@@ -149,16 +169,44 @@ impl Reference {
                 })
             }
             (None, Ingress::Port(_)) => Verdict::Drop(DropReason::PortDown),
-            (None, Ingress::Network(_)) => Verdict::Pass,
+            (None, Ingress::Network(_) | Ingress::Underlay) => Verdict::Pass,
         };
+        self.outcome(verdict, notes)
+    }
+
+    fn outcome(&self, verdict: Verdict, notes: Notes) -> Outcome {
+        let revision = self.snapshot.as_ref().map(|s| s.revision);
         Outcome {
             verdict,
             steps: notes.trace.steps,
             tuple: notes.tuple,
             session: notes.session,
             copy: notes.copy,
-            revision: snapshot.map(|s| s.revision).unwrap_or_default(),
+            revision: revision.unwrap_or_default(),
         }
+    }
+
+    /// What a frame of the underlay carries; none if it is the host's own.
+    fn decapsulate<'a>(
+        &self,
+        snapshot: &HostSnapshot,
+        frame: &'a [u8],
+        notes: &mut Notes,
+    ) -> Result<Option<(NetworkId, &'a [u8])>, DropReason> {
+        Ok(
+            match tunnel::decapsulate(snapshot, frame, self.config.mutant)? {
+                Outer::Pass => {
+                    notes.trace.say(Stage::Tunnel, "not for a tunnel of ours");
+                    None
+                }
+                Outer::Inner(id, inner) => {
+                    notes
+                        .trace
+                        .say(Stage::Tunnel, format!("out of the tunnel of network {id}"));
+                    Some((id, inner))
+                }
+            },
+        )
     }
 
     fn judge(&mut self, on: &Packets<'_>, notes: &mut Notes) -> Result<Verdict, DropReason> {
@@ -166,7 +214,7 @@ impl Reference {
             return Err(DropReason::PortDown);
         }
         let mut packet = match decode::process(on.frame) {
-            Err(reason) if on.sight.port.is_none() => {
+            Err(reason) if on.sight.is_uplink() => {
                 notes
                     .trace
                     .say(Stage::Decode, format!("not ours: {reason}"));
@@ -280,7 +328,7 @@ impl Reference {
             return Err(DropReason::EngineError);
         };
         notes.tuple = Some(ip.tuple);
-        let strange = on.sight.port.is_none()
+        let strange = on.sight.is_uplink()
             && !topology::is_let_in(on.sight.snapshot, on.sight.network_id, destination_mac);
         let is_error = ip.icmp_kind() == Some(decode::IcmpKind::Error);
         match found {
@@ -309,7 +357,9 @@ impl Reference {
                 Ok(Verdict::Pass)
             }
             Ok(Found::Opened(new)) => {
-                self.measure(on, ip, new.path.hop.as_ref(), Way::Forward, notes)?;
+                // The port of SNAT is still open: what is measured does not depend on it.
+                let towards = new.transformation();
+                self.measure(on, ip, &towards, Way::Forward, notes)?;
                 let (mut desk, network_id) = (self.desk(on, notes), on.sight.network_id);
                 let (transformation, note) = session::record(&mut desk, &new, network_id)?;
                 notes.session = Some(note);
@@ -318,13 +368,13 @@ impl Reference {
             }
             Ok(Found::Hit(transformation, note)) => {
                 notes.session = Some(note);
-                self.measure(on, ip, transformation.hop.as_ref(), note.way, notes)?;
+                self.measure(on, ip, &transformation, note.way, notes)?;
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
                 Ok(self.send(on, notes, &transformation, frame))
             }
             Ok(Found::Error(transformation, note, inside)) => {
                 notes.session = Some(note);
-                self.measure(on, ip, transformation.hop.as_ref(), note.way, notes)?;
+                self.measure(on, ip, &transformation, note.way, notes)?;
                 let mutant = on.sight.mutant;
                 let frame = icmp_error::process(on.frame, ip, &inside, &transformation, mutant);
                 Ok(self.send(on, notes, &transformation, frame))
@@ -361,15 +411,18 @@ impl Reference {
         &mut self,
         on: &Packets<'_>,
         ip: &IpPacket,
-        hop: Option<&Hop>,
+        transformation: &Transformation,
         way: Way,
         notes: &mut Notes,
     ) -> Result<(), DropReason> {
-        let Some(hop) = hop else { return Ok(()) };
-        let measured = mtu::process(ip.ttl, ip.ip_bytes, hop, way, on.sight.mutant);
+        let mutant = on.sight.mutant;
+        let measured = mtu::process(ip.ttl, ip.ip_bytes, transformation, way, mutant);
         match measured {
             Err(DropReason::TtlExceeded) => self.copy(on, notes, Copy::TtlExceeded),
-            Err(DropReason::MtuExceeded) => self.copy(on, notes, Copy::MtuExceeded(hop.mtu)),
+            Err(DropReason::MtuExceeded) => {
+                let mtu = mtu::of(transformation, mutant).unwrap_or_default();
+                self.copy(on, notes, Copy::MtuExceeded(mtu));
+            }
             _ => {}
         }
         measured
@@ -394,9 +447,17 @@ impl Reference {
         {
             self.copy(on, notes, Copy::NeighbourNeeded(address));
         }
+        if let Some(tunnel) = &transformation.tunnel {
+            let words = format!("to {} with VNI {}", tunnel.remote, tunnel.vni);
+            notes.trace.say(Stage::Tunnel, words);
+            return Verdict::Tunnel {
+                frame: tunnel::encapsulate(&frame, tunnel, transformation.to, on.sight.mutant),
+            };
+        }
         match transformation.output {
             Ingress::Port(port) => Verdict::Deliver { port, frame },
             Ingress::Network(network) => Verdict::Uplink { network, frame },
+            Ingress::Underlay => Verdict::Drop(DropReason::EngineError),
         }
     }
 }

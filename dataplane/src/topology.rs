@@ -165,11 +165,11 @@ pub fn remote_port(
     snapshot: &HostSnapshot,
     network_id: NetworkId,
     fits: impl Fn(&RemotePort) -> bool,
-) -> bool {
+) -> Option<&RemotePort> {
     snapshot
         .remote_ports
         .values()
-        .any(|p| p.network_id == network_id && fits(p))
+        .find(|p| p.network_id == network_id && fits(p))
 }
 
 /// The router with an interface of this MAC address on the network.

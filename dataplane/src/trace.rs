@@ -65,6 +65,11 @@ pub enum Verdict {
         /// The frame as it leaves.
         frame: Vec<u8>,
     },
+    /// To another host, by the underlay. Both outer MACs are zero.
+    Tunnel {
+        /// The frame as it leaves, with its outer headers.
+        frame: Vec<u8>,
+    },
     /// Back to where it came from.
     Reply {
         /// The answer.

@@ -36,6 +36,10 @@ pub struct Opening {
 
 /// Where a walk ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a walk, taken apart where it is made"
+)]
 pub enum End {
     /// Forwarded so.
     Path(Path),
@@ -179,6 +183,27 @@ impl<'a> Walk<'a> {
                     format!("{} is at {output}", opener.destination_mac),
                 );
                 self.end = Some(End::Path(Path::bridged(output, tuple)));
+            }
+            Next::Tunnel(tunnel) => {
+                self.say(
+                    Stage::Bridge,
+                    format!("{} is at {}", opener.destination_mac, tunnel.remote),
+                );
+                self.end = Some(End::Path(Path {
+                    tunnel: Some(tunnel),
+                    ..Path::bridged(Ingress::Network(tunnel.network_id), tuple)
+                }));
+            }
+            Next::Arrive(port) => {
+                let back = router::back(self)?;
+                self.say(
+                    Stage::Bridge,
+                    format!("for port {port}; replies go to {}", back.tunnel.remote),
+                );
+                self.end = Some(End::Path(Path {
+                    back: Some(back),
+                    ..Path::bridged(Ingress::Port(port), tuple)
+                }));
             }
             Next::Route(id, _) => {
                 self.say(

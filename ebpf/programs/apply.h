@@ -6,7 +6,7 @@
  * device (CHECKSUM_PARTIAL); GSO packets stay whole. Only IPv4 is ever translated.
  */
 #pragma once
-#include "session.h"
+#include "tunnel.h"
 
 #define PSEUDO_HEADER BPF_F_PSEUDO_HDR
 
@@ -23,9 +23,9 @@ static __always_inline __u32 packet_bytes(struct __sk_buff *skb, struct scratch 
 /* Why a packet may not go this way: TTL, MTU; 0 if it may. */
 static __always_inline int passable(struct __sk_buff *skb, struct scratch *s, const struct session *e)
 {
-	if (!(e->flags & SESSION_ROUTED))
+	if (!(e->flags & (SESSION_ROUTED | SESSION_TUNNEL)))
 		return 0;
-	if (s->ttl <= e->ttl)
+	if (e->flags & SESSION_ROUTED && s->ttl <= e->ttl)
 		return REASON_TTL_EXCEEDED;
 	if (packet_bytes(skb, s) > e->mtu)
 		return REASON_MTU_EXCEEDED;
@@ -41,6 +41,10 @@ static __always_inline __u32 output_network(__u32 slot)
 	if (slot & SLOT_UPLINK) {
 		uplink = bpf_map_lookup_elem(&uplinks, &index);
 		return uplink ? uplink->network : SLOT_NONE;
+	}
+	if (slot & SLOT_TUNNEL) {
+		index = tunnel_network(slot);
+		return index ? index : SLOT_NONE;
 	}
 	port = bpf_map_lookup_elem(&ports, &slot);
 	return port ? port->network : SLOT_NONE;
@@ -175,9 +179,11 @@ static __always_inline int route_apply(struct __sk_buff *skb, struct scratch *s,
 	return e->flags & SESSION_NEIGHBOUR && !neighbour ? 1 : 0;
 }
 
-/* Out, or to the agent if the next hop's MAC is not known. */
+/* Out, to another host, or to the agent if the next hop's MAC is not known. */
 static __always_inline int send(struct __sk_buff *skb, struct scratch *s, const struct session *e, int unresolved)
 {
+	if (e->flags & SESSION_TUNNEL)
+		return encapsulate(skb, e->output, e->tunnel_host, e->tunnel_port);
 	if (likely(!unresolved))
 		return output(skb, s, e->output);
 	address_copy(s->entry.next_hop, e->next_hop);

@@ -33,6 +33,8 @@ static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 bytes) = (void *)3
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 bytes, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, __u64 flags) = (void *)133;
+static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags) = (void *)50;
+static long (*bpf_redirect_neigh)(__u32 ifindex, void *next_hop, int bytes, __u64 flags) = (void *)152;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
@@ -44,6 +46,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weft's programs are w
 #define htons(x) __builtin_bswap16(x)
 #define ntohl(x) __builtin_bswap32(x)
 #define htonl(x) __builtin_bswap32(x)
+
+#define offset_of(type, member) __builtin_offsetof(type, member)
 
 /* From linux/pkt_cls.h and linux/if_packet.h. */
 #define TC_ACT_SHOT 2
@@ -115,6 +119,23 @@ struct arp {
 	__u8 target[4];
 };
 _Static_assert(sizeof(struct arp) == 28, "arp");
+
+struct udp {
+	__u16 source;
+	__u16 destination;
+	__u16 bytes;
+	__u16 checksum;
+};
+
+/* RFC 7348. */
+#define VXLAN_PORT 4789
+#define VXLAN_HAS_VNI 0x08
+
+struct vxlan {
+	__u8 flags;
+	__u8 reserved[3];
+	__u32 vni; /* and 8 reserved bits */
+};
 
 #define ND_REPLY_BYTES 86
 
@@ -230,6 +251,20 @@ static __always_inline int protocol_has_ports(__u8 protocol)
 {
 	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || protocol == PROTOCOL_SCTP ||
 	       protocol == PROTOCOL_DCCP || protocol == PROTOCOL_UDPLITE;
+}
+
+/* Of a sum of words. */
+static __always_inline __u16 checksum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+static __always_inline __u32 hash_mix(__u32 h, __u32 word)
+{
+	h = (h ^ word) * 0x85ebca6b;
+	return h ^ (h >> 13);
 }
 
 /* RFC 1624 equation 3, for one aligned word of 16 or 32 bits; what does not change does not enter. */

@@ -111,7 +111,7 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
 
 	if (unlikely(!device || !device->ifindex) && !(s->flags & PACKET_TEST))
-		return drop(skb, s, slot & SLOT_UPLINK ? REASON_UPLINK_MISSING : REASON_DESTINATION_PORT_DOWN);
+		return drop(skb, s, slot_guest(slot) ? REASON_DESTINATION_PORT_DOWN : REASON_UPLINK_MISSING);
 	traffic_count(slot, 1, skb->len);
 	if (!device)
 		return drop(skb, s, REASON_ENGINE_ERROR);

@@ -15,6 +15,18 @@ static __always_inline int bridge(struct __sk_buff *skb, struct scratch *s, __u3
 	return walk_on(skb, s);
 }
 
+/* MACs stay; to a port of another host. */
+static __always_inline int bridge_remote(struct __sk_buff *skb, struct scratch *s, const struct network_record *network,
+					 const struct fdb_entry *entry)
+{
+	if (!network || entry->host == SLOT_NONE)
+		return walk_fail(skb, s, REASON_TUNNEL_UNSUPPORTED);
+	s->out.flags = SESSION_TUNNEL;
+	s->out.tunnel_host = entry->host;
+	s->out.mtu = network->mtu;
+	return bridge(skb, s, network->tunnel);
+}
+
 /* Addresses as they came; routed. */
 static __always_inline void route_start(struct scratch *s)
 {
@@ -178,6 +190,79 @@ static __always_inline int outside(struct __sk_buff *skb, struct scratch *s, con
 	return walk_fail(skb, s, REASON_ENGINE_ERROR);
 }
 
+/* The way back by a router: it must lead to another host. 0, or why not. */
+static __always_inline int back_routed(struct scratch *s, __u32 router_slot)
+{
+	struct router_record *router = bpf_map_lookup_elem(&routers, &router_slot);
+	struct network_record *network;
+	struct owner_entry *owner;
+	struct route *route;
+	__u32 slot;
+
+	if (!router || !(router->flags & ROUTER_UP))
+		return REASON_ROUTER_DOWN;
+	route = route_get(router_slot, 1, s->forward.family, s->forward.source);
+	if (!route || route->kind != ROUTE_INSIDE)
+		return REASON_NO_ROUTE;
+	slot = route->network;
+	network = bpf_map_lookup_elem(&networks, &slot);
+	if (!network)
+		return REASON_ENGINE_ERROR;
+	owner = owner_get(slot, s->forward.family, route->has_nexthop ? route->nexthop : s->forward.source);
+	if (owner && owner->flags & OWNER_LOCAL)
+		return REASON_NO_ROUTE;
+	if (!owner || !(owner->flags & OWNER_REMOTE))
+		return network->flags & NETWORK_PHYSICAL ? REASON_NO_ROUTE : REASON_NEIGHBOUR_UNKNOWN;
+	if (owner->port == SLOT_NONE)
+		return REASON_TUNNEL_UNSUPPORTED;
+	s->back.output = network->tunnel;
+	s->back.tunnel_host = owner->port;
+	s->back.mtu = network->mtu;
+	s->back.flags = SESSION_ROUTED | SESSION_TUNNEL;
+	s->back.ttl = 1;
+	mac_copy(s->back.source_mac, route->mac);
+	mac_copy(s->back.destination_mac, owner->port_mac);
+	return 0;
+}
+
+/* The way back of what came from a tunnel: to the host of its source MAC, or beyond that router. 0, or why not. */
+static __always_inline int back_find(struct scratch *s)
+{
+	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+	struct fdb_entry *entry = fdb_get(s->network, s->opener_source_mac);
+
+	if (!network)
+		return REASON_ENGINE_ERROR;
+	if (entry && entry->flags & FDB_INTERFACE)
+		return back_routed(s, entry->router);
+	if (!entry || !(entry->flags & FDB_REMOTE))
+		return REASON_ROGUE_SOURCE;
+	if (entry->host == SLOT_NONE)
+		return REASON_TUNNEL_UNSUPPORTED;
+	__builtin_memset(&s->back, 0, sizeof(s->back));
+	s->back.output = s->forward.ingress;
+	s->back.tunnel_host = entry->host;
+	s->back.mtu = network->mtu;
+	s->back.flags = SESSION_TUNNEL;
+	return 0;
+}
+
+static __always_inline int forward_from_tunnel(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
+{
+	int reason;
+
+	if (address_rogue(s->forward.source, s->forward.family))
+		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
+	if (s->opener_destination_mac[0] & 1)
+		return walk_fail(skb, s, REASON_MULTICAST_UNSUPPORTED);
+	if (!entry || !(entry->flags & FDB_LOCAL))
+		return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
+	reason = back_find(s);
+	if (reason)
+		return walk_fail(skb, s, reason);
+	return bridge(skb, s, entry->port);
+}
+
 static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
 {
 	if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL))) {
@@ -216,7 +301,7 @@ static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scra
 	if (entry && entry->flags & FDB_LOCAL && entry->port != s->forward.ingress)
 		return bridge(skb, s, entry->port);
 	if (entry && entry->flags & FDB_REMOTE)
-		return walk_fail(skb, s, REASON_TUNNEL_UNSUPPORTED);
+		return bridge_remote(skb, s, network, entry);
 	if (network && network->flags & NETWORK_PHYSICAL)
 		return bridge(skb, s, network->uplink);
 	return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
@@ -237,6 +322,8 @@ int weft_forward(struct __sk_buff *skb)
 	s->out.source_port = s->forward.source_port;
 	s->out.destination_port = s->forward.destination_port;
 	entry = fdb_get(s->network, s->opener_destination_mac);
+	if (s->forward.ingress & SLOT_TUNNEL)
+		return forward_from_tunnel(skb, s, entry);
 	if (s->forward.ingress & SLOT_UPLINK)
 		return forward_from_uplink(skb, s, entry);
 	port = bpf_map_lookup_elem(&ports, &s->forward.ingress);

@@ -39,6 +39,8 @@ static __always_inline int stray(struct __sk_buff *skb, struct scratch *s, __u32
 {
 	struct fdb_entry *entry;
 
+	if (s->ingress & SLOT_TUNNEL)
+		return tunnel_drop(skb, s, reason);
 	if (s->ingress & SLOT_UPLINK) {
 		entry = fdb_get(s->network, s->destination_mac);
 		if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL)))
@@ -136,6 +138,31 @@ int weft_uplink(struct __sk_buff *skb)
 		bpf_tail_call(skb, &stages, STAGE_ND);
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	}
+	return follow(skb, s);
+}
+
+SEC("classifier/weft_underlay")
+int weft_underlay(struct __sk_buff *skb)
+{
+	struct scratch *s = start(skb, 0);
+	__u32 bytes = skb->len;
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	reason = decapsulate(skb);
+	if (reason == UNDERLAY_PASS)
+		return pass(skb, s);
+	traffic_count(s->ingress, 0, bytes);
+	if (reason == REASON_TUNNEL_SENDER_UNKNOWN || reason == REASON_TUNNEL_MALFORMED)
+		return drop(skb, s, reason);
+	if (!reason)
+		reason = decode(skb);
+	if (!reason && s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 && !(s->flags & PACKET_LATER) &&
+	    nd_type(s->icmp_type))
+		reason = REASON_ND_IGNORED;
+	if (reason)
+		return tunnel_drop(skb, s, reason);
 	return follow(skb, s);
 }
 

@@ -10,7 +10,7 @@
 /* The reply key that the walk's result leads to. */
 static __always_inline void reply_key(struct session_key *to, const struct scratch *s)
 {
-	to->ingress = s->out.output;
+	to->ingress = s->out.reply_ingress;
 	address_copy(to->source, s->out.destination);
 	address_copy(to->destination, s->out.source);
 	to->source_port = s->out.destination_port;
@@ -18,6 +18,36 @@ static __always_inline void reply_key(struct session_key *to, const struct scrat
 	to->protocol = s->forward.protocol;
 	to->family = s->forward.family;
 	to->reserved = 0;
+}
+
+/* Where replies go, and with which link header: the mirror of the way forward, unless one of both is a tunnel. */
+static __always_inline void reply_link_fill(struct scratch *s, struct session *r)
+{
+	struct network_record *network;
+
+	if (s->forward.ingress & SLOT_TUNNEL) {
+		r->flags |= s->back.flags;
+		r->output = s->back.output;
+		r->tunnel_host = s->back.tunnel_host;
+		r->mtu = s->back.mtu;
+		r->ttl = s->back.ttl;
+		mac_copy(r->match_mac, s->opener_source_mac);
+		mac_copy(r->source_mac, s->back.source_mac);
+		mac_copy(r->destination_mac, s->back.destination_mac);
+		return;
+	}
+	r->output = s->forward.ingress;
+	mac_copy(r->source_mac, s->opener_destination_mac);
+	mac_copy(r->destination_mac, s->opener_source_mac);
+	if ((s->out.flags & (SESSION_ROUTED | SESSION_TUNNEL)) != SESSION_ROUTED) {
+		mac_copy(r->match_mac, s->opener_source_mac);
+		return;
+	}
+	network = bpf_map_lookup_elem(&networks, &s->network);
+	r->flags |= SESSION_ROUTED;
+	r->ttl = s->out.ttl;
+	r->mtu = network ? network->mtu : 0;
+	mac_copy(r->match_mac, s->out.source_mac);
 }
 
 /* The transformations of both directions: s->entry is the forward one, s->other the reply's. */
@@ -36,29 +66,19 @@ __noinline int entries_fill(void)
 	nat = s->out.flags & (SESSION_NAT_SOURCE | SESSION_NAT_DESTINATION);
 	mac_copy(f->match_mac, s->opener_destination_mac);
 	f->flags = SESSION_FORWARD | s->out.flags;
-	r->flags = (s->out.flags & SESSION_ROUTED) | (nat & SESSION_NAT_SOURCE ? SESSION_NAT_DESTINATION : 0) |
+	r->flags = (nat & SESSION_NAT_SOURCE ? SESSION_NAT_DESTINATION : 0) |
 		   (nat & SESSION_NAT_DESTINATION ? SESSION_NAT_SOURCE : 0);
 	f->revision = r->revision = s->revision;
 	f->revision_ingress = r->revision_output = s->revision_ingress;
 	f->revision_output = r->revision_ingress = s->revision_output;
 	f->output = s->out.output;
-	r->output = s->forward.ingress;
-	f->ttl = r->ttl = s->out.ttl;
+	f->ttl = s->out.ttl;
 	f->icmp_type = r->icmp_type = s->opener_type;
 	f->icmp_code = r->icmp_code = s->opener_code;
 	f->mtu = s->out.mtu;
-	if (s->out.flags & SESSION_ROUTED) {
-		struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
-
-		r->mtu = network ? network->mtu : 0;
-		mac_copy(r->match_mac, s->out.source_mac);
-	} else {
-		mac_copy(r->match_mac, s->opener_source_mac);
-	}
 	mac_copy(f->source_mac, s->out.source_mac);
 	mac_copy(f->destination_mac, s->out.destination_mac);
-	mac_copy(r->source_mac, s->opener_destination_mac);
-	mac_copy(r->destination_mac, s->opener_source_mac);
+	reply_link_fill(s, r);
 	address_copy(f->source, s->out.source);
 	address_copy(f->destination, s->out.destination);
 	address_copy(r->source, s->forward.destination);
@@ -67,7 +87,14 @@ __noinline int entries_fill(void)
 	f->destination_port = s->out.destination_port;
 	r->source_port = s->forward.destination_port;
 	r->destination_port = s->forward.source_port;
-	f->owner = r->owner = s->forward.ingress & SLOT_UPLINK ? s->out.output : s->forward.ingress;
+	f->owner = r->owner = slot_guest(s->forward.ingress) ? s->forward.ingress : s->out.output;
+	f->tunnel_host = s->out.tunnel_host;
+	f->other_ingress = s->out.reply_ingress;
+	r->other_ingress = s->forward.ingress;
+	if (f->flags & SESSION_TUNNEL)
+		f->tunnel_port = tunnel_port(&s->forward, f->source, f->destination, f->source_port, f->destination_port);
+	if (r->flags & SESSION_TUNNEL)
+		r->tunnel_port = tunnel_port(&s->forward, r->source, r->destination, r->source_port, r->destination_port);
 	address_copy(f->next_hop, s->out.next_hop);
 	mac_copy(f->opener_mac, s->opener_source_mac);
 	mac_copy(r->opener_mac, s->opener_source_mac);
@@ -106,12 +133,6 @@ static long snat_step(__u64 index, struct snat_search *search)
 	return 1;
 }
 
-static __always_inline __u32 snat_mix(__u32 h, __u32 word)
-{
-	h = (h ^ word) * 0x85ebca6b;
-	return h ^ (h >> 13);
-}
-
 /* Takes a port for s->out: 0, or -1 if there is none. */
 __noinline int snat_take(void)
 {
@@ -130,10 +151,10 @@ __noinline int snat_take(void)
 		return 0;
 	if (protocol == PROTOCOL_SCTP)
 		return -1;
-	search.hash = snat_mix(search.hash, protocol);
-	search.hash = snat_mix(search.hash, ntohl(load32(s->forward.source)));
-	search.hash = snat_mix(search.hash, ntohl(load32(s->forward.destination)));
-	search.hash = snat_mix(search.hash, port << 16 | ntohs(s->forward.destination_port));
+	search.hash = hash_mix(search.hash, protocol);
+	search.hash = hash_mix(search.hash, ntohl(load32(s->forward.source)));
+	search.hash = hash_mix(search.hash, ntohl(load32(s->forward.destination)));
+	search.hash = hash_mix(search.hash, port << 16 | ntohs(s->forward.destination_port));
 	bpf_loop(LIMIT_NAT_PORT_TRIES_MAX - 1, snat_step, &search, 0);
 	return search.found ? 0 : -1;
 }
@@ -143,7 +164,7 @@ static __always_inline int quota_take(__u32 owner)
 {
 	__u32 *count;
 
-	if (owner & SLOT_UPLINK)
+	if (!slot_guest(owner))
 		return 0;
 	count = bpf_map_lookup_elem(&quotas, &owner);
 	if (!count)
@@ -159,7 +180,7 @@ static __always_inline void quota_give(__u32 owner)
 {
 	__u32 *count;
 
-	if (owner & SLOT_UPLINK)
+	if (!slot_guest(owner))
 		return;
 	count = bpf_map_lookup_elem(&quotas, &owner);
 	if (count)
@@ -169,7 +190,7 @@ static __always_inline void quota_give(__u32 owner)
 /* Records a miss; s->entry is its direction then. 0, or why not. */
 static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s)
 {
-	__u32 owner = s->forward.ingress & SLOT_UPLINK ? s->out.output : s->forward.ingress;
+	__u32 owner = slot_guest(s->forward.ingress) ? s->forward.ingress : s->out.output;
 	int reason = 0;
 
 	session_delete(&s->forward);
@@ -213,7 +234,7 @@ static __always_inline int session_holds(struct scratch *s)
 		else
 			s->out.source_port = was;
 	}
-	return s->out.output == s->reply.ingress && address_equal(s->out.destination, s->reply.source) &&
+	return s->out.reply_ingress == s->reply.ingress && address_equal(s->out.destination, s->reply.source) &&
 	       address_equal(s->out.source, s->reply.destination) && s->out.destination_port == s->reply.source_port &&
 	       s->out.source_port == was;
 }
@@ -232,14 +253,12 @@ static __always_inline int session_renew(struct __sk_buff *skb, struct scratch *
 {
 	struct session *forward, *reply;
 
-	if (!session_holds(s))
+	forward = bpf_map_lookup_elem(&sessions, &s->forward);
+	reply = bpf_map_lookup_elem(&sessions, &s->reply);
+	if (!forward || !reply || forward->output != s->out.output || !session_holds(s))
 		return REASON_SESSION_REVOKED;
 	if (entries_fill())
 		return REASON_ENGINE_ERROR;
-	forward = bpf_map_lookup_elem(&sessions, &s->forward);
-	reply = bpf_map_lookup_elem(&sessions, &s->reply);
-	if (!forward || !reply)
-		return REASON_SESSION_REVOKED;
 	session_keep(&s->entry, forward);
 	session_keep(&s->other, reply);
 	if (bpf_map_update_elem(&sessions, &s->forward, &s->entry, BPF_EXIST) ||
@@ -264,7 +283,7 @@ int weft_record(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
-	if (!(s->out.output & SLOT_UPLINK) && s->out.checked) {
+	if (slot_guest(s->out.output) && s->out.checked) {
 		s->rule = s->policy.rule_index;
 		if (s->rule == POLICY_RULE_NONE)
 			return walk_fail(skb, s, REASON_SECURITY_GROUP_INGRESS_DENIED);

@@ -21,7 +21,7 @@ static __always_inline int keys_equal(const struct session_key *a, const struct 
 /* The key of the other direction. */
 static __always_inline void session_other_key(struct session_key *to, const struct session_key *key, const struct session *e)
 {
-	to->ingress = e->output;
+	to->ingress = e->other_ingress;
 	address_copy(to->source, e->destination);
 	address_copy(to->destination, e->source);
 	to->source_port = e->destination_port;

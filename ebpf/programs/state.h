@@ -44,12 +44,26 @@ struct outcome {
 	__u16 snat_last;
 	__u8 next_hop[16];
 	__u32 checked; /* the destination's policy was asked */
+	__u32 tunnel_host;
+	__u32 reply_ingress;
+};
+
+/* How the reply of what came from a tunnel goes back. */
+struct way_back {
+	__u32 output;
+	__u32 tunnel_host;
+	__u32 mtu;
+	__u16 flags;
+	__u8 ttl;
+	__u8 reserved;
+	__u8 source_mac[6];
+	__u8 destination_mac[6];
 };
 
 struct scratch {
 	struct policy_walk policy; /* first: the policies' programs rely on it */
 	struct session_key key;    /* this packet's; of an ICMP error: the reversed tuple inside */
-	__u32 ingress; /* port slot, or uplink slot with SLOT_UPLINK */
+	__u32 ingress; /* port slot, or an uplink's or tunnel's with SLOT_UPLINK, SLOT_TUNNEL */
 	__u32 now_s;
 	__u32 flags; /* PACKET_* */
 	__u32 l4_offset;
@@ -84,6 +98,7 @@ struct scratch {
 	__u32 rule;
 	__u32 router;
 	struct outcome out;
+	struct way_back back;
 	/* here, not on the stack, whose accesses must be aligned */
 	union {
 		struct arp arp;
@@ -112,6 +127,8 @@ CONFIG_HASH(owners, struct address_key, struct owner_entry, 4 * LIMIT_REMOTE_POR
 CONFIG_HASH(router_addresses, struct address_key, struct router_address, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(floatings, struct floating_key, struct floating, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(tunnel_slots, struct address_key, struct tunnel_slot, SLOT_TUNNELS_MAX); /* by hosts' addresses; scope 0 */
+CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(neighbours, struct address_key, struct neighbour, LIMIT_NEIGHBOURS_MAX);
 CONFIG_HASH(sessions, struct session_key, struct session, 2 * LIMIT_SESSIONS_MAX_DEFAULT);
 
@@ -141,6 +158,7 @@ struct {
 #define DEVICES_MAX (SLOT_UPLINKS_MAX + LIMIT_PORTS_PER_HOST_MAX)
 
 TABLE(uplinks, struct uplink_record, SLOT_UPLINKS_MAX);
+TABLE(tunnel_hosts, struct tunnel_host, SLOT_TUNNELS_MAX);
 TABLE(devices, struct device, DEVICES_MAX);
 TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
 TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
@@ -169,10 +187,18 @@ static __always_inline struct scratch *scratch_get(void)
 	return bpf_map_lookup_elem(&walks, &zero);
 }
 
-/* Where a port or uplink stands in the per-device tables. */
+/* Whether a slot is a guest's port, and neither an uplink nor a tunnel. */
+static __always_inline int slot_guest(__u32 slot)
+{
+	return !(slot & (SLOT_UPLINK | SLOT_TUNNEL));
+}
+
+/* Where a port, an uplink or the underlay stands in the per-device tables. */
 static __always_inline __u32 device_index(__u32 slot)
 {
-	return slot & SLOT_UPLINK ? slot & ~SLOT_UPLINK : slot + SLOT_UPLINKS_MAX;
+	if (slot_guest(slot))
+		return slot + SLOT_UPLINKS_MAX;
+	return slot & SLOT_UPLINK ? slot & ~SLOT_UPLINK : SLOT_UNDERLAY;
 }
 
 static __always_inline __u32 revision_get(__u32 index)
@@ -182,10 +208,18 @@ static __always_inline __u32 revision_get(__u32 index)
 	return revision ? *revision : 0;
 }
 
-/* A port's policy revision; an uplink has none but the topology's. */
+/* A port's policy revision; uplinks and tunnels have none but the topology's. */
 static __always_inline __u32 revision_of(__u32 slot)
 {
-	return slot & SLOT_UPLINK ? 0 : revision_get(slot + 1);
+	return slot_guest(slot) ? revision_get(slot + 1) : 0;
+}
+
+/* The network in a tunnel: its slot, or 0. */
+static __always_inline __u32 tunnel_network(__u32 slot)
+{
+	struct tunnel_slot *network = bpf_map_lookup_elem(&tunnel_nets, &slot);
+
+	return network ? network->slot : 0;
 }
 
 static __always_inline struct owner_entry *owner_get(__u32 network, __u8 family, const __u8 *address)

@@ -80,9 +80,24 @@ static __always_inline int stale_start(struct scratch *s)
 		s->flags |= PACKET_REPLY;
 		s->forward = other_key;
 		s->reply = s->key;
-		mac_copy(s->opener_destination_mac, e->source_mac);
+		e = bpf_map_lookup_elem(&sessions, &s->forward);
+		if (!e)
+			return -1;
+		mac_copy(s->opener_destination_mac, e->match_mac);
 	}
 	return 0;
+}
+
+/* The network of an uplink or tunnel: its slot, or 0. */
+static __always_inline __u32 network_behind(__u32 slot)
+{
+	struct uplink_record *uplink;
+	__u32 index = slot & ~SLOT_UPLINK;
+
+	if (slot & SLOT_TUNNEL)
+		return tunnel_network(slot);
+	uplink = bpf_map_lookup_elem(&uplinks, &index);
+	return uplink ? uplink->network : 0;
 }
 
 SEC("classifier/weft_walk")
@@ -96,9 +111,12 @@ int weft_walk(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	__builtin_memset(&s->out, 0, sizeof(s->out));
 	s->revision = revision_get(0);
+	s->revision_output = 0;
+	if (s->ingress & SLOT_TUNNEL && !tunnel_network(s->ingress))
+		return drop(skb, s, REASON_TUNNEL_NETWORK_UNKNOWN);
 	if (s->flags & PACKET_STALE) {
 		if (stale_start(s))
-			return drop(skb, s, REASON_SESSION_REVOKED);
+			return walk_fail(skb, s, REASON_SESSION_REVOKED);
 	} else {
 		s->forward = s->key;
 		mac_copy(s->opener_destination_mac, s->destination_mac);
@@ -108,7 +126,7 @@ int weft_walk(struct __sk_buff *skb)
 	}
 	s->revision_ingress = revision_of(s->forward.ingress);
 	s->policy.rule_index = POLICY_RULE_NONE;
-	if (!(s->forward.ingress & SLOT_UPLINK)) {
+	if (slot_guest(s->forward.ingress)) {
 		port = bpf_map_lookup_elem(&ports, &s->forward.ingress);
 		if (!port || (s->flags & PACKET_STALE && s->network != port->network))
 			return walk_fail(skb, s, REASON_SESSION_REVOKED);
@@ -123,12 +141,11 @@ int weft_walk(struct __sk_buff *skb)
 					  s->forward.destination, s->forward.destination_port);
 		}
 	} else {
-		__u32 index = s->forward.ingress & ~SLOT_UPLINK;
-		struct uplink_record *uplink = bpf_map_lookup_elem(&uplinks, &index);
+		__u32 network = network_behind(s->forward.ingress);
 
-		if (!uplink || !uplink->network || (s->flags & PACKET_STALE && s->network != uplink->network))
+		if (!network || (s->flags & PACKET_STALE && s->network != network))
 			return walk_fail(skb, s, REASON_SESSION_REVOKED);
-		s->network = uplink->network;
+		s->network = network;
 	}
 	bpf_tail_call(skb, &stages, STAGE_FORWARD);
 	return walk_fail(skb, s, REASON_ENGINE_ERROR);
@@ -137,7 +154,15 @@ int weft_walk(struct __sk_buff *skb)
 /* The way is found: on to the destination's policy, or to record. */
 static __always_inline int walk_on(struct __sk_buff *skb, struct scratch *s)
 {
-	bpf_tail_call(skb, &stages, s->out.output & SLOT_UPLINK ? STAGE_RECORD : STAGE_DESTINATION);
+	s->out.reply_ingress = s->out.output;
+	if (s->out.flags & SESSION_TUNNEL) {
+		struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+
+		if (!network)
+			return walk_fail(skb, s, REASON_ENGINE_ERROR);
+		s->out.reply_ingress = network->flags & NETWORK_PHYSICAL ? network->uplink : network->tunnel;
+	}
+	bpf_tail_call(skb, &stages, slot_guest(s->out.output) ? STAGE_DESTINATION : STAGE_RECORD);
 	return walk_fail(skb, s, REASON_ENGINE_ERROR);
 }
 
@@ -178,8 +203,15 @@ static __always_inline int neighbour_find(struct scratch *s, __u32 network_slot,
 		mac_copy(s->out.destination_mac, owner->port_mac);
 		return 0;
 	}
-	if (owner && owner->flags & OWNER_REMOTE)
-		return REASON_TUNNEL_UNSUPPORTED;
+	if (owner && owner->flags & OWNER_REMOTE) {
+		if (owner->port == SLOT_NONE)
+			return REASON_TUNNEL_UNSUPPORTED;
+		s->out.output = network->tunnel;
+		s->out.tunnel_host = owner->port;
+		s->out.flags |= SESSION_TUNNEL;
+		mac_copy(s->out.destination_mac, owner->port_mac);
+		return 0;
+	}
 	if (!(network->flags & NETWORK_PHYSICAL))
 		return REASON_NEIGHBOUR_UNKNOWN;
 	s->out.output = network->uplink;

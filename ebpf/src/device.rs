@@ -17,6 +17,9 @@ use weft_ebpf_common::layout::Device;
 use weft_model::{NetworkType, PortId, PortInterface};
 use zerocopy::IntoBytes;
 
+/// The underlay's device, among the uplinks.
+const UNDERLAY: u32 = slot::UPLINK | slot::UNDERLAY;
+
 /// An interface that was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interface {
@@ -207,6 +210,10 @@ impl Engine {
                 wanted.insert(slot, *interface);
             }
         }
+        let underlay = self.config.underlay.as_ref();
+        if let Some(interface) = underlay.and_then(|n| self.devices.interfaces.get(n)) {
+            wanted.insert(UNDERLAY, *interface);
+        }
         let mut taken = std::collections::BTreeSet::new();
         for (id, network) in &snapshot.networks {
             if network.segment.network_type != NetworkType::Flat {
@@ -272,6 +279,8 @@ impl Engine {
     fn stub_load(&self, slot: u32) -> Result<Prog, EngineError> {
         let (name, index, fallback) = if slot & slot::UPLINK == 0 {
             ("weft_port", stage::GUEST, Fallback::Drop)
+        } else if slot == UNDERLAY {
+            ("weft_underlay", stage::UNDERLAY, Fallback::Pass)
         } else {
             ("weft_uplink", stage::UPLINK, Fallback::Pass)
         };
@@ -317,7 +326,8 @@ impl Engine {
     }
 
     fn slot_known(&self, number: u32) -> bool {
-        crate::event::ingress(number, &self.slots).is_some()
+        number == UNDERLAY && self.config.underlay.is_some()
+            || crate::event::ingress(number, &self.slots).is_some()
     }
 
     fn detach(&mut self, slot: u32) -> Result<(), EngineError> {

@@ -17,7 +17,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
-use weft_ebpf_common::layout::{Neighbour, NetworkRecord, PortRecord, RouterRecord, UplinkRecord};
+use weft_ebpf_common::layout::{
+    Neighbour, NetworkRecord, PortRecord, RouterRecord, TunnelHost, TunnelSlot, UplinkRecord,
+};
 use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -38,6 +40,8 @@ pub struct EngineConfig {
     pub ports_max: u32,
     /// The interface of each physical network.
     pub physical_networks: BTreeMap<String, String>,
+    /// The interface towards other hosts.
+    pub underlay: Option<String>,
 }
 
 impl EngineConfig {
@@ -52,6 +56,7 @@ impl EngineConfig {
             group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             physical_networks: BTreeMap::new(),
+            underlay: None,
         }
     }
 }
@@ -346,10 +351,13 @@ fn put(map: &Map, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), En
         })
 }
 
+/// The tables that are arrays.
+const ARRAYS: &[&str] = &["uplinks", "tunnel_hosts"];
+
 /// Deletes an entry; one of an array becomes zero.
 fn delete(map: &Map, name: &str, key: &[u8]) -> Result<(), EngineError> {
-    if name == "uplinks" {
-        map.update(key, UplinkRecord::zero().as_bytes(), UpdateMode::Any)?;
+    if ARRAYS.contains(&name) {
+        map.update(key, &vec![0; map.value_bytes()], UpdateMode::Any)?;
     } else {
         map.delete(key)?;
     }
@@ -390,9 +398,11 @@ fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError>
             *table = contents;
         }
     }
-    tables
-        .uplinks
-        .retain(|_, value| value.iter().any(|byte| *byte != 0));
+    for name in ARRAYS {
+        if let Some(table) = tables.get_mut(name) {
+            table.retain(|_, value| value.iter().any(|byte| *byte != 0));
+        }
+    }
     let id = |bytes: [u8; 16]| Uuid::from_bytes(bytes);
     for (key, value) in by_slot::<PortRecord>(&tables.ports) {
         slots.ports.adopt(id(value.id).into(), key);
@@ -405,6 +415,17 @@ fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError>
     }
     for (key, value) in by_slot::<UplinkRecord>(&tables.uplinks) {
         slots.uplinks.adopt(id(value.id).into(), key);
+    }
+    for (key, value) in by_slot::<TunnelHost>(&tables.tunnel_hosts) {
+        if let (1.., Ok(family)) = (key, u8::try_from(value.family)) {
+            let address = compile::address_ip(family, value.address);
+            slots.hosts.adopt(address, key);
+        }
+    }
+    for (key, value) in by_slot::<TunnelSlot>(&tables.tunnel_nets) {
+        if let Some(network) = slots.networks.id(value.slot) {
+            slots.tunnels.insert(key, network);
+        }
     }
     Ok(tables)
 }

@@ -47,7 +47,7 @@ impl EventKind {
 pub enum Ingress {
     /// From a guest.
     Port(PortId),
-    /// From the interface of a physical network.
+    /// From the interface of a physical network, or out of the tunnel of another.
     Network(NetworkId),
 }
 
@@ -93,12 +93,15 @@ pub(crate) fn event(record: &[u8], slots: &SlotTables) -> Option<Event> {
 
 /// What an ingress or output slot names.
 pub(crate) fn ingress(number: u32, slots: &SlotTables) -> Option<Ingress> {
-    if number & slot::UPLINK == 0 {
-        slots.ports.id(number).map(Ingress::Port)
+    let network = if number & slot::UPLINK != 0 {
+        slots.uplinks.id(number & !slot::UPLINK)
+    } else if number & slot::TUNNEL == 0 {
+        return slots.ports.id(number).map(Ingress::Port);
+    } else if number & slot::TUNNEL_NONE != 0 {
+        let network = number & !(slot::TUNNEL | slot::TUNNEL_NONE);
+        slots.networks.id(network)
     } else {
-        slots
-            .uplinks
-            .id(number & !slot::UPLINK)
-            .map(Ingress::Network)
-    }
+        slots.tunnels.get(&number).copied()
+    };
+    network.map(Ingress::Network)
 }

@@ -25,7 +25,7 @@ pub(crate) const LAYOUT: &str = env!("WEFT_LAYOUT");
 const VERIFIER_LINES: usize = 24;
 
 /// Remote ports that there is room for. A hash takes 16 bytes for each entry that it may ever hold, so the limit of the
-/// model would cost 150 MiB on every host; until there are tunnels, remote ports are only known to be elsewhere.
+/// model would cost 150 MiB on every host.
 const REMOTE_PORTS: u32 = 65_536;
 
 /// The stages: program and slot.
@@ -44,6 +44,7 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_route", stage::ROUTE),
     ("weft_outside", stage::OUTSIDE),
     ("weft_apply", stage::APPLY),
+    ("weft_underlay", stage::UNDERLAY),
 ];
 
 /// The interpreter of policies, in its own array.
@@ -94,6 +95,9 @@ maps! {
     sessions,
     fragments,
     uplinks,
+    tunnel_hosts,
+    tunnel_slots,
+    tunnel_nets,
     devices,
     revisions,
     quotas,

@@ -24,6 +24,8 @@ pub enum Verdict {
     Deliver(PortId),
     /// Out of a physical network's interface.
     Uplink(NetworkId),
+    /// To another host.
+    Tunnel,
     /// Back to where it came from.
     Reply,
     /// Handed to the agent.
@@ -78,6 +80,24 @@ impl Engine {
         now_s: u32,
     ) -> Result<TestRun, EngineError> {
         let (name, slot) = self.entry(from)?;
+        self.program_run(name, slot, frame, now_s)
+    }
+
+    /// The same of a frame from the underlay.
+    ///
+    /// # Errors
+    /// The kernel refuses the run.
+    pub fn test_run_underlay(&mut self, frame: &[u8], now_s: u32) -> Result<TestRun, EngineError> {
+        self.program_run("weft_underlay", 0, frame, now_s)
+    }
+
+    fn program_run(
+        &mut self,
+        name: &'static str,
+        slot: u32,
+        frame: &[u8],
+        now_s: u32,
+    ) -> Result<TestRun, EngineError> {
         let program = self
             .loaded
             .programs
@@ -166,6 +186,7 @@ impl Engine {
                 Ingress::Port(port) => Verdict::Deliver(port),
                 Ingress::Network(network) => Verdict::Uplink(network),
             },
+            verdict::TUNNEL => Verdict::Tunnel,
             verdict::REPLY => Verdict::Reply,
             verdict::SERVICE => Verdict::Service(EventKind::from_number(what)?),
             verdict::PASS => Verdict::Pass,

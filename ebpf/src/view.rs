@@ -34,6 +34,8 @@ pub struct Counters {
     pub ports: BTreeMap<PortId, DeviceCounters>,
     /// Of the uplinks of physical networks.
     pub networks: BTreeMap<NetworkId, DeviceCounters>,
+    /// Of the underlay: what was tunnelled, with its outer headers.
+    pub underlay: DeviceCounters,
 }
 
 /// A session's state.
@@ -54,6 +56,8 @@ pub struct SessionView {
     pub ingress: Ingress,
     /// Where they go out.
     pub output: Ingress,
+    /// Where replies come in: there too, unless they come from another host.
+    pub reply_ingress: Ingress,
     /// IP protocol.
     pub protocol: u8,
     /// The opener's address and port (ICMP: the identifier).
@@ -104,6 +108,7 @@ impl Engine {
         for (id, slot) in self.slots.uplinks.iter() {
             counters.networks.insert(id, self.device_counters(slot)?);
         }
+        counters.underlay = self.device_counters(slot::UNDERLAY)?;
         Ok(counters)
     }
 
@@ -162,15 +167,15 @@ impl Engine {
         ) else {
             return Ok(None);
         };
-        let ends = (
-            ingress(k.ingress, &self.slots),
-            ingress(v.output, &self.slots),
-        );
-        let (true, (Some(from), Some(to))) = (v.flags & session::FORWARD != 0, ends) else {
+        let [from, to, back] =
+            [k.ingress, v.output, v.other_ingress].map(|n| ingress(n, &self.slots));
+        let (true, Some(from), Some(to), Some(back)) =
+            (v.flags & session::FORWARD != 0, from, to, back)
+        else {
             return Ok(None);
         };
         let reply = SessionKey {
-            ingress: v.output,
+            ingress: v.other_ingress,
             source: v.destination,
             destination: v.source,
             source_port: v.destination_port,
@@ -189,6 +194,7 @@ impl Engine {
         Ok(Some(SessionView {
             ingress: from,
             output: to,
+            reply_ingress: back,
             protocol: k.protocol,
             source: end(k.source, k.source_port),
             destination: end(k.destination, k.destination_port),

@@ -87,11 +87,14 @@ drop_reasons! {
     38 NatPrivateDestination "nat_private_destination" Nat "From outside to an internal IPv4 address behind a router with SNAT.";
     40 MtuExceeded "mtu_exceeded" Mtu "The packet is larger than the MTU of the network that it is routed to.";
     41 QosRateLimit "qos_rate_limit" Qos "Above the rate of the QoS policy.";
-    42 TunnelUnsupported "tunnel_unsupported" Tunnel "The destination lives on another host and this engine has no tunnel to it.";
+    42 TunnelUnsupported "tunnel_unsupported" Tunnel "The destination lives on another host and there is no tunnel to it: the network is local, or one of the two hosts has no tunnel address of the other's family.";
     43 UplinkMissing "uplink_missing" Deliver "The physical network is mapped to no interface of this host.";
     44 EngineError "engine_error" Deliver "The engine failed: a kernel helper refused, or a map is inconsistent. A bug, or no memory.";
     45 RogueSource "rogue_source" PortSecurity "From outside with a source address that only this side may use: the router's own, a floating IP of this host, or a loopback, multicast or unspecified address.";
     46 GuestQueueFull "guest_queue_full" Deliver "The guest takes no more frames: its receive queue is full, or its buffers are too short for the frame.";
+    47 TunnelSenderUnknown "tunnel_sender_unknown" Tunnel "A tunnelled packet from an address of the underlay that is no host of this cloud.";
+    48 TunnelMalformed "tunnel_malformed" Tunnel "A tunnelled packet whose outer headers are cut or contradict each other.";
+    49 TunnelNetworkUnknown "tunnel_network_unknown" Tunnel "A tunnelled packet for a network that this host has nothing to do with.";
 }
 
 impl DropReason {

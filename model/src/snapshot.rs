@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// The snapshot's format; another number is refused.
 pub const SNAPSHOT_FORMAT: u32 = 1;
 
-/// Another host that this one has tunnels to.
+/// A host at one end of tunnels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelHost {
@@ -74,7 +74,7 @@ pub struct HostSnapshot {
     /// QoS policies of ports here.
     #[serde(default)]
     pub qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
-    /// The hosts of `remote_ports`.
+    /// The hosts of `remote_ports`, and this one itself: without an address of its own it has no tunnels.
     #[serde(default)]
     pub tunnel_hosts: BTreeMap<HostName, TunnelHost>,
 }
@@ -191,6 +191,12 @@ impl HostSnapshot {
                 count: mistakes.len(),
             }),
         }
+    }
+
+    /// This host's own address in the underlay.
+    #[must_use]
+    pub fn tunnel_ip(&self) -> Option<IpAddr> {
+        self.tunnel_hosts.get(&self.host).map(|host| host.tunnel_ip)
     }
 
     /// The subnets of a network, in order of id.

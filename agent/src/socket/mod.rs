@@ -138,9 +138,12 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Every physical network's side.
     pub networks: Vec<NetworkStats>,
+    /// Tunnels to other hosts, with their outer headers.
+    #[serde(default)]
+    pub underlay: UnderlayStats,
     /// The sum over ports and networks.
     pub total: Traffic,
-    /// The sum of drops over ports and networks, by reason.
+    /// The sum of drops over ports, networks and tunnels, by reason.
     pub drops: Vec<DropCount>,
     /// Sessions in the engine's table; [`SESSIONS_COUNTED_MAX`] if there are so many or more.
     pub sessions: u64,
@@ -182,6 +185,15 @@ pub struct NetworkStats {
     /// What passed.
     pub traffic: Traffic,
     /// What was dropped on its way in from the wire.
+    pub drops: Vec<DropCount>,
+}
+
+/// The tunnels' counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderlayStats {
+    /// What passed.
+    pub traffic: Traffic,
+    /// What was dropped on its way in from other hosts.
     pub drops: Vec<DropCount>,
 }
 

@@ -92,7 +92,13 @@ fn sides(stats: &Stats) -> impl Iterator<Item = (String, String, Traffic)> {
         .networks
         .iter()
         .map(|n| (n.network_id.to_string(), "uplink".to_owned(), n.traffic));
-    ports.chain(networks)
+    let tunnels = (
+        "underlay".to_owned(),
+        "tunnels".to_owned(),
+        stats.underlay.traffic,
+    );
+    let tunnels = (stats.underlay.traffic != Traffic::default()).then_some(tunnels);
+    ports.chain(networks).chain(tunnels)
 }
 
 fn drops(stats: &Stats) -> String {
@@ -105,7 +111,8 @@ fn drops(stats: &Stats) -> String {
         .networks
         .iter()
         .map(|net| (net.network_id.to_string(), &net.drops));
-    for (name, drops) in ports.chain(networks) {
+    let tunnels = ("underlay".to_owned(), &stats.underlay.drops);
+    for (name, drops) in ports.chain(networks).chain([tunnels]) {
         for DropCount {
             reason,
             stage,

@@ -11,15 +11,18 @@ use weft_model::{NetworkId, PortId};
 pub enum Ingress {
     /// A guest's port.
     Port(PortId),
-    /// The uplink of a physical network.
+    /// The uplink of a physical network, or the tunnel of another.
     Network(NetworkId),
+    /// The interface towards other hosts, before anything is taken out of its tunnel. No session has it.
+    Underlay,
 }
 
 impl fmt::Display for Ingress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port(id) => write!(f, "port {id}"),
-            Self::Network(id) => write!(f, "the uplink of network {id}"),
+            Self::Network(id) => write!(f, "the uplink or tunnel of network {id}"),
+            Self::Underlay => f.write_str("the underlay"),
         }
     }
 }
@@ -50,6 +53,27 @@ impl Tuple {
             source_port: self.destination_port,
             destination_port: self.source_port,
         }
+    }
+
+    /// A number made of it: docs/pipeline.md, "SNAT's port" and section 7.
+    #[must_use]
+    pub fn hash(self) -> u32 {
+        let mut words = vec![u32::from(self.protocol)];
+        for address in [self.source, self.destination] {
+            match address {
+                IpAddr::V4(a) => words.push(u32::from(a)),
+                IpAddr::V6(a) => {
+                    let pairs = a.segments();
+                    let pairs = pairs.chunks_exact(2);
+                    words.extend(pairs.map(|p| u32::from(p[0]) << 16 | u32::from(p[1])));
+                }
+            }
+        }
+        words.push(u32::from(self.source_port) << 16 | u32::from(self.destination_port));
+        words.into_iter().fold(0x9e37_79b9_u32, |h, w| {
+            let h = (h ^ w).wrapping_mul(0x85eb_ca6b);
+            h ^ (h >> 13)
+        })
     }
 
     /// Whether the family is IPv6.

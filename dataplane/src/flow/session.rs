@@ -1,6 +1,7 @@
 //! One session: what the walk found, and the two transformations that follow from it.
 //!
-//! The reply transformation is not computed but mirrored: docs/pipeline.md, section 4.
+//! The reply transformation is not computed but mirrored (docs/pipeline.md, section 4), unless one of both directions goes
+//! through a tunnel (section 7).
 
 use super::key::{Ingress, SessionKey, Tuple};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,30 @@ pub struct Hop {
     pub reply_mtu: u32,
 }
 
+/// The tunnel that a packet leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// What it carries.
+    pub network_id: NetworkId,
+    /// That network's number in the tunnel.
+    pub vni: u32,
+    /// This host's end.
+    pub local: IpAddr,
+    /// The other end.
+    pub remote: IpAddr,
+    /// The network's MTU, bytes of IP packet.
+    pub mtu: u32,
+}
+
+/// The way back of what came from a tunnel: not the mirror of the way forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// To the opener's host.
+    pub tunnel: Tunnel,
+    /// Routed so; none if bridged.
+    pub hop: Option<Hop>,
+}
+
 /// Where a walk leads: the forward transformation, the port of SNAT still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -72,6 +97,10 @@ pub struct Path {
     pub destination: IpAddr,
     /// The new source port is to be taken from here.
     pub snat: Option<PortBlock>,
+    /// To another host; `output` is the network in the tunnel then.
+    pub tunnel: Option<Tunnel>,
+    /// Of what came from a tunnel.
+    pub back: Option<Back>,
 }
 
 impl Path {
@@ -84,6 +113,17 @@ impl Path {
             source: tuple.source,
             destination: tuple.destination,
             snat: None,
+            tunnel: None,
+            back: None,
+        }
+    }
+
+    /// Where replies enter, if the opener is on this network.
+    #[must_use]
+    pub fn reply_ingress(&self, network_id: NetworkId) -> Ingress {
+        match self.tunnel {
+            Some(_) => Ingress::Network(network_id),
+            None => self.output,
         }
     }
 
@@ -110,6 +150,8 @@ pub struct Transformation {
     pub output: Ingress,
     /// Link header and MTU; none if bridged: then the frame's MACs stay.
     pub hop: Option<Hop>,
+    /// To another host.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A tracked connection.
@@ -145,6 +187,7 @@ impl Session {
     pub fn match_mac(&self, way: Way) -> MacAddress {
         match (way, self.path.hop) {
             (Way::Forward, _) => self.opener.destination_mac,
+            (Way::Reply, _) if self.path.tunnel.is_some() => self.opener.source_mac,
             (Way::Reply, Some(hop)) => hop.source_mac,
             (Way::Reply, None) => self.opener.source_mac,
         }
@@ -157,23 +200,36 @@ impl Session {
             Way::Forward => Transformation {
                 from: self.forward.tuple,
                 to: self.reply.tuple.reversed(),
-                output: self.reply.ingress,
+                output: self.path.output,
                 hop: self.path.hop,
+                tunnel: self.path.tunnel,
             },
             Way::Reply => Transformation {
                 from: self.reply.tuple,
                 to: self.forward.tuple.reversed(),
-                output: self.forward.ingress,
-                hop: self.path.hop.map(|hop| Hop {
-                    source_mac: self.opener.destination_mac,
-                    destination_mac: self.opener.source_mac,
-                    next_hop: None,
-                    mtu: hop.reply_mtu,
-                    reply_mtu: hop.mtu,
-                    ..hop
-                }),
+                output: match self.path.back {
+                    Some(back) => Ingress::Network(back.tunnel.network_id),
+                    None => self.forward.ingress,
+                },
+                hop: self.reply_hop(),
+                tunnel: self.path.back.map(|back| back.tunnel),
             },
         }
+    }
+
+    fn reply_hop(&self) -> Option<Hop> {
+        if let Some(back) = self.path.back {
+            return back.hop;
+        }
+        let mirrored = self.path.hop.filter(|_| self.path.tunnel.is_none());
+        mirrored.map(|hop| Hop {
+            source_mac: self.opener.destination_mac,
+            destination_mac: self.opener.source_mac,
+            next_hop: None,
+            mtu: hop.reply_mtu,
+            reply_mtu: hop.mtu,
+            ..hop
+        })
     }
 
     /// Seconds that it may be idle.

@@ -147,6 +147,9 @@ pub fn process_nd(
     if !matches!(kind, 130..=137 | 143) {
         return None;
     }
+    if sight.is_tunnel() {
+        return Some(Answer::Drop(DropReason::NdIgnored));
+    }
     let uplink = sight.port.is_none();
     let message = &frame[ip.l4.clone()];
     let neighbour = ndisc::Neighbour::new_checked(message);

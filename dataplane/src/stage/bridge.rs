@@ -3,17 +3,22 @@
 //! Guarantees: nothing leaves the packet's network but through a router. Assumes egress rules. Cost: all ports and routers
 //! of the snapshot.
 
-use super::Sight;
+use super::{Sight, tunnel};
 use crate::flow::key::Ingress;
+use crate::flow::session::Tunnel;
 use crate::topology;
 use std::net::IpAddr;
-use weft_model::{DropReason, MacAddress, Router, RouterId};
+use weft_model::{DropReason, MacAddress, PortId, Router, RouterId};
 
 /// Where to.
 #[derive(Clone, Copy, Debug)]
 pub enum Next<'a> {
     /// To this output, by MAC address.
     Bridge(Ingress),
+    /// To a port of another host, by MAC address.
+    Tunnel(Tunnel),
+    /// Out of a tunnel, to this port.
+    Arrive(PortId),
     /// From a guest through this router.
     Route(RouterId, &'a Router),
     /// From outside, to this router's gateway or floating IP.
@@ -35,6 +40,7 @@ pub fn process<'a>(
 ) -> Result<Next<'a>, DropReason> {
     match sight.port {
         Some(_) => from_guest(sight, destination_mac, source),
+        None if sight.is_tunnel() => from_tunnel(sight, destination_mac, source),
         None => from_uplink(sight, destination_mac, source),
     }
 }
@@ -70,14 +76,33 @@ fn from_guest<'a>(
     if let Some(output) = local.filter(|output| *output != sight.ingress) {
         return Ok(Next::Bridge(output));
     }
-    if topology::remote_port(snapshot, network_id, |p| p.mac_address == mac) {
-        return Err(DropReason::TunnelUnsupported);
+    if let Some(remote) = topology::remote_port(snapshot, network_id, |p| p.mac_address == mac) {
+        let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
+        return tunnel
+            .map(Next::Tunnel)
+            .ok_or(DropReason::TunnelUnsupported);
     }
     if physical {
         Ok(Next::Bridge(Ingress::Network(network_id)))
     } else {
         Err(DropReason::DestinationMacUnknown)
     }
+}
+
+fn from_tunnel<'a>(
+    sight: &Sight<'a>,
+    mac: MacAddress,
+    source: IpAddr,
+) -> Result<Next<'a>, DropReason> {
+    if topology::is_no_source(source) {
+        return Err(DropReason::RogueSource);
+    }
+    if mac.is_multicast() {
+        return Err(DropReason::MulticastUnsupported);
+    }
+    topology::port_by_mac(sight.snapshot, sight.network_id, mac)
+        .map(Next::Arrive)
+        .ok_or(DropReason::DestinationMacUnknown)
 }
 
 fn from_uplink<'a>(

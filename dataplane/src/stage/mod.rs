@@ -13,6 +13,7 @@ pub mod port_security;
 pub mod router;
 pub mod security_group;
 pub mod session;
+pub mod tunnel;
 
 use crate::flow::key::Ingress;
 use crate::mutant::Mutant;
@@ -27,7 +28,7 @@ pub struct Sight<'a> {
     pub ingress: Ingress,
     /// Which network that is.
     pub network_id: NetworkId,
-    /// The guest's port; none for the uplink.
+    /// The guest's port; none for the uplink and for tunnels.
     pub port: Option<(PortId, &'a Port)>,
     /// A planted mistake, in tests of the tests.
     pub mutant: Option<Mutant>,
@@ -47,6 +48,8 @@ impl<'a> Sight<'a> {
                 (port.network_id, Some((id, port)))
             }
             Ingress::Network(id) => snapshot.networks.contains_key(&id).then_some((id, None))?,
+            // What it carries is seen from the tunnel of a network.
+            Ingress::Underlay => return None,
         };
         Some(Self {
             snapshot,
@@ -61,6 +64,18 @@ impl<'a> Sight<'a> {
     #[must_use]
     pub fn has(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    /// Whether the packet came out of a tunnel.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.port.is_none() && !self.is_physical()
+    }
+
+    /// Whether it came from the uplink.
+    #[must_use]
+    pub fn is_uplink(&self) -> bool {
+        self.port.is_none() && self.is_physical()
     }
 
     /// Whether frames of the packet's network leave through an interface of the host.

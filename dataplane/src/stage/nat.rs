@@ -114,29 +114,11 @@ fn candidates(
         u32::from(block.first),
         u32::from(block.last) - u32::from(block.first) + 1,
     );
-    let hash = hash(tuple);
+    let hash = tuple.hash();
     let others = (1..if alone { 1 } else { NAT_PORT_TRIES_MAX }).filter_map(move |i| {
         u16::try_from(start + hash.wrapping_add(i.wrapping_mul(40_503)) % size).ok()
     });
     first.into_iter().chain(others)
-}
-
-fn hash(tuple: Tuple) -> u32 {
-    let address = |a: IpAddr| match a {
-        IpAddr::V4(a) => u32::from(a),
-        IpAddr::V6(_) => 0,
-    };
-    let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
-    let words = [
-        u32::from(tuple.protocol),
-        address(tuple.source),
-        address(tuple.destination),
-        ports,
-    ];
-    words.into_iter().fold(0x9e37_79b9_u32, |h, w| {
-        let h = (h ^ w).wrapping_mul(0x85eb_ca6b);
-        h ^ (h >> 13)
-    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Guarantees: what leaves a router goes to a neighbour that the snapshot or the neighbour table knows, or to the uplink
 //! unresolved. Assumes the bridge stage's choice of a router. Cost: all routes of the router.
 
-use super::nat;
+use super::{nat, tunnel};
 use crate::flow::key::{Ingress, Tuple};
-use crate::flow::session::{Hop, Path};
+use crate::flow::session::{Back, Hop, Path, Tunnel};
 use crate::mutant::Mutant;
 use crate::topology;
 use crate::walk::{End, Walk};
@@ -52,7 +52,7 @@ pub fn route(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, 
     if let Some(floating) = floating {
         return hairpin(walk, id, router, floating);
     }
-    match longest_prefix(walk, router, true).ok_or(DropReason::NoRoute)? {
+    match longest_prefix(walk, router, tuple.destination, true).ok_or(DropReason::NoRoute)? {
         Target::Inside(interface, next_hop) => inside(walk, interface, next_hop),
         Target::Outside(next_hop) => outside(walk, id, router, next_hop),
         Target::Unreachable => Err(DropReason::NoRoute),
@@ -104,7 +104,7 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     if own {
         return echo(walk, DropReason::RouterLocalUnsupported);
     }
-    match longest_prefix(walk, router, false) {
+    match longest_prefix(walk, router, tuple.destination, false) {
         Some(Target::Inside(interface, next_hop)) => inside(walk, interface, next_hop),
         _ => Err(DropReason::NoRoute),
     }
@@ -200,6 +200,8 @@ fn to_floating(
         source,
         destination: floating.fixed_ip_address.into(),
         snat: None,
+        tunnel: None,
+        back: None,
     }))
 }
 
@@ -224,13 +226,15 @@ fn inside(
         source_mac: interface.mac_address,
         ttl_decrement: 1,
     };
-    let (output, hop) = neighbour(walk, interface.network_id, next_hop, &leg)?;
+    let near = neighbour(walk, interface.network_id, next_hop, &leg)?;
     Ok(End::Path(Path {
-        output,
-        hop: Some(hop),
+        output: near.output,
+        hop: Some(near.hop),
         source,
         destination,
         snat: None,
+        tunnel: near.tunnel,
+        back: None,
     }))
 }
 
@@ -262,14 +266,23 @@ fn outside(
         source_mac: seen.source_mac,
         ttl_decrement: 1,
     };
-    let (output, hop) = neighbour(walk, gateway.network_id, next_hop, &leg)?;
+    let near = neighbour(walk, gateway.network_id, next_hop, &leg)?;
     Ok(End::Path(Path {
-        output,
-        hop: Some(hop),
+        output: near.output,
+        hop: Some(near.hop),
         source: seen.source,
         destination: walk.opening.tuple.destination,
         snat: seen.snat,
+        tunnel: near.tunnel,
+        back: None,
     }))
+}
+
+/// Where a neighbour is, and how to get there.
+struct Near {
+    output: Ingress,
+    hop: Hop,
+    tunnel: Option<Tunnel>,
 }
 
 fn neighbour(
@@ -277,38 +290,85 @@ fn neighbour(
     network_id: NetworkId,
     address: IpAddr,
     leg: &Leg,
-) -> Result<(Ingress, Hop), DropReason> {
+) -> Result<Near, DropReason> {
     let snapshot = walk.sight.snapshot;
-    let hop = |destination_mac, next_hop| Hop {
-        ttl_decrement: leg.ttl_decrement,
-        source_mac: leg.source_mac,
-        destination_mac,
-        next_hop,
-        mtu: topology::mtu(snapshot, network_id),
-        reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
+    let near = |output, destination_mac, next_hop| Near {
+        output,
+        hop: Hop {
+            ttl_decrement: leg.ttl_decrement,
+            source_mac: leg.source_mac,
+            destination_mac,
+            next_hop,
+            mtu: topology::mtu(snapshot, network_id),
+            reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
+        },
+        tunnel: None,
     };
     if let Some((id, port)) = topology::port_by_address(snapshot, network_id, address) {
-        return Ok((Ingress::Port(id), hop(port.mac_address, None)));
+        return Ok(near(Ingress::Port(id), port.mac_address, None));
     }
     let has = |p: &weft_model::RemotePort| p.fixed_ips.iter().any(|f| f.ip_address == address);
-    if topology::remote_port(snapshot, network_id, has) {
-        return Err(DropReason::TunnelUnsupported);
+    let uplink = Ingress::Network(network_id);
+    if let Some(remote) = topology::remote_port(snapshot, network_id, has) {
+        let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
+        return Ok(Near {
+            tunnel: Some(tunnel.ok_or(DropReason::TunnelUnsupported)?),
+            ..near(uplink, remote.mac_address, None)
+        });
     }
     if topology::is_physical(snapshot, network_id) {
-        let mac = walk
-            .neighbours
-            .get(&(network_id, address))
-            .copied()
-            .unwrap_or_default();
-        return Ok((Ingress::Network(network_id), hop(mac, Some(address))));
+        let mac = walk.neighbours.get(&(network_id, address)).copied();
+        return Ok(near(uplink, mac.unwrap_or_default(), Some(address)));
     }
     Err(DropReason::NeighbourUnknown)
 }
 
+/// The way back of a packet that came out of a tunnel: to where its source MAC address is, or beyond that router.
+///
+/// # Errors
+/// Nobody of this network has that MAC address, or the router does not lead to another host.
+pub fn back(walk: &Walk<'_>) -> Result<Back, DropReason> {
+    let (sight, opening) = (walk.sight, walk.opening);
+    let (snapshot, mac) = (sight.snapshot, opening.opener.source_mac);
+    let router = topology::router_by_interface(snapshot, sight.network_id, mac);
+    let Some((_, router)) = router else {
+        let fits =
+            |p: &weft_model::RemotePort| p.mac_address == mac || sight.has(Mutant::TunnelBack);
+        let remote = topology::remote_port(snapshot, sight.network_id, fits);
+        let host = &remote.ok_or(DropReason::RogueSource)?.host;
+        let tunnel = tunnel::to_host(snapshot, sight.network_id, host);
+        return Ok(Back {
+            tunnel: tunnel.ok_or(DropReason::TunnelUnsupported)?,
+            hop: None,
+        });
+    };
+    if !router.admin_state_up {
+        return Err(DropReason::RouterDown);
+    }
+    let Some(Target::Inside(interface, next_hop)) =
+        longest_prefix(walk, router, opening.tuple.source, false)
+    else {
+        return Err(DropReason::NoRoute);
+    };
+    let leg = Leg {
+        source_mac: interface.mac_address,
+        ttl_decrement: 1,
+    };
+    let near = neighbour(walk, interface.network_id, next_hop, &leg)?;
+    Ok(Back {
+        tunnel: near.tunnel.ok_or(DropReason::NoRoute)?,
+        hop: Some(near.hop),
+    })
+}
+
 /// The route with the longest prefix; the first named of equals. With `all`, the gateway's routes take part.
-fn longest_prefix<'a>(walk: &Walk<'_>, router: &'a Router, all: bool) -> Option<Target<'a>> {
+fn longest_prefix<'a>(
+    walk: &Walk<'_>,
+    router: &'a Router,
+    destination: IpAddr,
+    all: bool,
+) -> Option<Target<'a>> {
     let snapshot = walk.sight.snapshot;
-    let destination = walk.opening.tuple.destination;
     let cidr = |subnet_id| snapshot.subnets.get(subnet_id).map(|s| s.cidr);
     let mut best: Option<(u8, Target<'a>)> = None;
     let mut consider = |length: u8, target: Target<'a>| {

@@ -41,6 +41,21 @@ pub struct New {
     pub rules: [Option<SecurityGroupRuleId>; 2],
 }
 
+impl New {
+    /// The transformation of the forward direction, its source port as it was.
+    #[must_use]
+    pub fn transformation(&self) -> Transformation {
+        let tuple = self.forward.tuple;
+        Transformation {
+            from: tuple,
+            to: self.path.translated(tuple, tuple.source_port),
+            output: self.path.output,
+            hop: self.path.hop,
+            tunnel: self.path.tunnel,
+        }
+    }
+}
+
 /// What this stage works on.
 pub struct Desk<'a> {
     /// Where the packet is seen.
@@ -283,7 +298,7 @@ pub fn record(
 ) -> Result<(Transformation, SessionNote), DropReason> {
     let New { forward, path, .. } = *new;
     let reply_key = |source_port| SessionKey {
-        ingress: path.output,
+        ingress: path.reply_ingress(network_id),
         tuple: path.translated(forward.tuple, source_port).reversed(),
     };
     let plain = reply_key(forward.tuple.source_port);

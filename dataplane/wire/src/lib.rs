@@ -21,6 +21,7 @@ pub mod ndisc;
 pub mod tcp;
 pub mod translate;
 pub mod udp;
+pub mod vxlan;
 
 /// An IEEE 802 MAC-48 address as it stands in a frame.
 pub type Mac = [u8; 6];

@@ -75,6 +75,18 @@ impl Repr {
     /// The datagram with this payload (at most 65,527 bytes), its checksum right for these addresses.
     #[must_use]
     pub fn emit(&self, source: IpAddr, destination: IpAddr, payload: &[u8]) -> Vec<u8> {
+        let mut b = self.emit_without_checksum(payload);
+        let sum = match checksum::transport(source, destination, protocol::UDP, &b) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        put(&mut b, 6, sum.to_be_bytes());
+        b
+    }
+
+    /// The same with checksum 0, which is none: in IPv6 for tunnels only (RFC 6935).
+    #[must_use]
+    pub fn emit_without_checksum(&self, payload: &[u8]) -> Vec<u8> {
         let mut b = vec![0; HEADER_BYTES];
         put(&mut b, 0, self.source_port.to_be_bytes());
         put(&mut b, 2, self.destination_port.to_be_bytes());
@@ -84,11 +96,6 @@ impl Repr {
             length_u16(HEADER_BYTES + payload.len()).to_be_bytes(),
         );
         b.extend(payload);
-        let sum = match checksum::transport(source, destination, protocol::UDP, &b) {
-            0 => 0xffff,
-            sum => sum,
-        };
-        put(&mut b, 6, sum.to_be_bytes());
         b
     }
 }

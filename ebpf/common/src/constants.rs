@@ -51,6 +51,8 @@ constants! {
         OUTSIDE = 12;
         /// Applies a session's transformation.
         APPLY = 13;
+        /// Frames from the underlay.
+        UNDERLAY = 14;
         /// Slots in all.
         COUNT = 16;
     }
@@ -73,6 +75,8 @@ constants! {
         SERVICE = 5;
         /// Left to the host's own stack.
         PASS = 6;
+        /// To another host.
+        TUNNEL = 7;
     }
     /// What a record of the ring buffer is about.
     event: u32 {
@@ -95,8 +99,16 @@ constants! {
     slot: u32 {
         /// Set in an ingress or output that is an uplink.
         UPLINK = 0x8000_0000;
-        /// Uplinks of one host; per-device tables hold them before the ports.
+        /// Set in an ingress or output that is a tunnel: the rest is the number that the tunnel carries.
+        TUNNEL = 0x4000_0000;
+        /// Set beside TUNNEL for a network that is in no tunnel: the rest is its slot.
+        TUNNEL_NONE = 0x2000_0000;
+        /// Uplinks of one host and the underlay; per-device tables hold them before the ports.
         UPLINKS_MAX = 64;
+        /// The underlay among them: the last one.
+        UNDERLAY = 63;
+        /// Slots of the hosts that tunnels lead to; the first is this host itself.
+        TUNNELS_MAX = 4096;
         /// No slot.
         NONE = 0xffff_ffff;
     }
@@ -204,6 +216,8 @@ constants! {
         NAT_DESTINATION = 8;
         /// The destination MAC comes from the neighbour table.
         NEIGHBOUR = 16;
+        /// To another host: encapsulated, and the MTU holds.
+        TUNNEL = 32;
     }
     /// States of a session.
     state: u8 {

@@ -58,8 +58,8 @@ layout! {
         mtu: u32,
         /// Its uplink's slot, or `slot::NONE`.
         uplink: u32,
-        /// Zero.
-        reserved: u32,
+        /// Its tunnel's slot, with `slot::TUNNEL`.
+        tunnel: u32,
         /// Its id, for adoption.
         id: [u8; 16],
     }
@@ -84,6 +84,8 @@ layout! {
         router: u32,
         /// OUTSIDE: the router's slot.
         router_outside: u32,
+        /// REMOTE: the slot of its host, or `slot::NONE` if there is no tunnel.
+        host: u32,
     }
 
     /// What an address stands for.
@@ -92,12 +94,28 @@ layout! {
         mac: [u8; 6],
         /// `owner::*`.
         flags: u16,
-        /// LOCAL: the port's slot.
+        /// LOCAL: the port's slot. Else REMOTE: the slot of its host, or `slot::NONE` if there is no tunnel.
         port: u32,
-        /// LOCAL: the port's MAC.
+        /// LOCAL, else REMOTE: the port's MAC.
         port_mac: [u8; 6],
         /// Zero.
         reserved: u16,
+    }
+
+    /// A host that tunnels lead to, by its slot; slot 0 is this host.
+    struct TunnelHost = "tunnel_host" {
+        /// Its address in the underlay.
+        address: [u8; 16],
+        /// `family::*`, or zero: not there.
+        family: u32,
+        /// v4: the sum of the outer IP header's words that are always the same.
+        checksum: u32,
+    }
+
+    /// What a tunnel's number or a host's address stands for.
+    struct TunnelSlot = "tunnel_slot" {
+        /// The network's or the host's slot.
+        slot: u32,
     }
 
     /// A router.
@@ -284,12 +302,16 @@ layout! {
         next_hop: [u8; 16],
         /// The opener's source MAC.
         opener_mac: [u8; 6],
-        /// Zero.
-        reserved: u16,
+        /// TUNNEL: the outer source port.
+        tunnel_port: u16,
         /// The opener's network.
         network: u32,
+        /// TUNNEL: the slot of the other host.
+        tunnel_host: u32,
+        /// Ingress of the other direction's key.
+        other_ingress: u32,
         /// Zero.
-        reserved_too: u32,
+        reserved: u32,
         /// Packets so far.
         packets: u64,
         /// Their bytes.

@@ -38,6 +38,7 @@ macro_rules! tables {
 tables! {
     ports,
     networks,
+    tunnel_hosts,
     routers,
     router_addresses,
     floatings,
@@ -46,6 +47,8 @@ tables! {
     routes,
     fdb,
     uplinks,
+    tunnel_slots,
+    tunnel_nets,
 }
 
 /// Puts a typed entry.

@@ -10,6 +10,7 @@ mod network;
 mod port;
 mod router;
 mod slots;
+mod tunnel;
 
 pub(crate) use address::{address_ip, address_key};
 pub(crate) use delta::{Contents, TABLES, Tables};
@@ -17,9 +18,12 @@ pub(crate) use slots::Slots;
 
 use crate::error::EngineError;
 use crate::policy::PolicyKey;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use weft_ebpf_common::constants::slot;
 use weft_model::{
-    HostSnapshot, NetworkId, NetworkType, PortId, PortInterface, RouterId, Unsupported, limits,
+    HostSnapshot, Network, NetworkId, NetworkType, PortId, PortInterface, RouterId, Unsupported,
+    limits,
 };
 
 /// The slots of everything.
@@ -29,6 +33,10 @@ pub(crate) struct SlotTables {
     pub(crate) networks: Slots<NetworkId>,
     pub(crate) routers: Slots<RouterId>,
     pub(crate) uplinks: Slots<NetworkId>,
+    /// Other hosts, by their addresses.
+    pub(crate) hosts: Slots<IpAddr>,
+    /// The network in each tunnel, by the tunnel's slot.
+    pub(crate) tunnels: BTreeMap<u32, NetworkId>,
 }
 
 impl SlotTables {
@@ -38,7 +46,9 @@ impl SlotTables {
             ports: Slots::new("ports", 0, ports_max),
             networks: Slots::new("networks", 1, limit(limits::NETWORKS_PER_HOST_MAX)),
             routers: Slots::new("routers", 0, limit(limits::ROUTERS_PER_HOST_MAX)),
-            uplinks: Slots::new("physical networks", 0, slot::UPLINKS_MAX),
+            uplinks: Slots::new("physical networks", 0, slot::UNDERLAY),
+            hosts: Slots::new("tunnel hosts", 1, slot::TUNNELS_MAX - 1),
+            tunnels: BTreeMap::new(),
         }
     }
 
@@ -51,6 +61,8 @@ impl SlotTables {
             .iter()
             .filter(|(_, n)| n.segment.network_type.is_physical());
         self.uplinks.assign(physical.map(|(id, _)| *id))?;
+        self.hosts.assign(tunnel::hosts(snapshot))?;
+        self.tunnels = tunnel::networks(snapshot);
         self.ports.assign(snapshot.ports.keys().copied())
     }
 }
@@ -70,6 +82,11 @@ impl Input<'_> {
         self.slots.routers.get(id).unwrap_or(slot::NONE)
     }
 
+    /// A network's number as an ingress or output by tunnel.
+    fn tunnel(&self, id: NetworkId, network: &Network) -> u32 {
+        tunnel::slot_of(network).unwrap_or(slot::TUNNEL | slot::TUNNEL_NONE | self.network(id))
+    }
+
     fn port(&self, id: PortId) -> u32 {
         self.slots.ports.get(id).unwrap_or(slot::NONE)
     }
@@ -81,6 +98,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     network::networks(input, &mut tables);
     network::fdb(input, &mut tables);
     network::owners(input, &mut tables);
+    tunnel::tunnels(input, &mut tables);
     port::ports(input, policy, &mut tables);
     router::routers(input, &mut tables);
     router::floating_ips(input, &mut tables);
@@ -98,14 +116,7 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             });
         }
     };
-    for (id, network) in &snapshot.networks {
-        if network.segment.network_type == NetworkType::Vlan {
-            add(
-                format!("networks.{id}.segment"),
-                "VLAN networks are not connected to their interface yet",
-            );
-        }
-    }
+    unsupported_segments(snapshot, &mut add);
     for (id, port) in &snapshot.ports {
         match port.interface {
             PortInterface::Tap { .. } => {}
@@ -159,11 +170,27 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             );
         }
     }
-    if !snapshot.remote_ports.is_empty() {
-        add(
-            "remote_ports".to_owned(),
-            "packets to other hosts are dropped: no tunnels yet",
-        );
-    }
     list
+}
+
+/// Networks that are not connected to their wire, and ports of other hosts that no tunnel leads to.
+fn unsupported_segments(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
+    for (id, network) in &snapshot.networks {
+        let message = match network.segment.network_type {
+            NetworkType::Vlan => "VLAN networks are not connected to their interface yet",
+            NetworkType::Geneve | NetworkType::Gre => {
+                "not connected to other hosts: only VXLAN tunnels are there yet"
+            }
+            NetworkType::Local | NetworkType::Flat | NetworkType::Vxlan => continue,
+        };
+        add(format!("networks.{id}.segment"), message);
+    }
+    for (id, port) in &snapshot.remote_ports {
+        if tunnel::host(snapshot, port.network_id, &port.host).is_none() {
+            add(
+                format!("remote_ports.{id}"),
+                "packets to it are dropped: no tunnel leads to its host",
+            );
+        }
+    }
 }

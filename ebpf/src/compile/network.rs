@@ -1,7 +1,7 @@
 //! Networks: what they are, whose a MAC address is on them, and whose an address.
 
 use super::address::address_key;
-use super::{Input, Tables, delta::put};
+use super::{Input, Tables, delta::put, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, slot};
@@ -18,7 +18,7 @@ pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
             flags: if physical { flag::PHYSICAL } else { 0 } | if announced { flag::RA } else { 0 },
             mtu: network.mtu,
             uplink: uplink.map_or(slot::NONE, |u| u | slot::UPLINK),
-            reserved: 0,
+            tunnel: input.tunnel(*id, network),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);
@@ -67,6 +67,7 @@ fn fdb_entry(
         port: slot::NONE,
         router: slot::NONE,
         router_outside: slot::NONE,
+        host: slot::NONE,
     });
     if entry.flags & bit == 0 {
         entry.flags |= bit;
@@ -114,7 +115,7 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             input.network(port.network_id),
             port.mac_address,
             kind::REMOTE,
-            |_| {},
+            |e| e.host = tunnel::host_slot(input, port.network_id, &port.host),
         );
     }
     for ((network, mac), entry) in fdb {
@@ -229,7 +230,12 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
         let mac = port.mac_address;
         for ip in &port.fixed_ips {
             owners.answer(network, ip.ip_address, mac, owner::ANSWER_GUEST);
-            owners.entry(network, ip.ip_address).flags |= owner::REMOTE;
+            let entry = owners.entry(network, ip.ip_address);
+            if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
+                entry.port = tunnel::host_slot(input, port.network_id, &port.host);
+                entry.port_mac = mac.0;
+            }
+            entry.flags |= owner::REMOTE;
         }
         owners.answer(
             network,

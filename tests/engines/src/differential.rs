@@ -66,6 +66,7 @@ fn is_there(snapshot: &HostSnapshot, ingress: Ingress) -> bool {
             .networks
             .get(&id)
             .is_some_and(|n| n.segment.network_type.is_physical()),
+        Ingress::Underlay => true,
     }
 }
 

@@ -154,11 +154,18 @@ fn frame_bytes_min(frame: &[u8]) -> usize {
     }
 }
 
-fn ebpf_ingress(ingress: Ingress) -> weft_ebpf::Ingress {
-    match ingress {
+fn run(
+    engine: &mut Engine,
+    ingress: Ingress,
+    frame: &[u8],
+    now_s: u32,
+) -> Result<weft_ebpf::TestRun, String> {
+    let from = match ingress {
         Ingress::Port(id) => weft_ebpf::Ingress::Port(id),
         Ingress::Network(id) => weft_ebpf::Ingress::Network(id),
-    }
+        Ingress::Underlay => return engine.test_run_underlay(frame, now_s).map_err(text),
+    };
+    engine.test_run(from, frame, now_s).map_err(text)
 }
 
 fn our_ingress(ingress: weft_ebpf::Ingress) -> Ingress {
@@ -174,6 +181,7 @@ fn verdict(run: weft_ebpf::TestRun) -> Result<Verdict, String> {
         weft_ebpf::Verdict::Drop(reason) => Verdict::Drop(reason),
         weft_ebpf::Verdict::Deliver(port) => Verdict::Deliver { port, frame },
         weft_ebpf::Verdict::Uplink(network) => Verdict::Uplink { network, frame },
+        weft_ebpf::Verdict::Tunnel => Verdict::Tunnel { frame },
         weft_ebpf::Verdict::Reply => Verdict::Reply { frame },
         weft_ebpf::Verdict::Pass => Verdict::Pass,
         weft_ebpf::Verdict::Service(kind) => Verdict::Service(match kind {
@@ -257,6 +265,7 @@ impl EngineUnderTest for EbpfUnderTest {
                 port.is_some_and(|port| port.admin_state_up)
             };
             return Ok(observed(match (ingress, decode::process(frame)) {
+                (Ingress::Underlay, _) => Verdict::Pass,
                 (Ingress::Port(id), _) if !up(&id) => Verdict::Drop(DropReason::PortDown),
                 (Ingress::Port(_), Err(reason)) => Verdict::Drop(reason),
                 (Ingress::Network(_), Err(_)) => Verdict::Pass,
@@ -264,9 +273,7 @@ impl EngineUnderTest for EbpfUnderTest {
             }));
         }
         let engine = self.engine()?;
-        let run = engine
-            .test_run(ebpf_ingress(ingress), frame, now_s)
-            .map_err(text)?;
+        let run = run(engine, ingress, frame, now_s)?;
         let copies = engine.events().iter().filter_map(copy).collect::<Vec<_>>();
         let verdict = verdict(run)?;
         match (&copies[..], &verdict) {
@@ -303,7 +310,7 @@ impl EngineUnderTest for EbpfUnderTest {
                     tuple: forward,
                 },
                 reply: SessionKey {
-                    ingress: our_ingress(view.output),
+                    ingress: our_ingress(view.reply_ingress),
                     tuple: translated.reversed(),
                 },
             }

@@ -147,6 +147,7 @@ impl EngineUnderTest for ReferenceUnderTest {
         let there = |ingress: Ingress| match ingress {
             Ingress::Port(id) => snapshot.is_some_and(|s| s.ports.contains_key(&id)),
             Ingress::Network(id) => snapshot.is_some_and(|s| s.networks.contains_key(&id)),
+            Ingress::Underlay => false,
         };
         let both = self
             .engine

@@ -5,6 +5,7 @@
 //! eth a>bcast arp ask 192.0.2.1 from 192.0.2.11
 //! eth gw>f1 ip 203.0.113.9>203.0.113.20 icmp 3/1 about (ip 203.0.113.20>203.0.113.50 udp 1000>53 cut 28)
 //! eth a>b hex 0800450000...
+//! eth zero>zero ip 10.0.0.2>10.0.0.1 udp 50000>4789 nosum vxlan 7 (eth far>a ip 192.0.2.40>192.0.2.11 udp 1>2)
 //! ```
 //!
 //! Lengths and checksums are right unless a word says otherwise. `with WORDS` in an expected frame is the frame sent, with
@@ -14,11 +15,15 @@
 //! AT:HEX` (bytes overwritten at last); `arp ask|tell TARGET from SENDER
 //! [hw MAC] [to MAC]`; `ip S>D`, `ttl N`, `options N` (IPv4, bytes), `ext N,N` (IPv6 headers of 8 bytes), `frag ID:OFFSET[+]`,
 //! `total N`; `tcp S>D FLAGS`, `udp|udplite|sctp|dccp S>D`, `echo ID`, `pong ID`, `icmp TYPE/CODE [id N] [rest N]`, `ns|na
-//! TARGET [lladdr MAC] [flags rso]`, `rs`, `ra`, `proto N`; `data N`, `nosum`, `about (…)`, `bytes HEX` (layer 4, raw).
+//! TARGET [lladdr MAC] [flags rso]`, `rs`, `ra`, `proto N`; `data N`, `nosum`, `about (…)`, `bytes HEX` (layer 4, raw); `df`,
+//! `vxlan VNI (…)` (a frame; in an expected one `(same)` is the frame sent, `(with WORDS)` that with these words instead).
 
 use crate::snapshot_text::{Names, protocol_number};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use weft_wire::{arp, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp};
+use std::rc::Rc;
+use weft_wire::{
+    arp, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
+};
 
 /// ARP's part of a line.
 #[derive(Clone, Debug)]
@@ -50,6 +55,13 @@ enum L4 {
     Plain(u8),
 }
 
+/// A frame in a tunnel.
+#[derive(Clone, Debug)]
+struct Tunnelled {
+    vni: u32,
+    inner: Rc<FrameText>,
+}
+
 /// A frame in words. Build it with [`FrameText::build`].
 #[derive(Clone, Debug, Default)]
 pub struct FrameText {
@@ -67,6 +79,8 @@ pub struct FrameText {
     l4: Option<L4>,
     l4_bytes: Option<Vec<u8>>,
     about: Option<Vec<u8>>,
+    tunnelled: Option<Tunnelled>,
+    dont_fragment: bool,
     data: usize,
     no_sum: bool,
     pad: usize,
@@ -101,14 +115,58 @@ fn ends<T>(word: &str, parse: impl Fn(&str) -> Option<T>) -> Option<(T, T)> {
 /// # Errors
 /// The word that is wrong.
 pub fn parse(line: &str, onto: FrameText, names: &Names) -> Result<FrameText, String> {
+    parse_beside(line, onto, &FrameText::default(), names)
+}
+
+/// The text up to the parenthesis that ends it, and what follows.
+fn parenthesized(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start().strip_prefix('(')?;
+    let mut open = 1;
+    for (at, letter) in text.char_indices() {
+        open += match letter {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        if open == 0 {
+            return Some((&text[..at], &text[at + 1..]));
+        }
+    }
+    None
+}
+
+/// As [`parse`]; what stands inside of a tunnel may speak of `sent`.
+///
+/// # Errors
+/// The word that is wrong.
+pub fn parse_beside(
+    line: &str,
+    onto: FrameText,
+    sent: &FrameText,
+    names: &Names,
+) -> Result<FrameText, String> {
     let mut frame = onto;
     let mut rest = line.trim();
     while !rest.is_empty() {
         let (word, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let wrong = || format!("cannot read {rest:?}");
+        if word == "vxlan" {
+            let (vni, behind) = behind.trim_start().split_once(' ').ok_or_else(wrong)?;
+            let (inner, behind) = parenthesized(behind).ok_or_else(wrong)?;
+            let inner = match (inner, inner.strip_prefix("with ")) {
+                ("same", _) => sent.clone(),
+                (_, Some(words)) => parse(words, sent.clone(), names)?,
+                (words, None) => parse(words, FrameText::default(), names)?,
+            };
+            frame.tunnelled = Some(Tunnelled {
+                vni: vni.parse().map_err(|_number| wrong())?,
+                inner: Rc::new(inner),
+            });
+            rest = behind.trim_start();
+            continue;
+        }
         if word == "about" {
-            let inner = behind.trim_start().strip_prefix('(').ok_or_else(wrong)?;
-            let (inner, behind) = inner.split_once(')').ok_or_else(wrong)?;
+            let (inner, behind) = parenthesized(behind).ok_or_else(wrong)?;
             let inner = parse(inner, FrameText::default(), names)?;
             frame.about = Some(inner.build()?[ethernet::HEADER_BYTES..].to_vec());
             rest = behind.trim_start();
@@ -243,6 +301,10 @@ impl FrameText {
                 self.no_sum = true;
                 return Some(0);
             }
+            "df" => {
+                self.dont_fragment = true;
+                return Some(0);
+            }
             "bytes" => self.l4_bytes = Some(bytes_of(next()?)?),
             "proto" => self.l4 = Some(L4::Plain(next()?.parse().ok()?)),
             "udp" | "udplite" | "sctp" | "dccp" => {
@@ -341,6 +403,12 @@ impl FrameText {
         Some(1)
     }
 
+    /// The frame that it carries, if it is a tunnel's.
+    #[must_use]
+    pub fn inner(&self) -> Option<&Self> {
+        self.tunnelled.as_ref().map(|tunnelled| &*tunnelled.inner)
+    }
+
     /// The frame's bytes.
     ///
     /// # Errors
@@ -406,9 +474,14 @@ impl FrameText {
     }
 
     fn l4_build(&self, source: IpAddr, destination: IpAddr) -> (u8, Vec<u8>) {
+        let tunnelled = self.tunnelled.as_ref().and_then(|tunnelled| {
+            let header = vxlan::Repr { vni: tunnelled.vni };
+            Some(header.emit(&tunnelled.inner.build().ok()?))
+        });
         let data: Vec<u8> = self
             .about
             .clone()
+            .or(tunnelled)
             .unwrap_or_default()
             .into_iter()
             .chain((0..self.data).map(pattern))
@@ -498,6 +571,7 @@ impl FrameText {
                     identification: u16::try_from(id).map_err(|_id| "an IPv4 id has 16 bits")?,
                     fragment_offset: offset,
                     more_fragments: more,
+                    dont_fragment: self.dont_fragment,
                     ..ipv4::Repr::new(source, destination, number)
                 };
                 let options = vec![1; self.options.next_multiple_of(4)];

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, Tuple};
 use weft_dataplane::stage::decode::{self, Body};
-use weft_dataplane::{Reference, ReferenceConfig, Verdict};
+use weft_dataplane::{Outcome, Reference, ReferenceConfig, Verdict, Way};
 use weft_model::{HostSnapshot, MacAddress};
 
 /// A random case: a vector without verdicts.
@@ -76,13 +76,6 @@ pub fn history(seed: u64, frames: usize, config: ReferenceConfig) -> History {
     }
 }
 
-pub(crate) fn ingress_word(ingress: Ingress) -> String {
-    match ingress {
-        Ingress::Port(id) => name_of(id.0),
-        Ingress::Network(id) => format!("uplink {}", name_of(id.0)),
-    }
-}
-
 impl Generator<'_> {
     fn step(&mut self) {
         let line = match self.chance.below(100) {
@@ -94,8 +87,9 @@ impl Generator<'_> {
             41..=48 => self.arp_or_nd(),
             49..=54 => self.fragments(),
             55..=62 => self.lines.iter().rfind(|l| l.contains(": eth")).cloned(),
-            63..=72 => self.outsider(),
-            73..=79 => self.crowd(),
+            63..=70 => self.outsider(),
+            71..=76 => self.crowd(),
+            77..=82 => self.tunnelled(),
             _ => self.opener(),
         };
         if let Some(line) = line {
@@ -114,7 +108,7 @@ impl Generator<'_> {
                 let outcome = self
                     .engine
                     .process(packet.ingress, &packet.bytes, self.script.now_s);
-                self.remember(outcome.verdict);
+                self.remember(outcome, &packet.bytes);
             }
             Ok(_) => {}
             // A change that would not be valid, a frame of a port that is gone: not part of the history.
@@ -123,10 +117,20 @@ impl Generator<'_> {
         self.lines.push(line);
     }
 
-    fn remember(&mut self, verdict: Verdict) {
-        let (output, frame) = match verdict {
-            Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
-            Verdict::Uplink { network, frame } => (Ingress::Network(network), frame),
+    fn remember(&mut self, outcome: Outcome, sent: &[u8]) {
+        let (output, frame, sender) = match (outcome.verdict, outcome.session) {
+            (Verdict::Deliver { port, frame }, _) => (Ingress::Port(port), frame, None),
+            (Verdict::Uplink { network, frame }, _) => (Ingress::Network(network), frame, None),
+            // The answer comes by the tunnel that the session waits for it at, to whoever sent this.
+            (Verdict::Tunnel { frame }, Some(note)) => {
+                let output = match note.way {
+                    Way::Forward => note.reply.ingress,
+                    Way::Reply => note.forward.ingress,
+                };
+                let outer = if frame[12] == 0x08 { 50 } else { 70 };
+                let sender = sent[6..12].try_into().map(MacAddress).ok();
+                (output, frame[outer..].to_vec(), sender)
+            }
             _ => return,
         };
         if let Ok(packet) = decode::process(&frame)
@@ -135,7 +139,7 @@ impl Generator<'_> {
         {
             self.emitted.push(Emitted {
                 output,
-                source_mac: packet.source_mac,
+                source_mac: sender.unwrap_or(packet.source_mac),
                 destination_mac: packet.destination_mac,
                 tuple: ip.tuple,
                 kind: ip.icmp.map(|(kind, _)| kind),
@@ -145,6 +149,38 @@ impl Generator<'_> {
 
     pub(crate) fn snapshot(&self) -> &HostSnapshot {
         self.script.snapshot()
+    }
+
+    /// The line of a frame that enters there.
+    pub(crate) fn line(&mut self, ingress: Ingress, frame: &str) -> Option<String> {
+        let network = match ingress {
+            Ingress::Port(id) => return Some(format!("{}: {frame}", name_of(id.0))),
+            Ingress::Network(id) => id,
+            Ingress::Underlay => return None,
+        };
+        let segment = self.snapshot().networks.get(&network)?.segment.clone();
+        if segment.network_type.is_physical() {
+            return Some(format!("uplink {}: {frame}", name_of(network.0)));
+        }
+        let local = self.snapshot().tunnel_ip()?;
+        let senders: Vec<IpAddr> = (self.snapshot().tunnel_hosts.values())
+            .map(|host| host.tunnel_ip)
+            .filter(|ip| ip.is_ipv6() == local.is_ipv6() && *ip != local)
+            .collect();
+        let sender = match self.chance.one(&senders) {
+            Some(sender) if self.chance.percent(97) => sender.to_string(),
+            _ if local.is_ipv6() => "fd00:55::9".to_owned(),
+            _ => "198.51.100.9".to_owned(),
+        };
+        let vni = segment.segmentation_id.unwrap_or(77);
+        let vni = if self.chance.percent(97) {
+            vni
+        } else {
+            vni + 1
+        };
+        Some(format!(
+            "underlay: eth gw>host ip {sender}>{local} udp 50000>4789 nosum vxlan {vni} ({frame})"
+        ))
     }
 
     pub(crate) fn mac_word(&self, mac: MacAddress) -> String {
@@ -172,7 +208,7 @@ impl Generator<'_> {
         Some(format!("neighbour ext {address} {station}"))
     }
 
-    /// Sometimes a word that spoils the frame.
+    /// Sometimes a word that spoils the frame, the outer one of a tunnel's.
     fn damaged(&mut self, line: String) -> String {
         if !line.contains(": eth") || !self.chance.percent(9) {
             return line;

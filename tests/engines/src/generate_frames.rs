@@ -1,9 +1,10 @@
 //! The frames of random histories: openers, crowds, strangers, replies, errors, ARP and ND, fragments. Each is a script's
 //! line, or nothing where the snapshot has no place for it.
 
-use crate::generate::{Emitted, Generator, ingress_word};
+use crate::generate::{Emitted, Generator};
 use crate::snapshot_text::name_of;
 use std::net::IpAddr;
+use weft_dataplane::Ingress;
 use weft_model::MacAddress;
 
 impl Generator<'_> {
@@ -118,6 +119,50 @@ impl Generator<'_> {
         ))
     }
 
+    /// From a guest of another host, bridged or routed there.
+    pub(crate) fn tunnelled(&mut self) -> Option<String> {
+        let v6 = self.chance.percent(35);
+        let (name, _, to, network) = self.guest(v6)?;
+        let network_id = self
+            .snapshot()
+            .networks
+            .keys()
+            .find(|id| name_of(id.0) == *network);
+        let ingress = Ingress::Network(*network_id?);
+        let remotes: Vec<(String, Vec<IpAddr>)> = self
+            .snapshot()
+            .remote_ports
+            .iter()
+            .map(|(id, port)| {
+                let ips = port.fixed_ips.iter().map(|f| f.ip_address);
+                (name_of(id.0), ips.filter(|ip| ip.is_ipv6() == v6).collect())
+            })
+            .collect();
+        let (remote, ips) = self.chance.one(&remotes)?.clone();
+        let from = match self.chance.one(&ips) {
+            Some(ip) if self.chance.percent(90) => ip.to_string(),
+            _ => self.address(v6),
+        };
+        let mac = match self.chance.below(10) {
+            0..=4 => remote,
+            5 => "gw".to_owned(),
+            _ => self.next_hop(&network, &from),
+        };
+        let to_mac = if self.chance.percent(93) {
+            name
+        } else {
+            self.next_hop(&network, &from)
+        };
+        let (l4, tail) = (self.layer4(v6), self.tail());
+        let part = match self.chance.below(20) {
+            0 => "frag 77:0+ ",
+            1 => "frag 77:3 ",
+            _ => "",
+        };
+        let frame = format!("eth {mac}>{to_mac} ip {from}>{to} {part}{l4} {tail}");
+        self.line(ingress, &frame)
+    }
+
     fn recent(&mut self) -> Option<Emitted> {
         let window = self.emitted.len().min(8);
         let back = self.chance.below(window.max(1));
@@ -169,11 +214,10 @@ impl Generator<'_> {
         } else {
             from
         };
-        let (ingress, tail) = (ingress_word(seen.output), self.tail());
-        Some(format!(
-            "{ingress}: eth {from}>{to} ip {}>{} {l4} {tail}",
-            t.destination, t.source
-        ))
+        let tail = self.tail();
+        let (source, destination) = (t.destination, t.source);
+        let frame = format!("eth {from}>{to} ip {source}>{destination} {l4} {tail}");
+        self.line(seen.output, &frame)
     }
 
     /// An ICMP error about a frame that came out.
@@ -213,14 +257,10 @@ impl Generator<'_> {
             "ip {}>{} ttl 3 {l4} data 24 cut {cut}",
             t.source, t.destination
         );
-        let (ingress, ttl) = (
-            ingress_word(seen.output),
-            self.chance.word(&["64", "64", "2", "1"]),
-        );
-        Some(format!(
-            "{ingress}: eth {from}>{to} ip {by}>{} icmp {kind} about ({inner}) ttl {ttl}",
-            t.source
-        ))
+        let (ttl, to_ip) = (self.chance.word(&["64", "64", "2", "1"]), t.source);
+        let frame =
+            format!("eth {from}>{to} ip {by}>{to_ip} icmp {kind} about ({inner}) ttl {ttl}");
+        self.line(seen.output, &frame)
     }
 
     pub(crate) fn arp_or_nd(&mut self) -> Option<String> {

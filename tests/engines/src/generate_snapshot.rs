@@ -11,6 +11,7 @@ pub const PHYSICAL_NETWORKS: &[&str] = &["provider1", "provider2"];
 const NETWORKS: &[&str] = &["blue", "green", "red"];
 const PORTS: &[&str] = &["a", "b", "c", "d", "e", "f"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
+const OTHERS: &[&str] = &["elsewhere", "third"];
 const MTUS: &[i64] = &[1280, 1300, 1400, 1450, 1500];
 
 fn text(value: impl Into<String>) -> Value {
@@ -57,14 +58,21 @@ pub fn snapshot(chance: &mut Chance) -> Table {
         })
         .collect();
     let mut remote = Table::new();
-    if chance.percent(40)
-        && let Some((network, v4, v6)) = chance.one(&places)
-    {
-        let ips = list([format!("{v4}.40"), format!("{v6}:40")]);
-        let port = table([("network", text(*network)), ("ips", ips)]);
-        remote.insert("remote".into(), Value::Table(port));
+    for (name, last) in [("remote", 40), ("yonder", 41), ("there", 42)] {
+        if chance.percent(60)
+            && let Some((network, v4, v6)) = chance.one(&places)
+        {
+            let ips = list([format!("{v4}.{last}"), format!("{v6}:{last}")]);
+            let port = table([
+                ("network", text(*network)),
+                ("ips", ips),
+                ("host", text(chance.word(OTHERS))),
+            ]);
+            remote.insert(name.into(), Value::Table(port));
+        }
     }
     put("remote_ports", remote);
+    put("hosts", hosts(chance));
     let routers: Table = (1..=chance.below(4))
         .map(|n| (format!("r{n}"), Value::Table(router(chance, &places, n))))
         .collect();
@@ -85,13 +93,35 @@ pub fn snapshot(chance: &mut Chance) -> Table {
     all
 }
 
+/// Addresses in the underlay, mostly of one family; now and then this host has none.
+fn hosts(chance: &mut Chance) -> Table {
+    let v6 = chance.percent(25);
+    let address = |chance: &mut Chance, number: usize| {
+        if v6 != chance.percent(5) {
+            text(format!("fd00:55::{number}"))
+        } else {
+            text(format!("198.51.100.{number}"))
+        }
+    };
+    let mut hosts = Table::new();
+    for (name, number) in [("host", 1), ("elsewhere", 2), ("third", 3)] {
+        let address = address(chance, number);
+        if name != "host" || chance.percent(92) {
+            hosts.insert(name.to_owned(), address);
+        }
+    }
+    hosts
+}
+
 /// Project networks and physical ones, and their subnets.
 fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
     let (mut places, mut networks, mut subnets) = (Vec::new(), Table::new(), Table::new());
     let count = 1 + chance.below(3);
     for (number, name) in NETWORKS.iter().enumerate().take(count) {
         let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
-        networks.insert((*name).into(), Value::Table(table([("mtu", mtu)])));
+        let local = Value::Boolean(chance.percent(8));
+        let network = table([("mtu", mtu), ("local", local)]);
+        networks.insert((*name).into(), Value::Table(network));
         places.push((
             *name,
             prefix4(chance, number),
@@ -419,7 +449,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(16) {
+    Some(match chance.below(18) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -448,6 +478,11 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             let (name, mtu) = (pick(chance, "networks")?, chance.one(MTUS)?);
             format!("change networks.{name}.mtu {mtu}")
         }
+        15 => {
+            let (name, host) = (pick(chance, "remote_ports")?, chance.word(OTHERS));
+            format!("change remote_ports.{name}.host {host:?}")
+        }
+        16 => format!("change remote_ports.{} gone", pick(chance, "remote_ports")?),
         _ => {
             let name = pick(chance, "ports")?;
             if chance.percent(30) {

@@ -1,6 +1,6 @@
 //! Scripts: what happens to an engine, one line each, over a snapshot in words.
 //!
-//! `INGRESS: FRAME => VERDICT` (a port's name, or `uplink NETWORK`; `INGRESS*N` sends the frame N times and judges the last),
+//! `INGRESS: FRAME => VERDICT` (a port's name, `uplink NETWORK` or `underlay`; `INGRESS*N` sends the frame N times and judges the last),
 //! `now SECONDS`, `neighbour NETWORK ADDRESS MAC`, `change PATH VALUE` (a TOML value put into the snapshot's text, or `gone`),
 //! `sessions N`, and `#` in front of remarks. It knows nothing of verdicts: they are handed on as text.
 
@@ -181,9 +181,10 @@ impl Script {
             Some((from, times)) => (from, times.parse().map_err(|_number| "how often?")?),
             None => (from, 1),
         };
-        let ingress = match from.strip_prefix("uplink ") {
-            Some(network) => Ingress::Network(uuid_of(kind::NETWORK, network).into()),
-            None => Ingress::Port(uuid_of(kind::PORT, from).into()),
+        let ingress = match (from.strip_prefix("uplink "), from) {
+            (Some(network), _) => Ingress::Network(uuid_of(kind::NETWORK, network).into()),
+            (None, "underlay") => Ingress::Underlay,
+            (None, _) => Ingress::Port(uuid_of(kind::PORT, from).into()),
         };
         let sent = frame_text::parse(frame, FrameText::default(), &self.now.names)?;
         let bytes = sent.build()?;

@@ -74,6 +74,11 @@ pub struct NetworkText {
     mtu: u32,
     /// The physical network's name; without one it is of type vxlan.
     physical: Option<String>,
+    /// The VNI; without one it is the network's number in the order of names.
+    vni: Option<u32>,
+    /// Of type local: not in any tunnel.
+    #[serde(default)]
+    local: bool,
 }
 
 /// A subnet.
@@ -114,6 +119,8 @@ pub struct PortText {
 pub struct RemotePortText {
     network: String,
     ips: Vec<IpAddr>,
+    /// The host's name; by default `elsewhere`.
+    host: Option<String>,
 }
 
 /// A router's leg.
@@ -176,6 +183,9 @@ pub struct SnapshotText {
     rules: BTreeMap<String, String>,
     #[serde(default)]
     address_groups: BTreeMap<String, Vec<IpNet>>,
+    /// Hosts' addresses in the underlay; `host` is the one under test. `elsewhere` has 198.51.100.2 unless it is named.
+    #[serde(default)]
+    hosts: BTreeMap<String, IpAddr>,
     /// Stations outside: name → MAC.
     #[serde(default)]
     macs: BTreeMap<String, MacAddress>,
@@ -233,15 +243,16 @@ fn network_id(name: &str) -> NetworkId {
 
 fn networks(text: &SnapshotText, e: &mut Expanded) {
     for (number, (name, network)) in (1u32..).zip(&text.networks) {
-        let network_type = if network.physical.is_some() {
-            NetworkType::Flat
-        } else {
-            NetworkType::Vxlan
+        let network_type = match (&network.physical, network.local) {
+            (Some(_), _) => NetworkType::Flat,
+            (None, true) => NetworkType::Local,
+            (None, false) => NetworkType::Vxlan,
         };
         let segment = Segment {
             network_type,
             physical_network: network.physical.clone(),
-            segmentation_id: network.physical.is_none().then_some(number),
+            segmentation_id: (network_type == NetworkType::Vxlan)
+                .then_some(network.vni.unwrap_or(number)),
         };
         let external = network.physical.is_some();
         let network = Network {
@@ -359,12 +370,21 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             .ports
             .insert(uuid_of(kind::PORT, name).into(), made);
     }
+    for (name, tunnel_ip) in &text.hosts {
+        let host: weft_model::HostName = name.parse().map_err(|x| format!("{x}"))?;
+        let tunnel_ip = *tunnel_ip;
+        e.snapshot
+            .tunnel_hosts
+            .insert(host, TunnelHost { tunnel_ip });
+    }
     for (name, port) in &text.remote_ports {
-        let host: weft_model::HostName = "elsewhere".parse().map_err(|x| format!("{x}"))?;
+        let host = port.host.as_deref().unwrap_or("elsewhere");
+        let host: weft_model::HostName = host.parse().map_err(|x| format!("{x}"))?;
         let tunnel_ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
         e.snapshot
             .tunnel_hosts
-            .insert(host.clone(), TunnelHost { tunnel_ip });
+            .entry(host.clone())
+            .or_insert(TunnelHost { tunnel_ip });
         let made = RemotePort {
             network_id: network_id(&port.network),
             mac_address: mac(5, name),

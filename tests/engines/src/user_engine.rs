@@ -81,7 +81,9 @@ impl UserUnderTest {
                     network,
                     frame: out,
                 }),
-                None => return Err(format!("sent to {place:?}, which is nobody's")),
+                Some(Ingress::Underlay) | None => {
+                    return Err(format!("sent to {place:?}, which is nobody's"));
+                }
             },
         })
     }

@@ -1,7 +1,7 @@
 //! Vectors: files of cases, each a snapshot and a script of frames with what must become of them.
 //!
 //! A script's lines are those of [`crate::script`]. Verdicts: `drop REASON`, `pass`, `service KIND`, and `deliver PORT FRAME`, `uplink NETWORK
-//! FRAME`, `reply FRAME`, where FRAME is a frame's words, `same`, or `with WORDS`. Behind a verdict: `+N` or `-N`, by how much
+//! FRAME`, `tunnel FRAME`, `reply FRAME`, where FRAME is a frame's words, `same`, or `with WORDS`, or of what came by a tunnel `inner` or `inner with WORDS`. Behind a verdict: `+N` or `-N`, by how much
 //! the number of sessions changes (else it must not), and `by RULE`, rules that must have allowed it.
 
 use crate::engine::{EngineUnderTest, Limits, Observed};
@@ -198,10 +198,19 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
     }
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let target = rest.split(' ').next().unwrap_or_default();
-    let frame = |words: &str| match (words, words.strip_prefix("with ")) {
-        ("same", _) => sent.build(),
-        (_, Some(words)) => frame_text::parse(words, sent.clone(), names)?.build(),
-        (_, None) => frame_text::parse(words, FrameText::default(), names)?.build(),
+    let frame = |words: &str| {
+        let (words, sent) = match (words.strip_prefix("inner"), sent.inner()) {
+            (Some(words), Some(inner)) => (words.trim_start(), inner),
+            _ => (words, sent),
+        };
+        match (words, words.strip_prefix("with ")) {
+            ("" | "same", _) => sent.build(),
+            (_, Some(words)) => frame_text::parse(words, sent.clone(), names)?.build(),
+            (_, None) => {
+                let nothing = FrameText::default();
+                frame_text::parse_beside(words, nothing, sent, names)?.build()
+            }
+        }
     };
     let verdict = match word {
         "drop" => Verdict::Drop(reason(rest)?),
@@ -216,6 +225,9 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
             frame: frame(rest_of(rest))?,
         },
         "reply" => Verdict::Reply {
+            frame: frame(rest)?,
+        },
+        "tunnel" => Verdict::Tunnel {
             frame: frame(rest)?,
         },
         _ => return Err(format!("no such verdict: {word:?}")),
@@ -291,6 +303,7 @@ pub fn verdict_text(verdict: &Verdict) -> String {
         Verdict::Pass => "pass".to_owned(),
         Verdict::Service(service) => format!("service {}", service.name()),
         Verdict::Reply { frame } => format!("reply frame {}", hex(frame)),
+        Verdict::Tunnel { frame } => format!("tunnel frame {}", hex(frame)),
         Verdict::Deliver { port, frame } => {
             format!("deliver {} frame {}", name_of(port.0), hex(frame))
         }

@@ -42,6 +42,8 @@ pub(super) struct Half {
 
 const STATE_MASK: u8 = 3;
 pub(super) const TRANSLATED: u8 = 1 << 2;
+/// To another host.
+pub(super) const TUNNELLED: u8 = 1 << 3;
 
 /// What is needed only when a session is walked again, or looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +60,8 @@ pub(super) struct Cold {
     pub(super) owner: Option<Place>,
     /// The network that the opener was on.
     pub(super) network: Place,
+    /// For each direction the tunnel that it leaves by: one of the plan's, plus one; 0 for none.
+    pub(super) tunnels: [u32; 2],
 }
 
 impl Half {
@@ -98,6 +102,13 @@ impl Half {
     #[must_use]
     pub(super) fn is_translated(&self) -> bool {
         self.flags & TRANSLATED != 0
+    }
+
+    /// Whether it leads to another host.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_tunnelled(&self) -> bool {
+        self.flags & TUNNELLED != 0
     }
 
     /// Seconds that the session may be idle.

@@ -56,6 +56,7 @@ impl Engine {
         let half = self.table.half(at);
         let ordinary = half.generation == self.generation
             && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
+            && !half.is_tunnelled()
             && header.first_chunk() == Some(&half.match_mac)
             && measure(half, header);
         if !ordinary {
@@ -95,6 +96,7 @@ impl Engine {
         let opening = Opening {
             place: glance.place,
             tuple: glance.key.tuple(),
+            source_mac: mac(6),
             destination_mac: mac(0),
             icmp: None,
             test: Some(glance.tcp_flags),
@@ -105,6 +107,9 @@ impl Engine {
             Ok(_) => return Err(Judged::Slow),
             Err(reason) => return Err(Judged::Drop(reason)),
         };
+        if path.tunnel.is_some() {
+            return Err(Judged::Slow);
+        }
         if let Some(hop) = &path.hop {
             let half = Half {
                 mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
@@ -118,7 +123,6 @@ impl Engine {
         }
         let first = First {
             opening: &opening,
-            source_mac: mac(6),
             forward: glance.key,
             hash: glance.hash,
             path,

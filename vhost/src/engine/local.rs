@@ -89,6 +89,9 @@ impl Asker<'_> {
         if !matches!(kind, 130..=137 | 143) {
             return None;
         }
+        if self.port.is_none() && !self.network.physical {
+            return Some(Answer::Drop(DropReason::NdIgnored));
+        }
         let uplink = self.port.is_none();
         let message = frame.get(ip.l4.clone()).unwrap_or_default();
         let neighbour = ndisc::Neighbour::new_checked(message);

@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use weft_dataplane::Ingress;
+use weft_dataplane::flow::session::Tunnel;
+use weft_dataplane::stage::tunnel;
 use weft_dataplane::topology;
 use weft_model::{
     FixedIp, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterId,
@@ -45,7 +47,15 @@ pub(super) struct MacIs {
     /// A port here.
     pub(super) port: Option<Place>,
     /// A port elsewhere.
-    pub(super) remote: bool,
+    pub(super) remote: Option<RemoteIs>,
+}
+
+/// A port elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RemoteIs {
+    pub(super) mac: MacAddress,
+    /// The tunnel to its host, if there is one.
+    pub(super) tunnel: Option<At>,
 }
 
 /// Who answers ARP and ND for an address.
@@ -66,7 +76,7 @@ pub(super) struct AddressIs {
     /// A port's fixed IP.
     pub(super) port: Option<Place>,
     /// A fixed IP of a port elsewhere.
-    pub(super) remote: bool,
+    pub(super) remote: Option<RemoteIs>,
     /// A floating IP that is translated one to one.
     pub(super) floating: Option<At>,
     /// An address of a router's gateway.
@@ -188,6 +198,7 @@ pub(super) struct Plan {
     /// Floating IPs by router, port and fixed address.
     pub(super) floating_by_fixed: FastMap<(At, Place, Ipv4Addr), At>,
     pub(super) members: Members,
+    pub(super) tunnels: Vec<Tunnel>,
 }
 
 /// Numbers of ids while a plan is made.
@@ -231,6 +242,7 @@ impl Plan {
             floating,
             floating_by_fixed: by_fixed,
             members,
+            tunnels: Vec::new(),
         };
         plan.places = place_plans(&plan, &numbers, places, seed);
         fill_routers(&mut plan, &numbers);
@@ -533,16 +545,22 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         own(network, port.mac_address, &port.fixed_ips, place);
     }
     for port in snapshot.remote_ports.values() {
+        let tunnel = tunnel::to_host(&snapshot, port.network_id, &port.host).map(|tunnel| {
+            plan.tunnels.push(tunnel);
+            plan.tunnels.len() - 1
+        });
         let Some(network) = network_mut(plan, numbers, port.network_id) else {
             continue;
         };
-        network.macs.entry(port.mac_address.0).or_default().remote = true;
+        let here = RemoteIs {
+            mac: port.mac_address,
+            tunnel,
+        };
+        let is = network.macs.entry(port.mac_address.0).or_default();
+        is.remote.get_or_insert(here);
         for fixed in &port.fixed_ips {
-            network
-                .addresses
-                .entry(fixed.ip_address)
-                .or_default()
-                .remote = true;
+            let is = network.addresses.entry(fixed.ip_address).or_default();
+            is.remote.get_or_insert(here);
         }
         own(network, port.mac_address, &port.fixed_ips, None);
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use weft_dataplane::flow::session::{Hop, Transformation};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
+use weft_dataplane::stage::tunnel::{self, Outer};
 use weft_dataplane::stage::{Sight, deliver, dhcp, mtu, port_security, session};
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, Port};
@@ -43,10 +44,23 @@ impl Engine {
     pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
         let absent = match ingress {
             Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
-            Ingress::Network(_) => Verdict::Pass,
+            Ingress::Network(_) | Ingress::Underlay => Verdict::Pass,
         };
         let mut copy = None;
         let plan: Option<Arc<Plan>> = self.plan.clone();
+        let (ingress, frame) = match (&plan, ingress) {
+            (Some(plan), Ingress::Underlay) => {
+                match tunnel::decapsulate(&plan.snapshot, frame, None) {
+                    Ok(Outer::Inner(id, inner)) => (Ingress::Network(id), inner),
+                    Ok(Outer::Pass) => (ingress, frame),
+                    Err(reason) => {
+                        let verdict = Verdict::Drop(reason);
+                        return Outcome { verdict, copy };
+                    }
+                }
+            }
+            _ => (ingress, frame),
+        };
         let verdict = plan.as_deref().and_then(|plan| {
             let place = self.places.of(ingress)?;
             let (port, network) = plan.sight(place)?;
@@ -73,7 +87,7 @@ impl Engine {
             return Err(DropReason::PortDown);
         }
         let mut packet = match decode::process(on.frame) {
-            Err(_) if on.port.is_none() => return Ok(Verdict::Pass),
+            Err(_) if on.port.is_none() && on.network.physical => return Ok(Verdict::Pass),
             decoded => decoded?,
         };
         let port: Option<&Port> = on.sight.port.map(|(_, port)| port);
@@ -159,6 +173,7 @@ impl Engine {
         Ok(match self.output(place)? {
             Ingress::Port(port) => Verdict::Deliver { port, frame },
             Ingress::Network(network) => Verdict::Uplink { network, frame },
+            Ingress::Underlay => return Err(DropReason::EngineError),
         })
     }
 
@@ -174,7 +189,8 @@ impl Engine {
         };
         let followed = session::fragment_follow(&on.sight, &mut self.fragments, ip);
         let is = on.network.mac(packet.destination_mac);
-        let strange = on.port.is_none() && is.outside.is_none() && is.port.is_none();
+        let uplink = on.port.is_none() && on.network.physical;
+        let strange = uplink && is.outside.is_none() && is.port.is_none();
         let found = followed.and_then(|()| self.find(on, packet));
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError);
@@ -193,12 +209,17 @@ impl Engine {
             }),
             Ok(Found::End(_)) => Ok(Verdict::Pass),
             Ok(Found::Opened(opening, path)) => {
-                let hop = path.hop.map(|hop| hop_of(&hop, on.network.mtu));
-                self.measure(on, ip, hop.as_ref(), Way::Forward, copy)?;
+                let towards = Transformation {
+                    from: ip.tuple,
+                    to: ip.tuple,
+                    output: self.output(path.output)?,
+                    hop: path.hop.map(|hop| hop_of(&hop, on.network.mtu)),
+                    tunnel: path.tunnel.and_then(|at| on.plan.tunnels.get(at).copied()),
+                };
+                self.measure(on, ip, &towards, Way::Forward, copy)?;
                 let forward = Key::new(&ip.tuple, on.place);
                 let first = First {
                     opening: &opening,
-                    source_mac: packet.source_mac,
                     forward,
                     hash: self.table.seeds().hash(&forward),
                     path,
@@ -211,15 +232,16 @@ impl Engine {
                 self.transform(on, ip, at, copy)
             }
             Ok(Found::Hit(at)) => {
-                self.measure(on, ip, self.hop(at).as_ref(), at.way(), copy)?;
+                let transformation = self.transformation(on.plan, at)?;
+                self.measure(on, ip, &transformation, at.way(), copy)?;
                 self.transform(on, ip, at, copy)
             }
             Ok(Found::Error(at, inside)) => {
-                self.measure(on, ip, self.hop(at).as_ref(), at.way(), copy)?;
-                let transformation = self.transformation(at)?;
+                let transformation = self.transformation(on.plan, at)?;
+                self.measure(on, ip, &transformation, at.way(), copy)?;
                 let frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
                 self.resolve(on, &transformation, copy);
-                self.send(self.table.half(at).output, frame)
+                self.transformed_send(at, &transformation, frame)
             }
         }
     }
@@ -255,6 +277,7 @@ impl Engine {
         let opening = Opening {
             place: on.place,
             tuple: ip.tuple,
+            source_mac: packet.source_mac,
             destination_mac: packet.destination_mac,
             icmp: ip.icmp,
             test: Some(ip.tcp_flags),
@@ -270,27 +293,30 @@ impl Engine {
         &mut self,
         on: &On<'_>,
         ip: &IpPacket,
-        hop: Option<&Hop>,
+        transformation: &Transformation,
         way: Way,
         copy: &mut Option<Copy>,
     ) -> Result<(), DropReason> {
-        let Some(hop) = hop else { return Ok(()) };
-        let measured = mtu::process(ip.ttl, ip.ip_bytes, hop, way, None);
+        let measured = mtu::process(ip.ttl, ip.ip_bytes, transformation, way, None);
         match measured {
             Err(DropReason::TtlExceeded) => self.copy(on, copy, Copy::TtlExceeded),
-            Err(DropReason::MtuExceeded) => self.copy(on, copy, Copy::MtuExceeded(hop.mtu)),
+            Err(DropReason::MtuExceeded) => {
+                let mtu = mtu::of(transformation, None).unwrap_or_default();
+                self.copy(on, copy, Copy::MtuExceeded(mtu));
+            }
             _ => {}
         }
         measured
     }
 
-    fn transformation(&self, at: Ref) -> Result<Transformation, DropReason> {
+    fn transformation(&self, plan: &Plan, at: Ref) -> Result<Transformation, DropReason> {
         let half = self.table.half(at);
         Ok(Transformation {
             from: self.table.key(at).tuple(),
             to: self.table.key(at.other()).tuple().reversed(),
             output: self.output(half.output)?,
             hop: self.hop(at),
+            tunnel: self.tunnel(plan, at),
         })
     }
 
@@ -301,10 +327,24 @@ impl Engine {
         at: Ref,
         copy: &mut Option<Copy>,
     ) -> Result<Verdict, DropReason> {
-        let transformation = self.transformation(at)?;
+        let transformation = self.transformation(on.plan, at)?;
         let frame = deliver::process(on.frame, ip, &transformation, None);
         self.resolve(on, &transformation, copy);
-        self.send(self.table.half(at).output, frame)
+        self.transformed_send(at, &transformation, frame)
+    }
+
+    fn transformed_send(
+        &self,
+        at: Ref,
+        transformation: &Transformation,
+        frame: Vec<u8>,
+    ) -> Result<Verdict, DropReason> {
+        match &transformation.tunnel {
+            Some(tunnel) => Ok(Verdict::Tunnel {
+                frame: tunnel::encapsulate(&frame, tunnel, transformation.to, None),
+            }),
+            None => self.send(self.table.half(at).output, frame),
+        }
     }
 
     /// Asks for a neighbour that is not known yet.

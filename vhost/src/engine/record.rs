@@ -2,12 +2,12 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
-use super::half::{Cold, Half};
+use super::half::{Cold, Half, TUNNELLED};
 use super::key::{Key, Place};
 use super::plan::Plan;
 use super::table::{New, Ref};
-use super::walk::{End, Hop, Opening, Path, walk};
-use weft_dataplane::flow::session::Seen;
+use super::walk::{Back, End, Hop, Opening, Path, walk};
+use weft_dataplane::flow::session::{Seen, Tunnel};
 use weft_dataplane::stage::{Sight, nat};
 use weft_dataplane::{Ingress, State, Tuple, Way};
 use weft_model::{DropReason, MacAddress};
@@ -16,7 +16,6 @@ use weft_wire::tcp;
 /// What a first packet brings to be recorded.
 pub(super) struct First<'a> {
     pub(super) opening: &'a Opening,
-    pub(super) source_mac: MacAddress,
     pub(super) forward: Key,
     pub(super) hash: u64,
     pub(super) path: Path,
@@ -26,46 +25,55 @@ fn mtu(bytes: u32) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-/// Both directions of a path. The reply is the mirror of the way forward.
-fn halves(
-    generation: u32,
-    opening: &Opening,
-    source_mac: MacAddress,
-    path: &Path,
-    reply_mtu: u32,
-) -> [Half; 2] {
-    let forward = Half {
+/// Both directions of a path. The reply is the mirror of the way forward, unless one of both goes through a tunnel.
+fn halves(generation: u32, opening: &Opening, path: &Path, reply_mtu: u32) -> [Half; 2] {
+    let plain = |output, match_mac: MacAddress, tunnelled| Half {
         generation,
-        output: path.output,
-        match_mac: opening.destination_mac.0,
+        output,
+        match_mac: match_mac.0,
+        flags: if tunnelled { TUNNELLED } else { 0 },
         ..Half::default()
     };
-    let reply = Half {
-        generation,
-        output: opening.place,
-        match_mac: source_mac.0,
-        ..Half::default()
+    let routed = |half, hop: &Hop| Half {
+        mtu: mtu(hop.mtu),
+        source_mac: hop.source_mac.0,
+        destination_mac: hop.destination_mac.0,
+        ttl_decrement: hop.ttl_decrement,
+        ..half
     };
-    let Some(hop) = path.hop else {
-        return [forward, reply];
+    let tunnelled = path.tunnel.is_some();
+    let mut forward = plain(path.output, opening.destination_mac, tunnelled);
+    let mut reply = match &path.back {
+        Some(back) => plain(back.output, opening.source_mac, true),
+        None => plain(opening.place, opening.source_mac, false),
     };
-    [
-        Half {
-            mtu: mtu(hop.mtu),
-            source_mac: hop.source_mac.0,
-            destination_mac: hop.destination_mac.0,
-            ttl_decrement: hop.ttl_decrement,
-            ..forward
-        },
-        Half {
-            mtu: mtu(reply_mtu),
-            match_mac: hop.source_mac.0,
-            source_mac: opening.destination_mac.0,
-            destination_mac: source_mac.0,
-            ttl_decrement: hop.ttl_decrement,
-            ..reply
-        },
-    ]
+    if let Some(hop) = &path.hop {
+        forward = routed(forward, hop);
+    }
+    match (&path.back, path.hop.filter(|_| !tunnelled)) {
+        (Some(Back { hop: Some(hop), .. }), _) => reply = routed(reply, hop),
+        (None, Some(hop)) => {
+            let mirrored = Hop {
+                source_mac: opening.destination_mac,
+                destination_mac: opening.source_mac,
+                next_hop: None,
+                mtu: reply_mtu,
+                ..hop
+            };
+            reply = Half {
+                match_mac: hop.source_mac.0,
+                ..routed(reply, &mirrored)
+            };
+        }
+        _ => {}
+    }
+    [forward, reply]
+}
+
+/// The tunnels of both directions, as a session keeps them.
+fn tunnels(path: &Path) -> [u32; 2] {
+    [path.tunnel, path.back.map(|back| back.tunnel)]
+        .map(|at| at.map_or(0, |at| u32::try_from(at + 1).unwrap_or(0)))
 }
 
 impl Engine {
@@ -88,7 +96,8 @@ impl Engine {
                 source_port,
                 ..opening.tuple
             };
-            Key::new(&translated.reversed(), path.output)
+            let ingress = path.tunnel.map_or(path.output, |_| network.place);
+            Key::new(&translated.reversed(), ingress)
         };
         if let Some(held) = self.table.find(&first.forward, first.hash) {
             self.table.delete(held);
@@ -125,25 +134,20 @@ impl Engine {
                 reply_key(nat::source_port(&sight, block, opening.tuple, free)?)
             }
         };
-        let [forward_half, reply_half] = halves(
-            self.generation,
-            opening,
-            first.source_mac,
-            path,
-            network.mtu,
-        );
+        let [forward_half, reply_half] = halves(self.generation, opening, path, network.mtu);
         let new = New {
             forward: first.forward,
             reply,
             forward_half,
             reply_half,
             cold: Cold {
-                opener_mac: first.source_mac.0,
+                opener_mac: opening.source_mac.0,
                 icmp: opening.icmp,
                 next_hop: path.hop.and_then(|hop| hop.next_hop),
                 snat: path.snat,
                 owner,
                 network: network.place,
+                tunnels: tunnels(path),
             },
         };
         self.table.insert(&new, now_s)
@@ -187,6 +191,7 @@ impl Engine {
         let opening = Opening {
             place,
             tuple: key.tuple(),
+            source_mac: MacAddress(cold.opener_mac),
             destination_mac: MacAddress(half.match_mac),
             icmp: cold.icmp,
             test: None,
@@ -206,9 +211,7 @@ impl Engine {
         if !same {
             return Err(DropReason::SessionRevoked);
         }
-        let opener_mac = MacAddress(cold.opener_mac);
-        let [forward_half, reply_half] =
-            halves(self.generation, &opening, opener_mac, &path, network.mtu);
+        let [forward_half, reply_half] = halves(self.generation, &opening, &path, network.mtu);
         Ok(New {
             forward: key,
             reply,
@@ -217,6 +220,7 @@ impl Engine {
             cold: Cold {
                 next_hop: path.hop.and_then(|hop| hop.next_hop),
                 snat: path.snat,
+                tunnels: tunnels(&path),
                 ..cold
             },
         })
@@ -269,6 +273,17 @@ impl Engine {
             mtu: u32::from(half.mtu),
             reply_mtu: u32::from(self.table.half(at.other()).mtu),
         })
+    }
+
+    /// The tunnel that a direction leaves by.
+    pub(super) fn tunnel(&self, plan: &Plan, at: Ref) -> Option<Tunnel> {
+        let [forward, reply] = self.table.cold(at).tunnels;
+        let number = match at.way() {
+            Way::Forward => forward,
+            Way::Reply => reply,
+        };
+        let at = usize::try_from(number).ok()?.checked_sub(1)?;
+        plan.tunnels.get(at).copied()
     }
 
     /// Whose place that is; a session's places are known as long as it is.

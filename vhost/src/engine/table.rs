@@ -5,7 +5,7 @@
 //!
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
-use super::half::{Cold, Half, TRANSLATED};
+use super::half::{Cold, Half, TRANSLATED, TUNNELLED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use crate::memory::{huge_pages_advise, prefetch};
 use weft_dataplane::{State, Way};
@@ -349,7 +349,9 @@ impl Table {
                     packets: 0,
                     bytes: 0,
                     seen_s: now_s,
-                    flags: State::Opening as u8 | if translated { TRANSLATED } else { 0 },
+                    flags: State::Opening as u8
+                        | if translated { TRANSLATED } else { 0 }
+                        | half.flags & TUNNELLED,
                     ..half
                 };
             }
@@ -484,7 +486,7 @@ impl Table {
                     packets: place.packets,
                     bytes: place.bytes,
                     seen_s: place.seen_s,
-                    flags: place.flags,
+                    flags: place.flags & !TUNNELLED | half.flags & TUNNELLED,
                     ..half
                 };
             }

@@ -20,6 +20,7 @@ pub(super) type Neighbours = super::map::FastMap<(NetworkId, IpAddr), MacAddress
 pub(super) struct Opening {
     pub(super) place: Place,
     pub(super) tuple: Tuple,
+    pub(super) source_mac: MacAddress,
     pub(super) destination_mac: MacAddress,
     pub(super) icmp: Option<(u8, u8)>,
     /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
@@ -45,6 +46,25 @@ pub(super) struct Path {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) snat: Option<PortBlock>,
+    /// To another host: one of the plan's tunnels. `output` is the network in it then.
+    pub(super) tunnel: Option<At>,
+    /// Of what came from a tunnel.
+    pub(super) back: Option<Back>,
+}
+
+/// The way back of what came from a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Back {
+    pub(super) output: Place,
+    pub(super) tunnel: At,
+    pub(super) hop: Option<Hop>,
+}
+
+/// A neighbour, and how to get there.
+struct Near {
+    output: Place,
+    hop: Hop,
+    tunnel: Option<At>,
 }
 
 /// Where a walk ends.
@@ -102,6 +122,7 @@ pub(super) fn walk(
     }
     let end = match port {
         Some(_) => walk.guest_sent()?,
+        None if !network.physical => walk.host_sent()?,
         None => walk.uplink_sent()?,
     };
     if let End::Path(path) = &end {
@@ -157,18 +178,24 @@ impl<'a> Walk<'a> {
     }
 
     fn bridged(&self, output: Place) -> End {
+        End::Path(self.bridged_path(output))
+    }
+
+    fn bridged_path(&self, output: Place) -> Path {
         let Tuple {
             source,
             destination,
             ..
         } = self.opening.tuple;
-        End::Path(Path {
+        Path {
             output,
             hop: None,
             source,
             destination,
             snat: None,
-        })
+            tunnel: None,
+            back: None,
+        }
     }
 
     fn router(&self, at: At) -> Result<&'a RouterPlan, DropReason> {
@@ -202,14 +229,61 @@ impl<'a> Walk<'a> {
         if let Some(port) = is.port.filter(|port| *port != self.opening.place) {
             return Ok(self.bridged(port));
         }
-        if is.remote {
-            return Err(DropReason::TunnelUnsupported);
+        if let Some(remote) = is.remote {
+            let tunnel = remote.tunnel.ok_or(DropReason::TunnelUnsupported)?;
+            return Ok(End::Path(Path {
+                tunnel: Some(tunnel),
+                ..self.bridged_path(self.network.place)
+            }));
         }
         if self.network.physical {
             Ok(self.bridged(self.network.place))
         } else {
             Err(DropReason::DestinationMacUnknown)
         }
+    }
+
+    /// Out of a tunnel.
+    fn host_sent(&self) -> Result<End, DropReason> {
+        let (source, mac) = (self.opening.tuple.source, self.opening.destination_mac);
+        if topology::is_no_source(source) {
+            return Err(DropReason::RogueSource);
+        }
+        if mac.is_multicast() {
+            return Err(DropReason::MulticastUnsupported);
+        }
+        let port = self.network.mac(mac).port;
+        let output = port.ok_or(DropReason::DestinationMacUnknown)?;
+        Ok(End::Path(Path {
+            back: Some(self.back(source)?),
+            ..self.bridged_path(output)
+        }))
+    }
+
+    fn back(&self, source: IpAddr) -> Result<Back, DropReason> {
+        let is = self.network.mac(self.opening.source_mac);
+        let Some(at) = is.interface else {
+            let remote = is.remote.ok_or(DropReason::RogueSource)?;
+            return Ok(Back {
+                output: self.network.place,
+                tunnel: remote.tunnel.ok_or(DropReason::TunnelUnsupported)?,
+                hop: None,
+            });
+        };
+        let router = self.router(at)?;
+        if !router.up {
+            return Err(DropReason::RouterDown);
+        }
+        let Some(Target::Inside(leg, hop)) = router.route(source, false) else {
+            return Err(DropReason::NoRoute);
+        };
+        let leg = router.legs.get(leg).ok_or(DropReason::EngineError)?;
+        let near = self.neighbour(leg.network, hop.unwrap_or(source), leg.mac)?;
+        Ok(Back {
+            output: near.output,
+            tunnel: near.tunnel.ok_or(DropReason::NoRoute)?,
+            hop: Some(near.hop),
+        })
     }
 
     fn uplink_sent(&self) -> Result<End, DropReason> {
@@ -354,6 +428,8 @@ impl<'a> Walk<'a> {
             source,
             destination: floating.fixed.into(),
             snat,
+            tunnel: None,
+            back: None,
         }))
     }
 
@@ -393,18 +469,20 @@ impl<'a> Walk<'a> {
 
     fn inside(&self, router: &RouterPlan, leg: At, hop: IpAddr) -> Result<End, DropReason> {
         let leg = router.legs.get(leg).ok_or(DropReason::EngineError)?;
-        let (output, hop) = self.neighbour(leg.network, hop, leg.mac)?;
+        let near = self.neighbour(leg.network, hop, leg.mac)?;
         let Tuple {
             source,
             destination,
             ..
         } = self.opening.tuple;
         Ok(End::Path(Path {
-            output,
-            hop: Some(hop),
+            output: near.output,
+            hop: Some(near.hop),
             source,
             destination,
             snat: None,
+            tunnel: near.tunnel,
+            back: None,
         }))
     }
 
@@ -414,13 +492,15 @@ impl<'a> Walk<'a> {
         if seen.translated {
             self.opener_test()?;
         }
-        let (output, hop) = self.neighbour(gateway.network, hop, seen.source_mac)?;
+        let near = self.neighbour(gateway.network, hop, seen.source_mac)?;
         Ok(End::Path(Path {
-            output,
-            hop: Some(hop),
+            output: near.output,
+            hop: Some(near.hop),
             source: seen.source,
             destination: self.opening.tuple.destination,
             snat: seen.snat,
+            tunnel: near.tunnel,
+            back: None,
         }))
     }
 
@@ -429,30 +509,37 @@ impl<'a> Walk<'a> {
         network: At,
         address: IpAddr,
         source_mac: MacAddress,
-    ) -> Result<(Place, Hop), DropReason> {
+    ) -> Result<Near, DropReason> {
         let network = self
             .plan
             .networks
             .get(network)
             .ok_or(DropReason::EngineError)?;
-        let hop = |destination_mac, next_hop| Hop {
-            ttl_decrement: 1,
-            source_mac,
-            destination_mac,
-            next_hop,
-            mtu: network.mtu,
+        let near = |output, destination_mac, next_hop| Near {
+            output,
+            hop: Hop {
+                ttl_decrement: 1,
+                source_mac,
+                destination_mac,
+                next_hop,
+                mtu: network.mtu,
+            },
+            tunnel: None,
         };
         let known = network.addresses.get(&address);
         let place = known.and_then(|address| address.port);
         if let Some((place, port)) = place.and_then(|p| Some((p, self.plan.port(p)?))) {
-            return Ok((place, hop(MacAddress(port.mac), None)));
+            return Ok(near(place, MacAddress(port.mac), None));
         }
-        if known.is_some_and(|address| address.remote) {
-            return Err(DropReason::TunnelUnsupported);
+        if let Some(remote) = known.and_then(|address| address.remote) {
+            return Ok(Near {
+                tunnel: Some(remote.tunnel.ok_or(DropReason::TunnelUnsupported)?),
+                ..near(network.place, remote.mac, None)
+            });
         }
         if network.physical {
             let mac = self.neighbours.get(&(network.id, address)).copied();
-            return Ok((network.place, hop(mac.unwrap_or_default(), Some(address))));
+            return Ok(near(network.place, mac.unwrap_or_default(), Some(address)));
         }
         Err(DropReason::NeighbourUnknown)
     }

@@ -299,6 +299,10 @@ impl Worker {
             Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
             Verdict::Reply { frame } => (Ingress::Port(id), frame),
             Verdict::Uplink { network, frame } => (Ingress::Network(network), frame),
+            // This engine has no device towards other hosts.
+            Verdict::Tunnel { .. } => {
+                return self.drop_count(from.port, DropReason::UplinkMissing, 1);
+            }
             // Nobody serves guests here.
             Verdict::Service(_) | Verdict::Pass => {
                 return self.drop_count(from.port, DropReason::ServiceOff, 1);

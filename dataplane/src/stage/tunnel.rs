@@ -1,0 +1,187 @@
+//! Tunnels: which one leads to a host, what is put around a frame, and what is taken out. docs/pipeline.md, section 7.
+//!
+//! Guarantees: nothing comes out of a tunnel but from a host of the cloud, for a network of this host. Assumes nothing of what
+//! comes in; what goes out has passed the MTU. Cost: a search for the network.
+
+use crate::flow::key::Tuple;
+use crate::flow::session::Tunnel;
+use crate::mutant::Mutant;
+use std::net::IpAddr;
+use weft_model::{DropReason, HostName, HostSnapshot, NetworkId, NetworkType};
+use weft_wire::ethernet::ethertype;
+use weft_wire::{ethernet, ipv4, ipv6, protocol, udp, vxlan};
+
+/// The first of the source ports that spread flows over the underlay's paths.
+const SOURCE_PORT_FIRST: u16 = 49_152;
+/// How many there are.
+const SOURCE_PORTS: u32 = 16_384;
+/// TTL or hop limit of the outer header.
+const TTL: u8 = 64;
+/// UDP, VXLAN and Ethernet headers: less is no tunnelled frame.
+const UDP_BYTES_MIN: usize = udp::HEADER_BYTES + vxlan::HEADER_BYTES + ethernet::HEADER_BYTES;
+
+/// What a frame from the underlay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer<'a> {
+    /// Not Weft's.
+    Pass,
+    /// A frame of this network.
+    Inner(NetworkId, &'a [u8]),
+}
+
+/// The tunnel of a network to a host, if there is one.
+#[must_use]
+pub fn to_host(snapshot: &HostSnapshot, network_id: NetworkId, host: &HostName) -> Option<Tunnel> {
+    let network = snapshot.networks.get(&network_id)?;
+    let vni = network
+        .segment
+        .segmentation_id
+        .filter(|_| network.segment.network_type == NetworkType::Vxlan)?;
+    let (local, remote) = (
+        snapshot.tunnel_ip()?,
+        snapshot.tunnel_hosts.get(host)?.tunnel_ip,
+    );
+    (local.is_ipv6() == remote.is_ipv6()).then_some(Tunnel {
+        network_id,
+        vni,
+        local,
+        remote,
+        mtu: network.mtu,
+    })
+}
+
+/// The frame with its outer headers; both outer MACs are zero. `tuple` is the frame's.
+#[must_use]
+pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<Mutant>) -> Vec<u8> {
+    let entropy = u16::try_from(tuple.hash() % SOURCE_PORTS).unwrap_or_default();
+    let vni = if mutant == Some(Mutant::TunnelVni) {
+        tunnel.vni ^ 1
+    } else {
+        tunnel.vni
+    };
+    let header = udp::Repr {
+        source_port: SOURCE_PORT_FIRST + entropy,
+        destination_port: vxlan::UDP_PORT,
+    };
+    let datagram = header.emit_without_checksum(&vxlan::Repr { vni }.emit(frame));
+    let (kind, packet) = match (tunnel.local, tunnel.remote) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let header = ipv4::Repr {
+                ttl: TTL,
+                dont_fragment: true,
+                ..ipv4::Repr::new(source, destination, protocol::UDP)
+            };
+            (ethertype::IPV4, header.emit(&datagram))
+        }
+        (local, remote) => {
+            let v6 = |address: IpAddr| match address {
+                IpAddr::V4(a) => a.to_ipv6_mapped(),
+                IpAddr::V6(a) => a,
+            };
+            let header = ipv6::Repr {
+                source: v6(local),
+                destination: v6(remote),
+                next_header: protocol::UDP,
+                hop_limit: TTL,
+            };
+            (ethertype::IPV6, header.emit(&datagram))
+        }
+    };
+    let link = ethernet::Repr {
+        destination: [0; 6],
+        source: [0; 6],
+        ethertype: kind,
+    };
+    link.emit(&packet)
+}
+
+/// The outer header as far as it says whether it is Weft's.
+struct Addressed<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    /// Bytes of the IP payload, as its header says.
+    payload_bytes: usize,
+    /// UDP and what is behind it, to the frame's end.
+    datagram: &'a [u8],
+}
+
+impl<'a> Addressed<'a> {
+    fn parse(frame: &'a [u8]) -> Option<Self> {
+        let link = ethernet::Frame::new_checked(frame).ok()?;
+        let packet = frame.get(ethernet::HEADER_BYTES..)?;
+        match link.ethertype() {
+            ethertype::IPV4 => {
+                let header = ipv4::Packet::new_header_checked(packet).ok()?;
+                let whole = header.fragment_offset() == 0 && !header.more_fragments();
+                let plain = header.header_bytes() == ipv4::HEADER_BYTES_MIN && whole;
+                (plain && header.protocol() == protocol::UDP).then(|| Self {
+                    source: header.source().into(),
+                    destination: header.destination().into(),
+                    payload_bytes: header.total_length().saturating_sub(ipv4::HEADER_BYTES_MIN),
+                    datagram: &packet[ipv4::HEADER_BYTES_MIN..],
+                })
+            }
+            ethertype::IPV6 => {
+                let header = ipv6::Packet::new_header_checked(packet).ok()?;
+                (header.next_header() == protocol::UDP).then(|| Self {
+                    source: header.source().into(),
+                    destination: header.destination().into(),
+                    payload_bytes: header.payload_length(),
+                    datagram: &packet[ipv6::HEADER_BYTES..],
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a frame from the underlay carries.
+///
+/// # Errors
+/// The reason to drop it: it is for this host's tunnels, and nothing that they take.
+pub fn decapsulate<'a>(
+    snapshot: &HostSnapshot,
+    frame: &'a [u8],
+    mutant: Option<Mutant>,
+) -> Result<Outer<'a>, DropReason> {
+    let Some(outer) = Addressed::parse(frame) else {
+        return Ok(Outer::Pass);
+    };
+    let Ok(datagram) = udp::Datagram::new_checked(outer.datagram) else {
+        return Ok(Outer::Pass);
+    };
+    let ours = snapshot.tunnel_ip() == Some(outer.destination)
+        && datagram.destination_port() == vxlan::UDP_PORT;
+    if !ours {
+        return Ok(Outer::Pass);
+    }
+    let mut others = snapshot
+        .tunnel_hosts
+        .iter()
+        .filter(|(host, _)| **host != snapshot.host);
+    let known = others.any(|(_, host)| host.tunnel_ip == outer.source);
+    if !known && mutant != Some(Mutant::TunnelSender) {
+        return Err(DropReason::TunnelSenderUnknown);
+    }
+    let bytes = datagram.length();
+    if bytes < UDP_BYTES_MIN
+        || bytes > outer.payload_bytes
+        || outer.payload_bytes > outer.datagram.len()
+    {
+        return Err(DropReason::TunnelMalformed);
+    }
+    let behind = &outer.datagram[udp::HEADER_BYTES..];
+    let packet = vxlan::Packet::new_checked(behind).map_err(|_cut| DropReason::TunnelMalformed)?;
+    let vni = packet.vni();
+    let network = snapshot.networks.iter().find(|(_, network)| {
+        network.segment.network_type == NetworkType::Vxlan
+            && network.segment.segmentation_id == Some(vni)
+    });
+    let (id, _) = network.ok_or(DropReason::TunnelNetworkUnknown)?;
+    let inner = &behind[vxlan::HEADER_BYTES..];
+    let link = ethernet::Frame::new_checked(inner).map_err(|_cut| DropReason::TunnelMalformed)?;
+    if link.ethertype() == ethertype::ARP {
+        return Err(DropReason::ArpIgnored);
+    }
+    Ok(Outer::Inner(*id, inner))
+}

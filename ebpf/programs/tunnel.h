@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Tunnels: what is put around a frame to another host, and what is taken out (docs/pipeline.md, section 7).
+ *
+ * Guarantees: GSO packets stay whole, with the checksum that a guest left to the device; nothing comes out but what another
+ * host of the cloud sent to this one. Both outer MACs stay zero: the kernel's routes and neighbours fill them in.
+ */
+#pragma once
+#include "session.h"
+
+#define ADJUST_ROOM_MAC 1
+/* Of linux/bpf.h since 6.3: newer than the headers that we build with. */
+#define ADJUST_ROOM_DECAP_IPV4 (1ULL << 7)
+#define ADJUST_ROOM_DECAP_IPV6 (1ULL << 8)
+#define OUTER_TTL 64
+#define TUNNEL_PORT_FIRST 49152
+#define TUNNEL_PORT_MASK 16383
+
+/* Behind the outer IP header: UDP, VXLAN, and the frame's own Ethernet header. */
+struct tunnel_headers {
+	struct udp udp;
+	struct vxlan vxlan;
+	struct ethernet ethernet;
+} __attribute__((packed));
+
+#define TUNNEL_BYTES sizeof(struct tunnel_headers)
+#define OUTER_BYTES_MAX (ETHERNET_BYTES + sizeof(struct ipv6) + TUNNEL_BYTES)
+_Static_assert(TUNNEL_BYTES == 30, "tunnel_headers");
+
+/* The outer source port of what leaves as this tuple. */
+static __always_inline __u16 tunnel_port(const struct session_key *key, const __u8 *source, const __u8 *destination,
+					 __u16 source_port, __u16 destination_port)
+{
+	__u32 h = hash_mix(0x9e3779b9, key->protocol);
+	int words = key->family == FAMILY_V4 ? 1 : 4;
+
+	for (int i = 0; i < 4 && i < words; i++)
+		h = hash_mix(h, ntohl(load32(source + 4 * i)));
+	for (int i = 0; i < 4 && i < words; i++)
+		h = hash_mix(h, ntohl(load32(destination + 4 * i)));
+	h = hash_mix(h, (__u32)ntohs(source_port) << 16 | ntohs(destination_port));
+	return htons(TUNNEL_PORT_FIRST + (h & TUNNEL_PORT_MASK));
+}
+
+static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct ethernet *inner, __u32 bytes, __u32 vni,
+					__u16 port)
+{
+	to->udp.source = port;
+	to->udp.destination = htons(VXLAN_PORT);
+	to->udp.bytes = htons(bytes);
+	to->udp.checksum = 0;
+	store32((__u8 *)&to->vxlan, VXLAN_HAS_VNI);
+	store32((__u8 *)&to->vxlan + 4, htonl(vni << 8));
+	mac_copy(to->ethernet.destination, inner->destination);
+	mac_copy(to->ethernet.source, inner->source);
+	to->ethernet.type = inner->type;
+}
+
+/* Makes room for an outer IP header and what is behind it. */
+static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64 family)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+		      BPF_F_ADJ_ROOM_ENCAP_L2(ETHERNET_BYTES) | family;
+
+	return bpf_skb_adjust_room(skb, bytes, ADJUST_ROOM_MAC, flags);
+}
+
+static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 vni,
+					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+{
+	struct outer {
+		struct ethernet ethernet;
+		struct ipv4 ip;
+		struct tunnel_headers tunnel;
+	} __attribute__((packed)) *outer;
+	__u32 bytes;
+
+	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+		return -1;
+	outer = (void *)(long)skb->data;
+	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
+		return -1;
+	bytes = skb->len - ETHERNET_BYTES;
+	__builtin_memset(&outer->ethernet, 0, 12);
+	outer->ethernet.type = htons(ETHERTYPE_IPV4);
+	outer->ip.version_ihl = 0x45;
+	outer->ip.tos = 0;
+	outer->ip.total = htons(bytes);
+	outer->ip.identification = 0;
+	outer->ip.fragment = htons(0x4000);
+	outer->ip.ttl = OUTER_TTL;
+	outer->ip.protocol = PROTOCOL_UDP;
+	outer->ip.checksum = checksum_fold(to->checksum + htons(bytes));
+	outer->ip.source = load32(from->address);
+	outer->ip.destination = load32(to->address);
+	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), vni, port);
+	return 0;
+}
+
+static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 vni,
+					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+{
+	struct outer {
+		struct ethernet ethernet;
+		struct ipv6 ip;
+		struct tunnel_headers tunnel;
+	} __attribute__((packed)) *outer;
+	__u32 bytes;
+
+	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6))
+		return -1;
+	outer = (void *)(long)skb->data;
+	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
+		return -1;
+	bytes = skb->len - ETHERNET_BYTES - sizeof(struct ipv6);
+	__builtin_memset(&outer->ethernet, 0, 12);
+	outer->ethernet.type = htons(ETHERTYPE_IPV6);
+	outer->ip.version_class_label = htonl(0x60000000);
+	outer->ip.payload = htons(bytes);
+	outer->ip.next = PROTOCOL_UDP;
+	outer->ip.hops = OUTER_TTL;
+	address_copy(outer->ip.source, from->address);
+	address_copy(outer->ip.destination, to->address);
+	tunnel_fill(&outer->tunnel, inner, bytes, vni, port);
+	return 0;
+}
+
+/* Into the tunnel `output` to a host. */
+__noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u32 port)
+{
+	struct scratch *s = scratch_get();
+	__u32 self = 0, index = SLOT_UNDERLAY;
+	struct tunnel_host *from, *to;
+	struct ethernet inner, *now;
+	struct device *device;
+	int failed;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	from = bpf_map_lookup_elem(&tunnel_hosts, &self);
+	to = bpf_map_lookup_elem(&tunnel_hosts, &host);
+	device = bpf_map_lookup_elem(&devices, &index);
+	if (!from || !to || !to->family || !device)
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	if (unlikely(!device->ifindex) && !(s->flags & PACKET_TEST))
+		return drop(skb, s, REASON_UPLINK_MISSING);
+	now = (void *)(long)skb->data;
+	if ((void *)(now + 1) > (void *)(long)skb->data_end)
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	inner = *now;
+	if (to->family == FAMILY_V4)
+		failed = encapsulate_v4(skb, &inner, output & 0xffffff, from, to, port);
+	else
+		failed = encapsulate_v6(skb, &inner, output & 0xffffff, from, to, port);
+	if (failed)
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	traffic_count(output, 1, skb->len);
+	told(skb, s, VERDICT_TUNNEL, 0, output);
+	return bpf_redirect_neigh(device->ifindex, 0, 0, 0);
+}
+
+/* What a frame from the underlay is. */
+#define UNDERLAY_PASS (-1)
+
+/* Behind the outer IP header, at `offset`, are `payload` bytes as it says. */
+static __always_inline int tunnel_open(struct __sk_buff *skb, struct scratch *s, __u32 offset, __u32 payload,
+				       const struct address_key *source)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct tunnel_headers *headers = data + offset;
+	struct ethernet inner;
+	__u32 bytes;
+	__u64 flags;
+
+	if ((void *)headers + sizeof(headers->udp) > end || headers->udp.destination != htons(VXLAN_PORT))
+		return UNDERLAY_PASS;
+	if (!bpf_map_lookup_elem(&tunnel_slots, source))
+		return REASON_TUNNEL_SENDER_UNKNOWN;
+	bytes = ntohs(headers->udp.bytes);
+	if ((void *)(headers + 1) > end || !(headers->vxlan.flags & VXLAN_HAS_VNI))
+		return REASON_TUNNEL_MALFORMED;
+	if (!skb->gso_size && (bytes < TUNNEL_BYTES || bytes > payload || payload > skb->len - offset))
+		return REASON_TUNNEL_MALFORMED;
+	s->ingress = SLOT_TUNNEL | ntohl(headers->vxlan.vni) >> 8;
+	inner = headers->ethernet;
+	if (inner.type == htons(ETHERTYPE_ARP))
+		return REASON_ARP_IGNORED;
+	if (inner.type == htons(ETHERTYPE_VLAN) || inner.type == htons(ETHERTYPE_QINQ))
+		return REASON_VLAN_UNEXPECTED;
+	if (inner.type != htons(ETHERTYPE_IPV4) && inner.type != htons(ETHERTYPE_IPV6))
+		return REASON_ETHERTYPE_UNSUPPORTED;
+	flags = BPF_F_ADJ_ROOM_FIXED_GSO |
+		(inner.type == htons(ETHERTYPE_IPV4) ? ADJUST_ROOM_DECAP_IPV4 : ADJUST_ROOM_DECAP_IPV6);
+	/* Fails where the frame inside is shorter than its IP header. */
+	if (bpf_skb_adjust_room(skb, -(__s32)(offset - ETHERNET_BYTES + TUNNEL_BYTES), ADJUST_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0))
+		return REASON_MALFORMED;
+	return 0;
+}
+
+static __always_inline int underlay_v4(struct __sk_buff *skb, struct scratch *s, const struct tunnel_host *self)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv4 *ip = data + ETHERNET_BYTES;
+	struct address_key source = { .family = FAMILY_V4 };
+	__u32 total;
+
+	if ((void *)(ip + 1) > end || ip->version_ihl != 0x45 || ip->protocol != PROTOCOL_UDP ||
+	    ip->fragment & htons(0x3fff) || self->family != FAMILY_V4 || ip->destination != load32(self->address))
+		return UNDERLAY_PASS;
+	total = ntohs(ip->total);
+	store32(source.address, ip->source);
+	return tunnel_open(skb, s, ETHERNET_BYTES + sizeof(*ip), total > sizeof(*ip) ? total - sizeof(*ip) : 0, &source);
+}
+
+static __always_inline int underlay_v6(struct __sk_buff *skb, struct scratch *s, const struct tunnel_host *self)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6 *ip = data + ETHERNET_BYTES;
+	struct address_key source = { .family = FAMILY_V6 };
+
+	if ((void *)(ip + 1) > end || (ip->version_class_label & 0xf0) != 0x60 || ip->next != PROTOCOL_UDP ||
+	    self->family != FAMILY_V6 || !address_equal(ip->destination, self->address))
+		return UNDERLAY_PASS;
+	address_copy(source.address, ip->source);
+	return tunnel_open(skb, s, ETHERNET_BYTES + sizeof(*ip), ntohs(ip->payload), &source);
+}
+
+/* Takes the frame out of its tunnel: 0, a drop reason, or UNDERLAY_PASS. Then s->ingress is the tunnel's slot. */
+__noinline int decapsulate(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	__u32 want = skb->len, zero = 0;
+	struct tunnel_host *self;
+	struct ethernet *ethernet;
+
+	if (!s)
+		return REASON_ENGINE_ERROR;
+	s->ingress = SLOT_TUNNEL;
+	self = bpf_map_lookup_elem(&tunnel_hosts, &zero);
+	if (!self || skb->vlan_present || want < ETHERNET_BYTES)
+		return UNDERLAY_PASS;
+	if (want > OUTER_BYTES_MAX)
+		want = OUTER_BYTES_MAX;
+	ethernet = (void *)(long)skb->data;
+	if ((void *)ethernet + want > (void *)(long)skb->data_end && bpf_skb_pull_data(skb, want))
+		return UNDERLAY_PASS;
+	ethernet = (void *)(long)skb->data;
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return UNDERLAY_PASS;
+	if (ethernet->type == htons(ETHERTYPE_IPV4))
+		return underlay_v4(skb, s, self);
+	if (ethernet->type == htons(ETHERTYPE_IPV6))
+		return underlay_v6(skb, s, self);
+	return UNDERLAY_PASS;
+}
+
+/* What came out of a tunnel and dies: of a network that is not ours, for that. */
+static __always_inline int tunnel_drop(struct __sk_buff *skb, struct scratch *s, __u32 reason)
+{
+	return drop(skb, s, tunnel_network(s->ingress) ? reason : REASON_TUNNEL_NETWORK_UNKNOWN);
+}
