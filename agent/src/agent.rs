@@ -209,6 +209,7 @@ impl Feed {
         let mut feed = FeedConfig::new(url.clone(), config.host.clone());
         let networks = config.physical_networks.keys().cloned();
         feed.physical_networks = networks.collect();
+        feed.tunnel_ip = config.underlay.as_ref().map(|underlay| underlay.tunnel_ip);
         let client = FeedClient {
             config: feed,
             snapshots: watch::Sender::new(None),

@@ -123,6 +123,7 @@ impl Reporter {
                 .collect(),
             vhost_user: None,
             physical_networks: Vec::new(),
+            tunnel_ip: None,
         }
     }
 }

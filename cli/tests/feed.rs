@@ -178,6 +178,7 @@ impl Agent {
             unsupported: Vec::new(),
             vhost_user: None,
             physical_networks: Vec::new(),
+            tunnel_ip: None,
         };
         self.reports.send(report).await.unwrap();
     }

@@ -5,6 +5,7 @@
 
 use crate::{Epoch, HostName, HostSnapshot, PortId, Revision, SnapshotDelta, VhostUserMode};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// One line of the feed, from control to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,4 +96,7 @@ pub struct HostReport {
     /// [`crate::limits::PHYSICAL_NETWORKS_PER_HOST_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub physical_networks: Vec<String>,
+    /// Where other hosts' tunnels to this one lead; none: nowhere. Looked at in full reports only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_ip: Option<IpAddr>,
 }

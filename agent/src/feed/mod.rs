@@ -13,6 +13,7 @@ mod reports;
 mod tests;
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as state};
@@ -45,6 +46,8 @@ pub struct FeedConfig {
     pub report_every: Duration,
     /// The physical networks that the host is connected to, in order: said with every report.
     pub physical_networks: Vec<String>,
+    /// The host's address in the underlay: said with every report.
+    pub tunnel_ip: Option<IpAddr>,
     /// How the connection is; whoever wants to know subscribes.
     pub status: state::Sender<FeedStatus>,
 }
@@ -61,6 +64,7 @@ impl FeedConfig {
             line_bytes_max: limits::SNAPSHOT_BYTES_MAX,
             report_every: Duration::from_millis(limits::FEED_REPORT_MS),
             physical_networks: Vec::new(),
+            tunnel_ip: None,
             status: state::Sender::new(FeedStatus::default()),
         }
     }

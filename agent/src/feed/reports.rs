@@ -102,6 +102,7 @@ async fn post(
     report
         .physical_networks
         .clone_from(&config.physical_networks);
+    report.tunnel_ip = config.tunnel_ip;
     match try_post(config, http, &report).await {
         Ok(()) => None,
         Err(Failed::Refused(text)) => {
@@ -212,5 +213,6 @@ fn refusal(config: &FeedConfig, said: &Option<HostReport>, refused: Refusal) -> 
             .unwrap_or_default(),
         vhost_user: None,
         physical_networks: Vec::new(),
+        tunnel_ip: None,
     }
 }

@@ -354,6 +354,7 @@ fn said(revision: u64, full: bool, ports: &[(PortId, PortStatus)]) -> HostReport
         unsupported: Vec::new(),
         vhost_user: None,
         physical_networks: Vec::new(),
+        tunnel_ip: None,
     }
 }
 

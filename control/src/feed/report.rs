@@ -3,7 +3,7 @@
 
 use super::hub::{Hub, HubError};
 use crate::store::port_binding::{self, VhostUserHostRow};
-use crate::store::{Store, StoreError, port, trunk};
+use crate::store::{Store, StoreError, port, trunk, tunnel_host};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 use weft_model::{HostName, HostReport, PortStatus, VhostUserMode, limits};
@@ -52,6 +52,7 @@ pub(super) async fn report(
     hub.report_check(report)?;
     if report.full {
         attachment_set(store, report).await?;
+        tunnel_set(store, report).await?;
     }
     if report.full || !report.ports.is_empty() {
         port_statuses_set(store, report).await?;
@@ -111,6 +112,19 @@ async fn attachment_set(store: &Store, report: &HostReport) -> Result<(), StoreE
     if known != said {
         let mut tx = store.write().await?;
         port_binding::vhost_user_host_set(&mut tx, host, said.as_ref()).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Notes where tunnels to the host lead, if that is news.
+async fn tunnel_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    let host = report.host.as_str();
+    let said = report.tunnel_ip.map(|ip| ip.to_string());
+    let known = tunnel_host::tunnel_host_get(store.read().await?.conn(), host).await?;
+    if known.map(|known| known.tunnel_ip) != said {
+        let mut tx = store.write().await?;
+        tunnel_host::tunnel_host_set(&mut tx, host, said.as_deref()).await?;
         tx.commit().await?;
     }
     Ok(())

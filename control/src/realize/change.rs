@@ -287,7 +287,6 @@ impl Rows {
     }
 
     /// A host's address in the underlay.
-    #[cfg_attr(not(test), expect(dead_code, reason = "hosts do not say theirs yet"))]
     pub(super) fn tunnel_host_set(&mut self, host: &HostName, tunnel: Option<TunnelHost>) {
         if self.tunnel_hosts.get(host) == tunnel.as_ref() {
             return;

@@ -458,7 +458,8 @@ impl<'a> Update<'a> {
             }
         }
         for host in std::mem::take(&mut self.dirt.tunnel_hosts) {
-            let needed = self.needs.tunnel_hosts.contains_key(&host);
+            let own = host == self.snapshot.host;
+            let needed = own || self.needs.tunnel_hosts.contains_key(&host);
             let tunnel = rows.tunnel_hosts.get(&host).filter(|_| needed);
             set!(self.tunnel_hosts, &host, tunnel);
         }

@@ -17,7 +17,7 @@ use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow}
 use crate::store::segment::{self, SegmentRow};
 use crate::store::subnet::{self, SubnetRow};
 use crate::store::{
-    self, Conn, Resource, Store, StoreError, conntrack_helper, floating_ip, ndp_proxy,
+    self, Conn, Resource, Store, StoreError, conntrack_helper, floating_ip, ndp_proxy, tunnel_host,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
@@ -102,9 +102,12 @@ impl Rows {
         for rule in qos_policy::rule_list_all(&mut *conn).await? {
             rules.entry(rule.policy_id.clone()).or_default().push(rule);
         }
-        for row in qos_policy::policy_list_all(conn).await? {
+        for row in qos_policy::policy_list_all(&mut *conn).await? {
             let rules = rules.remove(&row.id).unwrap_or_default();
             rows.qos_policy_put(&row, &rules);
+        }
+        for row in tunnel_host::tunnel_host_list(conn).await? {
+            rows.tunnel_host_put(&row.host, Some(&row.tunnel_ip));
         }
         rows.loaded();
         Ok(rows)
@@ -275,6 +278,10 @@ impl Rows {
                 Some(row) => self.address_group_put(&row),
                 None => self.gone(id, |rows, id| rows.address_group_set(id, None)),
             },
+            "tunnel_host" => {
+                let row = tunnel_host::tunnel_host_get(conn, id).await?;
+                self.tunnel_host_put(id, row.as_ref().map(|row| row.tunnel_ip.as_str()));
+            }
             // Not a host's business.
             _ => {}
         }
@@ -294,6 +301,14 @@ impl Rows {
         if let Some(id) = known(At(Resource::QosPolicy, &row.id)) {
             let policy = decoded(decode::qos_policy(row, rules)).flatten();
             self.qos_policy_set(id, policy);
+        }
+    }
+
+    fn tunnel_host_put(&mut self, host: &str, tunnel_ip: Option<&str>) {
+        let at = At(Resource::TunnelHost, host);
+        if let Some(id) = known(at) {
+            let address = tunnel_ip.and_then(|ip| decoded(at.parse("tunnel_ip", ip)));
+            self.tunnel_host_set(&id, address.map(|tunnel_ip| TunnelHost { tunnel_ip }));
         }
     }
 

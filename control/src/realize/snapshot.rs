@@ -9,7 +9,7 @@
 //! 4. floating IPs, port forwardings and local IPs that lead to its ports;
 //! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
 //! 6. the QoS policies of its ports, as far as they ask something of an engine;
-//! 7. the guests of other hosts on these networks where frames travel in tunnels.
+//! 7. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
 
 use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
 use super::index::{Index, member_addresses, of};
@@ -489,6 +489,10 @@ impl<'a> View<'a> {
     }
 
     fn remote_ports(&self, snapshot: &mut HostSnapshot) {
+        if let Some(own) = self.rows.tunnel_hosts.get(&snapshot.host) {
+            let host = snapshot.host.clone();
+            snapshot.tunnel_hosts.insert(host, own.clone());
+        }
         let tunnelled = snapshot
             .networks
             .iter()

@@ -46,6 +46,7 @@ pub mod sql;
 pub mod subnet;
 pub mod subnetpool;
 pub mod trunk;
+pub mod tunnel_host;
 
 pub use control_state::{Change, How, changes_prune, changes_since, revision};
 pub use json_text::JsonText;

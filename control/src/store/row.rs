@@ -68,6 +68,8 @@ pub enum Resource {
     Trunk,
     /// `agents`
     Agent,
+    /// `tunnel_hosts`; no resource of the API: its id is the host's name
+    TunnelHost,
 }
 
 impl Resource {
@@ -105,6 +107,7 @@ impl Resource {
             Self::NetworkSegmentRange => "network_segment_range",
             Self::Trunk => "trunk",
             Self::Agent => "agent",
+            Self::TunnelHost => "tunnel_host",
         }
     }
 }

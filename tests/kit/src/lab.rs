@@ -13,7 +13,7 @@ use rustix::process::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -304,9 +304,17 @@ fn namespace_remove(name: &str) -> Result<()> {
 }
 
 fn pins_remove(run: &str) -> Result<()> {
-    let directory = PathBuf::from(PINS_DIR).join(run);
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let Ok(entries) = std::fs::read_dir(PINS_DIR) else {
+        return Ok(());
+    };
+    // A lab of several hosts has an instance for each: `<run>-<host>`.
+    let hosts = format!("{run}-");
+    for entry in entries {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let name = name.to_string_lossy();
+        if name == run || name.starts_with(&hosts) {
+            std::fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
     }
     Ok(())
 }

@@ -9,13 +9,13 @@ use crate::openstack::Cloud;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The API's address inside the host's namespace.
-pub const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9696);
+pub const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9696);
 /// The longest that the process may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// The administrator's password, good for one run in a namespace that nobody else can reach.
@@ -28,6 +28,10 @@ pub struct WeftOptions {
     pub program: PathBuf,
     /// Physical networks and the interfaces that lead to them.
     pub physical_networks: Vec<(String, String)>,
+    /// The interface towards other hosts, and the host's address there.
+    pub underlay: Option<(String, IpAddr)>,
+    /// Where the server listens for agents, which find it there: of an instance in several namespaces.
+    pub feed: Option<SocketAddr>,
     /// Whether it removes its programs and maps when it ends.
     pub remove_on_stop: bool,
 }
@@ -51,6 +55,8 @@ impl WeftOptions {
         Ok(Self {
             program,
             physical_networks,
+            underlay: None,
+            feed: None,
             remove_on_stop: true,
         })
     }
@@ -78,13 +84,37 @@ impl Site {
     /// # Errors
     /// The file cannot be written.
     pub fn new(lab: &Lab, host: &Namespace, options: &WeftOptions) -> Result<Self> {
-        let file = |name: &str| lab.directory().join(name);
+        Self::named(lab, host, lab.run().to_owned(), "weft", options)
+    }
+
+    /// The same for one of several hosts of a lab, which is `<run>-<host>`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn of_host(
+        lab: &Lab,
+        namespace: &Namespace,
+        host: &str,
+        options: &WeftOptions,
+    ) -> Result<Self> {
+        let name = format!("{}-{host}", lab.run());
+        Self::named(lab, namespace, name, host, options)
+    }
+
+    fn named(
+        lab: &Lab,
+        host: &Namespace,
+        name: String,
+        prefix: &str,
+        options: &WeftOptions,
+    ) -> Result<Self> {
+        let file = |name: &str| lab.directory().join(format!("{prefix}{name}"));
         let site = Self {
-            name: lab.run().to_owned(),
+            name,
             host: host.clone(),
-            config: file("weft.toml"),
-            socket: file("agent.sock"),
-            log: file("weft.log"),
+            config: file(".toml"),
+            socket: file(".sock"),
+            log: file(".log"),
             program: options.program.clone(),
         };
         std::fs::write(&site.config, site.config_text(lab.directory(), options))?;
@@ -92,6 +122,13 @@ impl Site {
     }
 
     fn config_text(&self, directory: &Path, options: &WeftOptions) -> String {
+        let underlay = options
+            .underlay
+            .as_ref()
+            .map(|(interface, ip)| format!("underlay = \"{interface}\"\ntunnel_ip = \"{ip}\"\n"));
+        let feed = options
+            .feed
+            .map(|feed| format!("[feed]\nlisten = \"{feed}\"\nurl = \"http://{feed}\"\n\n"));
         let networks: Vec<String> = options
             .physical_networks
             .iter()
@@ -99,11 +136,13 @@ impl Site {
             .collect();
         format!(
             "host = \"{name}\"\ninstance = \"{name}\"\n\n\
-             [api]\nlisten = \"{API}\"\n\n\
+             [api]\nlisten = \"{API}\"\n\n{feed}\
              [store]\npath = \"{store}\"\n\n\
              [identity]\nadmin_password = \"{ADMIN_PASSWORD}\"\n\n\
              [agent]\nsocket = \"{socket}\"\nremove_on_stop = {remove}\n\
-             physical_networks = {{ {networks} }}\n",
+             {underlay}physical_networks = {{ {networks} }}\n",
+            underlay = underlay.unwrap_or_default(),
+            feed = feed.unwrap_or_default(),
             name = self.name,
             store = directory.join("weft.sqlite").display(),
             socket = self.socket.display(),

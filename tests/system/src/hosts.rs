@@ -1,0 +1,427 @@
+//! Several hosts: a control plane, an agent on each host, and the wire that joins them.
+//!
+//! ```text
+//!   control 10.77.0.100 ─┐
+//!   h1      10.77.0.1   ─┼─ wire: a bridge
+//!   h2      10.77.0.2   ─┘
+//! ```
+//! In IPv6 the same under fd77::/64. Tunnels run over one of both.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+use weft_kit::capture::Capture;
+use weft_kit::clock::until;
+use weft_kit::guest::{Guest, PortFacts};
+use weft_kit::tcp::connect;
+use weft_kit::{Client, Cloud, Lab, Namespace, Operator, Site, Weft, WeftOptions};
+use weft_wire::{ethernet, ipv4, ipv6, udp, vxlan};
+
+/// How long a port may take to turn ACTIVE.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The host number of the control plane on the wire.
+const CONTROL: u8 = 100;
+/// Where agents find the feed.
+const FEED_PORT: u16 = 9697;
+
+/// The family that tunnels run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underlay {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Underlay {
+    /// The largest IP packet of a network whose tunnels run over it, on a wire of 1,500.
+    #[must_use]
+    pub fn mtu(self) -> u16 {
+        match self {
+            Self::V4 => 1_450,
+            Self::V6 => 1_430,
+        }
+    }
+
+    /// A host's address on the wire.
+    #[must_use]
+    pub fn address(self, number: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 77, 0, number).into(),
+            Self::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+}
+
+/// A host with its agent.
+#[derive(Debug)]
+pub struct Host {
+    /// The agent, while it runs.
+    pub weft: Option<Weft>,
+    /// Where its things are.
+    pub site: Site,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Where tunnels to it lead.
+    pub tunnel_ip: IpAddr,
+}
+
+/// A cloud of hosts. Fields are dropped in order: processes before namespaces.
+#[derive(Debug)]
+pub struct Hosts {
+    /// The hosts: the first one is h1.
+    pub hosts: Vec<Host>,
+    /// The control plane.
+    pub server: Option<Weft>,
+    /// The control plane's namespace.
+    pub control: Namespace,
+    /// What joins them; a host's port there is named as the host.
+    pub wire: Namespace,
+    /// Somebody who asks the API.
+    pub operator: Client,
+    /// The administrator.
+    pub admin: Cloud,
+    /// The lab that all of it lives in.
+    pub lab: Lab,
+}
+
+impl Hosts {
+    /// A lab with a control plane and so many hosts, all ready.
+    ///
+    /// # Errors
+    /// Not root, no binary, or something does not start.
+    pub fn open(name: &str, count: u8, underlay: Underlay) -> Result<Self> {
+        let lab = Lab::new(name)?;
+        let wire = lab.namespace("wire")?;
+        wire.run("ip link add br0 type bridge")?;
+        wire.run("ip link set br0 up")?;
+        let control = station(&lab, &wire, "control", CONTROL)?;
+        let mut options = WeftOptions::new(None)?;
+        options.physical_networks.clear();
+        options.feed = Some(SocketAddr::new(Underlay::V4.address(CONTROL), FEED_PORT));
+        let site = Site::of_host(&lab, &control, "control", &options)?;
+        let server = Some(site.start(&lab, "server")?);
+        let mut hosts = Vec::new();
+        for number in 1..=count {
+            let name = format!("h{number}");
+            let namespace = station(&lab, &wire, &name, number)?;
+            let tunnel_ip = underlay.address(number);
+            options.underlay = Some(("eth0".to_owned(), tunnel_ip));
+            let site = Site::of_host(&lab, &namespace, &name, &options)?;
+            let weft = Some(site.start(&lab, "agent")?);
+            hosts.push(Host {
+                weft,
+                site,
+                namespace,
+                tunnel_ip,
+            });
+        }
+        let operator = Client::new(&control)?;
+        Ok(Self {
+            hosts,
+            server,
+            control,
+            wire,
+            operator,
+            admin: site.admin(),
+            lab,
+        })
+    }
+
+    /// One line of the `openstack` client, as the administrator.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn openstack(&mut self, line: &str) -> Result<Value> {
+        let admin = self.admin.clone();
+        let answer = self.operator.openstack(&admin, line);
+        answer.with_context(|| format!("openstack {line}"))
+    }
+
+    /// A network with a subnet of each family.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn network(&mut self, name: &str, v4: &str, v6: &str, options: &str) -> Result<Value> {
+        let network = self.openstack(&format!("network create {options} {name}"))?;
+        self.openstack(&format!(
+            "subnet create --network {name} --subnet-range {v4} {name}-v4"
+        ))?;
+        self.openstack(&format!(
+            "subnet create --network {name} --ip-version 6 --ipv6-ra-mode slaac --ipv6-address-mode slaac \
+             --subnet-range {v6} {name}-v6"
+        ))?;
+        Ok(network)
+    }
+
+    /// A guest on a host, with its addresses.
+    ///
+    /// # Errors
+    /// The API refuses, the port does not turn ACTIVE, or no address comes.
+    pub fn guest(
+        &mut self,
+        host: usize,
+        network: &str,
+        name: &str,
+        options: &str,
+    ) -> Result<Guest> {
+        let (site, namespace) = {
+            let host = self.hosts.get(host).context("no such host")?;
+            (host.site.clone(), host.namespace.clone())
+        };
+        let line = format!(
+            "port create --network {network} --host {} {options} {name}",
+            site.name
+        );
+        let facts = PortFacts::from_json(&self.openstack(&line)?)?;
+        let guest = Guest::plug(&self.lab, &namespace, name, facts)?;
+        let line = format!("port show {}", guest.port.id);
+        let mut status = String::new();
+        let active = until("the port to turn ACTIVE", ACTIVE_TIMEOUT, || {
+            let port = self.openstack(&line)?;
+            status = port["status"].as_str().unwrap_or_default().to_owned();
+            Ok((status == "ACTIVE").then_some(()))
+        });
+        active
+            .with_context(|| format!("{name} is {status:?}; the log ends:\n{}", site.log_end()))?;
+        guest.start()?;
+        guest.dhcp(&self.lab)?;
+        if guest.port.v6().is_ok() {
+            guest.slaac()?;
+        }
+        Ok(guest)
+    }
+
+    /// How many packets a host has dropped for a reason.
+    ///
+    /// # Errors
+    /// Its agent does not answer.
+    pub fn drops(&self, host: usize, reason: &str) -> Result<u64> {
+        let host = self.hosts.get(host).context("no such host")?;
+        let stats = host.site.ask("stats")?;
+        let drops = stats["drops"].as_array().into_iter().flatten();
+        let of = drops.filter(|drop| drop["reason"] == reason);
+        Ok(of.filter_map(|drop| drop["packets"].as_u64()).sum())
+    }
+
+    /// Packets and bytes that a host has sent into tunnels.
+    ///
+    /// # Errors
+    /// Its agent does not answer.
+    pub fn sent(&self, host: usize) -> Result<[u64; 2]> {
+        let host = self.hosts.get(host).context("no such host")?;
+        let stats = host.site.ask("stats")?;
+        let traffic = &stats["underlay"]["traffic"];
+        let number = |key: &str| traffic[key].as_u64().with_context(|| stats.to_string());
+        Ok([number("tx_packets")?, number("tx_bytes")?])
+    }
+
+    /// A machine on the wire that runs no agent of ours: it tells control where tunnels to it lead, as an agent does.
+    ///
+    /// # Errors
+    /// The name or number is taken, or control does not listen.
+    pub fn stranger(&self, name: &str, number: u8, tunnel_ip: IpAddr) -> Result<Namespace> {
+        let namespace = station(&self.lab, &self.wire, name, number)?;
+        let feed = SocketAddr::new(Underlay::V4.address(CONTROL), FEED_PORT);
+        let watch = format!("GET /feed/v1/hosts/{name}/watch HTTP/1.1\r\nHost: {feed}\r\n\r\n");
+        let mut answer = BufReader::new(self.ask_feed(&namespace, feed, &watch)?).lines();
+        let duty = answer.find(|line| line.as_ref().is_ok_and(|line| line.contains("\"epoch\"")));
+        let duty = duty.context("no duty came")??;
+        let duty: Value = serde_json::from_str(duty.trim())?;
+        let report = serde_json::json!({
+            "host": name, "epoch": duty["epoch"], "revision": 0, "ports": [], "full": true,
+            "tunnel_ip": tunnel_ip,
+        })
+        .to_string();
+        let post = format!(
+            "POST /feed/v1/hosts/{name}/report HTTP/1.1\r\nHost: {feed}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{report}",
+            report.len()
+        );
+        let mut status = String::new();
+        BufReader::new(self.ask_feed(&namespace, feed, &post)?).read_line(&mut status)?;
+        ensure!(status.contains(" 20"), "control says {status:?}");
+        Ok(namespace)
+    }
+
+    fn ask_feed(&self, from: &Namespace, feed: SocketAddr, request: &str) -> Result<TcpStream> {
+        let mut stream = from.tcp_connect(feed, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(request.as_bytes())?;
+        Ok(stream)
+    }
+
+    /// What passes on the wire at a host, from now on.
+    ///
+    /// # Errors
+    /// There is no such host.
+    pub fn capture(&self, host: usize) -> Result<Capture> {
+        Capture::open(&self.wire, &format!("h{}", host + 1))
+    }
+
+    /// Stops everything in order, and says what remains.
+    ///
+    /// # Errors
+    /// Something does not end well, or leaves pins behind.
+    pub fn close(self) -> Result<()> {
+        let Self {
+            hosts, server, lab, ..
+        } = self;
+        for host in hosts {
+            if let Some(weft) = host.weft {
+                weft.stop()?;
+            }
+            let pins = host.site.pins();
+            ensure!(!pins.exists(), "{} is left behind", pins.display());
+        }
+        if let Some(server) = server {
+            server.stop()?;
+        }
+        lab.close()
+    }
+}
+
+/// A namespace on the wire, with both addresses on its `eth0`.
+fn station(lab: &Lab, wire: &Namespace, name: &str, number: u8) -> Result<Namespace> {
+    let namespace = lab.namespace(name)?;
+    lab.veth((&namespace, "eth0"), (wire, name))?;
+    wire.run(&format!("ip link set {name} master br0"))?;
+    let (v4, v6) = (Underlay::V4.address(number), Underlay::V6.address(number));
+    namespace.run(&format!("ip address add {v4}/24 dev eth0"))?;
+    namespace.run(&format!("ip address add {v6}/64 dev eth0 nodad"))?;
+    Ok(namespace)
+}
+
+/// Sends so many bytes to a [`weft_kit::tcp::Server`] and compares what it sends back.
+///
+/// # Errors
+/// No connection, or other bytes.
+pub fn bulk(from: &Namespace, to: SocketAddr, bytes: usize) -> Result<()> {
+    let (probed, stream) = connect(from, to, None)?;
+    let mut stream = stream.with_context(|| format!("no connection to {to}: {probed}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let pattern = |at: usize| u8::try_from(at % 251).unwrap_or_default();
+    let sent: Vec<u8> = (0..bytes).map(pattern).collect();
+    let mut writer = stream.try_clone()?;
+    let written = std::thread::spawn(move || writer.write_all(&sent));
+    let mut back = vec![0; bytes];
+    stream.read_exact(&mut back)?;
+    let wrong = back
+        .iter()
+        .enumerate()
+        .find(|(at, byte)| **byte != pattern(*at));
+    ensure!(wrong.is_none(), "another byte came back: {wrong:?}");
+    written
+        .join()
+        .map_err(|_panic| anyhow!("the writer panicked"))??;
+    Ok(())
+}
+
+/// A frame in a tunnel, as it was seen on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnelled {
+    /// The sending host.
+    pub from: IpAddr,
+    /// The receiving host.
+    pub to: IpAddr,
+    /// The network's number.
+    pub vni: u32,
+    /// The outer source port.
+    pub source_port: u16,
+    /// TTL or hop limit of the outer header.
+    pub outer_ttl: u8,
+    /// The frame inside.
+    pub frame: Vec<u8>,
+}
+
+impl Tunnelled {
+    /// What a frame of the wire carries, if it is a VXLAN packet.
+    #[must_use]
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        let link = ethernet::Frame::new_checked(frame).ok()?;
+        let (from, to, outer_ttl, datagram): (IpAddr, IpAddr, u8, &[u8]) = match link.ethertype() {
+            ethernet::ethertype::IPV4 => {
+                let packet = ipv4::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
+                let (from, to) = (packet.source().into(), packet.destination().into());
+                let start = ethernet::HEADER_BYTES + packet.header_bytes();
+                (packet.protocol() == 17).then_some((from, to, packet.ttl(), &frame[start..]))?
+            }
+            ethernet::ethertype::IPV6 => {
+                let packet = ipv6::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
+                let (from, to) = (packet.source().into(), packet.destination().into());
+                let start = ethernet::HEADER_BYTES + ipv6::HEADER_BYTES;
+                (packet.next_header() == 17).then_some((
+                    from,
+                    to,
+                    packet.hop_limit(),
+                    &frame[start..],
+                ))?
+            }
+            _ => return None,
+        };
+        let header = udp::Datagram::new_checked(datagram).ok()?;
+        if header.destination_port() != vxlan::UDP_PORT {
+            return None;
+        }
+        let packet = vxlan::Packet::new_checked(&datagram[udp::HEADER_BYTES..]).ok()?;
+        Some(Self {
+            from,
+            to,
+            vni: packet.vni(),
+            source_port: header.source_port(),
+            outer_ttl,
+            frame: packet.payload().to_vec(),
+        })
+    }
+
+    /// Both MAC addresses of the frame inside, as text: source, destination.
+    #[must_use]
+    pub fn macs(&self) -> (String, String) {
+        let text = |mac: &[u8]| {
+            let pairs: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            pairs.join(":")
+        };
+        let (destination, rest) = self.frame.split_at(self.frame.len().min(6));
+        (text(&rest[..rest.len().min(6)]), text(destination))
+    }
+
+    /// Source, destination and TTL of the IP packet inside.
+    #[must_use]
+    pub fn ip(&self) -> Option<(IpAddr, IpAddr, u8)> {
+        let link = ethernet::Frame::new_checked(&self.frame[..]).ok()?;
+        let packet = &self.frame[ethernet::HEADER_BYTES..];
+        match link.ethertype() {
+            ethernet::ethertype::IPV4 => {
+                let packet = ipv4::Packet::new_checked(packet).ok()?;
+                let ends = (packet.source().into(), packet.destination().into());
+                Some((ends.0, ends.1, packet.ttl()))
+            }
+            ethernet::ethertype::IPV6 => {
+                let packet = ipv6::Packet::new_checked(packet).ok()?;
+                let ends = (packet.source().into(), packet.destination().into());
+                Some((ends.0, ends.1, packet.hop_limit()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// All tunnelled frames between two addresses that were captured so far.
+///
+/// # Errors
+/// The interface went away.
+pub fn tunnelled(capture: &mut Capture, a: IpAddr, b: IpAddr) -> Result<Vec<Tunnelled>> {
+    let mut found = Vec::new();
+    let quiet = Duration::from_millis(100);
+    capture.find(quiet, |frame| {
+        let seen = Tunnelled::parse(frame);
+        let ends = seen.as_ref().and_then(Tunnelled::ip);
+        if ends.is_some_and(|(from, to, _)| [(a, b), (b, a)].contains(&(from, to))) {
+            found.extend(seen);
+        }
+        false
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,276 @@
+//! Two hosts and more: guests reach each other through tunnels, under policy on both sides, and each packet takes one.
+
+use anyhow::{Context, Result};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use weft_kit::clock::until;
+use weft_kit::ping::{ping, ping_with};
+use weft_kit::tcp::{Probed, Server, probe};
+use weft_kit::{Guest, PortFacts};
+use weft_tests_system::hosts::{Hosts, Tunnelled, Underlay, bulk, tunnelled};
+use weft_tests_system::scene::ANY;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Two networks behind one router, and a group that lets ICMP and TCP/22 in.
+struct Cloud {
+    hosts: Hosts,
+    blue: u32,
+    green: u32,
+}
+
+fn open(name: &str, underlay: Underlay) -> Result<Cloud> {
+    let mut hosts = Hosts::open(name, 2, underlay)?;
+    let mtu = format!("--mtu {}", underlay.mtu());
+    let smaller = format!("--mtu {}", underlay.mtu() - 50);
+    let vni = |network: &serde_json::Value| {
+        let number = network["provider:segmentation_id"].as_u64();
+        u32::try_from(number.context("no VNI")?).context("a VNI has 24 bits")
+    };
+    let blue = vni(&hosts.network("blue", "192.0.2.0/24", "fd00:b::/64", &mtu)?)?;
+    let green = vni(&hosts.network("green", "198.51.100.0/24", "fd00:6::/64", &smaller)?)?;
+    hosts.openstack("router create r1")?;
+    for subnet in ["blue-v4", "blue-v6", "green-v4", "green-v6"] {
+        hosts.openstack(&format!("router add subnet r1 {subnet}"))?;
+    }
+    hosts.openstack("security group create web")?;
+    for rule in [
+        "--protocol icmp",
+        "--ethertype IPv6 --protocol ipv6-icmp",
+        "--protocol tcp --dst-port 22",
+        "--ethertype IPv6 --protocol tcp --dst-port 22",
+    ] {
+        hosts.openstack(&format!("security group rule create {rule} web"))?;
+    }
+    Ok(Cloud { hosts, blue, green })
+}
+
+fn addresses(guest: &Guest) -> Result<[IpAddr; 2]> {
+    Ok([guest.port.v4()?.into(), guest.port.v6()?.into()])
+}
+
+/// The tunnelled echo requests and replies between two guests: three of each, one tunnel a packet.
+fn assert_one_tunnel_each_way(seen: &[Tunnelled], from: (IpAddr, u32, u8), to: (IpAddr, u32, u8)) {
+    assert_eq!(seen.len(), 6, "three requests and three replies: {seen:#?}");
+    for packet in seen {
+        let Some((source, _, ttl)) = packet.ip() else {
+            panic!("no IP packet: {packet:?}");
+        };
+        let (_, vni, expected) = if source == from.0 { from } else { to };
+        assert_eq!((packet.vni, ttl), (vni, expected), "{packet:?}");
+        assert_eq!(packet.outer_ttl, 64);
+        assert!(packet.source_port >= 49_152, "{packet:?}");
+    }
+}
+
+fn walks(name: &str, underlay: Underlay) -> Result<()> {
+    let Cloud {
+        mut hosts,
+        blue,
+        green,
+    } = open(name, underlay)?;
+    let a = hosts.guest(0, "blue", "a", "--security-group web")?;
+    let b = hosts.guest(1, "blue", "b", "--security-group web")?;
+    let c = hosts.guest(1, "green", "c", "--security-group web")?;
+    let ends = (hosts.hosts[0].tunnel_ip, hosts.hosts[1].tunnel_ip);
+    let _servers = [&b, &c]
+        .map(|guest| [22, 23].map(|port| Server::start(&guest.namespace, &guest.name, ANY, port)));
+
+    // Walk 6: the same network on two hosts.
+    for (own, other) in addresses(&a)?.into_iter().zip(addresses(&b)?) {
+        reach(&a, other)?;
+        let mut wire = hosts.capture(0)?;
+        let pinged = ping(&a.namespace, other, 3)?;
+        assert!(
+            pinged.all() && pinged.ttl == Some(64),
+            "{other}: {pinged:?}"
+        );
+        let seen = tunnelled(&mut wire, own, other)?;
+        assert_one_tunnel_each_way(&seen, (own, blue, 64), (other, blue, 64));
+        let out = seen.iter().find(|packet| packet.from == ends.0);
+        let out = out.context("nothing from the first host")?;
+        assert_eq!(out.to, ends.1);
+        assert_eq!(out.macs(), (a.port.mac.clone(), b.port.mac.clone()));
+        assert!(probe(&a.namespace, SocketAddr::new(other, 22))?.is_from("b"));
+        assert_eq!(
+            probe(&a.namespace, SocketAddr::new(other, 23))?,
+            Probed::Silent
+        );
+    }
+    assert!(
+        hosts.drops(1, "security_group_ingress_denied")? > 0,
+        "ingress rules are the receiver's host's"
+    );
+
+    // Walk 9: another network on another host: routed at the source, in the VNI of the network where it is delivered.
+    for (own, other) in addresses(&a)?.into_iter().zip(addresses(&c)?) {
+        reach(&a, other)?;
+        let mut wire = hosts.capture(0)?;
+        let pinged = ping(&a.namespace, other, 3)?;
+        assert!(
+            pinged.all() && pinged.ttl == Some(63),
+            "{other}: {pinged:?}"
+        );
+        let seen = tunnelled(&mut wire, own, other)?;
+        assert_one_tunnel_each_way(&seen, (own, green, 63), (other, blue, 63));
+        for packet in &seen {
+            let to = if packet.from == ends.0 { &c } else { &a };
+            assert_eq!(packet.macs().1, to.port.mac, "{packet:?}");
+        }
+        assert!(probe(&a.namespace, SocketAddr::new(other, 22))?.is_from("c"));
+        assert_eq!(
+            probe(&a.namespace, SocketAddr::new(other, 23))?,
+            Probed::Silent
+        );
+    }
+    large_packets(&hosts, &a, &c, underlay.mtu() - 50)?;
+    let bytes = 4 << 20;
+    bulk(
+        &a.namespace,
+        SocketAddr::new(c.port.v4()?.into(), 22),
+        bytes,
+    )?;
+    let [packets, octets] = hosts.sent(0)?;
+    let mean = octets / packets.max(1);
+    assert!(
+        mean > 2_000,
+        "large segments stay whole in the tunnel: {mean} bytes a packet"
+    );
+    policy(&mut hosts, &a, &b)?;
+    assert_eq!(
+        hosts.drops(0, "engine_error")? + hosts.drops(1, "engine_error")?,
+        0
+    );
+    hosts.close()
+}
+
+fn reach(guest: &Guest, to: IpAddr) -> Result<()> {
+    until(&format!("{} to reach {to}", guest.name), TIMEOUT, || {
+        Ok((ping(&guest.namespace, to, 1)?.received == 1).then_some(()))
+    })
+}
+
+/// What fits the network passes whole; what does not is answered by the router, in both families.
+fn large_packets(hosts: &Hosts, a: &Guest, c: &Guest, mtu: u16) -> Result<()> {
+    for (to, headers) in [(IpAddr::from(c.port.v4()?), 28), (c.port.v6()?.into(), 48)] {
+        let fits = ping_with(
+            &a.namespace,
+            to,
+            2,
+            &format!("-W 1 -M do -s {}", mtu - headers),
+        )?;
+        assert!(fits.all(), "{to}: {fits:?}");
+        let over = format!("-W 1 -M do -s {}", mtu + 20 - headers);
+        let over = ping_with(&a.namespace, to, 2, &over)?;
+        assert_eq!(over.received, 0, "{to}: larger than the network");
+        let route = a.namespace.run(&format!("ip route get {to}"))?;
+        let told = route.contains(&format!("mtu {mtu}"));
+        assert!(told, "the guest was not told: {route}");
+    }
+    assert!(hosts.drops(0, "mtu_exceeded")? >= 2);
+    Ok(())
+}
+
+/// A rule that goes cuts what it allowed, on the host that asks it.
+fn policy(hosts: &mut Hosts, a: &Guest, b: &Guest) -> Result<()> {
+    let to = b.port.v4()?.into();
+    let admin = hosts.admin.clone();
+    let rules = hosts.operator.get(&admin, "/v2.0/security-group-rules")?;
+    let rules = rules["security_group_rules"]
+        .as_array()
+        .context("no rules")?;
+    let rule = |direction: &str, protocol: Option<&str>| {
+        let fits = |rule: &&serde_json::Value| {
+            rule["direction"] == direction
+                && rule["ethertype"] == "IPv4"
+                && rule["protocol"].as_str() == protocol
+                && rule["remote_group_id"].is_null()
+                && rule["port_range_min"].is_null()
+        };
+        let ids = rules
+            .iter()
+            .filter(fits)
+            .filter_map(|rule| rule["id"].as_str());
+        ids.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for id in rule("ingress", Some("icmp")) {
+        hosts.openstack(&format!("security group rule delete {id}"))?;
+    }
+    let cut = || Ok((ping(&a.namespace, to, 1)?.received == 0).then_some(()));
+    until("pings to be cut at the receiver's host", TIMEOUT, cut)?;
+    let before = hosts.drops(0, "security_group_egress_denied")?;
+    assert!(probe(&a.namespace, SocketAddr::new(to, 22))?.is_from("b"));
+    for id in rule("egress", None) {
+        hosts.openstack(&format!("security group rule delete {id}"))?;
+    }
+    let cut = || {
+        let probed = probe(&a.namespace, SocketAddr::new(to, 22))?;
+        Ok((probed == Probed::Silent).then_some(()))
+    };
+    until("connections to be cut at the sender's host", TIMEOUT, cut)?;
+    assert!(hosts.drops(0, "security_group_egress_denied")? > before);
+    Ok(())
+}
+
+/// Linux's own vxlan device on a third host, which control knows as any other: frames pass both ways, whole segments too.
+fn linux_peer(name: &str, underlay: Underlay) -> Result<()> {
+    let Cloud {
+        mut hosts, blue, ..
+    } = open(name, underlay)?;
+    let a = hosts.guest(0, "blue", "a", "--security-group web")?;
+    let peer = hosts.stranger("peer", 9, underlay.address(9))?;
+    let port = hosts.openstack("port create --network blue --host peer x")?;
+    let port = PortFacts::from_json(&port)?;
+    let (local, remote) = (underlay.address(9), hosts.hosts[0].tunnel_ip);
+    let zero = match underlay {
+        Underlay::V4 => "",
+        Underlay::V6 => "udp6zerocsumtx udp6zerocsumrx",
+    };
+    peer.run(&format!(
+        "ip link add vx0 address {} mtu {} type vxlan id {blue} local {local} remote {remote} dev eth0 dstport 4789 nolearning {zero}",
+        port.mac,
+        underlay.mtu(),
+    ))?;
+    peer.run("ip link set vx0 up")?;
+    for (address, length) in [(IpAddr::from(port.v4()?), 24), (port.v6()?.into(), 64)] {
+        peer.run(&format!("ip address add {address}/{length} dev vx0 nodad"))?;
+    }
+    for address in addresses(&a)? {
+        let mac = &a.port.mac;
+        peer.run(&format!("ip neighbour add {address} lladdr {mac} dev vx0"))?;
+    }
+    let _servers = [
+        Server::start(&a.namespace, "a", ANY, 22)?,
+        Server::start(&peer, "peer", ANY, 22)?,
+    ];
+    let others = [IpAddr::from(port.v4()?), port.v6()?.into()];
+    for (own, other) in addresses(&a)?.into_iter().zip(others) {
+        reach(&a, other)?;
+        assert!(ping(&a.namespace, other, 3)?.all());
+        let pinged = ping(&peer, own, 3)?;
+        assert!(pinged.all() && pinged.ttl == Some(64), "{own}: {pinged:?}");
+        bulk(&a.namespace, SocketAddr::new(other, 22), 1 << 20)?;
+        bulk(&peer, SocketAddr::new(own, 22), 1 << 20)?;
+    }
+    hosts.close()
+}
+
+#[test]
+fn linux_vxlan_is_a_peer_over_ipv4() -> Result<()> {
+    linux_peer("weft-linux4", Underlay::V4)
+}
+
+#[test]
+fn linux_vxlan_is_a_peer_over_ipv6() -> Result<()> {
+    linux_peer("weft-linux6", Underlay::V6)
+}
+
+#[test]
+fn guests_of_two_hosts_over_ipv4() -> Result<()> {
+    walks("weft-hosts4", Underlay::V4)
+}
+
+#[test]
+fn guests_of_two_hosts_over_ipv6() -> Result<()> {
+    walks("weft-hosts6", Underlay::V6)
+}
