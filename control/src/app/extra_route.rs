@@ -1,5 +1,6 @@
 //! Extra routes of routers: what a next hop must be, and adding or removing some of them at once.
 
+use super::body::unwrap_body;
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::resource::{self, Resource as _, Write};
@@ -70,7 +71,7 @@ pub enum Change {
 
 /// The routes of a body `{"router": {"routes": […]}}`.
 fn wanted(body: Value) -> Result<Vec<Route>> {
-    let (mut objects, _) = resource::unwrap_body::<Router>(body, false)?;
+    let (mut objects, _) = unwrap_body::<Router>(body, false)?;
     let mut object = objects.pop().unwrap_or_default();
     let routes = object.remove("routes").filter(|_| object.is_empty());
     let routes = routes.ok_or_else(|| {

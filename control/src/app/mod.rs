@@ -11,6 +11,7 @@ pub mod attribute;
 mod authorize;
 pub mod auto_allocated_topology;
 pub mod availability_zone;
+pub mod body;
 pub mod config;
 pub mod conntrack_helper;
 pub mod default_security_group_rule;

@@ -6,6 +6,7 @@
 
 use super::attribute::{self, Attribute, Attributes, Take};
 use super::authorize::{authorize, authorize_attributes};
+use super::body::unwrap_body;
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::query::{self, Asked};
@@ -13,9 +14,6 @@ use super::{App, quota, view};
 use crate::store::{Conn, Filter, ListQuery, Row, Scope, WriteTx};
 use serde_json::Value;
 use std::future::Future;
-
-/// Items of one bulk request.
-pub const BULK_ITEMS_MAX: usize = 10_000;
 
 /// A request that writes: its transaction and who asks.
 pub struct Write<'a> {
@@ -119,6 +117,14 @@ pub trait Resource: Send + Sync + 'static {
         let _ = (app, caller, asked);
         async { Ok(()) }
     }
+    /// What must hold of all that are made by one request, beside what must hold of each.
+    ///
+    /// # Errors
+    /// [`Error`], and none is made.
+    fn together(all: &[Attributes]) -> Result<()> {
+        let _ = all;
+        Ok(())
+    }
     /// Its rules for a new one. The attributes are prepared and permitted; `project_id` is there.
     fn create(
         write: &mut Write<'_>,
@@ -219,48 +225,6 @@ pub async fn get<R: Resource>(conn: &mut Conn, id: &str) -> Result<Option<R::Ite
         .next())
 }
 
-/// The body's one object, or the objects of a bulk request.
-pub fn unwrap_body<R: Resource>(body: Value, bulk: bool) -> Result<(Vec<Attributes>, bool)> {
-    let Value::Object(mut body) = body else {
-        return Err(Error::bad_request("The request body must be a JSON object"));
-    };
-    if let (Some(Value::Object(one)), true) = (body.remove(R::NAME), body.is_empty()) {
-        return Ok((vec![one], false));
-    }
-    if bulk && let (Some(Value::Array(list)), true) = (body.remove(R::COLLECTION), body.is_empty())
-    {
-        if list.is_empty() || list.len() > BULK_ITEMS_MAX {
-            return Err(Error::bad_request(format!(
-                "Resources required: '{}' must hold 1 to {BULK_ITEMS_MAX} objects",
-                R::COLLECTION
-            )));
-        }
-        let objects: Option<Vec<_>> = list.into_iter().map(unwrap_item::<R>).collect();
-        let wrong = || Error::bad_request(format!("'{}' must hold objects only", R::COLLECTION));
-        return Ok((objects.ok_or_else(wrong)?, true));
-    }
-    Err(Error::bad_request(format!(
-        "Unable to find '{}' in request body: expected {{\"{}\": {{…}}}} and nothing else",
-        R::NAME,
-        R::NAME
-    )))
-}
-
-/// One item of a bulk request: its attributes, or (as Neutron's own clients write it) an object that holds them under
-/// the resource's name.
-fn unwrap_item<R: Resource>(item: Value) -> Option<Attributes> {
-    let Value::Object(mut object) = item else {
-        return None;
-    };
-    match object.get_mut(R::NAME) {
-        Some(Value::Object(inner)) => {
-            let inner = std::mem::take(inner);
-            (object.len() == 1).then_some(inner)
-        }
-        _ => Some(object),
-    }
-}
-
 /// The project of a new resource: the caller's, unless an admin names another.
 fn project_of(caller: &Caller, attributes: &mut Attributes) -> Result<()> {
     match attributes.get("project_id") {
@@ -306,6 +270,7 @@ pub async fn create<R: Resource>(
         }
         prepared.push(attributes);
     }
+    R::together(&prepared)?;
     let mut write = Write {
         tx: app.store.write().await?,
         caller,

@@ -207,6 +207,28 @@ impl Resource for SecurityGroupRule {
         }
     }
 
+    fn together(all: &[Attributes]) -> Result<()> {
+        let same = |name: &str| {
+            let mut values = all.iter().map(|rule| rule.get(name));
+            values
+                .next()
+                .is_none_or(|first| values.all(|other| other == first))
+        };
+        if !same("security_group_id") {
+            return Err(Error::invalid(
+                "SecurityGroupNotSingleGroupRules",
+                "Only allowed to update rules for one security profile at a time",
+            ));
+        }
+        if !same("project_id") {
+            return Err(Error::invalid(
+                "SecurityGroupRulesNotSingleTenant",
+                "Multiple tenant_ids in bulk security group rule create not allowed",
+            ));
+        }
+        Ok(())
+    }
+
     async fn target(
         conn: &mut Conn,
         _caller: &Caller,

@@ -177,3 +177,39 @@ async fn a_group_in_use_stays_and_others_are_hidden() {
         204
     );
 }
+
+#[tokio::test]
+async fn rules_made_together_are_of_one_group_and_one_project() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let mut groups = Vec::new();
+    for name in ["a", "b"] {
+        groups.push(
+            admin
+                .create("security_group", json!({ "name": name }))
+                .await["id"]
+                .clone(),
+        );
+    }
+    let rule = |group: &Value, port: u16| {
+        json!({
+            "security_group_id": group, "direction": "ingress", "protocol": "tcp",
+            "port_range_min": port, "port_range_max": port,
+        })
+    };
+    let path = "/v2.0/security-group-rules";
+    let of_two = json!({ "security_group_rules": [rule(&groups[0], 1), rule(&groups[1], 2)] });
+    let refused = admin.post(path, &of_two).await;
+    refused.error(400, "SecurityGroupNotSingleGroupRules");
+    let mut other = rule(&groups[0], 2);
+    other["project_id"] = json!("p9");
+    let of_two = json!({ "security_group_rules": [rule(&groups[0], 1), other] });
+    let refused = admin.post(path, &of_two).await;
+    refused.error(400, "SecurityGroupRulesNotSingleTenant");
+    let of_one = json!({ "security_group_rules": [rule(&groups[0], 1), rule(&groups[0], 2)] });
+    let made = admin.post(path, &of_one).await.expect(201);
+    assert_eq!(
+        made["security_group_rules"].as_array().map(Vec::len),
+        Some(2)
+    );
+}
