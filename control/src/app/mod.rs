@@ -43,6 +43,7 @@ pub mod port_forwarding;
 mod port_mac;
 mod port_pvlan;
 mod port_security;
+mod port_segment;
 mod port_use;
 pub mod qos_policy;
 pub mod qos_rule;

@@ -11,8 +11,8 @@ use super::port_security::{
 use super::resource::{Resource, Write};
 use super::view::view;
 use super::{
-    App, network, port_address, port_attribute, port_binding, port_dns, port_pvlan, port_use,
-    qos_policy, resource_request, security_group, subnet, trunk,
+    App, network, port_address, port_attribute, port_binding, port_dns, port_pvlan, port_segment,
+    port_use, qos_policy, resource_request, security_group, subnet, trunk,
 };
 use crate::store::network::NetworkRow;
 use crate::store::port::{self as store, DhcpOpt, Port as Item, PortRow};
@@ -177,6 +177,9 @@ impl Resource for Port {
             item.row.status = first_status(&item.row).to_owned();
         }
         let wanted: Option<Vec<FixedIpWanted>> = given.shaped("fixed_ips");
+        if wanted.is_none() {
+            port_segment::host_changed(write, &before, &mut item).await?;
+        }
         let mac_changed = before.row.mac_address != item.row.mac_address;
         if wanted.is_some() || mac_changed {
             let same: Vec<FixedIpWanted> = before
@@ -270,7 +273,12 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
         device_owner: new.device_owner,
         project_id: new.project_id,
         qos_policy_id: qos_policy::change(write, None, new.qos_policy_id).await?,
-        ip_allocation: if no_address { "none" } else { "immediate" }.to_owned(),
+        ip_allocation: if no_address {
+            "none"
+        } else {
+            port_segment::IMMEDIATE
+        }
+        .to_owned(),
         mac_address,
         ..new.extended.unwrap_or_else(|| PortRow {
             propagate_uplink_status: true,
@@ -301,6 +309,10 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
         done => done?,
     }
     port_address::assign(write, &mut item, new.fixed_ips.as_deref()).await?;
+    if item.row.ip_allocation == port_segment::DEFERRED {
+        // Known only now, with the row written already.
+        store::ip_allocation_set(&mut write.tx, &item.row.id, port_segment::DEFERRED).await?;
+    }
     set_groups(write, &mut item, groups).await?;
     store::network_complete(write.conn(), std::slice::from_mut(&mut item)).await?;
     Ok(item)

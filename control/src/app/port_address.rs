@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use super::port::{ROUTER_GATEWAY, ROUTER_INTERFACE};
 use super::port_attribute::FixedIpWanted;
+use super::port_segment::{self, DEFERRED, IMMEDIATE};
 use super::resource::Write;
 use super::subnet::{self, is_auto_address, range_of, range_of_pool};
 use crate::ipam::{self, Range, Step};
@@ -72,11 +73,11 @@ pub(super) async fn assign(
     Ok(())
 }
 
-/// The subnets that a port may take addresses from: those for everybody and those for ports of its owner, the latter
-/// first.
+/// The subnets that a port may take addresses from where it is: those for everybody and those for ports of its owner, the
+/// latter first. Settles `ip_allocation`.
 async fn subnets_for(
     write: &mut Write<'_>,
-    port: &Port,
+    port: &mut Port,
     wanted: Option<&[FixedIpWanted]>,
 ) -> Result<Vec<SubnetRow>> {
     let mut subnets = subnet_list_network(write.conn(), &port.row.network_id).await?;
@@ -90,6 +91,18 @@ async fn subnets_for(
                 port.row.network_id, port.row.device_owner
             ),
         ));
+    }
+    let named = wanted.is_some_and(|wanted| !wanted.is_empty());
+    let mut subnets = port_segment::reachable(write, &port.row, subnets, named).await?;
+    if any && wanted.is_none() {
+        let allocation = if subnets.is_empty() {
+            DEFERRED
+        } else {
+            IMMEDIATE
+        };
+        allocation.clone_into(&mut port.row.ip_allocation);
+    } else if named {
+        IMMEDIATE.clone_into(&mut port.row.ip_allocation);
     }
     subnets.sort_by_key(|subnet| subnet.service_types.0.is_empty());
     Ok(subnets)

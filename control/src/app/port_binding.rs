@@ -10,12 +10,12 @@ use super::port::{self, Port};
 use super::port_attribute::{VNIC_TYPES, host, profile};
 use super::port_mac::{mac_free, mac_taken};
 use super::resource::{self, Write};
-use super::{App, trunk};
+use super::{App, port_segment, trunk};
 use crate::store::port::{self as store, Port as Item, PortRow, port_get};
 use crate::store::port_binding::{
     BindingRow, VhostUser, binding_delete, binding_list, binding_set, vhost_user_host_get,
 };
-use crate::store::{self as rows, Conn, JsonText};
+use crate::store::{self as rows, Conn, JsonText, ServerEventKind};
 use serde_json::{Map, Value, json};
 
 /// The interface of ordinary guests: the only one that Weft's engines serve.
@@ -263,8 +263,12 @@ async fn begin<'a>(
 /// Writes a port whose binding in force has changed: its host has yet to say that it enforces it.
 async fn port_write(write: &mut Write<'_>, before: &Item, mut item: Item) -> Result<PortRow> {
     port::first_status(&item.row).clone_into(&mut item.row.status);
+    port_segment::host_changed(write, before, &mut item).await?;
     rows::update(&mut write.tx, &mut item.row).await?;
     trunk::parent_changed(write, before, &item).await?;
+    write
+        .tx
+        .announce(ServerEventKind::NetworkChanged, &item.row);
     Ok(item.row)
 }
 

@@ -408,6 +408,19 @@ pub async fn security_groups_set(tx: &mut WriteTx, port: &str, groups: &[String]
     Ok(())
 }
 
+/// Says how a port that the same transaction has made gets its addresses: that comes with it, and is no change of it.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn ip_allocation_set(tx: &mut WriteTx, port: &str, ip_allocation: &str) -> Result<()> {
+    sql::query("UPDATE ports SET ip_allocation = $2 WHERE id = $1")
+        .bind(port)
+        .bind(ip_allocation)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Sets a port's status as its host reports it; whether it was another before. Takes no revision: hosts do not
 /// act on a status.
 ///

@@ -235,3 +235,109 @@ async fn a_subnet_goes_onto_the_only_segment() {
         .await
         .error(400, "SubnetSegmentAssociationChangeNotAllowed");
 }
+
+/// A network of two segments, on the physical networks `one` and `two`, each with a subnet: its id, and the subnets'.
+async fn routed(admin: &Session) -> (Value, [Value; 2]) {
+    let network = json!({
+        "provider:network_type": "flat", "provider:physical_network": "one",
+    });
+    let network = admin.create("network", network).await["id"].clone();
+    let query = format!("network_id={}", text(&network));
+    let first = admin.list("segment", &query).await[0]["id"].clone();
+    let second =
+        json!({ "network_id": network, "network_type": "flat", "physical_network": "two" });
+    let second = admin.create("segment", second).await["id"].clone();
+    let mut subnets = [Value::Null, Value::Null];
+    for (n, segment) in [first, second].into_iter().enumerate() {
+        let subnet = json!({
+            "network_id": network, "ip_version": 4, "cidr": format!("192.0.{}.0/24", n + 2),
+            "segment_id": segment,
+        });
+        subnets[n] = admin.create("subnet", subnet).await["id"].clone();
+    }
+    (network, subnets)
+}
+
+#[tokio::test]
+async fn a_ports_addresses_wait_for_its_host_in_a_routed_network() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, [first, second]) = routed(&admin).await;
+    for (host, networks) in [
+        ("h1", ["one"].as_slice()),
+        ("h2", &["two"]),
+        ("h3", &[]),
+        ("h4", &["one", "two"]),
+    ] {
+        api.host(host, networks).await;
+    }
+    let port = admin.create("port", json!({ "network_id": network })).await;
+    assert_eq!(port["ip_allocation"], "deferred");
+    assert_eq!(port["fixed_ips"], json!([]));
+    assert_eq!(port["revision_number"], 1);
+    assert_eq!(
+        admin.show("port", &port["id"]).await["ip_allocation"],
+        "deferred"
+    );
+    let bind = async |host: &str| {
+        let host = json!({ "binding:host_id": host });
+        admin.update("port", &port["id"], host).await
+    };
+    for host in ["h3", "unknown"] {
+        bind(host).await.error(409, "HostNotConnectedToAnySegment");
+    }
+    bind("h4")
+        .await
+        .error(409, "HostConnectedToMultipleSegments");
+    let bound = bind("h2").await.ok()["port"].clone();
+    assert_eq!(bound["ip_allocation"], "immediate");
+    assert_eq!(bound["fixed_ips"][0]["subnet_id"], second);
+    // It keeps its addresses, and so cannot go where they lead nowhere.
+    bind("h1").await.error(409, "HostNotCompatibleWithFixedIps");
+    bind("").await.ok();
+    let again = bind("h2").await.ok()["port"].clone();
+    assert_eq!(again["fixed_ips"], bound["fixed_ips"]);
+
+    // With a host it has them at once; and who names a subnet has that.
+    for (host, given, subnet) in [
+        ("h1", Value::Null, &first),
+        ("h2", Value::Null, &second),
+        ("", json!([{ "subnet_id": first }]), &first),
+    ] {
+        let mut new = json!({ "network_id": network, "binding:host_id": host });
+        if !given.is_null() {
+            new["fixed_ips"] = given;
+        }
+        let port = admin.create("port", new).await;
+        assert_eq!(port["ip_allocation"], "immediate", "{host}");
+        assert_eq!(port["fixed_ips"][0]["subnet_id"], *subnet, "{host}");
+    }
+    let elsewhere = json!({
+        "network_id": network, "binding:host_id": "h1", "fixed_ips": [{ "subnet_id": second }],
+    });
+    let refused = admin.create_refused("port", elsewhere).await;
+    refused.error(400, "InvalidInput");
+}
+
+#[tokio::test]
+async fn a_guest_that_moves_gets_its_addresses_with_its_first_binding() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let service = api.user("service", "service").await;
+    let (network, [first, _]) = routed(&admin).await;
+    api.host("h1", &["one"]).await;
+    api.host("h2", &["two"]).await;
+    let port = json!({ "network_id": network, "device_owner": "compute:nova" });
+    let port = admin.create("port", port).await;
+    let path = format!("/v2.0/ports/{}/bindings", text(&port["id"]));
+    for host in ["h1", "h2"] {
+        let body = json!({ "binding": { "host": host } });
+        service.post(&path, &body).await.expect(201);
+    }
+    let shown = admin.show("port", &port["id"]).await;
+    assert_eq!(shown["fixed_ips"][0]["subnet_id"], first);
+    let refused = service
+        .put(&format!("{path}/h2/activate"), &Value::Null)
+        .await;
+    refused.error(409, "HostNotCompatibleWithFixedIps");
+}
