@@ -111,6 +111,14 @@ impl Told {
 
     /// What the host's agent says of a port.
     async fn report(&self, port: &str, status: &str) {
+        self.report_with(
+            json!({ "full": false, "ports": [{ "port_id": port, "status": status }] }),
+        )
+        .await;
+    }
+
+    /// What the host's agent says.
+    async fn report_with(&self, more: Value) {
         let host = format!("{}/feed/v1/hosts/h1", self.api.feed_url);
         let mut feed = reqwest::get(format!("{host}/watch"))
             .await
@@ -123,13 +131,14 @@ impl Told {
         let line = String::from_utf8_lossy(&line).into_owned();
         let first: Value = serde_json::from_str(line.lines().next().expect("as the test made it"))
             .expect("as the test made it");
-        let report = json!({
-            "host": "h1",
-            "epoch": first["epoch"],
-            "revision": first["revision"],
-            "full": false,
-            "ports": [{ "port_id": port, "status": status }],
-        });
+        let mut report = more;
+        for (key, value) in [
+            ("host", json!("h1")),
+            ("epoch", first["epoch"].clone()),
+            ("revision", first["revision"].clone()),
+        ] {
+            report[key] = value;
+        }
         let client = reqwest::Client::new();
         let answer = client
             .post(format!("{host}/report"))
@@ -238,4 +247,179 @@ async fn what_nova_cannot_take_now_is_told_again() {
     while last["name"] != deleted {
         last = told.next().await;
     }
+}
+
+/// A GET of Nova's, and what is under a pointer in its answer.
+async fn nova_reads(nova: &Session, reads: &[(String, &str, Value)]) {
+    for (path, pointer, expected) in reads {
+        let answer = nova.get(&format!("/v2.0/{path}")).await;
+        let answer = answer.ok();
+        let found = answer.pointer(pointer).unwrap_or(&Value::Null);
+        assert_eq!(found, expected, "{path}: {answer}");
+    }
+}
+
+/// The calls of a stock Nova (34) that boots a guest on a port that is there, and deletes it, in their order; what it makes
+/// of each answer is what is compared.
+#[tokio::test]
+async fn a_guest_is_booted_and_deleted_as_nova_does_it() {
+    let mut told = Told::start().await;
+    // Nova reads as an administrator and writes as a service: its user is both.
+    let admin = told.api.admin().await;
+    let nova = told.api.user("service", "service").await;
+    let vhost_user = json!({ "socket_folder": "/run/weft/vhost", "mode": "server" });
+    told.report_with(json!({ "full": true, "ports": [], "vhost_user": vhost_user }))
+        .await;
+    let (network, subnet) = admin.network_with_subnet("labnet", "192.0.2.0/24").await;
+    let (network, subnet) = (text(&network["id"]), text(&subnet["id"]));
+    let port = admin
+        .create("port", json!({ "name": "p", "network_id": network }))
+        .await;
+    let (id, group) = (text(&port["id"]), port["security_groups"][0].clone());
+    let address = text(&port["fixed_ips"][0]["ip_address"]);
+    let project = &admin.project_id;
+    // What Nova's API and conductor look at.
+    let extensions = admin.get("/v2.0/extensions").await.ok();
+    for alias in [
+        "binding",
+        "binding-extended",
+        "port-resource-request",
+        "dns-integration",
+    ] {
+        let list = extensions["extensions"].as_array().expect("a list");
+        assert!(list.iter().any(|known| known["alias"] == alias), "{alias}");
+    }
+    let of_port = "fields=binding%3Avnic_type&fields=binding%3Aprofile&fields=network_id\
+                   &fields=resource_request&fields=numa_affinity_policy&fields=device_profile";
+    let asked = json!({
+        "binding:vnic_type": "normal", "binding:profile": {}, "network_id": network,
+        "resource_request": null, "numa_affinity_policy": null, "device_profile": null,
+    });
+    let of_device = format!("ports?fields=security_groups&fields=device_id&device_id={SERVER}");
+    let provider = "fields=provider%3Aphysical_network&fields=provider%3Anetwork_type";
+    let types = json!({ "provider:network_type": "vxlan", "provider:physical_network": null });
+    nova_reads(
+        &admin,
+        &[
+            (format!("ports/{id}"), "/port/device_id", json!("")),
+            (format!("ports/{id}?{of_port}"), "/port", asked),
+            (
+                format!("networks/{network}?fields=segments"),
+                "/network",
+                json!({}),
+            ),
+            (format!("networks/{network}?{provider}"), "/network", types),
+            (of_device.clone(), "/ports", json!([])),
+            (
+                format!("networks?id={network}"),
+                "/networks/0/port_security_enabled",
+                json!(true),
+            ),
+        ],
+    )
+    .await;
+    let bind = json!({ "port": {
+        "device_id": SERVER, "device_owner": "compute:nova", "binding:host_id": "h1", "dns_name": "vm",
+    } });
+    let bound = nova.put(&format!("/v2.0/ports/{id}"), &bind).await.ok()["port"].clone();
+    assert_eq!(bound["binding:vif_type"], "vhostuser");
+    let details = json!({
+        "port_filter": true, "vhostuser_mode": "server", "vhostuser_ovs_plug": false,
+        "vhostuser_socket": format!("/run/weft/vhost/vhu{:.11}", id),
+    });
+    assert_eq!(bound["binding:vif_details"], details);
+    assert_eq!(bound["dns_assignment"][0]["hostname"], "vm");
+    assert_eq!(told.next().await["name"], "network-changed");
+    // What it tells the guest's metadata, when it hears of the change.
+    let of_address = format!("floatingips?fixed_ip_address={address}&port_id={id}");
+    nova_reads(
+        &admin,
+        &[
+            (
+                format!("ports?tenant_id={project}&device_id={SERVER}"),
+                "/ports/0/id",
+                json!(id),
+            ),
+            (of_address, "/floatingips", json!([])),
+            (
+                format!("subnets?id={subnet}"),
+                "/subnets/0/gateway_ip",
+                json!("192.0.2.1"),
+            ),
+            (
+                format!("ports?network_id={network}&device_owner=network%3Adhcp"),
+                "/ports",
+                json!([]),
+            ),
+        ],
+    )
+    .await;
+    told.report(&id, "ACTIVE").await;
+    assert_eq!(told.next().await["name"], "network-vif-plugged");
+    let groups = format!("security-groups?id={}&fields=id&fields=name", text(&group));
+    let default = json!({ "id": group, "name": "default" });
+    nova_reads(
+        &admin,
+        &[
+            (
+                of_device,
+                "/ports/0",
+                json!({ "device_id": SERVER, "security_groups": [group] }),
+            ),
+            (groups, "/security_groups/0", default),
+            // And now it goes.
+            (
+                format!("ports?device_id={SERVER}"),
+                "/ports/0/status",
+                json!("ACTIVE"),
+            ),
+            (
+                format!("ports/{id}?fields=binding%3Aprofile&fields=network_id"),
+                "/port",
+                json!({ "binding:profile": {}, "network_id": network }),
+            ),
+            (
+                format!("networks/{network}?fields=dns_domain"),
+                "/network",
+                json!({ "dns_domain": "" }),
+            ),
+        ],
+    )
+    .await;
+    let unbind = json!({ "port": {
+        "binding:host_id": null, "device_id": "", "device_owner": "", "binding:profile": {},
+        "dns_name": "",
+    } });
+    let unbound = nova.put(&format!("/v2.0/ports/{id}"), &unbind).await.ok()["port"].clone();
+    assert_eq!(unbound["binding:vif_type"], "unbound");
+    assert_eq!(unbound["binding:vif_details"], json!({}));
+    assert_eq!(
+        (&unbound["status"], &unbound["device_id"]),
+        (&json!("DOWN"), &json!(""))
+    );
+    assert_eq!(unbound["fixed_ips"][0]["ip_address"], json!(address));
+}
+
+#[tokio::test]
+async fn a_binding_in_force_that_changes_is_told() {
+    let mut told = Told::start().await;
+    let (admin, service) = (
+        told.api.admin().await,
+        told.api.user("service", "service").await,
+    );
+    let owner = json!({ "device_owner": "compute:nova", "device_id": SERVER });
+    let id = port(&admin, owner).await;
+    let path = format!("/v2.0/ports/{id}/bindings");
+    let changed = json!({ "name": "network-changed", "server_uuid": SERVER, "tag": id });
+    let host = |host: &str| json!({ "binding": { "host": host } });
+    service.post(&path, &host("h1")).await.expect(201);
+    assert_eq!(told.next().await, changed);
+    // Where the guest may go to is no news; where it goes is.
+    service.post(&path, &host("h2")).await.expect(201);
+    service
+        .put(&format!("{path}/h2/activate"), &Value::Null)
+        .await
+        .ok();
+    assert_eq!(told.next().await, changed);
+    assert!(told.heard.try_recv().is_err(), "there were two events only");
 }
