@@ -53,9 +53,7 @@ fn addresses(guest: &Guest) -> Result<[IpAddr; 2]> {
 fn assert_one_tunnel_each_way(seen: &[Tunnelled], from: (IpAddr, u32, u8), to: (IpAddr, u32, u8)) {
     assert_eq!(seen.len(), 6, "three requests and three replies: {seen:#?}");
     for packet in seen {
-        let Some((source, _, ttl)) = packet.ip() else {
-            panic!("no IP packet: {packet:?}");
-        };
+        let (source, _, ttl) = packet.ip().expect("it was found by its addresses");
         let (_, vni, expected) = if source == from.0 { from } else { to };
         assert_eq!((packet.vni, ttl), (vni, expected), "{packet:?}");
         assert_eq!(packet.outer_ttl, 64);
