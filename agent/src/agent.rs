@@ -7,6 +7,7 @@ use crate::owner::{self, Channels, OwnerConfig, OwnerError};
 use crate::service::dhcp;
 use crate::socket::SocketError;
 use crate::socket::server::{Context, Socket};
+use crate::user::UserConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weft_ebpf::EngineConfig;
-use weft_model::{HostName, HostReport, HostSnapshot, limits};
+use weft_model::{HostName, HostReport, HostSnapshot, VhostUserHost, limits};
+use weft_vhost::engine::Limits;
 
 /// Reports and questions that wait at most; behind that, reports are merged and who asks waits.
 const CHANNEL_MAX: usize = 16;
@@ -53,6 +55,10 @@ pub struct AgentConfig {
     pub ports_max: u32,
     /// Seconds of a DHCP lease.
     pub dhcp_lease_s: u32,
+    /// The CPU that polls vhost-user ports; none for any.
+    pub user_engine_cpu: Option<usize>,
+    /// How guests that are bound to this host from now on are attached; none for taps.
+    pub vhost_user: Option<VhostUserHost>,
     /// Whether the end removes programs, maps and links; without it packets go on while the agent is away.
     pub remove_on_stop: bool,
 }
@@ -73,6 +79,8 @@ impl AgentConfig {
             group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             dhcp_lease_s: dhcp::LEASE_S_DEFAULT,
+            user_engine_cpu: None,
+            vhost_user: None,
             remove_on_stop: false,
         }
     }
@@ -170,6 +178,14 @@ fn owner_config(config: AgentConfig) -> OwnerConfig {
             physical_networks: config.physical_networks,
             underlay: config.underlay.map(|underlay| underlay.interface),
         },
+        user: UserConfig {
+            limits: Limits {
+                sessions_max: config.sessions_max,
+                sessions_per_port_max: config.sessions_per_port_max,
+            },
+            cpu: config.user_engine_cpu,
+        },
+        vhost_user: config.vhost_user,
         dhcp_lease_s: config.dhcp_lease_s,
         remove_on_stop: config.remove_on_stop,
     }

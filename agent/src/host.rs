@@ -8,6 +8,7 @@ use crate::service::{Action, EventKind, Millis, Place, ServiceEvent, Services};
 use crate::socket::{
     Neighbour, PhysicalNetworkState, PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions,
 };
+use crate::user::UserEngine;
 use crate::view;
 use crate::wire_socket::WireSocket;
 use nix::errno::Errno;
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use weft_ebpf::{Engine, EngineError, Event, Ingress};
 use weft_model::{
     Epoch, HostReport, HostSnapshot, NetworkId, NetworkType, PortId, PortInterface, Revision,
-    Unsupported, limits,
+    Unsupported, VhostUserHost, limits,
 };
 
 /// Between two rounds of garbage collection.
@@ -37,6 +38,7 @@ struct Prepared {
 /// Everything that the engine's thread owns.
 pub(crate) struct Host {
     engine: Engine,
+    user: UserEngine,
     services: Services,
     wire: WireSocket,
     /// Physical networks' names and interfaces.
@@ -68,8 +70,10 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(
         engine: Engine,
+        user: UserEngine,
         physical_networks: BTreeMap<String, String>,
         dhcp_lease_s: u32,
+        vhost_user: Option<VhostUserHost>,
     ) -> Result<Self, Errno> {
         // A snapshot without anything in it: nobody is answered before the first real one.
         let name = weft_model::HostName::try_from("none".to_owned());
@@ -77,6 +81,7 @@ impl Host {
         let empty = empty.map_err(|_invalid| Errno::EINVAL)?;
         Ok(Self {
             engine,
+            user,
             services: Services::new(Arc::new(empty), dhcp_lease_s),
             wire: WireSocket::open()?,
             physical_networks,
@@ -91,7 +96,7 @@ impl Host {
             unsupported: Vec::new(),
             attached: BTreeSet::new(),
             uplinks: BTreeSet::new(),
-            reporter: Reporter::default(),
+            reporter: Reporter::new(vhost_user),
             reports: Vec::new(),
             unprepared: false,
             unreported: false,
@@ -112,6 +117,7 @@ impl Host {
                 tracing::debug!(revision = %snapshot.revision, changes = applied.changes, "enforced");
                 self.refused = None;
                 self.in_force = Some(snapshot.clone());
+                self.user.apply(&snapshot);
                 self.look_at_faults();
                 self.look_at_devices();
                 let actions = self.services.apply(snapshot, &self.attached, now);
@@ -197,7 +203,7 @@ impl Host {
         };
         let attached = snapshot.ports.keys().copied();
         self.attached = attached
-            .filter(|id| self.engine.port_attached(*id))
+            .filter(|id| self.engine.port_attached(*id) || self.user.port_attached(*id))
             .collect();
     }
 
@@ -227,10 +233,18 @@ impl Host {
         }
     }
 
+    /// What the user engine handed up.
+    pub(crate) fn user_event(&mut self, event: &ServiceEvent, now: Millis) {
+        let actions = self.services.event(event, now);
+        self.act(actions);
+    }
+
     /// What is due by the clock.
     pub(crate) fn tick(&mut self, now: Millis) {
         if now >= self.poll_due {
             self.poll_due = now + POLL_MS;
+            // A guest may have broken its rings.
+            self.attached_changed(now);
             if let Err(error) = self.engine.poll() {
                 tracing::warn!(
                     "a compiled policy was not installed, the interpreted one stays: {}",
@@ -270,6 +284,7 @@ impl Host {
                     address,
                     mac,
                 } => {
+                    self.user.neighbour_set(network_id, address, Some(mac));
                     if let Err(error) = self.engine.neighbour_put(network_id, address, mac) {
                         tracing::warn!("neighbour {address}: {}", sentence(&error));
                     }
@@ -278,6 +293,7 @@ impl Host {
                     network_id,
                     address,
                 } => {
+                    self.user.neighbour_set(network_id, address, None);
                     // Gone with its network, perhaps.
                     if let Err(error) = self.engine.neighbour_delete(network_id, address) {
                         tracing::debug!("neighbour {address}: {}", sentence(&error));
@@ -288,6 +304,11 @@ impl Host {
     }
 
     fn send(&mut self, to: Place, frame: &[u8]) {
+        if let Place::Port(id) = to
+            && self.user.send(id, frame)
+        {
+            return;
+        }
         let sent = match self.interface_of(to) {
             Some((index, _)) => self.wire.send(index, frame),
             None => Err(Errno::ENODEV),
@@ -396,8 +417,10 @@ impl Host {
     }
 
     fn device(&self, id: PortId, interface: &PortInterface) -> Device {
-        let PortInterface::Tap { name } = interface else {
-            return Device::Missing;
+        let name = match interface {
+            PortInterface::Tap { name } => name,
+            PortInterface::VhostUser { .. } => return self.user.device(id),
+            PortInterface::Subport { .. } => return Device::Missing,
         };
         if self.attached.contains(&id) {
             Device::Attached
@@ -429,9 +452,11 @@ impl Host {
 
     fn stats(&self) -> Result<crate::socket::Stats, String> {
         let failed = |error: EngineError| sentence(&error);
-        let counters = self.engine.counters().map_err(failed)?;
+        let mut counters = self.engine.counters().map_err(failed)?;
+        self.user.count(&mut counters);
         let sessions = self.engine.sessions(SESSIONS_COUNTED_MAX);
         let sessions = sessions.map_err(failed)?.len();
+        let sessions = sessions + self.user.sessions(SESSIONS_COUNTED_MAX - sessions).len();
         let snapshot = self.in_force.as_deref();
         let services = self.services.counters();
         Ok(view::stats(&counters, snapshot, sessions, services))
@@ -443,6 +468,7 @@ impl Host {
             .engine
             .sessions(limit + 1)
             .map_err(|error| sentence(&error))?;
+        sessions.extend(self.user.sessions(limit + 1 - sessions.len()));
         let truncated = sessions.len() > limit;
         sessions.truncate(limit);
         Ok(Sessions {

@@ -18,6 +18,7 @@ mod report;
 pub mod service;
 pub mod socket;
 mod trace;
+mod user;
 mod view;
 mod wire_socket;
 

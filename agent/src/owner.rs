@@ -8,6 +8,8 @@ use crate::clock::now;
 use crate::host::Host;
 use crate::links::Links;
 use crate::question::Question;
+use crate::service::ServiceEvent;
+use crate::user::{UserConfig, UserEngine};
 use rtnetlink::Handle;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,12 +20,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use weft_ebpf::{Engine, EngineConfig, EngineError};
-use weft_model::{HostReport, HostSnapshot};
+use weft_model::{HostReport, HostSnapshot, VhostUserHost};
+
+/// Frames of the user engine's guests that wait for the services; more are dropped.
+const USER_EVENTS_MAX: usize = 256;
 
 /// How the owner is to be set up.
 #[derive(Debug)]
 pub(crate) struct OwnerConfig {
     pub(crate) engine: EngineConfig,
+    pub(crate) user: UserConfig,
+    pub(crate) vhost_user: Option<VhostUserHost>,
     pub(crate) dhcp_lease_s: u32,
     pub(crate) remove_on_stop: bool,
 }
@@ -94,11 +101,19 @@ async fn own(
     let engine = Engine::open(config.engine)?;
     let events =
         watched(engine.event_fd()).map_err(OwnerError::system("watch the engine's events"))?;
-    let mut host = Host::new(engine, physical_networks, config.dhcp_lease_s)
-        .map_err(|errno| OwnerError::system("open a packet socket")(errno.into()))?;
+    let (user_events, handed) = mpsc::channel(USER_EVENTS_MAX);
+    let user = UserEngine::new(config.user, user_events);
+    let mut host = Host::new(
+        engine,
+        user,
+        physical_networks,
+        config.dhcp_lease_s,
+        config.vhost_user,
+    )
+    .map_err(|errno| OwnerError::system("open a packet socket")(errno.into()))?;
     // Nobody waits any more: the agent is ending.
     let _ended = opened.send(());
-    turns(&mut host, channels, &events).await;
+    turns(&mut host, channels, &events, handed).await;
     drop(events);
     host.close(config.remove_on_stop)?;
     Ok(())
@@ -115,7 +130,12 @@ fn watched(events: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Takes turns until the end.
-async fn turns(host: &mut Host, mut channels: Channels, events: &AsyncFd<OwnedFd>) {
+async fn turns(
+    host: &mut Host,
+    mut channels: Channels,
+    events: &AsyncFd<OwnedFd>,
+    mut handed: mpsc::Receiver<ServiceEvent>,
+) {
     let links = channels.links.borrow_and_update().clone();
     host.links_changed(links, now());
     channels.snapshots.mark_changed();
@@ -139,6 +159,7 @@ async fn turns(host: &mut Host, mut channels: Channels, events: &AsyncFd<OwnedFd
                 ready.clear_ready();
                 host.events(now());
             }
+            Some(event) = handed.recv() => host.user_event(&event, now()),
             Some(question) = channels.questions.recv() => host.answer(question, now()),
             () = tokio::time::sleep(wait) => {}
         }

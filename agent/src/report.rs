@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use weft_model::{
     Epoch, HostReport, HostSnapshot, Port, PortId, PortInterface, PortReport, PortStatus, Revision,
-    Unsupported, limits,
+    Unsupported, VhostUserHost, limits,
 };
 
 /// A port's status and why it is not ACTIVE.
@@ -26,10 +26,7 @@ pub(crate) enum Device {
 pub(crate) fn status(port: &Port, device: &Device) -> Said {
     let name = match &port.interface {
         PortInterface::Tap { name } => name,
-        PortInterface::VhostUser { .. } => {
-            let text = "vhost-user needs the user engine, which this agent does not have";
-            return (PortStatus::Error, text.to_owned());
-        }
+        PortInterface::VhostUser { socket, .. } => socket,
         PortInterface::Subport { .. } => {
             let text = "the engine does not connect subports of trunks yet";
             return (PortStatus::Error, text.to_owned());
@@ -52,9 +49,18 @@ pub(crate) struct Reporter {
     revision: Revision,
     ports: BTreeMap<PortId, Said>,
     unsupported: Vec<Unsupported>,
+    vhost_user: Option<VhostUserHost>,
 }
 
 impl Reporter {
+    /// A reporter that has said nothing; guests that are bound to this host from now on are attached so, or by taps.
+    pub(crate) fn new(vhost_user: Option<VhostUserHost>) -> Self {
+        Self {
+            vhost_user,
+            ..Self::default()
+        }
+    }
+
     /// The report on a snapshot in force, if there is anything new in it.
     pub(crate) fn enforced(
         &mut self,
@@ -98,7 +104,7 @@ impl Reporter {
 
     /// Says everything again with the next report: one was lost.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.vhost_user.take());
     }
 
     fn report(
@@ -121,7 +127,7 @@ impl Reporter {
                 .take(limits::UNSUPPORTED_MAX)
                 .cloned()
                 .collect(),
-            vhost_user: None,
+            vhost_user: self.vhost_user.clone(),
             physical_networks: Vec::new(),
             tunnel_ip: None,
         }
@@ -202,7 +208,7 @@ mod tests {
             socket: "/run/x".into(),
             mode: weft_model::VhostUserMode::Client,
         };
-        assert_eq!(status(port, &Device::Missing).0, PortStatus::Error);
+        assert_eq!(status(port, &Device::Missing).0, PortStatus::Down);
         port.interface = PortInterface::Subport {
             parent: OTHER_GUEST,
             vlan_id: 1,

@@ -12,7 +12,7 @@ use weft_control::app::config::NetworkConfig;
 use weft_control::identity::{IdentityConfig, IdentityMode};
 use weft_control::store::Durability;
 use weft_control::{Database, NovaConfig};
-use weft_model::{HostName, limits};
+use weft_model::{HostName, VhostUserHost, VhostUserMode, limits};
 
 /// Bytes of a configuration file.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -148,6 +148,36 @@ pub(crate) struct Agent {
     pub(crate) ports_max: u32,
     /// Seconds of a DHCP lease.
     pub(crate) dhcp_lease_s: u32,
+    /// Guests by vhost-user.
+    pub(crate) vhost_user: VhostUser,
+}
+
+/// `[agent.vhost_user]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct VhostUser {
+    /// The folder of the sockets of guests that are bound to this host from now on; without it they get taps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) socket_folder: Option<String>,
+    /// Whether the guest's front-end listens on its socket; else Weft does.
+    pub(crate) guest_listens: bool,
+    /// The CPU that polls the guests' rings; by default any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<usize>,
+}
+
+impl VhostUser {
+    /// As the server is told.
+    pub(crate) fn host(&self) -> Option<VhostUserHost> {
+        Some(VhostUserHost {
+            socket_folder: self.socket_folder.clone()?,
+            mode: if self.guest_listens {
+                VhostUserMode::Server
+            } else {
+                VhostUserMode::Client
+            },
+        })
+    }
 }
 
 impl Default for Config {
@@ -210,6 +240,7 @@ impl Default for Agent {
             group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: 1_024,
             dhcp_lease_s: LEASE_S_DEFAULT,
+            vhost_user: VhostUser::default(),
         }
     }
 }
@@ -419,6 +450,17 @@ impl Agent {
                 return wrong(&field, "an interface's name of 1 to 15 bytes");
             }
         }
+        let folder = agent.vhost_user.socket_folder.as_deref();
+        let good = |folder: &str| {
+            folder.starts_with('/') && folder.len() <= limits::SOCKET_FOLDER_BYTES_MAX
+        };
+        if !folder.is_none_or(good) {
+            let expected = format!(
+                "an absolute path of at most {} bytes",
+                limits::SOCKET_FOLDER_BYTES_MAX
+            );
+            return wrong("agent.vhost_user.socket_folder", &expected);
+        }
         if agent.sessions_max == 0 {
             return wrong("agent.sessions_max", "at least 1");
         }
@@ -543,6 +585,10 @@ mod tests {
             (
                 "[agent]\nsessions_max = 5",
                 "at agent.sessions_per_port_max: expected 1 to agent.sessions_max",
+            ),
+            (
+                "[agent.vhost_user]\nsocket_folder = \"run\"",
+                "at agent.vhost_user.socket_folder: expected an absolute path",
             ),
             (
                 "[agent]\ndhcp_lease_s = 59",

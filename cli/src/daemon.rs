@@ -163,6 +163,8 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         group_members_max: agent.group_members_max,
         ports_max: agent.ports_max,
         dhcp_lease_s: agent.dhcp_lease_s,
+        user_engine_cpu: agent.vhost_user.cpu,
+        vhost_user: agent.vhost_user.host(),
         remove_on_stop: agent.remove_on_stop,
     };
     if config.remove_on_stop {

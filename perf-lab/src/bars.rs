@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{api, classify, differential, enforce, forward, memory};
+use crate::{api, classify, differential, enforce, forward, memory, user};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -27,6 +27,8 @@ enum Word {
     Main,
     /// Issue "The API fast, on a database that several servers share".
     Api,
+    /// Issue "The user engine: a vhost-user switch for KVM guests".
+    User,
 }
 
 /// A group of bars that one measurement gives.
@@ -85,10 +87,16 @@ const API: &[Group] = &[
     },
 ];
 
+const USER: &[Group] = &[Group {
+    name: "switch",
+    measure: user::bars,
+}];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let groups = match arguments.word {
         Word::Main => MAIN,
         Word::Api => API,
+        Word::User => USER,
     };
     let mut all = Vec::new();
     for group in groups

@@ -17,6 +17,7 @@ mod figures;
 mod forward;
 mod memory;
 mod traffic;
+mod user;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

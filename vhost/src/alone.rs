@@ -87,14 +87,15 @@ impl Alone {
         if let Some(twice) = endpoints.values().find(|e| !paths.insert(&e.path)) {
             return Err(AloneError::Shared(twice.path.clone()));
         }
-        let switch = Switch::start(&SwitchConfig {
+        let switch = Switch::start(SwitchConfig {
             engine: EngineConfig {
                 limits: config.limits,
                 seeds: seeds()?,
             },
             cpu: config.cpu,
+            hand_over: None,
         })?;
-        switch.apply(Arc::clone(snapshot));
+        switch.apply(snapshot);
         let server = Server::start()?;
         let mut counters = BTreeMap::new();
         for (id, endpoint) in endpoints {
@@ -114,7 +115,7 @@ impl Alone {
 
     /// Enforces another snapshot; ports keep the sockets that they had at the start.
     pub fn apply(&self, snapshot: &Arc<HostSnapshot>) {
-        self.switch.apply(Arc::clone(snapshot));
+        self.switch.apply(snapshot);
     }
 
     /// The ports' counters now.
@@ -148,7 +149,10 @@ fn endpoint(path: PathBuf, mode: VhostUserMode) -> Endpoint {
 }
 
 /// Secrets from the kernel.
-fn seeds() -> io::Result<Seeds> {
+///
+/// # Errors
+/// The kernel gave none.
+pub fn seeds() -> io::Result<Seeds> {
     let mut bytes = [0u8; 32];
     let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     if read < bytes.len() {

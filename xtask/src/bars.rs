@@ -14,6 +14,8 @@ enum Word {
     Main,
     /// Issue "The API fast, on a database that several servers share".
     Api,
+    /// Issue "The user engine: a vhost-user switch for KVM guests".
+    User,
 }
 
 #[derive(clap::Args)]
@@ -38,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
     let word = match arguments.word {
         Word::Main => "main",
         Word::Api => "api",
+        Word::User => "user",
     };
     let lab = [
         "run",

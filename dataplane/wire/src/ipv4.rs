@@ -15,6 +15,19 @@ pub const MORE_FRAGMENTS: u16 = 0x2000;
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<T>(T);
 
+/// Lowers the TTL of a header and updates the checksum, as [`Packet::set_ttl`] does, for those who have checked it before.
+#[inline]
+pub fn ttl_lower(header: &mut [u8; HEADER_BYTES_MIN], by: u8) {
+    let [.., ttl, protocol, high, low, _, _, _, _, _, _, _, _] = header;
+    let old = u16::from_be_bytes([*ttl, *protocol]);
+    *ttl = ttl.saturating_sub(by);
+    let new = u16::from_be_bytes([*ttl, *protocol]);
+    if new != old {
+        let sum = u64::from(!u16::from_be_bytes([*high, *low])) + u64::from(!old) + u64::from(new);
+        [*high, *low] = (!checksum::fold(sum)).to_be_bytes();
+    }
+}
+
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Checks the version and that header and total length lie within the bytes.
     ///
@@ -140,9 +153,11 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         checked: std::ops::Range<usize>,
     ) {
         let b = self.0.as_mut();
-        let old = b[checked.clone()].to_vec();
+        // Four bytes at most are checked at once: an address.
+        let (mut old, bytes) = ([0; 4], checked.len());
+        old[..bytes].copy_from_slice(&b[checked.clone()]);
         put(b, at, new);
-        let sum = checksum::update(u16_at(b, 10), &old, &b[checked]);
+        let sum = checksum::update(u16_at(b, 10), &old[..bytes], &b[checked]);
         put(b, 10, sum.to_be_bytes());
     }
 

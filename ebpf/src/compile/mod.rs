@@ -119,11 +119,8 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
     unsupported_segments(snapshot, &mut add);
     for (id, port) in &snapshot.ports {
         match port.interface {
-            PortInterface::Tap { .. } => {}
-            PortInterface::VhostUser { .. } => add(
-                format!("ports.{id}.interface"),
-                "vhost-user ports are the user engine's",
-            ),
+            // Vhost-user ports are the user engine's.
+            PortInterface::Tap { .. } | PortInterface::VhostUser { .. } => {}
             PortInterface::Subport { .. } => add(
                 format!("ports.{id}.interface"),
                 "not connected: subports of trunks are not tagged yet",

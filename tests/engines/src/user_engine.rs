@@ -7,17 +7,18 @@ use std::sync::Arc;
 use weft_dataplane::Verdict;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
-use weft_vhost::engine::{self, Engine, EngineConfig, HEADER_BYTES, Judged, Seeds};
+use weft_vhost::engine::{self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Seeds};
 
 /// The user engine under test.
 pub struct UserUnderTest {
     engine: Engine,
+    compiler: Compiler,
     whole: bool,
     quick: usize,
 }
 
-fn engine(limits: Limits) -> Engine {
-    Engine::new(EngineConfig {
+fn engine(limits: Limits) -> (Engine, Compiler) {
+    let config = EngineConfig {
         limits: engine::Limits {
             sessions_max: limits.sessions_max,
             sessions_per_port_max: limits.sessions_per_port_max,
@@ -28,15 +29,18 @@ fn engine(limits: Limits) -> Engine {
             0xa409_3822_299f_31d0,
             0x082e_fa98_ec4e_6c89,
         ]),
-    })
+    };
+    (Engine::new(config), Compiler::new(config.seeds))
 }
 
 impl UserUnderTest {
     /// An engine; with `whole`, every frame is judged as a whole, and the quick way is not used.
     #[must_use]
     pub fn new(whole: bool) -> Self {
+        let (engine, compiler) = engine(Limits::default());
         Self {
-            engine: engine(Limits::default()),
+            engine,
+            compiler,
             whole,
             quick: 0,
         }
@@ -95,12 +99,12 @@ impl EngineUnderTest for UserUnderTest {
     }
 
     fn reset(&mut self, limits: Limits) -> Result<(), String> {
-        self.engine = engine(limits);
+        (self.engine, self.compiler) = engine(limits);
         Ok(())
     }
 
     fn apply(&mut self, snapshot: &Arc<HostSnapshot>) -> Result<(), String> {
-        self.engine.apply(snapshot);
+        self.engine.enforce(self.compiler.prepare(snapshot));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::walk::{End, Opening, walk};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
-use weft_wire::{ethernet, ipv4, protocol};
+use weft_wire::{ipv4, protocol};
 
 const ETHERNET: usize = 14;
 
@@ -181,12 +181,13 @@ fn measure(half: &Half, header: &HeaderBytes) -> bool {
 
 #[inline]
 fn link_rewrite(half: &Half, header: &mut HeaderBytes) {
-    let Ok(mut frame) = ethernet::Frame::new_checked(&mut header[..]) else {
+    let Some((link, packet)) = header.split_first_chunk_mut::<ETHERNET>() else {
         return;
     };
-    frame.set_source(half.source_mac);
-    frame.set_destination(half.destination_mac);
-    let packet = frame.payload_mut();
+    let [d0, d1, d2, d3, d4, d5] = half.destination_mac;
+    let [s0, s1, s2, s3, s4, s5] = half.source_mac;
+    let [.., a, b] = *link;
+    *link = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, a, b];
     match packet.first().map(|byte| byte >> 4) {
         Some(6) => {
             if let Some(hop_limit) = packet.get_mut(7) {
@@ -194,9 +195,8 @@ fn link_rewrite(half: &Half, header: &mut HeaderBytes) {
             }
         }
         _ => {
-            if let Ok(mut packet) = ipv4::Packet::new_header_checked(packet) {
-                let ttl = packet.ttl().saturating_sub(half.ttl_decrement);
-                packet.set_ttl(ttl);
+            if let Some(packet) = packet.first_chunk_mut() {
+                ipv4::ttl_lower(packet, half.ttl_decrement);
             }
         }
     }

@@ -9,6 +9,7 @@
 //! (fragments, options, ICMP, ARP, anything refused) is [`Judged::Slow`] and goes through [`Engine::process`] whole.
 
 mod classify;
+mod compiler;
 mod glance;
 mod half;
 mod judge;
@@ -23,6 +24,7 @@ mod table;
 mod view;
 mod walk;
 
+pub use compiler::{Compiler, Prepared};
 pub use glance::{Entrance, Glance, HEADER_BYTES, HeaderBytes};
 pub use judge::Judged;
 pub use key::{Place, Seeds};
@@ -62,8 +64,7 @@ pub struct Outcome {
 /// The engine and all its state.
 #[derive(Debug)]
 pub struct Engine {
-    seed: Seed,
-    places: Places,
+    places: Arc<Places>,
     plan: Option<Arc<Plan>>,
     /// Sessions of another generation are stale.
     generation: u32,
@@ -79,8 +80,7 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let seed = Seed(config.seeds.0[3]);
         Self {
-            seed,
-            places: Places::new(seed),
+            places: Arc::new(Places::new(seed)),
             plan: None,
             generation: 0,
             table: Table::new(config.limits, config.seeds),
@@ -90,10 +90,10 @@ impl Engine {
         }
     }
 
-    /// Enforces another snapshot, which must be valid; all sessions become stale.
-    pub fn apply(&mut self, snapshot: &Arc<HostSnapshot>) {
-        let (places, table) = (&mut self.places, &mut self.table);
-        places.give(snapshot, |gone| {
+    /// Enforces another snapshot, prepared by this engine's compiler; all sessions become stale.
+    pub fn enforce(&mut self, prepared: Prepared) {
+        if let Some(gone) = &prepared.gone {
+            let table = &mut self.table;
             let is_gone = |place: Place| gone.get(place.at()).copied().unwrap_or(true);
             let all: Vec<_> = table.forwards(0, table.places()).collect();
             for at in all {
@@ -102,9 +102,10 @@ impl Engine {
                     table.delete(at);
                 }
             }
-        });
+        }
+        self.places = prepared.places;
         self.buckets.resize(self.places.len(), Bucket::default());
-        self.plan = Some(Arc::new(Plan::new(snapshot, &self.places, self.seed)));
+        self.plan = Some(prepared.plan);
         self.generation = self.generation.wrapping_add(1);
     }
 

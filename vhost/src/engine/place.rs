@@ -12,7 +12,7 @@ use weft_model::HostSnapshot;
 const PLACES_MAX: usize = 65_535;
 
 /// Who has which number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Places {
     by_ingress: FastMap<Ingress, Place>,
     by_place: Vec<Option<Ingress>>,
@@ -40,8 +40,9 @@ impl Places {
     }
 
     /// Gives every port and network of a snapshot a number. Where there are not enough, those whose owner is gone are
-    /// taken back: `forget` must delete all sessions that name one for which it is asked.
-    pub(super) fn give(&mut self, snapshot: &HostSnapshot, forget: impl FnOnce(&[bool])) {
+    /// taken back and told: all sessions that name one must be deleted.
+    pub(super) fn give(&mut self, snapshot: &HostSnapshot) -> Option<Vec<bool>> {
+        let mut taken_back = None;
         let ports = snapshot.ports.keys().map(|id| Ingress::Port(*id));
         let networks = snapshot.networks.keys().map(|id| Ingress::Network(*id));
         let wanted: Vec<Ingress> = ports.chain(networks).collect();
@@ -53,15 +54,15 @@ impl Places {
                     *gone = false;
                 }
             }
-            forget(&gone);
-            for (at, gone) in gone.into_iter().enumerate() {
+            for (at, gone) in gone.iter().enumerate() {
                 if let Some(ingress) = self.by_place.get_mut(at)
-                    && gone
+                    && *gone
                     && let Some(ingress) = ingress.take()
                 {
                     self.by_ingress.remove(&ingress);
                 }
             }
+            taken_back = Some(gone);
         }
         let mut free = 1;
         for ingress in wanted {
@@ -80,6 +81,7 @@ impl Places {
                 self.by_ingress.insert(ingress, Place(number));
             }
         }
+        taken_back
     }
 }
 
@@ -114,16 +116,14 @@ mod tests {
     fn numbers_are_kept_and_given_again_only_when_all_are_used() {
         let mut places = Places::new(Seed(1));
         let one = Ingress::Network(uuid::Uuid::from_u128(1).into());
-        places.give(&snapshot(1..3), |_| panic!("there is room"));
+        assert_eq!(places.give(&snapshot(1..3)), None, "there is room");
         let first = places.of(one).unwrap();
-        places.give(&snapshot(0..0), |_| panic!("there is room"));
+        assert_eq!(places.give(&snapshot(0..0)), None, "there is room");
         assert_eq!(places.of(one), Some(first), "it may come back");
-        places.give(&snapshot(10..65_542), |_| panic!("there is room"));
+        assert_eq!(places.give(&snapshot(10..65_542)), None, "there is room");
         assert_eq!(places.len(), PLACES_MAX);
-        let mut forgotten = 0;
-        places.give(&snapshot(10..65_543), |gone| {
-            forgotten = gone.iter().filter(|g| **g).count()
-        });
+        let gone = places.give(&snapshot(10..65_543)).unwrap();
+        let forgotten = gone.iter().filter(|gone| **gone).count();
         assert_eq!(
             (forgotten, places.of(one)),
             (3, None),

@@ -44,6 +44,7 @@ pub fn huge_pages_advise<T>(table: &[T], capacity: usize) {
     if first >= last {
         return;
     }
+    advised_pages_allow();
     let address = table.as_ptr().cast::<u8>().wrapping_add(first - start);
     // SAFETY: whole pages inside of one allocation of the caller's; this advice changes no content.
     let _advice = unsafe {
@@ -53,4 +54,18 @@ pub fn huge_pages_advise<T>(table: &[T], capacity: usize) {
             rustix::mm::Advice::LinuxHugepage,
         )
     };
+}
+
+/// A process that keeps huge pages off, as the `weft` command does for small allocations' sake, gets them where it asks for
+/// them. Kernels before 6.18 know no such exception, and the tables then stay on small pages.
+fn advised_pages_allow() {
+    const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: reads nothing: it was asked by the number alone.
+    let off = unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, none, none, none, none) };
+    if off == 1 {
+        // SAFETY: changes how memory is backed, never what is in it.
+        let _refused =
+            unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, EXCEPT_ADVISED, none, none) };
+    }
 }

@@ -1,5 +1,6 @@
 //! One mapping: of a file that the other side handed over, or of a file of our own.
 
+use super::fault::Watch;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -11,6 +12,7 @@ use std::ptr::NonNull;
 pub struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
+    watch: Watch,
 }
 
 // SAFETY: a mapping is a range of addresses; it may be used and unmapped from any thread. What is read through it may
@@ -53,8 +55,15 @@ impl Mapping {
                 0,
             )?
         };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
-        Ok(Self { base, bytes })
+        let base: NonNull<u8> =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        match Watch::new(base.as_ptr().addr(), bytes) {
+            Ok(watch) => Ok(Self { base, bytes, watch }),
+            Err(error) => {
+                unmap(base, bytes);
+                Err(error)
+            }
+        }
     }
 
     /// A file of our own, mapped: to be handed to the other side, or to play it in tests.
@@ -66,6 +75,12 @@ impl Mapping {
         let length = u64::try_from(bytes).map_err(io::Error::other)?;
         rustix::fs::ftruncate(&file, length)?;
         Ok((Self::of_file(&file, bytes)?, file))
+    }
+
+    /// Whether its content was lost, because the file became shorter.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.watch.is_lost()
     }
 
     /// Its length.
@@ -87,15 +102,25 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by us with this length, and whatever reaches into it holds the mapping alive.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
-        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+        // Before the addresses are anybody else's.
+        self.watch.end();
+        unmap(self.base, self.bytes);
     }
+}
+
+/// Unmaps what was mapped with this length and is used by nobody any more.
+fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: mapped by us with this length, and whatever reaches into it holds the mapping alive.
+    let unmapped = unsafe { rustix::mm::munmap(base.as_ptr().cast(), bytes) };
+    debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Window, lost_count};
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn a_file_that_is_too_short_is_refused() {
@@ -104,6 +129,23 @@ mod tests {
         assert!(Mapping::of_file(&file, 8193).is_err());
         assert!(Mapping::of_file(&file, 0).is_err());
         assert!(Mapping::of_file(&file, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_truncated_file_is_a_lost_mapping_and_no_end() {
+        let (mapping, file) = Mapping::with_file("weft-test", 8192).unwrap();
+        let (other, _file) = Mapping::with_file("weft-test", 4096).unwrap();
+        let [mapping, other] = [mapping, other].map(Arc::new);
+        let window = Window::new(&mapping, 4096, 8).unwrap();
+        window.u64_put(0, 7, Ordering::Relaxed);
+        assert!(!mapping.is_lost());
+        let before = lost_count();
+        rustix::fs::ftruncate(&file, 0).unwrap();
+        assert_eq!(window.u64(0, Ordering::Relaxed), 0);
+        window.u64_put(0, 9, Ordering::Relaxed);
+        assert_eq!(window.u64(0, Ordering::Relaxed), 9, "memory of our own");
+        assert!(mapping.is_lost() && !other.is_lost());
+        assert!(lost_count() > before);
     }
 
     #[test]

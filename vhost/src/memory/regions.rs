@@ -121,6 +121,12 @@ impl Regions {
         Ok(())
     }
 
+    /// Whether the file of one was truncated behind our back.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.mapped.iter().any(|mapped| mapped.mapping.is_lost())
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

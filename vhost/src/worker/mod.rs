@@ -14,30 +14,45 @@ mod worker_tests;
 pub use counters::{PortCounters, PortTotals};
 
 use crate::clock;
-use crate::engine::{Engine, EngineConfig, Place};
+use crate::engine::{Compiler, Engine, EngineConfig, Place, Prepared};
+use crate::memory::lost_count;
 use crate::queue::PortQueues;
 use idle::Idle;
 use poll::Batch;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use weft_dataplane::Ingress;
+use weft_dataplane::{Copy, Ingress, Service};
 use weft_model::{HostSnapshot, PortId};
 
 /// Places of the session table that are looked at for idle ones every second.
 const EXPIRE_PLACES: usize = 65_536;
 
+/// What a frame is handed over for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// To be answered.
+    Service(Service),
+    /// A copy, for what it tells.
+    Copy(Copy),
+}
+
+/// Takes what is for the host's services: a frame, where it came from, and what it is for. It must not wait; false if there is
+/// no room.
+pub type HandOver = Box<dyn Fn(Ingress, Handed, &[u8]) -> bool + Send>;
+
 /// How a switch is set up.
-#[derive(Clone, Debug)]
 pub struct SwitchConfig {
     /// Its engine.
     pub engine: EngineConfig,
     /// The CPU that it runs on; none for any.
     pub cpu: Option<usize>,
+    /// Who serves guests, if anybody does.
+    pub hand_over: Option<HandOver>,
 }
 
 /// Why a switch does not start.
@@ -73,9 +88,10 @@ struct WorkerPort {
 type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 
 enum Order {
-    Apply(Arc<HostSnapshot>),
+    Apply(Box<Prepared>),
     Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
     Remove(PortId),
+    Send(PortId, Vec<u8>),
     Ask(Question),
     Stop,
 }
@@ -85,7 +101,16 @@ enum Order {
 pub struct Switch {
     orders: Sender<Order>,
     bell: Arc<OwnedFd>,
+    compiler: Mutex<Compiling>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What snapshots are prepared with, by whoever applies them.
+#[derive(Debug)]
+struct Compiling {
+    compiler: Compiler,
+    /// The last two: the worker lets go of one that is still here, and does not have to free it.
+    kept: [Option<Prepared>; 2],
 }
 
 impl Switch {
@@ -93,11 +118,12 @@ impl Switch {
     ///
     /// # Errors
     /// The kernel refused, or the CPU is none.
-    pub fn start(config: &SwitchConfig) -> Result<Self, SwitchError> {
+    pub fn start(config: SwitchConfig) -> Result<Self, SwitchError> {
         let (sender, orders) = channel();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let bell = Arc::new(rustix::event::eventfd(0, flags).map_err(io::Error::from)?);
         let mut worker = Worker::new(config.engine, orders, Arc::clone(&bell));
+        worker.hand_over = config.hand_over;
         let cpu = config.cpu;
         let (started, pinned) = channel();
         let thread = std::thread::Builder::new()
@@ -120,6 +146,10 @@ impl Switch {
         Ok(Self {
             orders: sender,
             bell,
+            compiler: Mutex::new(Compiling {
+                compiler: Compiler::new(config.engine.seeds),
+                kept: [None, None],
+            }),
             thread: Some(thread),
         })
     }
@@ -130,9 +160,17 @@ impl Switch {
         let _full = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
     }
 
-    /// Enforces a snapshot, which must be valid.
-    pub fn apply(&self, snapshot: Arc<HostSnapshot>) {
-        self.order(Order::Apply(snapshot));
+    /// Enforces a snapshot, which must be valid. It is compiled here, in the caller's thread, while packets go on by the last
+    /// one.
+    pub fn apply(&self, snapshot: &Arc<HostSnapshot>) {
+        // A compiler that panicked is one whose numbers were given out or were not: both are whole.
+        let mut compiling = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = compiling.compiler.prepare(snapshot);
+        let [_, last] = &mut compiling.kept;
+        let last = last.take();
+        compiling.kept = [last, Some(prepared.clone())];
+        // Under the lock, so that they arrive in their order.
+        self.order(Order::Apply(Box::new(prepared)));
     }
 
     /// Polls a port.
@@ -143,6 +181,11 @@ impl Switch {
     /// Polls it no longer.
     pub fn port_remove(&self, id: PortId) {
         self.order(Order::Remove(id));
+    }
+
+    /// Sends a frame to a guest.
+    pub fn send(&self, id: PortId, frame: Vec<u8>) {
+        self.order(Order::Send(id, frame));
     }
 
     /// Asks the engine something, between two batches; none if the switch has stopped.
@@ -180,6 +223,7 @@ fn pin(cpu: usize) -> io::Result<()> {
 
 /// The thread's state.
 struct Worker {
+    hand_over: Option<HandOver>,
     orders: Receiver<Order>,
     engine: Engine,
     ports: Vec<WorkerPort>,
@@ -191,11 +235,14 @@ struct Worker {
     idle: Idle,
     expired_to: usize,
     expired_s: u32,
+    /// What [`lost_count`] was.
+    lost: u64,
 }
 
 impl Worker {
     fn new(engine: EngineConfig, orders: Receiver<Order>, bell: Arc<OwnedFd>) -> Self {
         Self {
+            hand_over: None,
             orders,
             engine: Engine::new(engine),
             ports: Vec::new(),
@@ -205,6 +252,7 @@ impl Worker {
             idle: Idle::new(bell),
             expired_to: 0,
             expired_s: 0,
+            lost: 0,
         }
     }
 
@@ -212,8 +260,8 @@ impl Worker {
         loop {
             while let Ok(order) = self.orders.try_recv() {
                 match order {
-                    Order::Apply(snapshot) => {
-                        self.engine.apply(&snapshot);
+                    Order::Apply(prepared) => {
+                        self.engine.enforce(*prepared);
                         self.places_look_up();
                     }
                     Order::Add(id, queues, counters) => self.port_add(id, queues, counters),
@@ -221,6 +269,7 @@ impl Worker {
                         self.ports.retain(|port| port.id != id);
                         self.places_look_up();
                     }
+                    Order::Send(id, frame) => self.send(id, &frame),
                     Order::Ask(question) => question(&mut self.engine),
                     Order::Stop => return,
                 }
@@ -241,7 +290,26 @@ impl Worker {
             .map(|at| self.port_poll(at, now_s))
             .sum();
         self.expire(now_s);
+        self.lost_look();
         frames
+    }
+
+    /// Shuts down the ports whose guest's memory is lost, if any was lost since the last look.
+    fn lost_look(&mut self) {
+        let lost = lost_count();
+        if lost == self.lost {
+            return;
+        }
+        self.lost = lost;
+        for port in &self.ports {
+            let mut queues = (0..port.queues.len()).filter_map(|at| port.queues.lock(at));
+            if queues.any(|queue| queue.memory.is_lost()) {
+                drop(queues);
+                let reason = "the file of the guest's memory was truncated";
+                tracing::warn!(port = %port.id, "the port is shut down: {reason}");
+                port.queues.shut(reason.to_owned());
+            }
+        }
     }
 
     fn port_add(&mut self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {

@@ -4,17 +4,17 @@
 //! descriptors, headers, session buckets, sessions, copies.
 
 use super::deliver::{Delivered, Rest, Room, Source, call, deliver};
-use super::{Worker, WorkerPort};
+use super::{Handed, Worker, WorkerPort};
 use crate::engine::{Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
 use crate::memory::{Piece, Regions};
 use crate::queue::Queue;
 use crate::ring::{Direction, RingError, Taken};
 use std::sync::Arc;
 use weft_dataplane::{Ingress, Verdict};
-use weft_model::DropReason;
+use weft_model::{DropReason, PortId};
 
 /// Frames of one batch.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 /// Bytes of virtio's header at most; the frame's header is kept behind it, so that both are written at once.
 pub(super) const VIRTIO_BYTES: usize = 12;
 /// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
@@ -134,8 +134,10 @@ impl Worker {
             }
         }
         self.batch = Some(batch);
+        let lost = broken.is_some() && memory.is_lost();
         drop(queue);
-        if let Some(error) = broken {
+        // What was lost reads as zeros, which break the rules: that is not what is wrong.
+        if let Some(error) = broken.filter(|_| !lost) {
             tracing::warn!(queue = number, "the port is shut down: {error}");
             queues.shut(error.to_string());
         }
@@ -149,16 +151,20 @@ impl Worker {
         };
         let (mut bytes, mut packets) = (0, 0);
         batch.glances.clear();
-        let entrance = port.place.and_then(|place| self.engine.entrance(place));
         for (taken, head) in batch.taken.iter().zip(&mut batch.heads) {
             let frame = from.frame_bytes(taken);
             head_read(from, pieces_of(&batch.pieces, taken), head, frame);
             packets += 1;
             bytes += u64::try_from(frame).unwrap_or_default();
-            if let (Some(entrance), Some(header)) = (&entrance, frame_of(head)) {
-                batch
-                    .glances
-                    .push(self.engine.glance(entrance, header, frame));
+        }
+        // All copied before any is read: a read across two stores under way would wait for both.
+        if let Some(entrance) = port.place.and_then(|place| self.engine.entrance(place)) {
+            for (taken, head) in batch.taken.iter().zip(&batch.heads) {
+                if let Some(header) = frame_of(head) {
+                    let frame = from.frame_bytes(taken);
+                    let glance = self.engine.glance(&entrance, header, frame);
+                    batch.glances.push(glance);
+                }
             }
         }
         port.counters.received(packets, bytes);
@@ -265,12 +271,13 @@ impl Worker {
             full,
             broken,
         } = deliver(&mut queue, count, source, room);
+        let lost = broken.is_some() && queue.memory.is_lost();
         drop(queue);
         port.counters.sent(packets, bytes);
         if full > 0 {
             self.drop_count(from.port, DropReason::GuestQueueFull, full);
         }
-        if let Some(error) = broken {
+        if let Some(error) = broken.filter(|_| !lost) {
             tracing::warn!(port = %port.id, "the port is shut down: {error}");
             port.queues.shut(error.to_string());
         }
@@ -294,6 +301,14 @@ impl Worker {
         );
         let (id, whole) = (port.id, &batch.whole);
         let outcome = self.engine.process(Ingress::Port(id), whole, from.now_s);
+        let handed = |what| {
+            let hand_over = self.hand_over.as_ref();
+            hand_over.is_some_and(|hand_over| hand_over(Ingress::Port(id), what, whole))
+        };
+        if let Some(copy) = outcome.copy {
+            // Without room, or anybody, nobody learns of it; what becomes of the frame stays the same.
+            handed(Handed::Copy(copy));
+        }
         let (to, frame) = match outcome.verdict {
             Verdict::Drop(reason) => return self.drop_count(from.port, reason, 1),
             Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
@@ -303,14 +318,24 @@ impl Worker {
             Verdict::Tunnel { .. } => {
                 return self.drop_count(from.port, DropReason::UplinkMissing, 1);
             }
-            // Nobody serves guests here.
-            Verdict::Service(_) | Verdict::Pass => {
-                return self.drop_count(from.port, DropReason::ServiceOff, 1);
+            Verdict::Service(service) => {
+                if self.hand_over.is_none() {
+                    self.drop_count(from.port, DropReason::ServiceOff, 1);
+                } else if !handed(Handed::Service(service)) {
+                    self.drop_count(from.port, DropReason::ServiceRateLimit, 1);
+                }
+                return;
             }
+            Verdict::Pass => return self.drop_count(from.port, DropReason::ServiceOff, 1),
         };
         let Some(place) = self.engine.place(to) else {
             return self.drop_count(from.port, DropReason::EngineError, 1);
         };
+        self.deliver_own(place, &frame, &mut batch.room, from);
+    }
+
+    /// Delivers a frame of our own.
+    fn deliver_own(&self, place: Place, frame: &[u8], room: &mut Room, from: &From<'_>) {
         let mut head = EMPTY_HEAD;
         let (first, rest) = frame.split_at(frame.len().min(HEADER_BYTES));
         if let Some(place) = head.get_mut(VIRTIO_BYTES..VIRTIO_BYTES + first.len()) {
@@ -321,7 +346,25 @@ impl Worker {
             frame_bytes: frame.len(),
             rest: Rest::Own(rest),
         };
-        self.deliver(place, 1, |_| Some(source), &mut batch.room, from);
+        self.deliver(place, 1, |_| Some(source), room, from);
+    }
+
+    /// Sends a frame of the host's services to a guest; one that has no room does not get it.
+    pub(super) fn send(&self, id: PortId, frame: &[u8]) {
+        let at = self.ports.iter().position(|port| port.id == id);
+        let place = at
+            .and_then(|at| self.ports.get(at))
+            .and_then(|port| port.place);
+        if let (Some(port), Some(place)) = (at, place) {
+            let from = From {
+                port,
+                queue: 0,
+                memory: &Regions::default(),
+                header_bytes: 0,
+                now_s: 0,
+            };
+            self.deliver_own(place, frame, &mut Room::default(), &from);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Order, PortCounters, Worker};
 use crate::driver::{Buffer, DriverRing, Layout};
-use crate::engine::{EngineConfig, Limits, Seeds};
+use crate::engine::{Compiler, EngineConfig, Limits, Seeds};
 use crate::memory::{Mapping, Region, Window};
 use crate::protocol::{Device, Request, RingAddress, feature};
 use crate::queue::PortQueues;
@@ -77,6 +77,7 @@ struct Guest {
     sent: u64,
     queues: Arc<PortQueues>,
     call: OwnedFd,
+    file: OwnedFd,
     _device: Device,
 }
 
@@ -105,7 +106,10 @@ impl Guest {
         let call = event();
         let mut ask = |request: Request, fds| device.handle(request, fds).unwrap();
         ask(Request::FeaturesSet(kind.features()), vec![]);
-        ask(Request::MemoryTable(vec![region]), vec![file]);
+        ask(
+            Request::MemoryTable(vec![region]),
+            vec![file.try_clone().unwrap()],
+        );
         for (index, layout) in (0..).zip(&layouts) {
             let [descriptors, driver, in_device] = layout.starts().map(|at| USER + at as u64);
             let address = RingAddress {
@@ -135,6 +139,7 @@ impl Guest {
             sent: 0,
             queues,
             call,
+            file,
             _device: device,
         };
         guest.receive_offer(32);
@@ -250,7 +255,8 @@ fn scene(kinds: [Kind; 2]) -> Scene {
         seeds: Seeds([1, 2, 3, 4]),
     };
     let mut worker = Worker::new(config, orders, Arc::new(event()));
-    worker.engine.apply(&snapshot);
+    let mut compiler = Compiler::new(config.seeds);
+    worker.engine.enforce(compiler.prepare(&snapshot));
     let guests = kinds.map(Guest::new);
     let counters = [(); 2].map(|()| Arc::new(PortCounters::default()));
     let all: Vec<PortId> = snapshot.ports.keys().copied().collect();
@@ -470,6 +476,22 @@ fn a_hostile_guest_loses_its_port_and_nobody_else_notices() {
             .engine
             .place(Ingress::Port(other.ports[1]))
             .is_some()
+    );
+}
+
+#[test]
+fn a_guest_that_truncates_its_memory_loses_its_port_and_nobody_else_notices() {
+    let mut scene = scene([PLAIN; 2]);
+    scene.guests[0].send(&datagram(1, 10));
+    assert_eq!(scene.turn(), 1);
+    rustix::fs::ftruncate(&scene.guests[0].file, 0).unwrap();
+    scene.turn();
+    let reason = scene.guests[0].queues.shut_reason().unwrap();
+    assert!(reason.contains("truncated"), "{reason}");
+    assert!(scene.guests[1].queues.shut_reason().is_none());
+    assert!(
+        scene.guests[1].received().is_some(),
+        "its memory is as it was"
     );
 }
 

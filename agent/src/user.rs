@@ -1,0 +1,299 @@
+//! The user engine of this host: started with the first vhost-user port, its sockets kept as the snapshot says.
+//!
+//! Guarantees: a port that cannot be served is told with the reason and keeps no other from being served; sockets that a
+//! snapshot no longer names are removed. It compiles policies on the caller's thread and copies no packet.
+
+use crate::clock::now;
+use crate::report::Device;
+use crate::service::{EventKind, Millis, Place, ServiceEvent};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use weft_dataplane::{Copy, Service, State};
+use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
+use weft_model::{
+    HostSnapshot, MacAddress, NetworkId, PortId, PortInterface, VhostUserMode, limits,
+};
+use weft_vhost::alone::seeds;
+use weft_vhost::engine::{EngineConfig, Limits};
+use weft_vhost::protocol::{Endpoint, Server, ServerHandle};
+use weft_vhost::queue::PortQueues;
+use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig};
+
+/// How the user engine is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct UserConfig {
+    pub(crate) limits: Limits,
+    /// The CPU of its polling thread; none for any.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// The engine, or what it would be.
+pub(crate) struct UserEngine {
+    config: UserConfig,
+    events: mpsc::Sender<ServiceEvent>,
+    running: Option<Running>,
+    /// Why ports are not served.
+    errors: BTreeMap<PortId, String>,
+}
+
+/// The threads and what they serve.
+struct Running {
+    // Dropped in this order: front-ends first.
+    server: ServerHandle,
+    switch: Switch,
+    ports: BTreeMap<PortId, Served>,
+    /// When the engine's clock began.
+    started: Millis,
+}
+
+struct Served {
+    path: PathBuf,
+    mode: VhostUserMode,
+    queues: Arc<PortQueues>,
+    counters: Arc<PortCounters>,
+}
+
+impl Running {
+    fn start(config: &UserConfig, events: mpsc::Sender<ServiceEvent>) -> Result<Self, String> {
+        let sentence = |error: &dyn std::error::Error| crate::host::sentence(error);
+        let switch = Switch::start(SwitchConfig {
+            engine: EngineConfig {
+                limits: config.limits,
+                seeds: seeds().map_err(|error| sentence(&error))?,
+            },
+            cpu: config.cpu,
+            hand_over: Some(Box::new(move |ingress, handed, frame| {
+                let event = service_event(ingress, handed, frame);
+                event.is_some_and(|event| events.try_send(event).is_ok())
+            })),
+        });
+        let started = now();
+        Ok(Self {
+            server: Server::start().map_err(|error| sentence(&error))?,
+            switch: switch.map_err(|error| sentence(&error))?,
+            ports: BTreeMap::new(),
+            started,
+        })
+    }
+}
+
+impl UserEngine {
+    /// Nothing runs before a snapshot has a vhost-user port. What guests ask for goes to `events`.
+    pub(crate) fn new(config: UserConfig, events: mpsc::Sender<ServiceEvent>) -> Self {
+        Self {
+            config,
+            events,
+            running: None,
+            errors: BTreeMap::new(),
+        }
+    }
+
+    /// Enforces a snapshot, which must be valid, and serves its sockets.
+    pub(crate) fn apply(&mut self, snapshot: &Arc<HostSnapshot>) {
+        let wanted: BTreeMap<PortId, (PathBuf, VhostUserMode)> = snapshot
+            .ports
+            .iter()
+            .filter_map(|(id, port)| match &port.interface {
+                PortInterface::VhostUser { socket, mode } => Some((*id, (socket.into(), *mode))),
+                _ => None,
+            })
+            .collect();
+        self.errors.clear();
+        if self.running.is_none() && !wanted.is_empty() {
+            match Running::start(&self.config, self.events.clone()) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => {
+                    tracing::error!("the user engine does not start: {error}");
+                    let all = wanted.keys().map(|id| (*id, error.clone()));
+                    self.errors = all.collect();
+                }
+            }
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let stays = |id: &PortId, served: &Served| {
+            let same = wanted.get(id);
+            same.is_some_and(|(path, mode)| (path, *mode) == (&served.path, served.mode))
+        };
+        let (server, switch) = (&running.server, &running.switch);
+        running.ports.retain(|id, served| {
+            let stays = stays(id, served);
+            if !stays {
+                server.remove(&served.path);
+                switch.port_remove(*id);
+            }
+            stays
+        });
+        running.switch.apply(snapshot);
+        for (id, (path, mode)) in wanted {
+            if running.ports.contains_key(&id) {
+                continue;
+            }
+            let served = Served {
+                path: path.clone(),
+                mode,
+                queues: Arc::new(PortQueues::default()),
+                counters: Arc::new(PortCounters::default()),
+            };
+            let (queues, counters) = (Arc::clone(&served.queues), Arc::clone(&served.counters));
+            let endpoint = Endpoint {
+                path,
+                mode,
+                queues: Arc::clone(&queues),
+            };
+            if let Err(error) = running.server.add(endpoint) {
+                let error = format!("{}: {error}", served.path.display());
+                tracing::error!(port = %id, "the vhost-user socket cannot be used: {error}");
+                self.errors.insert(id, error);
+                continue;
+            }
+            running.switch.port_add(id, queues, counters);
+            running.ports.insert(id, served);
+        }
+    }
+
+    /// Whether a port is served.
+    pub(crate) fn port_attached(&self, id: PortId) -> bool {
+        self.device(id) == Device::Attached
+    }
+
+    /// What is known of a port's socket.
+    pub(crate) fn device(&self, id: PortId) -> Device {
+        if let Some(error) = self.errors.get(&id) {
+            return Device::Failed(error.clone());
+        }
+        let served = self.running.as_ref().and_then(|r| r.ports.get(&id));
+        match served.map(|served| served.queues.shut_reason()) {
+            None => Device::Missing,
+            Some(None) => Device::Attached,
+            Some(Some(reason)) => Device::Failed(format!("the guest broke its rings: {reason}")),
+        }
+    }
+
+    /// Sends a frame to a guest; false if it is none of ours.
+    pub(crate) fn send(&self, id: PortId, frame: &[u8]) -> bool {
+        let running = self.running.as_ref();
+        let running = running.filter(|running| running.ports.contains_key(&id));
+        if let Some(running) = running {
+            running.switch.send(id, frame.to_vec());
+        }
+        running.is_some()
+    }
+
+    /// A neighbour on a physical network has this MAC address, or is gone.
+    pub(crate) fn neighbour_set(&self, network: NetworkId, ip: IpAddr, mac: Option<MacAddress>) {
+        if let Some(running) = &self.running {
+            running.switch.ask(move |engine| match mac {
+                Some(mac) => engine.neighbour_put(network, ip, mac),
+                None => engine.neighbour_delete(network, ip),
+            });
+        }
+    }
+
+    /// Adds the counters of its ports.
+    pub(crate) fn count(&self, counters: &mut Counters) {
+        for (id, served) in self.running.iter().flat_map(|running| &running.ports) {
+            let PortTotals {
+                rx_packets,
+                rx_bytes,
+                tx_packets,
+                tx_bytes,
+                drops,
+            } = served.counters.totals();
+            let device = DeviceCounters {
+                rx_packets,
+                rx_bytes,
+                tx_packets,
+                tx_bytes,
+                drops,
+            };
+            counters.ports.insert(*id, device);
+        }
+    }
+
+    /// At most so many of its sessions, with times on the agent's clock.
+    pub(crate) fn sessions(&self, limit: usize) -> Vec<SessionView> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let views = running
+            .switch
+            .ask(move |engine| engine.sessions().take(limit).collect::<Vec<_>>());
+        let started_s = u32::try_from(running.started / 1_000).unwrap_or(u32::MAX);
+        views
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|view| session(&view, started_s))
+            .collect()
+    }
+}
+
+/// None for one that comes by a tunnel, to which this engine has no device.
+fn session(view: &weft_vhost::engine::SessionView, started_s: u32) -> Option<SessionView> {
+    let (forward, behind) = (&view.forward, view.reply.reversed());
+    let output = ingress(view.output)?;
+    Some(SessionView {
+        ingress: ingress(view.ingress)?,
+        output,
+        reply_ingress: output,
+        protocol: forward.protocol,
+        source: (forward.source, forward.source_port),
+        destination: (forward.destination, forward.destination_port),
+        source_translated: (behind.source, behind.source_port),
+        destination_translated: (behind.destination, behind.destination_port),
+        state: match view.state {
+            State::Opening => SessionState::Opening,
+            State::Established => SessionState::Established,
+            State::Closing => SessionState::Closing,
+        },
+        seen_s: started_s.saturating_add(view.seen_s),
+        packets: view.packets,
+        bytes: view.bytes,
+        reply_packets: view.reply_packets,
+        reply_bytes: view.reply_bytes,
+    })
+}
+
+fn ingress(ingress: weft_dataplane::Ingress) -> Option<Ingress> {
+    match ingress {
+        weft_dataplane::Ingress::Port(id) => Some(Ingress::Port(id)),
+        weft_dataplane::Ingress::Network(id) => Some(Ingress::Network(id)),
+        weft_dataplane::Ingress::Underlay => None,
+    }
+}
+
+/// What the services are told of a frame; nothing for what only an uplink would need.
+fn service_event(
+    ingress: weft_dataplane::Ingress,
+    handed: Handed,
+    frame: &[u8],
+) -> Option<ServiceEvent> {
+    let (kind, mtu) = match handed {
+        Handed::Service(Service::Dhcp) => (EventKind::Dhcp, 0),
+        Handed::Service(Service::Dhcpv6) => (EventKind::Dhcpv6, 0),
+        Handed::Service(Service::Ra) => (EventKind::Ra, 0),
+        Handed::Service(Service::Neighbour) | Handed::Copy(Copy::Neighbour) => {
+            (EventKind::Neighbour, 0)
+        }
+        Handed::Copy(Copy::TtlExceeded) => (EventKind::TtlExceeded, 0),
+        Handed::Copy(Copy::MtuExceeded(mtu)) => (EventKind::MtuExceeded, mtu),
+        Handed::Copy(Copy::NeighbourNeeded(_)) => return None,
+    };
+    let bytes = frame.len().min(limits::SERVICE_FRAME_BYTES_MAX);
+    Some(ServiceEvent {
+        kind,
+        ingress: match ingress {
+            weft_dataplane::Ingress::Port(id) => Place::Port(id),
+            weft_dataplane::Ingress::Network(id) => Place::Network(id),
+            weft_dataplane::Ingress::Underlay => return None,
+        },
+        needed: None,
+        mtu,
+        cut: frame.len() > bytes,
+        frame: frame.get(..bytes).unwrap_or_default().to_vec(),
+    })
+}

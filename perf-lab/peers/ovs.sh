@@ -1,0 +1,55 @@
+#!/bin/sh
+# ovs.sh FOLDER CPU normal|stateful: Open vSwitch's userspace datapath on DPDK, with one polling thread on one CPU, connects to
+# the sockets FOLDER/0.sock and FOLDER/1.sock. Everything of it lies in FOLDER/ovs; it runs until it gets SIGTERM. Run it in a
+# namespace of its own: it makes devices.
+set -e
+folder=$1/ovs cpu=$2 policy=$3
+mkdir -p "$folder"
+export OVS_RUNDIR="$folder" OVS_LOGDIR="$folder" OVS_DBDIR="$folder" OVS_SYSCONFDIR="$folder"
+database="unix:$folder/database.sock"
+bridge="unix:$folder/lab.mgmt"
+
+ovsdb-tool create "$folder/database" /usr/share/openvswitch/vswitch.ovsschema
+ovsdb-server "$folder/database" --remote="p$database" --unixctl="$folder/database.ctl" --log-file="$folder/database.log" &
+server=$!
+vsctl() { ovs-vsctl --db="$database" "$@"; }
+tries=0
+until [ -S "$folder/database.sock" ] || [ $tries -ge 100 ]; do tries=$((tries + 1)); sleep 0.05; done
+vsctl --no-wait init
+vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:dpdk-lcore-mask=0x1 \
+	other_config:pmd-cpu-mask="$(printf 0x%x $((1 << cpu)))" other_config:dpdk-socket-mem=1024 \
+	other_config:n-handler-threads=1 other_config:n-revalidator-threads=1 \
+	other_config:dpdk-extra="--no-pci --file-prefix=weft-lab-ovs --no-telemetry"
+/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk "$database" --unixctl="$folder/switch.ctl" --log-file="$folder/switch.log" &
+switch=$!
+trap 'kill $switch $server 2>/dev/null; wait; exit 0' TERM INT
+
+vsctl add-br lab -- set bridge lab datapath_type=netdev protocols=OpenFlow13
+for port in 0 1; do
+	vsctl add-port lab "vhost$port" -- set Interface "vhost$port" type=dpdkvhostuserclient \
+		options:vhost-server-path="$1/$port.sock" ofport_request=$((port + 1))
+done
+flow() { ovs-ofctl -O OpenFlow13 add-flow "$bridge" "$1"; }
+ovs-ofctl -O OpenFlow13 del-flows "$bridge"
+case $policy in
+normal)
+	flow 'priority=0,actions=NORMAL'
+	;;
+stateful)
+	# What Neutron's firewall driver makes of a group that allows UDP: known connections at once, new ones by a rule.
+	flow 'table=0,priority=2,ip,actions=ct(table=1,zone=1)'
+	flow 'table=0,priority=1,arp,actions=NORMAL'
+	flow 'table=1,priority=3,ct_state=+trk+est,ip,actions=goto_table:2'
+	flow 'table=1,priority=2,ct_state=+trk+new,udp,actions=ct(commit,zone=1),goto_table:2'
+	flow 'table=1,priority=1,actions=drop'
+	flow 'table=2,dl_dst=02:00:00:00:00:01,actions=output:1'
+	flow 'table=2,dl_dst=02:00:00:00:00:02,actions=output:2'
+	;;
+*)
+	echo "ovs.sh: $policy: expected normal or stateful" >&2
+	kill $switch $server
+	exit 2
+	;;
+esac
+touch "$1/ready"
+wait $switch

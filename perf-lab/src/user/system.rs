@@ -1,0 +1,351 @@
+//! A switch under test, started and stopped, and the generator's guests on its sockets.
+
+use super::Figures;
+use super::scenario::{Figure, Kind, System};
+use crate::figures::quantile;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use weft_kit::lab::Process;
+use weft_kit::{Lab, Namespace, clock};
+
+/// The generator's core, and the switch's.
+const GENERATOR_CPU: usize = 0;
+const SWITCH_CPU: usize = 1;
+/// Huge pages of 2 MiB: the generator's memory and the peers'.
+const HUGE_PAGES: usize = 2_048;
+const HUGE_PAGES_FILE: &str = "/proc/sys/vm/nr_hugepages";
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Names of threads that poll: Weft's, testpmd's, OVS's.
+const POLLING: [&str; 4] = ["weft-poll", "rte-worker", "lcore-worker", "pmd-c"];
+/// Sessions that Weft may hold: those of the largest load, and some.
+const SESSIONS_MAX: u32 = 2_000_000;
+/// From the generator's start until its guests are quiet, and then for so long is the idle time measured.
+const QUIET_AFTER: Duration = Duration::from_millis(3_200);
+const IDLE: Duration = Duration::from_secs(2);
+
+/// What the runs stand on.
+pub(super) struct Ground {
+    lab: Lab,
+    /// Open vSwitch makes devices: here.
+    namespace: Namespace,
+    perf_lab: PathBuf,
+    generator: PathBuf,
+    huge_pages_before: String,
+}
+
+impl Ground {
+    /// Installs what is missing, compiles the generator, and takes huge pages until dropped.
+    pub(super) fn new(perf_lab: &Path) -> Result<Self> {
+        let installed = Command::new(perf_lab.join("peers/install.sh"))
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(installed.success(), "peers/install.sh: {installed}");
+        let lab = Lab::new("weft-user-bars")?;
+        let namespace = lab.namespace("switch")?;
+        namespace.run("ip link set lo up")?;
+        let generator = lab.directory().join("generator");
+        let source = perf_lab.join("programs/generator.c");
+        let flags = Command::new("pkg-config")
+            .args(["--cflags", "--libs", "libdpdk"])
+            .output()?;
+        let compiled = Command::new("gcc")
+            .args(["-O3", "-march=native"])
+            .arg(&source)
+            .arg("-o")
+            .arg(&generator)
+            .args(String::from_utf8(flags.stdout)?.split_whitespace())
+            .output()?;
+        ensure!(
+            compiled.status.success(),
+            "gcc {}: {}",
+            source.display(),
+            String::from_utf8_lossy(&compiled.stderr)
+        );
+        let huge_pages_before = std::fs::read_to_string(HUGE_PAGES_FILE)?;
+        let have: usize = huge_pages_before.trim().parse()?;
+        if have < HUGE_PAGES {
+            std::fs::write(HUGE_PAGES_FILE, HUGE_PAGES.to_string())?;
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        if !mounts.lines().any(|line| line.contains(" hugetlbfs ")) {
+            std::fs::create_dir_all("/dev/hugepages")?;
+            let mount = ["-t", "hugetlbfs", "hugetlbfs", "/dev/hugepages"];
+            let mounted = Command::new("mount").args(mount).status()?;
+            ensure!(mounted.success(), "mount hugetlbfs: {mounted}");
+        }
+        Ok(Self {
+            lab,
+            namespace,
+            perf_lab: perf_lab.to_owned(),
+            generator,
+            huge_pages_before,
+        })
+    }
+
+    fn socket(&self, port: usize) -> PathBuf {
+        self.lab.directory().join(format!("{port}.sock"))
+    }
+
+    /// `weft run` on a snapshot.
+    fn weft(&self, snapshot: &str, rules: u16) -> Result<Command> {
+        let folder = self.lab.directory();
+        let path = self.perf_lab.join("snapshots").join(snapshot);
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        rules_add(&mut value, rules).with_context(|| path.display().to_string())?;
+        let (ours, config) = (folder.join("snapshot.json"), folder.join("weft.toml"));
+        std::fs::write(&ours, serde_json::to_vec(&value)?)?;
+        let limits =
+            format!("sessions_max = {SESSIONS_MAX}\nsessions_per_port_max = {SESSIONS_MAX}\n");
+        std::fs::write(&config, format!("[agent]\n{limits}"))?;
+        let binary = std::env::current_exe()?.with_file_name("weft");
+        let mut command = Command::new(binary);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .arg("--snapshot")
+            .arg(ours);
+        for port in 0..2 {
+            let socket = format!("vm{port}={}", self.socket(port).display());
+            command.args(["--socket", &socket]);
+        }
+        command.args(["--cpu", &SWITCH_CPU.to_string()]);
+        Ok(command)
+    }
+
+    fn peer(&self, script: &str) -> Command {
+        let path = self.perf_lab.join("peers").join(script);
+        let mut command = self.namespace.command(&path.to_string_lossy());
+        command
+            .arg(self.lab.directory())
+            .arg(SWITCH_CPU.to_string());
+        command
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // What DPDK leaves behind holds the pages.
+        for file in std::fs::read_dir("/dev/hugepages")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if file.file_name().to_string_lossy().starts_with("weft-lab") {
+                let _gone = std::fs::remove_file(file.path());
+            }
+        }
+        let _refused = std::fs::write(HUGE_PAGES_FILE, self.huge_pages_before.trim());
+    }
+}
+
+/// Adds so many rules that allow other ports to the snapshot's group.
+fn rules_add(snapshot: &mut Value, rules: u16) -> Result<()> {
+    let group = snapshot["security_groups"].as_object();
+    let group = group.and_then(|groups| groups.keys().next()).cloned();
+    for number in 1..=rules {
+        let group = group.as_ref().context("the snapshot has no group")?;
+        let id = format!("00000007-0000-4000-8000-{number:012}");
+        let rule = json!({
+            "security_group_id": group, "direction": "ingress", "ethertype": "IPv4", "remote": "any",
+            "protocol": 6, "port_range": { "first": number, "last": number },
+        });
+        snapshot["security_group_rules"][id] = rule;
+    }
+    Ok(())
+}
+
+/// A switch that runs.
+pub(super) struct Running<'a> {
+    ground: &'a Ground,
+    process: Process,
+    /// Whether the generator listens, and the switch dials.
+    dials: bool,
+}
+
+/// The generator's answer.
+#[derive(Deserialize)]
+struct Answer {
+    mpps: Vec<f64>,
+    received: u64,
+    wrong: u64,
+    p50_us: Option<f64>,
+    p99_us: Option<f64>,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn start(ground: &'a Ground, system: &System) -> Result<Self> {
+        let folder = ground.lab.directory();
+        for left in ["0.sock", "1.sock", "ready"] {
+            // Most often there is none.
+            let _none = std::fs::remove_file(folder.join(left));
+        }
+        let (mut command, ready, dials) = match &system.kind {
+            Kind::Weft { snapshot, rules } => (ground.weft(snapshot, *rules)?, "1.sock", false),
+            Kind::Testpmd => (ground.peer("testpmd.sh"), "1.sock", false),
+            Kind::Ovs { policy } => {
+                // Its database is made anew.
+                let _none = std::fs::remove_dir_all(folder.join("ovs"));
+                let mut command = ground.peer("ovs.sh");
+                command.arg(policy);
+                (command, "ready", true)
+            }
+        };
+        let log = std::fs::File::create(folder.join("switch.log"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let process = ground.lab.spawn(&mut command)?;
+        clock::until(
+            &format!("{} to be ready", system.name),
+            READY_TIMEOUT,
+            || Ok(folder.join(ready).exists().then_some(())),
+        )
+        .with_context(|| std::fs::read_to_string(folder.join("switch.log")).unwrap_or_default())?;
+        Ok(Self {
+            ground,
+            process,
+            dials,
+        })
+    }
+
+    pub(super) fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        // testpmd ends with an error when it is told to; nothing is measured any more.
+        self.process.wait(STOP_TIMEOUT)?;
+        Ok(())
+    }
+
+    /// The switch's process and its children: a peer is started by a script.
+    fn processes(&self) -> Vec<u32> {
+        let mut all = vec![self.process.id()];
+        let mut at = 0;
+        while let Some(id) = all.get(at) {
+            let path = format!("/proc/{id}/task/{id}/children");
+            let children = std::fs::read_to_string(path).unwrap_or_default();
+            all.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|id| id.parse::<u32>().ok()),
+            );
+            at += 1;
+        }
+        all
+    }
+
+    /// The threads that poll.
+    fn polling(&self) -> Vec<String> {
+        let tasks = self.processes().into_iter().flat_map(|id| {
+            let tasks = std::fs::read_dir(format!("/proc/{id}/task"));
+            tasks.into_iter().flatten().flatten()
+        });
+        tasks
+            .filter(|task| {
+                let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+                POLLING.iter().any(|polling| name.starts_with(polling))
+            })
+            .map(|task| task.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    fn generator(&self, words: &[String]) -> Result<Child> {
+        let role = if self.dials { ",server=1" } else { "" };
+        let mut command = Command::new(&self.ground.generator);
+        command
+            .args(["-l", &GENERATOR_CPU.to_string()])
+            .args([
+                "--no-pci",
+                "--file-prefix=weft-lab-generator",
+                "--no-telemetry",
+                "--log-level=3",
+            ])
+            .args(["-m", "512", "--single-file-segments"]);
+        for port in 0..2 {
+            command.arg(format!(
+                "--vdev=net_virtio_user{port},path={},queues=1,queue_size=1024{role},mac=02:00:00:00:00:0{}",
+                self.ground.socket(port).display(),
+                port + 1
+            ));
+        }
+        command.arg("--").args(words);
+        command.args(self.polling().iter().map(|id| format!("boost={id}")));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command.spawn()?)
+    }
+
+    /// Puts a load on it.
+    pub(super) fn measure(&mut self, words: &[String]) -> Result<Figures> {
+        let child = self.generator(words)?;
+        let mut figures = Figures::new();
+        if words.iter().any(|word| word == "rate=1") {
+            figures.insert(Figure::CpuPercent, self.idle_percent()?);
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("the generator: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let answer: Answer = serde_json::from_slice(&output.stdout)?;
+        ensure!(answer.received > 0, "nothing came through");
+        ensure!(
+            answer.wrong == 0,
+            "{} frames were not what was sent",
+            answer.wrong
+        );
+        figures.insert(Figure::Mpps, quantile(&answer.mpps, 0.5));
+        for (figure, value) in [
+            (Figure::P50Us, answer.p50_us),
+            (Figure::P99Us, answer.p99_us),
+        ] {
+            if let Some(value) = value {
+                figures.insert(figure, value);
+            }
+        }
+        figures.insert(Figure::MemoryMib, self.memory_mib()?);
+        Ok(figures)
+    }
+
+    /// Memory of its own: what it shares with the guests is in files.
+    fn memory_mib(&self) -> Result<f64> {
+        let mut kib = 0.0;
+        for id in self.processes() {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("RssAnon:"));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            kib += number.context("no RssAnon")?.parse::<f64>()?;
+        }
+        Ok(kib / 1024.0)
+    }
+
+    /// The share of a core that it takes while its guests are silent.
+    fn idle_percent(&self) -> Result<f64> {
+        clock::pause(QUIET_AFTER);
+        let before = self.cpu_ns()?;
+        clock::pause(IDLE);
+        let used = self.cpu_ns()?.saturating_sub(before);
+        Ok(Duration::from_nanos(used).as_secs_f64() / IDLE.as_secs_f64() * 100.0)
+    }
+
+    /// Time that its polling threads ran.
+    fn cpu_ns(&self) -> Result<u64> {
+        let id = self.process.id();
+        let mut sum = 0;
+        for task in self.polling() {
+            let text = std::fs::read_to_string(format!("/proc/{id}/task/{task}/schedstat"))?;
+            let ran = text.split_whitespace().next().context("empty schedstat")?;
+            sum += ran.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+}
