@@ -131,9 +131,18 @@ struct udp {
 #define VXLAN_PORT 4789
 #define VXLAN_HAS_VNI 0x08
 
-struct vxlan {
+/* RFC 8926. */
+#define GENEVE_PORT 6081
+#define GENEVE_CONTROL 0x80
+#define GENEVE_CRITICAL 0x80
+#define GENEVE_ETHERNET 0x6558
+#define GENEVE_OPTIONS_MAX 63
+
+/* VXLAN's or GENEVE's without options. */
+struct tunnel_header {
+	__u8 first; /* VXLAN: flags; GENEVE: version, words of options */
 	__u8 flags;
-	__u8 reserved[3];
+	__u16 protocol;
 	__u32 vni; /* and 8 reserved bits */
 };
 

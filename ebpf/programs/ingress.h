@@ -154,7 +154,8 @@ int weft_underlay(struct __sk_buff *skb)
 	if (reason == UNDERLAY_PASS)
 		return pass(skb, s);
 	traffic_count(s->ingress, 0, bytes);
-	if (reason == REASON_TUNNEL_SENDER_UNKNOWN || reason == REASON_TUNNEL_MALFORMED)
+	if (reason == REASON_TUNNEL_SENDER_UNKNOWN || reason == REASON_TUNNEL_MALFORMED ||
+	    reason == REASON_TUNNEL_OPTION_UNKNOWN)
 		return drop(skb, s, reason);
 	if (!reason)
 		reason = decode(skb);

@@ -103,6 +103,7 @@ struct scratch {
 	union {
 		struct arp arp;
 		struct nd_reply nd;
+		struct ethernet inner;
 	} headers;
 	struct session entry; /* this packet's direction, to apply */
 	struct session other; /* the other direction */

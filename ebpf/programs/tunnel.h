@@ -16,10 +16,10 @@
 #define TUNNEL_PORT_FIRST 49152
 #define TUNNEL_PORT_MASK 16383
 
-/* Behind the outer IP header: UDP, VXLAN, and the frame's own Ethernet header. */
+/* Behind the outer IP header: UDP, VXLAN or GENEVE, and the frame's own Ethernet header. */
 struct tunnel_headers {
 	struct udp udp;
-	struct vxlan vxlan;
+	struct tunnel_header header;
 	struct ethernet ethernet;
 } __attribute__((packed));
 
@@ -42,15 +42,17 @@ static __always_inline __u16 tunnel_port(const struct session_key *key, const __
 	return htons(TUNNEL_PORT_FIRST + (h & TUNNEL_PORT_MASK));
 }
 
-static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct ethernet *inner, __u32 bytes, __u32 vni,
+static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct ethernet *inner, __u32 bytes, __u32 tunnel,
 					__u16 port)
 {
+	int geneve = tunnel & SLOT_GENEVE;
+
 	to->udp.source = port;
-	to->udp.destination = htons(VXLAN_PORT);
+	to->udp.destination = geneve ? htons(GENEVE_PORT) : htons(VXLAN_PORT);
 	to->udp.bytes = htons(bytes);
 	to->udp.checksum = 0;
-	store32((__u8 *)&to->vxlan, VXLAN_HAS_VNI);
-	store32((__u8 *)&to->vxlan + 4, htonl(vni << 8));
+	store32((__u8 *)&to->header, geneve ? htonl(GENEVE_ETHERNET) : VXLAN_HAS_VNI);
+	store32((__u8 *)&to->header + 4, htonl(tunnel << 8));
 	mac_copy(to->ethernet.destination, inner->destination);
 	mac_copy(to->ethernet.source, inner->source);
 	to->ethernet.type = inner->type;
@@ -65,7 +67,7 @@ static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64
 	return bpf_skb_adjust_room(skb, bytes, ADJUST_ROOM_MAC, flags);
 }
 
-static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 vni,
+static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
 					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
 {
 	struct outer {
@@ -93,11 +95,11 @@ static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct et
 	outer->ip.checksum = checksum_fold(to->checksum + htons(bytes));
 	outer->ip.source = load32(from->address);
 	outer->ip.destination = load32(to->address);
-	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), vni, port);
+	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), tunnel, port);
 	return 0;
 }
 
-static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 vni,
+static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
 					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
 {
 	struct outer {
@@ -121,7 +123,7 @@ static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct et
 	outer->ip.hops = OUTER_TTL;
 	address_copy(outer->ip.source, from->address);
 	address_copy(outer->ip.destination, to->address);
-	tunnel_fill(&outer->tunnel, inner, bytes, vni, port);
+	tunnel_fill(&outer->tunnel, inner, bytes, tunnel, port);
 	return 0;
 }
 
@@ -149,9 +151,9 @@ __noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u3
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	inner = *now;
 	if (to->family == FAMILY_V4)
-		failed = encapsulate_v4(skb, &inner, output & 0xffffff, from, to, port);
+		failed = encapsulate_v4(skb, &inner, output, from, to, port);
 	else
-		failed = encapsulate_v6(skb, &inner, output & 0xffffff, from, to, port);
+		failed = encapsulate_v6(skb, &inner, output, from, to, port);
 	if (failed)
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	traffic_count(output, 1, skb->len);
@@ -162,40 +164,89 @@ __noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u3
 /* What a frame from the underlay is. */
 #define UNDERLAY_PASS (-1)
 
+/* GENEVE's options, `words` of them at `offset`: 0, or a drop reason. */
+static __always_inline int geneve_options(struct __sk_buff *skb, __u32 offset, __u32 words)
+{
+	__u32 end = offset + words * 4;
+	int reason = 0;
+	__u8 option[4];
+
+	for (__u32 i = 0; i < GENEVE_OPTIONS_MAX && offset < end; i++) {
+		if (bpf_skb_load_bytes(skb, offset, option, sizeof(option)))
+			return REASON_TUNNEL_MALFORMED;
+		if (option[2] & GENEVE_CRITICAL)
+			reason = REASON_TUNNEL_OPTION_UNKNOWN;
+		offset += 4 + (option[3] & 0x1f) * 4;
+	}
+	return offset == end ? reason : REASON_TUNNEL_MALFORMED;
+}
+
+/* Takes the outer headers away, `bytes` in front of the frame's own Ethernet header, which is s->headers.inner. */
+static __always_inline int tunnel_pop(struct __sk_buff *skb, struct scratch *s, __u32 bytes)
+{
+	struct ethernet *inner = &s->headers.inner;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+
+	if (inner->type == htons(ETHERTYPE_ARP))
+		return REASON_ARP_IGNORED;
+	if (inner->type == htons(ETHERTYPE_VLAN) || inner->type == htons(ETHERTYPE_QINQ))
+		return REASON_VLAN_UNEXPECTED;
+	if (inner->type == htons(ETHERTYPE_IPV4))
+		flags |= ADJUST_ROOM_DECAP_IPV4;
+	else if (inner->type == htons(ETHERTYPE_IPV6))
+		flags |= ADJUST_ROOM_DECAP_IPV6;
+	else
+		return REASON_ETHERTYPE_UNSUPPORTED;
+	/* Fails where the frame inside is shorter than its IP header. */
+	if (bpf_skb_adjust_room(skb, -(__s32)bytes, ADJUST_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0))
+		return REASON_MALFORMED;
+	return 0;
+}
+
 /* Behind the outer IP header, at `offset`, are `payload` bytes as it says. */
 static __always_inline int tunnel_open(struct __sk_buff *skb, struct scratch *s, __u32 offset, __u32 payload,
 				       const struct address_key *source)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct tunnel_headers *headers = data + offset;
-	struct ethernet inner;
-	__u32 bytes;
-	__u64 flags;
+	__u32 bytes, options = 0, kind = 0;
+	int reason = 0;
 
-	if ((void *)headers + sizeof(headers->udp) > end || headers->udp.destination != htons(VXLAN_PORT))
+	if ((void *)headers + sizeof(headers->udp) > end)
+		return UNDERLAY_PASS;
+	if (headers->udp.destination == htons(GENEVE_PORT))
+		kind = SLOT_GENEVE;
+	else if (headers->udp.destination != htons(VXLAN_PORT))
 		return UNDERLAY_PASS;
 	if (!bpf_map_lookup_elem(&tunnel_slots, source))
 		return REASON_TUNNEL_SENDER_UNKNOWN;
+	if ((void *)(headers + 1) > end)
+		return REASON_TUNNEL_MALFORMED;
 	bytes = ntohs(headers->udp.bytes);
-	if ((void *)(headers + 1) > end || !(headers->vxlan.flags & VXLAN_HAS_VNI))
+	s->ingress = SLOT_TUNNEL | kind | ntohl(headers->header.vni) >> 8;
+	s->headers.inner = headers->ethernet;
+	if (!kind && !(headers->header.first & VXLAN_HAS_VNI))
 		return REASON_TUNNEL_MALFORMED;
-	if (!skb->gso_size && (bytes < TUNNEL_BYTES || bytes > payload || payload > skb->len - offset))
+	if (kind) {
+		if (headers->header.first >> 6 || headers->header.flags & GENEVE_CONTROL ||
+		    headers->header.protocol != htons(GENEVE_ETHERNET))
+			return REASON_TUNNEL_MALFORMED;
+		options = (headers->header.first & 0x3f) * 4;
+		if (options) {
+			__u32 behind = offset + sizeof(struct udp) + sizeof(struct tunnel_header);
+
+			reason = geneve_options(skb, behind, options / 4);
+			if (reason == REASON_TUNNEL_MALFORMED ||
+			    bpf_skb_load_bytes(skb, behind + options, &s->headers.inner, sizeof(s->headers.inner)))
+				return REASON_TUNNEL_MALFORMED;
+		}
+	}
+	if (!skb->gso_size && (bytes < TUNNEL_BYTES + options || bytes > payload || payload > skb->len - offset))
 		return REASON_TUNNEL_MALFORMED;
-	s->ingress = SLOT_TUNNEL | ntohl(headers->vxlan.vni) >> 8;
-	inner = headers->ethernet;
-	if (inner.type == htons(ETHERTYPE_ARP))
-		return REASON_ARP_IGNORED;
-	if (inner.type == htons(ETHERTYPE_VLAN) || inner.type == htons(ETHERTYPE_QINQ))
-		return REASON_VLAN_UNEXPECTED;
-	if (inner.type != htons(ETHERTYPE_IPV4) && inner.type != htons(ETHERTYPE_IPV6))
-		return REASON_ETHERTYPE_UNSUPPORTED;
-	flags = BPF_F_ADJ_ROOM_FIXED_GSO |
-		(inner.type == htons(ETHERTYPE_IPV4) ? ADJUST_ROOM_DECAP_IPV4 : ADJUST_ROOM_DECAP_IPV6);
-	/* Fails where the frame inside is shorter than its IP header. */
-	if (bpf_skb_adjust_room(skb, -(__s32)(offset - ETHERNET_BYTES + TUNNEL_BYTES), ADJUST_ROOM_MAC, flags) ||
-	    bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0))
-		return REASON_MALFORMED;
-	return 0;
+	if (reason)
+		return reason;
+	return tunnel_pop(skb, s, offset - ETHERNET_BYTES + TUNNEL_BYTES + options);
 }
 
 static __always_inline int underlay_v4(struct __sk_buff *skb, struct scratch *s, const struct tunnel_host *self)

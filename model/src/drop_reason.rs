@@ -95,6 +95,7 @@ drop_reasons! {
     47 TunnelSenderUnknown "tunnel_sender_unknown" Tunnel "A tunnelled packet from an address of the underlay that is no host of this cloud.";
     48 TunnelMalformed "tunnel_malformed" Tunnel "A tunnelled packet whose outer headers are cut or contradict each other.";
     49 TunnelNetworkUnknown "tunnel_network_unknown" Tunnel "A tunnelled packet for a network that this host has nothing to do with.";
+    50 TunnelOptionUnknown "tunnel_option_unknown" Tunnel "A GENEVE packet with an option that its sender calls critical and that is not known here.";
 }
 
 impl DropReason {

@@ -7,7 +7,9 @@ use super::key::{Ingress, SessionKey, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::limits::session_timeout_s as timeout;
-use weft_model::{MacAddress, NetworkId, PortBlock, PortId, Revision, SecurityGroupRuleId};
+use weft_model::{
+    MacAddress, NetworkId, NetworkType, PortBlock, PortId, Revision, SecurityGroupRuleId,
+};
 use weft_wire::{protocol, tcp};
 
 /// Which of the two ways.
@@ -65,6 +67,8 @@ pub struct Hop {
 pub struct Tunnel {
     /// What it carries.
     pub network_id: NetworkId,
+    /// The kind of tunnel.
+    pub kind: NetworkType,
     /// That network's number in the tunnel.
     pub vni: u32,
     /// This host's end.

@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use std::net::IpAddr;
 use weft_model::{DropReason, HostName, HostSnapshot, NetworkId, NetworkType};
 use weft_wire::ethernet::ethertype;
-use weft_wire::{ethernet, ipv4, ipv6, protocol, udp, vxlan};
+use weft_wire::{ethernet, geneve, ipv4, ipv6, protocol, udp, vxlan};
 
 /// The first of the source ports that spread flows over the underlay's paths.
 const SOURCE_PORT_FIRST: u16 = 49_152;
@@ -17,9 +17,6 @@ const SOURCE_PORT_FIRST: u16 = 49_152;
 const SOURCE_PORTS: u32 = 16_384;
 /// TTL or hop limit of the outer header.
 const TTL: u8 = 64;
-/// UDP, VXLAN and Ethernet headers: less is no tunnelled frame.
-const UDP_BYTES_MIN: usize = udp::HEADER_BYTES + vxlan::HEADER_BYTES + ethernet::HEADER_BYTES;
-
 /// What a frame from the underlay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outer<'a> {
@@ -33,16 +30,16 @@ pub enum Outer<'a> {
 #[must_use]
 pub fn to_host(snapshot: &HostSnapshot, network_id: NetworkId, host: &HostName) -> Option<Tunnel> {
     let network = snapshot.networks.get(&network_id)?;
-    let vni = network
-        .segment
-        .segmentation_id
-        .filter(|_| network.segment.network_type == NetworkType::Vxlan)?;
+    let kind = network.segment.network_type;
+    let tunnelled = matches!(kind, NetworkType::Vxlan | NetworkType::Geneve);
+    let vni = network.segment.segmentation_id.filter(|_| tunnelled)?;
     let (local, remote) = (
         snapshot.tunnel_ip()?,
         snapshot.tunnel_hosts.get(host)?.tunnel_ip,
     );
     (local.is_ipv6() == remote.is_ipv6()).then_some(Tunnel {
         network_id,
+        kind,
         vni,
         local,
         remote,
@@ -59,11 +56,19 @@ pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<M
     } else {
         tunnel.vni
     };
+    let (destination_port, payload) = match tunnel.kind {
+        NetworkType::Geneve => {
+            let options = Vec::new();
+            let header = geneve::Repr { vni, options };
+            (geneve::UDP_PORT, header.emit(frame))
+        }
+        _ => (vxlan::UDP_PORT, vxlan::Repr { vni }.emit(frame)),
+    };
     let header = udp::Repr {
         source_port: SOURCE_PORT_FIRST + entropy,
-        destination_port: vxlan::UDP_PORT,
+        destination_port,
     };
-    let datagram = header.emit_without_checksum(&vxlan::Repr { vni }.emit(frame));
+    let datagram = header.emit_without_checksum(&payload);
     let (kind, packet) = match (tunnel.local, tunnel.remote) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let header = ipv4::Repr {
@@ -150,9 +155,12 @@ pub fn decapsulate<'a>(
     let Ok(datagram) = udp::Datagram::new_checked(outer.datagram) else {
         return Ok(Outer::Pass);
     };
-    let ours = snapshot.tunnel_ip() == Some(outer.destination)
-        && datagram.destination_port() == vxlan::UDP_PORT;
-    if !ours {
+    let kind = match datagram.destination_port() {
+        vxlan::UDP_PORT => NetworkType::Vxlan,
+        geneve::UDP_PORT => NetworkType::Geneve,
+        _ => return Ok(Outer::Pass),
+    };
+    if snapshot.tunnel_ip() != Some(outer.destination) {
         return Ok(Outer::Pass);
     }
     let mut others = snapshot
@@ -163,25 +171,36 @@ pub fn decapsulate<'a>(
     if !known && mutant != Some(Mutant::TunnelSender) {
         return Err(DropReason::TunnelSenderUnknown);
     }
+    let (header_bytes, vni, critical) = header_of(kind, &outer.datagram[udp::HEADER_BYTES..])?;
+    let headers = udp::HEADER_BYTES + header_bytes + ethernet::HEADER_BYTES;
     let bytes = datagram.length();
-    if bytes < UDP_BYTES_MIN
-        || bytes > outer.payload_bytes
-        || outer.payload_bytes > outer.datagram.len()
+    if bytes < headers || bytes > outer.payload_bytes || outer.payload_bytes > outer.datagram.len()
     {
         return Err(DropReason::TunnelMalformed);
     }
-    let behind = &outer.datagram[udp::HEADER_BYTES..];
-    let packet = vxlan::Packet::new_checked(behind).map_err(|_cut| DropReason::TunnelMalformed)?;
-    let vni = packet.vni();
+    if critical {
+        return Err(DropReason::TunnelOptionUnknown);
+    }
     let network = snapshot.networks.iter().find(|(_, network)| {
-        network.segment.network_type == NetworkType::Vxlan
-            && network.segment.segmentation_id == Some(vni)
+        network.segment.network_type == kind && network.segment.segmentation_id == Some(vni)
     });
     let (id, _) = network.ok_or(DropReason::TunnelNetworkUnknown)?;
-    let inner = &behind[vxlan::HEADER_BYTES..];
+    let inner = &outer.datagram[udp::HEADER_BYTES + header_bytes..];
     let link = ethernet::Frame::new_checked(inner).map_err(|_cut| DropReason::TunnelMalformed)?;
     if link.ethertype() == ethertype::ARP {
         return Err(DropReason::ArpIgnored);
     }
     Ok(Outer::Inner(*id, inner))
+}
+
+/// Bytes and VNI of a tunnel's header, and whether it has an option that must be known.
+fn header_of(kind: NetworkType, bytes: &[u8]) -> Result<(usize, u32, bool), DropReason> {
+    let malformed = |_cut| DropReason::TunnelMalformed;
+    if kind == NetworkType::Geneve {
+        let packet = geneve::Packet::new_checked(bytes).map_err(malformed)?;
+        let critical = packet.has_critical_option();
+        return Ok((packet.header_bytes(), packet.vni(), critical));
+    }
+    let packet = vxlan::Packet::new_checked(bytes).map_err(malformed)?;
+    Ok((vxlan::HEADER_BYTES, packet.vni(), false))
 }

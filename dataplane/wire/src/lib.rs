@@ -13,6 +13,7 @@ pub mod dhcp;
 pub mod dhcpv6;
 pub mod ethernet;
 pub mod frame;
+pub mod geneve;
 pub mod icmpv4;
 pub mod icmpv6;
 pub mod ipv4;

@@ -101,6 +101,8 @@ constants! {
         UPLINK = 0x8000_0000;
         /// Set in an ingress or output that is a tunnel: the rest is the number that the tunnel carries.
         TUNNEL = 0x4000_0000;
+        /// Set beside TUNNEL for GENEVE; without it VXLAN.
+        GENEVE = 0x0100_0000;
         /// Set beside TUNNEL for a network that is in no tunnel: the rest is its slot.
         TUNNEL_NONE = 0x2000_0000;
         /// Uplinks of one host and the underlay; per-device tables hold them before the ports.

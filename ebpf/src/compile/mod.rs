@@ -175,10 +175,10 @@ fn unsupported_segments(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &s
     for (id, network) in &snapshot.networks {
         let message = match network.segment.network_type {
             NetworkType::Vlan => "VLAN networks are not connected to their interface yet",
-            NetworkType::Geneve | NetworkType::Gre => {
-                "not connected to other hosts: only VXLAN tunnels are there yet"
+            NetworkType::Gre => "not connected to other hosts: there are no GRE tunnels yet",
+            NetworkType::Local | NetworkType::Flat | NetworkType::Vxlan | NetworkType::Geneve => {
+                continue;
             }
-            NetworkType::Local | NetworkType::Flat | NetworkType::Vxlan => continue,
         };
         add(format!("networks.{id}.segment"), message);
     }

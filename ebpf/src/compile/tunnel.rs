@@ -15,7 +15,11 @@ const FIXED_WORDS: [[u8; 2]; 3] = [[0x45, 0], [0x40, 0], [64, 17]];
 /// The slot of a network's tunnel, if it can be in one.
 pub(super) fn slot_of(network: &Network) -> Option<u32> {
     let vni = network.segment.segmentation_id?;
-    (network.segment.network_type == NetworkType::Vxlan).then_some(slot::TUNNEL | vni)
+    match network.segment.network_type {
+        NetworkType::Vxlan => Some(slot::TUNNEL | vni),
+        NetworkType::Geneve => Some(slot::TUNNEL | slot::GENEVE | vni),
+        _ => None,
+    }
 }
 
 /// The network in each tunnel; of two with one number the one with the smaller id.

@@ -16,13 +16,13 @@
 //! [hw MAC] [to MAC]`; `ip S>D`, `ttl N`, `options N` (IPv4, bytes), `ext N,N` (IPv6 headers of 8 bytes), `frag ID:OFFSET[+]`,
 //! `total N`; `tcp S>D FLAGS`, `udp|udplite|sctp|dccp S>D`, `echo ID`, `pong ID`, `icmp TYPE/CODE [id N] [rest N]`, `ns|na
 //! TARGET [lladdr MAC] [flags rso]`, `rs`, `ra`, `proto N`; `data N`, `nosum`, `about (…)`, `bytes HEX` (layer 4, raw); `df`,
-//! `vxlan VNI (…)` (a frame; in an expected one `(same)` is the frame sent, `(with WORDS)` that with these words instead).
+//! `vxlan VNI (…)`, `geneve VNI[:OPTIONS] (…)` (a frame; in an expected one `(same)` is the frame sent, `(with WORDS)` that with these words instead).
 
 use crate::snapshot_text::{Names, protocol_number};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use weft_wire::{
-    arp, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
+    arp, checksum, ethernet, geneve, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
 };
 
 /// ARP's part of a line.
@@ -59,6 +59,8 @@ enum L4 {
 #[derive(Clone, Debug)]
 struct Tunnelled {
     vni: u32,
+    /// GENEVE's options; none for VXLAN.
+    options: Option<Vec<u8>>,
     inner: Rc<FrameText>,
 }
 
@@ -150,7 +152,7 @@ pub fn parse_beside(
     while !rest.is_empty() {
         let (word, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let wrong = || format!("cannot read {rest:?}");
-        if word == "vxlan" {
+        if word == "vxlan" || word == "geneve" {
             let (vni, behind) = behind.trim_start().split_once(' ').ok_or_else(wrong)?;
             let (inner, behind) = parenthesized(behind).ok_or_else(wrong)?;
             let inner = match (inner, inner.strip_prefix("with ")) {
@@ -158,8 +160,11 @@ pub fn parse_beside(
                 (_, Some(words)) => parse(words, sent.clone(), names)?,
                 (words, None) => parse(words, FrameText::default(), names)?,
             };
+            let (vni, options) = vni.split_once(':').unwrap_or((vni, ""));
+            let options = bytes_of(options).ok_or_else(wrong)?;
             frame.tunnelled = Some(Tunnelled {
                 vni: vni.parse().map_err(|_number| wrong())?,
+                options: (word == "geneve").then_some(options),
                 inner: Rc::new(inner),
             });
             rest = behind.trim_start();
@@ -475,8 +480,11 @@ impl FrameText {
 
     fn l4_build(&self, source: IpAddr, destination: IpAddr) -> (u8, Vec<u8>) {
         let tunnelled = self.tunnelled.as_ref().and_then(|tunnelled| {
-            let header = vxlan::Repr { vni: tunnelled.vni };
-            Some(header.emit(&tunnelled.inner.build().ok()?))
+            let (vni, inner) = (tunnelled.vni, tunnelled.inner.build().ok()?);
+            Some(match tunnelled.options.clone() {
+                Some(options) => geneve::Repr { vni, options }.emit(&inner),
+                None => vxlan::Repr { vni }.emit(&inner),
+            })
         });
         let data: Vec<u8> = self
             .about

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, Tuple};
 use weft_dataplane::stage::decode::{self, Body};
 use weft_dataplane::{Outcome, Reference, ReferenceConfig, Verdict, Way};
-use weft_model::{HostSnapshot, MacAddress};
+use weft_model::{HostSnapshot, MacAddress, NetworkType};
 
 /// A random case: a vector without verdicts.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,8 +178,16 @@ impl Generator<'_> {
         } else {
             vni + 1
         };
+        let options = [":00010003", ":0001030109090909", ":00018300", ":00010302"];
+        let (port, word, options) = match segment.network_type {
+            NetworkType::Geneve if self.chance.percent(20) => {
+                (6081, "geneve", self.chance.word(&options))
+            }
+            NetworkType::Geneve => (6081, "geneve", ""),
+            _ => (4789, "vxlan", ""),
+        };
         Some(format!(
-            "underlay: eth gw>host ip {sender}>{local} udp 50000>4789 nosum vxlan {vni} ({frame})"
+            "underlay: eth gw>host ip {sender}>{local} udp 50000>{port} nosum {word} {vni}{options} ({frame})"
         ))
     }
 

@@ -120,7 +120,8 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
     for (number, name) in NETWORKS.iter().enumerate().take(count) {
         let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
         let local = Value::Boolean(chance.percent(8));
-        let network = table([("mtu", mtu), ("local", local)]);
+        let geneve = Value::Boolean(chance.percent(30));
+        let network = table([("mtu", mtu), ("local", local), ("geneve", geneve)]);
         networks.insert((*name).into(), Value::Table(network));
         places.push((
             *name,

@@ -76,6 +76,9 @@ pub struct NetworkText {
     physical: Option<String>,
     /// The VNI; without one it is the network's number in the order of names.
     vni: Option<u32>,
+    /// Of type geneve.
+    #[serde(default)]
+    geneve: bool,
     /// Of type local: not in any tunnel.
     #[serde(default)]
     local: bool,
@@ -246,12 +249,13 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
         let network_type = match (&network.physical, network.local) {
             (Some(_), _) => NetworkType::Flat,
             (None, true) => NetworkType::Local,
+            (None, false) if network.geneve => NetworkType::Geneve,
             (None, false) => NetworkType::Vxlan,
         };
         let segment = Segment {
             network_type,
             physical_network: network.physical.clone(),
-            segmentation_id: (network_type == NetworkType::Vxlan)
+            segmentation_id: matches!(network_type, NetworkType::Vxlan | NetworkType::Geneve)
                 .then_some(network.vni.unwrap_or(number)),
         };
         let external = network.physical.is_some();

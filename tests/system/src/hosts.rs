@@ -17,7 +17,7 @@ use weft_kit::clock::until;
 use weft_kit::guest::{Guest, PortFacts};
 use weft_kit::tcp::connect;
 use weft_kit::{Client, Cloud, Lab, Namespace, Operator, Site, Weft, WeftOptions};
-use weft_wire::{ethernet, ipv4, ipv6, udp, vxlan};
+use weft_wire::{ethernet, geneve, ipv4, ipv6, udp, vxlan};
 
 /// How long a port may take to turn ACTIVE.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -194,6 +194,25 @@ impl Hosts {
         Ok(guest)
     }
 
+    /// Kills a host's agent, as a crash would.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn agent_kill(&mut self, host: usize) -> Result<()> {
+        let host = self.hosts.get_mut(host).context("no such host")?;
+        host.weft.take().context("it does not run")?.kill()
+    }
+
+    /// Starts a host's agent again.
+    ///
+    /// # Errors
+    /// It is not ready in time.
+    pub fn agent_start(&mut self, host: usize) -> Result<()> {
+        let host = self.hosts.get_mut(host).context("no such host")?;
+        host.weft = Some(host.site.start(&self.lab, "agent")?);
+        Ok(())
+    }
+
     /// How many packets a host has dropped for a reason.
     ///
     /// # Errors
@@ -326,6 +345,8 @@ pub struct Tunnelled {
     pub from: IpAddr,
     /// The receiving host.
     pub to: IpAddr,
+    /// The outer destination port: the kind of tunnel.
+    pub destination_port: u16,
     /// The network's number.
     pub vni: u32,
     /// The outer source port.
@@ -337,7 +358,7 @@ pub struct Tunnelled {
 }
 
 impl Tunnelled {
-    /// What a frame of the wire carries, if it is a VXLAN packet.
+    /// What a frame of the wire carries, if it is a VXLAN or GENEVE packet.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let link = ethernet::Frame::new_checked(frame).ok()?;
@@ -362,17 +383,26 @@ impl Tunnelled {
             _ => return None,
         };
         let header = udp::Datagram::new_checked(datagram).ok()?;
-        if header.destination_port() != vxlan::UDP_PORT {
-            return None;
-        }
-        let packet = vxlan::Packet::new_checked(&datagram[udp::HEADER_BYTES..]).ok()?;
+        let payload = &datagram[udp::HEADER_BYTES..];
+        let (vni, frame) = match header.destination_port() {
+            vxlan::UDP_PORT => {
+                let packet = vxlan::Packet::new_checked(payload).ok()?;
+                (packet.vni(), packet.payload().to_vec())
+            }
+            geneve::UDP_PORT => {
+                let packet = geneve::Packet::new_checked(payload).ok()?;
+                (packet.vni(), packet.payload().to_vec())
+            }
+            _ => return None,
+        };
         Some(Self {
             from,
             to,
-            vni: packet.vni(),
+            destination_port: header.destination_port(),
+            vni,
             source_port: header.source_port(),
             outer_ttl,
-            frame: packet.payload().to_vec(),
+            frame,
         })
     }
 

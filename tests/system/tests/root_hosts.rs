@@ -1,9 +1,11 @@
 //! Two hosts and more: guests reach each other through tunnels, under policy on both sides, and each packet takes one.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use weft_kit::clock::until;
+use weft_kit::clock::{now, pause, until};
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
 use weft_kit::{Guest, PortFacts};
@@ -20,9 +22,19 @@ struct Cloud {
 }
 
 fn open(name: &str, underlay: Underlay) -> Result<Cloud> {
+    open_with(name, underlay, "vxlan")
+}
+
+/// The largest MTU that control gives to a network of this kind.
+fn mtu(underlay: Underlay, kind: &str) -> u16 {
+    underlay.mtu() - if kind == "geneve" { 8 } else { 0 }
+}
+
+fn open_with(name: &str, underlay: Underlay, kind: &str) -> Result<Cloud> {
     let mut hosts = Hosts::open(name, 2, underlay)?;
-    let mtu = format!("--mtu {}", underlay.mtu());
-    let smaller = format!("--mtu {}", underlay.mtu() - 50);
+    let options = |mtu: u16| format!("--provider-network-type {kind} --mtu {mtu}");
+    let mtu = mtu(underlay, kind);
+    let (mtu, smaller) = (options(mtu), options(mtu - 50));
     let vni = |network: &serde_json::Value| {
         let number = network["provider:segmentation_id"].as_u64();
         u32::try_from(number.context("no VNI")?).context("a VNI has 24 bits")
@@ -50,26 +62,33 @@ fn addresses(guest: &Guest) -> Result<[IpAddr; 2]> {
 }
 
 /// The tunnelled echo requests and replies between two guests: three of each, one tunnel a packet.
-fn assert_one_tunnel_each_way(seen: &[Tunnelled], from: (IpAddr, u32, u8), to: (IpAddr, u32, u8)) {
+fn assert_one_tunnel_each_way(
+    seen: &[Tunnelled],
+    port: u16,
+    from: (IpAddr, u32, u8),
+    to: (IpAddr, u32, u8),
+) {
     assert_eq!(seen.len(), 6, "three requests and three replies: {seen:#?}");
     for packet in seen {
         let (source, _, ttl) = packet.ip().expect("it was found by its addresses");
         let (_, vni, expected) = if source == from.0 { from } else { to };
         assert_eq!((packet.vni, ttl), (vni, expected), "{packet:?}");
+        assert_eq!(packet.destination_port, port);
         assert_eq!(packet.outer_ttl, 64);
         assert!(packet.source_port >= 49_152, "{packet:?}");
     }
 }
 
-fn walks(name: &str, underlay: Underlay) -> Result<()> {
+fn walks(name: &str, underlay: Underlay, kind: &str) -> Result<()> {
     let Cloud {
         mut hosts,
         blue,
         green,
-    } = open(name, underlay)?;
+    } = open_with(name, underlay, kind)?;
     let a = hosts.guest(0, "blue", "a", "--security-group web")?;
     let b = hosts.guest(1, "blue", "b", "--security-group web")?;
     let c = hosts.guest(1, "green", "c", "--security-group web")?;
+    let port = if kind == "vxlan" { 4789 } else { 6081 };
     let ends = (hosts.hosts[0].tunnel_ip, hosts.hosts[1].tunnel_ip);
     let _servers = [&b, &c]
         .map(|guest| [22, 23].map(|port| Server::start(&guest.namespace, &guest.name, ANY, port)));
@@ -84,7 +103,7 @@ fn walks(name: &str, underlay: Underlay) -> Result<()> {
             "{other}: {pinged:?}"
         );
         let seen = tunnelled(&mut wire, own, other)?;
-        assert_one_tunnel_each_way(&seen, (own, blue, 64), (other, blue, 64));
+        assert_one_tunnel_each_way(&seen, port, (own, blue, 64), (other, blue, 64));
         let out = seen.iter().find(|packet| packet.from == ends.0);
         let out = out.context("nothing from the first host")?;
         assert_eq!(out.to, ends.1);
@@ -110,7 +129,7 @@ fn walks(name: &str, underlay: Underlay) -> Result<()> {
             "{other}: {pinged:?}"
         );
         let seen = tunnelled(&mut wire, own, other)?;
-        assert_one_tunnel_each_way(&seen, (own, green, 63), (other, blue, 63));
+        assert_one_tunnel_each_way(&seen, port, (own, green, 63), (other, blue, 63));
         for packet in &seen {
             let to = if packet.from == ends.0 { &c } else { &a };
             assert_eq!(packet.macs().1, to.port.mac, "{packet:?}");
@@ -121,7 +140,7 @@ fn walks(name: &str, underlay: Underlay) -> Result<()> {
             Probed::Silent
         );
     }
-    large_packets(&hosts, &a, &c, underlay.mtu() - 50)?;
+    large_packets(&hosts, &a, &c, mtu(underlay, kind) - 50)?;
     let bytes = 4 << 20;
     bulk(
         &a.namespace,
@@ -265,10 +284,84 @@ fn linux_vxlan_is_a_peer_over_ipv6() -> Result<()> {
 
 #[test]
 fn guests_of_two_hosts_over_ipv4() -> Result<()> {
-    walks("weft-hosts4", Underlay::V4)
+    walks("weft-hosts4", Underlay::V4, "vxlan")
 }
 
 #[test]
 fn guests_of_two_hosts_over_ipv6() -> Result<()> {
-    walks("weft-hosts6", Underlay::V6)
+    walks("weft-hosts6", Underlay::V6, "vxlan")
+}
+
+#[test]
+fn guests_of_two_hosts_by_geneve() -> Result<()> {
+    walks("weft-geneve", Underlay::V4, "geneve")
+}
+
+/// UDP datagrams that came to a namespace and found nobody listening: all that came, if nobody does.
+fn datagrams(guest: &Guest) -> Result<u64> {
+    let text = guest.namespace.run("cat /proc/net/snmp")?;
+    let mut udp = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (udp.next(), udp.next());
+    let mut names = names.context("no UDP")?.split_whitespace();
+    let at = names
+        .position(|name| name == "NoPorts")
+        .context("no NoPorts")?;
+    let value = values.and_then(|values| values.split_whitespace().nth(at));
+    Ok(value.context("no value")?.parse()?)
+}
+
+/// Neither agent's death nor its return loses a packet of ten thousand a second: programs, maps and links stay, and the next
+/// process takes them over, with the tunnels' slots.
+#[test]
+fn agents_die_and_return_under_load() -> Result<()> {
+    const PER_MILLISECOND: u64 = 10;
+    let Cloud { mut hosts, .. } = open("weft-agents", Underlay::V4)?;
+    hosts.openstack("security group rule create --protocol udp web")?;
+    let a = hosts.guest(0, "blue", "a", "--security-group web")?;
+    let b = hosts.guest(1, "blue", "b", "--security-group web")?;
+    let to = b.port.v4()?;
+    reach(&a, to.into())?;
+    let socket = a.namespace.udp(a.port.v4()?.into(), 5000)?;
+    until("the rule for UDP to be in force", TIMEOUT, || {
+        // A refusal of the one before is told with this one.
+        let _refused = socket.send_to(b"first", (to, 9));
+        Ok((datagrams(&b)? > 0).then_some(()))
+    })?;
+    let before = datagrams(&b)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&stop);
+    let sender = std::thread::spawn(move || {
+        let (start, mut sent) = (now(), 0);
+        while !ended.load(Ordering::Relaxed) {
+            let due = u64::try_from(start.elapsed().as_millis()).unwrap_or(0) * PER_MILLISECOND;
+            while sent < due {
+                // An ICMP error of before makes the next one fail, and that is not sent.
+                sent += u64::from(socket.send_to(&[0; 64], (to, 9)).is_ok());
+            }
+            pause(Duration::from_millis(1));
+        }
+        (sent, start.elapsed())
+    });
+    for host in [0, 1] {
+        pause(Duration::from_millis(500));
+        hosts.agent_kill(host)?;
+        pause(Duration::from_millis(500));
+        hosts.agent_start(host)?;
+    }
+    pause(Duration::from_millis(500));
+    stop.store(true, Ordering::Relaxed);
+    let sent = sender
+        .join()
+        .map_err(|_panic| anyhow!("the sender panicked"))?;
+    let (sent, lasted) = sent;
+    let arrived = || Ok((datagrams(&b)? >= before + sent).then_some(()));
+    let all = until("the last datagrams", TIMEOUT, arrived);
+    let lost = (before + sent).saturating_sub(datagrams(&b)?);
+    assert_eq!(lost, 0, "of {sent} in {lasted:?}: {all:?}");
+    assert!(sent > 20_000, "only {sent} were sent in {lasted:?}");
+    assert!(
+        ping(&a.namespace, to.into(), 3)?.all(),
+        "a new flow, by the agents that came back"
+    );
+    hosts.close()
 }
