@@ -1,6 +1,6 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo up down release conformance test format lint tidy test-unprivileged test-postgresql test-root test-conformance
+.PHONY: demo up down release conformance test test-vm format lint tidy test-unprivileged test-postgresql test-root test-conformance
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo: release
@@ -47,6 +47,13 @@ test-postgresql:
 test-root:
 	cargo build --workspace --bins
 	cargo nextest run --workspace --profile root
+
+# Real guests under QEMU, on the user engine.
+test-vm:
+	@scripts/install.sh test
+	@scripts/guest-image.sh target/vm
+	cargo build --workspace --bins
+	cargo nextest run --workspace --profile vm
 
 # The part of OpenStack's suites that tests/conformance/part.txt names.
 # All of the workspace again, so that nothing is built twice.
