@@ -55,8 +55,9 @@ test-vm:
 	cargo build --workspace --bins
 	cargo nextest run --workspace --profile vm
 
-# The part of OpenStack's suites that tests/conformance/part.txt names.
+# The part of OpenStack's suites that tests/conformance/part.txt names, and the API against its own description.
 # All of the workspace again, so that nothing is built twice.
 test-conformance:
 	cargo build --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/debug/weft-conformance --part
+	$${CARGO_TARGET_DIR:-target}/debug/weft-conformance --openapi

@@ -1,6 +1,7 @@
 //! The API's description in OpenAPI 3.1, made from what serves it: the route table and the resources' attribute tables.
 //!
-//! Guarantees: every route is there; what a resource accepts, filters and sorts by is what its table says.
+//! Guarantees: every route is there; what a resource accepts, filters and sorts by is what its table says; whoever makes
+//! a resource is told by links where its id goes.
 //!
 //! An attribute of a shape of its own (a list of objects) is described as any value: its table has a function there.
 
@@ -31,7 +32,8 @@ pub(super) fn page(_server: Arc<Server>, _request: Request) -> Answer {
 pub fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     let mut schemas: Map<String, Value> = Map::new();
-    for route in routes() {
+    let routes = routes();
+    for route in &routes {
         if let Some((_, shape)) = route.shape {
             schemas.insert(shape.policy.to_owned(), shown(&shape));
             schemas.insert(format!("{}_create", shape.policy), accepted(&shape, true));
@@ -44,7 +46,7 @@ pub fn document() -> Value {
         if let Some(methods) = methods {
             methods.insert(
                 route.method.as_str().to_ascii_lowercase(),
-                operation(&route),
+                operation(route, &routes),
             );
         }
     }
@@ -102,7 +104,7 @@ fn one_or_many(shape: &Shape, schema: &Value, bulk: bool) -> Value {
     json!({ "anyOf": [one, many] })
 }
 
-fn operation(route: &Route) -> Value {
+fn operation(route: &Route, routes: &[Route]) -> Value {
     let mut operation = json!({
         "operationId": operation_id(route),
         "tags": [tag_of(route)],
@@ -148,12 +150,45 @@ fn operation(route: &Route) -> Value {
             "application/json": { "schema": schema } } }),
         None => json!({ "description": "Done" }),
     };
+    if let Some((Operation::Create, shape)) = &route.shape {
+        operation["responses"][status]["links"] = links(route, shape, routes);
+    }
     if let Some(schema) = body {
         let required = route.shape.is_some();
         operation["requestBody"] = json!({ "required": required, "content": {
             "application/json": { "schema": schema } } });
     }
     operation
+}
+
+/// Where the id of what a route makes goes: into the paths below its collection's.
+fn links(made_by: &Route, shape: &Shape, routes: &[Route]) -> Value {
+    let mut links = Map::new();
+    for route in routes {
+        let below = route.path.strip_prefix(made_by.path);
+        let Some(parameter) = below.and_then(|below| below.strip_prefix("/{")) else {
+            continue;
+        };
+        let parameter = parameter.split('}').next().unwrap_or_default();
+        let mut parameters = Map::new();
+        if made_by.path.contains("{parent}") {
+            parameters.insert("parent".to_owned(), "$request.path.parent".into());
+        }
+        let id = format!("$response.body#/{}/id", shape.name);
+        parameters.insert(parameter.to_owned(), id.into());
+        let name = operation_id(route);
+        let link = json!({ "operationId": name, "parameters": parameters });
+        links.insert(name, link);
+    }
+    Value::Object(links)
+}
+
+/// A resource's attributes; its own stand before the standard ones of the same name.
+fn attributes(shape: &Shape) -> impl Iterator<Item = &'static Attribute> {
+    let own = shape.attributes;
+    let standard = shape.standard.iter();
+    let standard = standard.filter(|known| own.iter().all(|own| own.name != known.name));
+    own.iter().chain(standard)
 }
 
 /// `network_list` and the like; for other routes the method and the path.
@@ -205,8 +240,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let texts = || json!({ "type": "array", "items": { "type": "string" } });
     match &route.shape {
         Some((Operation::List, shape)) => {
-            let all = || shape.attributes.iter().chain(shape.standard);
-            for attribute in all().filter(|attribute| attribute.filter) {
+            for attribute in attributes(shape).filter(|attribute| attribute.filter) {
                 parameters.push(query(attribute.name, texts()));
             }
             if find(shape.attributes, shape.standard, "tags").is_some() {
@@ -214,7 +248,10 @@ fn parameters(route: &Route) -> Vec<Value> {
                     parameters.push(query(name, texts()));
                 }
             }
-            let sortable: Vec<&str> = all().filter(|a| a.sort).map(|a| a.name).collect();
+            let sortable: Vec<&str> = attributes(shape)
+                .filter(|a| a.sort)
+                .map(|a| a.name)
+                .collect();
             let sort = json!({ "type": "array", "items": { "enum": sortable } });
             let directions = json!({ "type": "array", "items": { "enum": ["asc", "desc"] } });
             parameters.push(query("sort_key", sort));
@@ -235,7 +272,7 @@ fn accepted(shape: &Shape, create: bool) -> Value {
     use crate::app::attribute::Default::Required;
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for attribute in shape.attributes.iter().chain(shape.standard) {
+    for attribute in attributes(shape) {
         let allowed = if create {
             attribute.post
         } else {
@@ -258,11 +295,12 @@ fn accepted(shape: &Shape, create: bool) -> Value {
 /// What an answer holds. Only what a caller may also write is of a known type: the rest is the server's to shape.
 fn shown(shape: &Shape) -> Value {
     let mut properties = Map::new();
-    for attribute in shape.attributes.iter().chain(shape.standard) {
-        let schema = if attribute.post || attribute.put {
-            value(attribute, true)
-        } else {
-            json!({})
+    for attribute in attributes(shape) {
+        let schema = match attribute.kind {
+            _ if !attribute.post && !attribute.put => json!({}),
+            // Neutron shows some of its numbers as texts, and so do we.
+            Kind::Int(..) => json!({ "type": ["integer", "string", "null"] }),
+            _ => value(attribute, true),
         };
         properties.insert(attribute.name.to_owned(), schema);
     }

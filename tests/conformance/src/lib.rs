@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod cloud;
 pub mod keystone;
+pub mod openapi;
 pub mod python;
 pub mod reference;
 pub mod report;

@@ -1,6 +1,8 @@
 //! `make conformance`: OpenStack's own API suites (tempest.api.network and neutron_tempest_plugin.api, the tests that need
 //! nothing but an API) against a `weft server` of its own, and how the results differ from neutron-server's.
 //!
+//! With `--openapi` it lets schemathesis try the API against its own description instead.
+//!
 //! Guarantees: exit status 0 only if every test that ran and that neutron-server passes passes here; all is on loopback, on
 //! ports that the kernel chooses, so that several runs do not meet; the server ends with the run. Python and the suites are
 //! installed from PyPI, at pinned versions, into the target directory.
@@ -20,7 +22,7 @@ use weft_tests_conformance::keystone::Keystone;
 use weft_tests_conformance::reference::{self, Reference};
 use weft_tests_conformance::report::Report;
 use weft_tests_conformance::server::{self, Server};
-use weft_tests_conformance::{python, suite};
+use weft_tests_conformance::{openapi, python, suite};
 
 /// Seconds for which Weft remembers Keystone's word: the default of its configuration.
 const TOKEN_CACHE_S: u32 = 5;
@@ -39,6 +41,9 @@ struct Arguments {
     /// With the tokens of a real Keystone instead of Weft's own identity.
     #[arg(long)]
     keystone: bool,
+    /// Not the suites, but the API against its own description, by schemathesis.
+    #[arg(long, conflicts_with_all = ["only", "part"])]
+    openapi: bool,
     /// Processes that run tests.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     workers: u8,
@@ -71,12 +76,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
     std::fs::create_dir_all(&arguments.folder)
         .with_context(|| arguments.folder.display().to_string())?;
     let folder = arguments.folder.canonicalize()?;
-    let python = python::install(
-        &folder,
-        "tempest",
-        include_str!("../tempest/requirements.txt"),
-        include_str!("../tempest/constraints.txt"),
-    )?;
     let logs = tempfile::Builder::new()
         .prefix("run-")
         .tempdir_in(&folder)?;
@@ -104,6 +103,20 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let cloud = Cloud::admin(&auth_url, &server.api, server::PASSWORD)?;
     let extensions = cloud.extensions()?;
     let public = cloud.prepare(&extensions)?;
+    if arguments.openapi {
+        let found_nothing = openapi::run(&folder, logs.path(), &server.api, &cloud)?;
+        server.stop()?;
+        if !found_nothing {
+            println!("logs in {}", logs.keep().display());
+        }
+        return Ok(found_nothing);
+    }
+    let python = python::install(
+        &folder,
+        "tempest",
+        include_str!("../tempest/requirements.txt"),
+        include_str!("../tempest/constraints.txt"),
+    )?;
     let config = suite::config(logs.path(), &cloud, &public, &extensions);
     std::fs::write(logs.path().join("tempest.conf"), config)?;
     println!(

@@ -164,8 +164,10 @@ impl<'a> Report<'a> {
     }
 
     fn differences_text(&self, text: &mut String) {
-        let differs = |row: &&Row| row.done.outcome != row.test.reference;
-        for row in self.rows.iter().filter(differs) {
+        let told = |row: &&Row| {
+            row.done.outcome != row.test.reference || row.done.outcome == Outcome::Fail
+        };
+        for row in self.rows.iter().filter(told) {
             let (here, there) = (word(row.done.outcome), word(row.test.reference));
             let _ = write!(text, "\n{here} (neutron: {there}) {}", row.name);
             if row.done.outcome != Outcome::Pass {
