@@ -2,13 +2,16 @@
 
 use anyhow::{Context, Result, anyhow};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use weft_kit::clock::{now, pause, until};
+use weft_kit::lab::Process;
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
-use weft_kit::{Guest, PortFacts};
+use weft_kit::{Guest, Lab, Namespace, PortFacts};
 use weft_tests_system::hosts::{Hosts, Tunnelled, Underlay, bulk, tunnelled};
 use weft_tests_system::scene::ANY;
 
@@ -280,6 +283,117 @@ fn linux_vxlan_is_a_peer_over_ipv4() -> Result<()> {
 #[test]
 fn linux_vxlan_is_a_peer_over_ipv6() -> Result<()> {
     linux_peer("weft-linux6", Underlay::V6)
+}
+
+/// Open vSwitch in a namespace, with its userspace datapath. Ends when dropped.
+struct OpenVswitch {
+    namespace: Namespace,
+    folder: PathBuf,
+    _daemons: Vec<Process>,
+}
+
+impl OpenVswitch {
+    fn start(lab: &Lab, namespace: &Namespace) -> Result<Self> {
+        let folder = lab.directory().join("ovs");
+        std::fs::create_dir(&folder)?;
+        let path = folder.display();
+        namespace.run(&format!(
+            "ovsdb-tool create {path}/conf.db /usr/share/openvswitch/vswitch.ovsschema"
+        ))?;
+        let spawn = |line: &str| {
+            let mut command = namespace.command("env");
+            command.arg(format!("OVS_RUNDIR={path}"));
+            command.args(line.split_whitespace());
+            lab.spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        };
+        let database = spawn(&format!(
+            "ovsdb-server {path}/conf.db --remote=punix:{path}/db.sock --unixctl={path}/db.ctl"
+        ))?;
+        let socket = folder.join("db.sock");
+        until("the database's socket", TIMEOUT, || {
+            Ok(socket.exists().then_some(()))
+        })?;
+        let mut ovs = Self {
+            namespace: namespace.clone(),
+            folder: folder.clone(),
+            _daemons: vec![database],
+        };
+        ovs.set("--no-wait init")?;
+        let switch = spawn(&format!(
+            "ovs-vswitchd unix:{path}/db.sock --disable-system --unixctl={path}/switch.ctl"
+        ))?;
+        ovs._daemons.push(switch);
+        Ok(ovs)
+    }
+
+    fn set(&self, line: &str) -> Result<String> {
+        let socket = self.folder.join("db.sock");
+        let socket = socket.display();
+        self.namespace
+            .run(&format!("ovs-vsctl --timeout=10 --db=unix:{socket} {line}"))
+    }
+}
+
+/// Open vSwitch on a third machine, which control knows as any other host: its userspace datapath exchanges frames with a
+/// guest, by VXLAN and by GENEVE.
+fn open_vswitch(name: &str, kind: &str) -> Result<()> {
+    let Cloud {
+        mut hosts, blue, ..
+    } = open_with(name, Underlay::V4, kind)?;
+    let a = hosts.guest(0, "blue", "a", "--security-group web")?;
+    let peer = hosts.stranger("peer", 9, Underlay::V4.address(9))?;
+    let port = hosts.openstack("port create --network blue --host peer x")?;
+    let port = PortFacts::from_json(&port)?;
+    let ovs = OpenVswitch::start(&hosts.lab, &peer)?;
+    ovs.set("add-br br-phy -- set bridge br-phy datapath_type=netdev -- add-port br-phy eth0")?;
+    let own = Underlay::V4.address(9);
+    peer.run(&format!("ip address del {own}/24 dev eth0"))?;
+    peer.run(&format!("ip address add {own}/24 dev br-phy"))?;
+    peer.run("ip link set br-phy up")?;
+    let (remote, mac) = (hosts.hosts[0].tunnel_ip, &port.mac);
+    ovs.set(&format!(
+        "add-br br-int -- set bridge br-int datapath_type=netdev other-config:hwaddr={mac} \
+         -- add-port br-int tun0 -- set interface tun0 type={kind} options:remote_ip={remote} options:key={blue}"
+    ))?;
+    peer.run(&format!(
+        "ip link set br-int up mtu {}",
+        mtu(Underlay::V4, kind)
+    ))?;
+    for (address, length) in [(IpAddr::from(port.v4()?), 24), (port.v6()?.into(), 64)] {
+        peer.run(&format!(
+            "ip address add {address}/{length} dev br-int nodad"
+        ))?;
+    }
+    for address in addresses(&a)? {
+        let mac = &a.port.mac;
+        peer.run(&format!(
+            "ip neighbour add {address} lladdr {mac} dev br-int"
+        ))?;
+    }
+    // It learns the underlay's neighbours from what passes br-phy.
+    assert!(
+        ping(&peer, remote, 3)?.received > 0,
+        "the switch does not reach the host"
+    );
+    let others = [IpAddr::from(port.v4()?), port.v6()?.into()];
+    for (own, other) in addresses(&a)?.into_iter().zip(others) {
+        reach(&a, other)?;
+        assert!(ping(&a.namespace, other, 3)?.all());
+        let pinged = ping(&peer, own, 3)?;
+        assert!(pinged.all() && pinged.ttl == Some(64), "{own}: {pinged:?}");
+    }
+    drop(ovs);
+    hosts.close()
+}
+
+#[test]
+fn open_vswitch_is_a_peer_by_vxlan() -> Result<()> {
+    open_vswitch("weft-ovsvx", "vxlan")
+}
+
+#[test]
+fn open_vswitch_is_a_peer_by_geneve() -> Result<()> {
+    open_vswitch("weft-ovsgnv", "geneve")
 }
 
 #[test]
