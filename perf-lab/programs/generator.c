@@ -22,7 +22,7 @@
 #include <rte_udp.h>
 
 enum { BURST = 32, BYTES_MAX = 2048, HEADERS = 14 + 20 + 8, RING = 1024, SLICES_MAX = 1000 };
-enum { BUCKETS = 20000, BUCKET_NS = 50, THREADS_MAX = 16, FLOW_PORTS = 60000, FLOW_PORT = 1024 };
+enum { BUCKETS = 20000, BUCKET_NS = 50, THREADS_MAX = 16, FLOW_PORTS = 60000, FLOW_PORT = 1024, FRESH_PORT = 30000 };
 
 static struct {
 	unsigned size, flows, slices, slice_ms, rate, touch, fresh, back;
@@ -126,7 +126,8 @@ static void prepare(struct rte_mbuf *mbuf, unsigned from)
 		struct rte_udp_hdr *udp = (void *)(bytes + 34);
 		uint64_t flow = set.fresh ? flow_next++ : flow_next++ % set.flows;
 		udp->src_port = rte_cpu_to_be_16(FLOW_PORT + flow % FLOW_PORTS);
-		udp->dst_port = rte_cpu_to_be_16(FLOW_PORT + flow / FLOW_PORTS);
+		// New flows are none that were sent before, by this run or another one.
+		udp->dst_port = rte_cpu_to_be_16((set.fresh ? FRESH_PORT : FLOW_PORT) + flow / FLOW_PORTS);
 	}
 	if (set.rate)
 		*(uint64_t *)(bytes + HEADERS) = rte_rdtsc();
