@@ -11,7 +11,8 @@ use super::error::{Error, Result};
 use super::network::Network;
 use super::policy::Caller;
 use super::query;
-use super::resource::{self, Listed, Resource, not_found};
+use super::resource::{Resource, not_found};
+use super::resource_list::{self, Listed};
 use super::router::Router;
 use crate::store::agent::{AgentRow, dhcp_agent_network_set, l3_agent_router_set};
 use crate::store::router::RouterRow;
@@ -142,13 +143,9 @@ pub async fn served<S: Scheduled>(
     let row = agent_get(read.conn(), agent).await?;
     drop(read);
     if row.agent_type != S::AGENT_TYPE {
-        return Ok(Listed {
-            items: Vec::new(),
-            ends: None,
-            asked,
-        });
+        return Ok(Listed::empty::<S::Served>(asked));
     }
-    resource::list_asked::<S::Served>(app, caller, None, asked).await
+    resource_list::list_asked::<S::Served>(app, caller, None, asked).await
 }
 
 /// GET /v2.0/networks/{network}/dhcp-agents, /v2.0/routers/{router}/l3-agents
@@ -167,9 +164,7 @@ pub async fn agents<S: Scheduled>(
     let mut read = app.store.read().await?;
     let row = served_get::<S>(read.conn(), served).await?;
     drop(read);
-    let mut agents = resource::list_asked::<Agent>(app, caller, None, asked)
-        .await?
-        .items;
+    let mut agents = resource_list::list_views::<Agent>(app, caller, asked).await?;
     for agent in &mut agents {
         S::finish(&row, agent);
     }

@@ -52,6 +52,7 @@ pub mod query;
 pub mod quota;
 pub mod rbac_policy;
 pub mod resource;
+pub mod resource_list;
 mod resource_request;
 pub mod router;
 mod router_gateway;

@@ -9,9 +9,9 @@ use super::authorize::{authorize, authorize_attributes};
 use super::body::unwrap_body;
 use super::error::{Error, Result};
 use super::policy::Caller;
-use super::query::{self, Asked};
+use super::query;
 use super::{App, quota, view};
-use crate::store::{Conn, Filter, ListQuery, Row, Scope, WriteTx};
+use crate::store::{Conn, ListQuery, Row, WriteTx};
 use serde_json::Value;
 use std::future::Future;
 
@@ -332,116 +332,6 @@ async fn create_one<R: Resource>(
             .ok_or_else(|| not_found::<R>(&id))?;
     }
     Ok(item)
-}
-
-/// A page of a list.
-pub struct Listed {
-    /// The items as the caller sees them.
-    pub items: Vec<Value>,
-    /// The ids of the first and the last one.
-    pub ends: Option<(String, String)>,
-    /// What was asked.
-    pub asked: Asked,
-}
-
-/// Whose rows the caller may list.
-async fn list_scope<R: Resource>(
-    app: &App,
-    conn: &mut Conn,
-    caller: &Caller,
-    parent: Option<&str>,
-) -> Result<Option<Scope>> {
-    let rule = format!("get_{}", R::POLICY);
-    if let (Some(name), Some(id)) = (R::PARENT, parent) {
-        let mut of = Attributes::new();
-        of.insert(name.to_owned(), id.into());
-        R::parent(conn, caller, &of).await?;
-        let target = R::target(conn, caller, &of).await?;
-        let allowed = app.policy.allows(&rule, caller, &target);
-        return Ok(allowed.then_some(Scope::All));
-    }
-    let allows = |project: &str| {
-        let mut target = Attributes::new();
-        target.insert("project_id".to_owned(), project.into());
-        target.insert("security_group:project_id".to_owned(), project.into());
-        target.insert("ext_parent:project_id".to_owned(), project.into());
-        app.policy.allows(&rule, caller, &target)
-    };
-    // A project that nobody has: whoever may see its rows may see all.
-    Ok(match (allows("*"), allows(&caller.project_id)) {
-        (true, _) => Some(Scope::All),
-        (false, true) => Some(Scope::Project),
-        (false, false) => None,
-    })
-}
-
-/// GET of the collection; `parent` is the id in the path of what has a [`Resource::PARENT`].
-///
-/// # Errors
-/// [`Error`].
-pub async fn list<R: Resource>(
-    app: &App,
-    caller: &Caller,
-    parent: Option<&str>,
-    pairs: &[(String, String)],
-) -> Result<Listed> {
-    let asked = query::read(R::ATTRIBUTES, R::STANDARD, pairs)?;
-    list_asked::<R>(app, caller, parent, asked).await
-}
-
-/// [`list`], of a query that is read.
-///
-/// # Errors
-/// [`Error`].
-pub async fn list_asked<R: Resource>(
-    app: &App,
-    caller: &Caller,
-    parent: Option<&str>,
-    mut asked: Asked,
-) -> Result<Listed> {
-    R::before_list(app, caller, &asked.list).await?;
-    let mut read = app.store.read().await?;
-    let Some(scope) = list_scope::<R>(app, read.conn(), caller, parent).await? else {
-        return Ok(Listed {
-            items: Vec::new(),
-            ends: None,
-            asked,
-        });
-    };
-    asked.list.scope = scope;
-    asked.list.project.clone_from(&caller.project_id);
-    if let (Some(name), Some(id)) = (R::PARENT, parent) {
-        asked.list.filters.push(Filter {
-            attribute: name.to_owned(),
-            values: vec![crate::store::Value::Text(id.to_owned())],
-        });
-    }
-    if let Some((attribute, value)) = R::KIND {
-        asked.list.filters.push(Filter {
-            attribute: attribute.to_owned(),
-            values: vec![crate::store::Value::Text(value.to_owned())],
-        });
-    }
-    if let Some(marker) = &asked.list.marker
-        && crate::store::get::<R::Row>(read.conn(), marker)
-            .await?
-            .is_none()
-    {
-        return Err(not_found::<R>(marker));
-    }
-    let rows = crate::store::list::<R::Row>(read.conn(), &asked.list).await?;
-    let ends = rows
-        .first()
-        .zip(rows.last())
-        .map(|(a, b)| (a.id().to_owned(), b.id().to_owned()));
-    let items = R::complete(read.conn(), rows).await?;
-    let views = view::full::<R>(read.conn(), caller, &items).await?;
-    drop(read);
-    let items = views
-        .into_iter()
-        .map(|view| view::show_to::<R>(app, caller, view, &asked.fields))
-        .collect();
-    Ok(Listed { items, ends, asked })
 }
 
 /// GET of one.

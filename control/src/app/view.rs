@@ -15,41 +15,37 @@ pub(super) fn is_added<R: Resource>(name: &str) -> bool {
     R::RBAC.is_some() && name == "shared"
 }
 
-/// The views of some items, as this caller's project has them: `shared` says whether they are shared with it.
-pub(super) async fn full<R: Resource>(
+/// Which of some items are shared with this caller's project.
+pub(super) async fn shared_of<R: Resource>(
     conn: &mut Conn,
     caller: &Caller,
     items: &[R::Item],
-) -> Result<Vec<Attributes>> {
-    let mut shared = HashSet::new();
-    if let Some(object_type) = R::RBAC {
-        let ids: Vec<&str> = items.iter().map(|item| R::row(item).id()).collect();
-        let all = granted(conn, object_type, &caller.project_id, &ids).await?;
-        shared = all
-            .into_iter()
-            .filter(|(_, action)| action == "access_as_shared")
-            .map(|(id, _)| id)
-            .collect();
+) -> Result<HashSet<String>> {
+    let Some(object_type) = R::RBAC else {
+        return Ok(HashSet::new());
+    };
+    let ids: Vec<&str> = items.iter().map(|item| R::row(item).id()).collect();
+    let all = granted(conn, object_type, &caller.project_id, &ids).await?;
+    let shared = all
+        .into_iter()
+        .filter(|(_, action)| action == "access_as_shared");
+    Ok(shared.map(|(id, _)| id).collect())
+}
+
+/// The view of an item, which is shared with the caller's project if it is in `shared`.
+pub(super) fn with_shared<R: Resource>(item: &R::Item, shared: &HashSet<String>) -> Attributes {
+    let mut view = R::view(item);
+    if let Some(project) = view.get("project_id").cloned() {
+        view.insert("tenant_id".to_owned(), project);
     }
-    Ok(items
-        .iter()
-        .map(|item| {
-            let mut view = R::view(item);
-            if let Some(project) = view.get("project_id").cloned() {
-                view.insert("tenant_id".to_owned(), project);
-            }
-            if R::RBAC.is_some() {
-                view.insert(
-                    "shared".to_owned(),
-                    shared.contains(R::row(item).id()).into(),
-                );
-            }
-            if !std::ptr::eq(R::STANDARD, attribute::STANDARD) {
-                drop_what_it_lacks::<R>(&mut view);
-            }
-            view
-        })
-        .collect())
+    if R::RBAC.is_some() {
+        let shared = shared.contains(R::row(item).id());
+        view.insert("shared".to_owned(), shared.into());
+    }
+    if !std::ptr::eq(R::STANDARD, attribute::STANDARD) {
+        drop_what_it_lacks::<R>(&mut view);
+    }
+    view
 }
 
 /// Takes out the standard attributes that this resource has not.
@@ -70,8 +66,8 @@ pub(super) async fn full_of<R: Resource>(
     caller: &Caller,
     item: &R::Item,
 ) -> Result<Attributes> {
-    let views = full::<R>(conn, caller, std::slice::from_ref(item)).await?;
-    Ok(views.into_iter().next().unwrap_or_default())
+    let shared = shared_of::<R>(conn, caller, std::slice::from_ref(item)).await?;
+    Ok(with_shared::<R>(item, &shared))
 }
 
 /// Keeps what this caller may see, and of it what was asked for.

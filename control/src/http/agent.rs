@@ -4,7 +4,6 @@ use super::error::HttpError;
 use super::request::{Reply, Request};
 use super::{Access, Route, Server, boxed, route};
 use crate::app::agent_scheduler::{self as scheduler, Dhcp, L3Routers, Scheduled};
-use crate::app::resource::Resource;
 use axum::http::Method;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -41,7 +40,7 @@ fn served<S: Scheduled>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let (caller, query) = (&request.caller, &request.query);
         let listed = scheduler::served::<S>(&server.app, caller, request.id(0), query).await?;
-        Ok(Reply::ok(json!({ S::Served::COLLECTION: listed.items })))
+        Ok(Reply::json(listed.body(None)))
     })
 }
 

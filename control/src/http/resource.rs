@@ -4,8 +4,9 @@ use super::error::HttpError;
 use super::request::{Reply, Request};
 use super::{Server, boxed};
 use crate::app::resource::{self, Resource};
+use crate::app::resource_list::{self, Listed};
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 type Answer = BoxFuture<'static, Result<Reply, HttpError>>;
@@ -22,24 +23,22 @@ pub(super) fn create<R: Resource>(server: Arc<Server>, request: Request) -> Answ
 pub(super) fn list<R: Resource>(server: Arc<Server>, request: Request) -> Answer {
     boxed(async move {
         let (parent, query) = (request.parent(), &request.query);
-        let listed = resource::list::<R>(&server.app, &request.caller, parent, query).await?;
-        let mut body = Map::new();
-        if listed.asked.paged {
+        let listed = resource_list::list::<R>(&server.app, &request.caller, parent, query).await?;
+        let links = listed.asked.paged.then(|| {
             let links = links(&server, &request, &listed);
-            body.insert(format!("{}_links", R::COLLECTION), links.into());
-        }
-        body.insert(R::COLLECTION.to_owned(), listed.items.into());
-        Ok(Reply::ok(Value::Object(body)))
+            (format!("{}_links", R::COLLECTION), links.into())
+        });
+        Ok(Reply::json(listed.body(links)))
     })
 }
 
 /// Links to the pages behind and before this one. As in Neutron, only a page that is not full has no link in the
 /// direction in which it was read: there is nothing more. An empty page leads back to where it came from.
-fn links(server: &Server, request: &Request, listed: &resource::Listed) -> Vec<Value> {
+fn links(server: &Server, request: &Request, listed: &Listed) -> Vec<Value> {
     let asked = &listed.asked.list;
     let full = asked
         .limit
-        .is_some_and(|limit| listed.items.len() >= limit as usize);
+        .is_some_and(|limit| listed.count >= limit as usize);
     let link = |rel: &str, marker: Option<&String>, reverse: bool| {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in &request.query {

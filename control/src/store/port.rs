@@ -171,6 +171,14 @@ pub struct Guarantees {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn complete(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> {
+    let mut ports = with_addresses(conn, rows).await?;
+    network_complete(conn, &mut ports).await?;
+    trunk_complete(conn, &mut ports).await?;
+    Ok(ports)
+}
+
+/// Adds the addresses and security groups of some ports.
+async fn with_addresses(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> {
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let mut fixed_ips: HashMap<String, Vec<FixedIpRow>> = HashMap::new();
     for ip in fixed_ip_list(&mut *conn, &ids).await? {
@@ -187,17 +195,28 @@ pub async fn complete(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> 
     for (port, group) in bindings {
         groups.entry(port).or_default().push(group);
     }
-    let mut ports: Vec<Port> = rows
+    let port = |row: PortRow| Port {
+        fixed_ips: fixed_ips.remove(&row.id).unwrap_or_default(),
+        security_groups: groups.remove(&row.id).unwrap_or_default(),
+        row,
+        ..Port::default()
+    };
+    Ok(rows.into_iter().map(port).collect())
+}
+
+/// Reads what hosts must know of some ports: addresses, security groups and places in trunks, and not what only the
+/// API shows.
+async fn complete_for_hosts(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<Port>> {
+    let mut ports = with_addresses(conn, rows).await?;
+    let ids: Vec<&str> = ports.iter().map(|port| port.row.id.as_str()).collect();
+    let places = places_of_ports(conn, &ids).await?;
+    let mut places: HashMap<String, SubportPlace> = places
         .into_iter()
-        .map(|row| Port {
-            fixed_ips: fixed_ips.remove(&row.id).unwrap_or_default(),
-            security_groups: groups.remove(&row.id).unwrap_or_default(),
-            row,
-            ..Port::default()
-        })
+        .map(|place| (place.port_id.clone(), place))
         .collect();
-    network_complete(conn, &mut ports).await?;
-    trunk_complete(conn, &mut ports).await?;
+    for port in &mut ports {
+        port.subport = places.remove(&port.row.id);
+    }
     Ok(ports)
 }
 
@@ -367,13 +386,24 @@ pub async fn port_list_security_group(conn: &mut Conn, group: &str) -> Result<Ve
     complete(conn, rows).await
 }
 
-/// All ports.
+/// Reads some ports, by id, as far as hosts must know of them.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn port_list_all(conn: &mut Conn) -> Result<Vec<Port>> {
-    let rows = row::fetch(&mut *conn, "TRUE", &[]).await?;
-    complete(conn, rows).await
+pub async fn port_list_ids_for_hosts(conn: &mut Conn, ids: &[&str]) -> Result<Vec<Port>> {
+    let select = format!("{}id IN", <PortRow as super::Row>::sql().select);
+    let rows = by_parents(&mut *conn, &select, "ORDER BY id", ids).await?;
+    complete_for_hosts(conn, rows).await
+}
+
+/// All ports behind one, in order of their ids, as far as hosts must know of them; not all at once, for there may be
+/// a million. None are left when it answers with nothing.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_list_page_for_hosts(conn: &mut Conn, after: &str) -> Result<Vec<Port>> {
+    let rows = row::fetch(&mut *conn, "id > $1 ORDER BY id LIMIT 2000", &[after]).await?;
+    complete_for_hosts(conn, rows).await
 }
 
 /// The hosts that ports are bound to.

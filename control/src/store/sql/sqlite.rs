@@ -221,13 +221,12 @@ impl Connection {
         sql: &str,
         arguments: &[Argument<'_>],
     ) -> Result<rusqlite::CachedStatement<'_>> {
-        let mut statement = self.raw()?.prepare_cached(sql)?;
-        // SQLite numbers `$2` by where it first stands and not by its name.
+        // SQLite numbers `$2` by where it first stands and not by its name, which it finds by looking through all of
+        // them; `?2` is the second. No statement has a `$` that is not a place.
+        let mut statement = self.raw()?.prepare_cached(&sql.replace('$', "?"))?;
         for place in 1..=statement.parameter_count() {
-            let argument = statement
-                .parameter_name(place)
-                .and_then(|name| name.get(1..)?.parse::<usize>().ok())
-                .and_then(|number| arguments.get(number.checked_sub(1)?))
+            let argument = arguments
+                .get(place - 1)
                 .ok_or_else(|| StoreError::Database(format!("nothing bound in {sql}").into()))?;
             statement.raw_bind_parameter(place, argument)?;
         }
