@@ -101,7 +101,7 @@ pub(crate) struct Api {
 pub(crate) struct Feed {
     /// Where the server listens for agents.
     pub(crate) listen: SocketAddr,
-    /// Where the agent finds the server; by default the address above.
+    /// Where the agent finds the servers, with commas between them; by default the address above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
 }
@@ -332,9 +332,9 @@ impl Config {
             .feed
             .url
             .as_ref()
-            .is_some_and(|url| !url.starts_with("http://"))
+            .is_some_and(|url| !url.split(',').all(|url| url.trim().starts_with("http://")))
         {
-            return wrong("feed.url", "http://host:port");
+            return wrong("feed.url", "http://host:port, several with commas between");
         }
         if self
             .api
@@ -632,7 +632,7 @@ mod tests {
             ),
             (
                 "[feed]\nurl = \"ftp://x\"",
-                "at feed.url: expected http://host:port",
+                "at feed.url: expected http://host:port, several with commas between",
             ),
             (
                 "[network]\nmtu = 67",

@@ -132,8 +132,9 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(address: SocketAddr) -> Self {
-        let mut config = FeedConfig::new(format!("http://{address}"), host());
+    fn start(servers: &[SocketAddr]) -> Self {
+        let servers: Vec<String> = servers.iter().map(|at| format!("http://{at}")).collect();
+        let mut config = FeedConfig::new(servers.join(","), host());
         config.backoff_max = Duration::from_millis(200);
         let status = config.status.subscribe();
         let sender = watch::Sender::new(None);
@@ -189,7 +190,7 @@ async fn a_port_is_active_once_its_host_says_so_and_a_restart_changes_nothing() 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("weft.sqlite");
     let control = Control::start(&file, SocketAddr::from(([127, 0, 0, 1], 0))).await;
-    let mut agent = Agent::start(control.address);
+    let mut agent = Agent::start(&[control.address]);
     let (first, revision) = control.port(1).await;
     let enforced = control.hub.enforced(&host(), revision).unwrap();
     let duty = agent.knows(first).await;
@@ -234,4 +235,34 @@ async fn a_port_is_active_once_its_host_says_so_and_a_restart_changes_nothing() 
         .expect("ends in time")
         .unwrap();
     control.stop().await;
+}
+
+#[tokio::test]
+async fn when_a_server_dies_the_agent_goes_on_with_another_of_the_same_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weft.sqlite");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (one, other) = (
+        Control::start(&file, any).await,
+        Control::start(&file, any).await,
+    );
+    let mut agent = Agent::start(&[one.address, other.address]);
+    let (first, _) = one.port(1).await;
+    let duty = agent.knows(first).await;
+    agent.enforce(&duty).await;
+    one.stop().await;
+    // It says to the other what it enforces, and is told of what is written there.
+    let enforced = other.hub.enforced(&host(), duty.revision).unwrap();
+    tokio::time::timeout(DEADLINE, enforced)
+        .await
+        .expect("said to the other in time");
+    let (second, _) = other.port(2).await;
+    let next = agent.knows(second).await;
+    assert_eq!((next.ports.len(), next.epoch), (2, duty.epoch));
+    agent.shutdown.cancel();
+    tokio::time::timeout(DEADLINE, agent.task)
+        .await
+        .expect("ends in time")
+        .unwrap();
+    other.stop().await;
 }

@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{api, classify, differential, enforce, forward, memory, user};
+use crate::{api, classify, differential, enforce, forward, memory, simulate, user};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -29,6 +29,8 @@ enum Word {
     Api,
     /// Issue "The user engine: a vhost-user switch for KVM guests".
     User,
+    /// Issue "Many hosts".
+    Hosts,
 }
 
 /// A group of bars that one measurement gives.
@@ -92,11 +94,23 @@ const USER: &[Group] = &[Group {
     measure: user::bars,
 }];
 
+const HOSTS: &[Group] = &[
+    Group {
+        name: "simulate",
+        measure: simulate::bars,
+    },
+    Group {
+        name: "realize",
+        measure: simulate::realize_bars,
+    },
+];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let groups = match arguments.word {
         Word::Main => MAIN,
         Word::Api => API,
         Word::User => USER,
+        Word::Hosts => HOSTS,
     };
     let mut all = Vec::new();
     for group in groups

@@ -16,6 +16,7 @@ mod enforce;
 mod figures;
 mod forward;
 mod memory;
+mod simulate;
 mod traffic;
 mod user;
 
@@ -35,6 +36,8 @@ enum Command {
     Bars(bars::Arguments),
     /// Put the API's load on any Networking API.
     Load(api::Arguments),
+    /// Run control and its feed with as many agents as there are hosts, whose engines stop before the kernel.
+    Simulate(simulate::Arguments),
     /// Send a stream from this namespace (used by the lab itself).
     #[command(hide = true)]
     Send(traffic::Stream),
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Bars(arguments) => return bars::run(&arguments),
         Command::Load(arguments) => bars::show(&api::load(&arguments)?, arguments.json())?,
+        Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Send(stream) => traffic::send(&stream)?,
         Command::Hold { device, arrival } => traffic::hold(&device, arrival)?,
     }

@@ -15,6 +15,7 @@ mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as state};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,10 @@ const EXCERPT_BYTES: usize = 512;
 /// Where the feed is and how patient the client is.
 #[derive(Clone, Debug)]
 pub struct FeedConfig {
-    /// The server, such as `http://127.0.0.1:9697`.
+    /// The servers, such as `http://127.0.0.1:9697`; several with commas between them. When one fails the next is tried.
     pub url: String,
+    /// Which of them is tried, or in use.
+    pub server: Arc<AtomicUsize>,
     /// This host, as in `binding:host_id`.
     pub host: HostName,
     /// The wait after a first failure; doubles with every further one.
@@ -58,6 +61,7 @@ impl FeedConfig {
     pub fn new(url: String, host: HostName) -> Self {
         Self {
             url,
+            server: Arc::default(),
             host,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
@@ -70,11 +74,21 @@ impl FeedConfig {
     }
 
     fn address(&self, what: &str) -> String {
-        format!(
-            "{}/feed/v1/hosts/{}/{what}",
-            self.url.trim_end_matches('/'),
-            self.host
-        )
+        format!("{}/feed/v1/hosts/{}/{what}", self.server(), self.host)
+    }
+
+    /// The server that is tried, or in use.
+    fn server(&self) -> &str {
+        let servers = self.url.split(',');
+        let count = servers.clone().count().max(1);
+        let which = self.server.load(Ordering::Relaxed) % count;
+        let server = servers.into_iter().nth(which).unwrap_or_default();
+        server.trim().trim_end_matches('/')
+    }
+
+    /// Goes on to the next server.
+    fn failed(&self) {
+        self.server.fetch_add(1, Ordering::Relaxed);
     }
 }
 

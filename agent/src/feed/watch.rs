@@ -105,6 +105,7 @@ pub(super) async fn follow(
     loop {
         let Err(error) = stream(config, http, snapshots, &mut backoff, lost).await;
         lost = error.lost();
+        config.failed();
         if let Some(refusal) = error.refusal() {
             // A full channel holds a refusal that is still on its way: one is enough.
             let _full = refusals.try_send(refusal);
@@ -137,7 +138,7 @@ async fn stream(
     let mut response = answer
         .map_err(|_elapsed| WatchError::Silent)?
         .map_err(|source| WatchError::Connect {
-            url: config.url.clone(),
+            url: config.server().to_owned(),
             source: source.without_url(),
         })?;
     if response.status() != reqwest::StatusCode::OK {
@@ -173,7 +174,7 @@ fn connected(config: &FeedConfig) {
     config.status.send_if_modified(|status| {
         let news = !status.connected;
         if news {
-            tracing::info!(host = %config.host, url = config.url, "the feed is connected");
+            tracing::info!(host = %config.host, url = config.server(), "the feed is connected");
             status.connected = true;
             status.connections += 1;
             status.error = None;

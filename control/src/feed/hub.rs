@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_model::{
@@ -24,6 +25,9 @@ use weft_model::{
 
 /// Changes of one host whose enforcement is awaited; beyond it the oldest is forgotten (and not measured).
 const AWAITED_MAX: usize = 256;
+
+/// Rounds of realize whose cost is remembered.
+const ROUNDS_MAX: usize = 1_024;
 
 /// Publications of which it is remembered whose duty they changed.
 const PUBLISHED_MAX: usize = 1_024;
@@ -77,6 +81,15 @@ pub struct HostState {
     pub reported_ms_ago: Option<u128>,
 }
 
+/// What one round of realize cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// To read what changed.
+    pub read: Duration,
+    /// To bring the hosts' duties up to date.
+    pub made: Duration,
+}
+
 /// All hosts. Shared by the feed's server, realize and the API.
 #[derive(Debug)]
 pub struct Hub {
@@ -89,6 +102,10 @@ pub struct Hub {
     wanted: Notify,
     appeared: Notify,
     latency: Mutex<Latency>,
+    /// How many rounds of realize there were, and the last ones, oldest first.
+    rounds: Mutex<(u64, VecDeque<Round>)>,
+    /// Bytes that streams were sent.
+    sent: Arc<AtomicU64>,
     /// Oldest first: up to which revision, and the hosts whose duty changed.
     published: Mutex<VecDeque<(Revision, Vec<HostName>)>>,
 }
@@ -203,9 +220,16 @@ pub(crate) struct Subscription {
     greeted: bool,
     streams: watch::Receiver<u64>,
     number: u64,
+    /// The hub's count.
+    bytes: Arc<AtomicU64>,
 }
 
 impl Subscription {
+    /// Counts what is sent.
+    pub(super) fn sending(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Resolves when newer streams of the same host have taken this one's place.
     pub(super) async fn superseded(&mut self) {
         let oldest = self.number + limits::FEED_STREAMS_PER_HOST_MAX;
@@ -260,6 +284,8 @@ impl Hub {
             wanted: Notify::new(),
             appeared: Notify::new(),
             latency: Mutex::new(Latency::default()),
+            rounds: Mutex::default(),
+            sent: Arc::default(),
             published: Mutex::new(VecDeque::new()),
         }
     }
@@ -274,6 +300,12 @@ impl Hub {
     #[must_use]
     pub fn hosts_wanted(&self) -> BTreeSet<HostName> {
         lock(&self.hosts).keys().cloned().collect()
+    }
+
+    /// How many those are.
+    #[must_use]
+    pub fn hosts_count(&self) -> usize {
+        lock(&self.hosts).len()
     }
 
     /// Resolves when a host without a snapshot was asked for since the last call.
@@ -351,6 +383,29 @@ impl Hub {
         });
     }
 
+    /// Notes what a round of realize cost.
+    pub(crate) fn round(&self, round: Round) {
+        let mut rounds = lock(&self.rounds);
+        rounds.0 += 1;
+        if rounds.1.len() == ROUNDS_MAX {
+            rounds.1.pop_front();
+        }
+        rounds.1.push_back(round);
+    }
+
+    /// How many rounds of realize there were, and what the last ones cost, oldest first.
+    #[must_use]
+    pub fn rounds(&self) -> (u64, Vec<Round>) {
+        let rounds = lock(&self.rounds);
+        (rounds.0, rounds.1.iter().copied().collect())
+    }
+
+    /// Bytes that all streams were sent since the start.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// A host's snapshot as it is.
     #[cfg(test)]
     pub(crate) fn snapshot(&self, host: &HostName) -> Option<HostSnapshot> {
@@ -383,6 +438,7 @@ impl Hub {
             greeted: false,
             streams: host.streams.subscribe(),
             number,
+            bytes: self.sent.clone(),
         })
     }
 

@@ -15,6 +15,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use hub::{HostState, Hub, HubError};
+pub use hub::{HostState, Hub, HubError, Round};
 pub use latency::Latency;
-pub use server::{HostsView, LatencyView, router, serve};
+pub use server::{HostsView, LatencyView, RealizeView, router, serve};

@@ -6,7 +6,7 @@
 //! | `GET /feed/v1/hosts/{host}/watch?epoch=E&revision=R` | the stream; resumes where the agent is, if it can |
 //! | `POST /feed/v1/hosts/{host}/report` | an agent's [`HostReport`] |
 
-use super::hub::{HostState, Hub, HubError};
+use super::hub::{HostState, Hub, HubError, Round};
 use super::latency::Latency;
 use super::report::{self, ReportError};
 use super::stream::FeedStream;
@@ -36,8 +36,31 @@ pub struct HostsView {
     pub revision: Revision,
     /// From commit to the report that it is enforced, over all hosts since the server started.
     pub latency: LatencyView,
+    /// What the last rounds of realize cost.
+    pub realize: RealizeView,
+    /// Bytes that all streams were sent since the start.
+    pub sent_bytes: u64,
     /// All hosts, by name.
     pub hosts: Vec<HostState>,
+}
+
+/// What rounds of realize cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RealizeView {
+    /// How many there were since the start.
+    pub rounds: u64,
+    /// Of the last ones, oldest first: microseconds to read what changed, and to bring the hosts' duties up to date.
+    pub recent_us: Vec<(u128, u128)>,
+}
+
+impl RealizeView {
+    fn of((rounds, recent): &(u64, Vec<Round>)) -> Self {
+        let us = |round: &Round| (round.read.as_micros(), round.made.as_micros());
+        Self {
+            rounds: *rounds,
+            recent_us: recent.iter().map(us).collect(),
+        }
+    }
 }
 
 /// A [`Latency`] for people and graphs.
@@ -113,6 +136,8 @@ async fn hosts(State(feed): State<Feed>) -> Json<HostsView> {
         epoch: feed.hub.epoch(),
         revision: feed.hub.revision(),
         latency: feed.hub.latency().into(),
+        realize: RealizeView::of(&feed.hub.rounds()),
+        sent_bytes: feed.hub.sent_bytes(),
         hosts: feed.hub.hosts(Instant::now()),
     })
 }

@@ -69,6 +69,7 @@ impl FeedStream {
             tracing::error!(host = %self.host, bytes, max, "the host's snapshot is too large to send");
             return None;
         }
+        self.subscription.sending(line.len());
         Some(line.into())
     }
 }

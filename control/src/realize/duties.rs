@@ -49,8 +49,9 @@ fn note<K: Ord + Copy, V>(by: &mut By<K, HostName>, host: &HostName, delta: &Tab
 /// What is kept of all hosts beside their snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Duties {
-    /// None for a host whose duty would not be valid.
-    hosts: BTreeMap<HostName, Option<Needs>>,
+    /// Without those whose duty would not be valid.
+    hosts: BTreeMap<HostName, Needs>,
+    wanted: BTreeSet<HostName>,
     reach: Reach,
     first_host: Option<HostName>,
 }
@@ -58,14 +59,19 @@ pub(super) struct Duties {
 impl Duties {
     /// Brings all wanted hosts up to date after what is marked, which was committed at `committed`.
     pub(super) fn update(&mut self, rows: &Rows, marks: Marks, hub: &Hub, committed: Instant) {
-        let wanted = hub.hosts_wanted();
-        let first_host = wanted.first().cloned();
-        let mut whole: BTreeSet<HostName> = if marks.everything {
-            wanted.clone()
-        } else {
-            let kept = |host: &&HostName| self.hosts.get(*host).is_some_and(Option::is_some);
-            wanted.iter().filter(|host| !kept(host)).cloned().collect()
-        };
+        // Hosts come and never go.
+        if self.wanted.len() != hub.hosts_count() {
+            self.wanted = hub.hosts_wanted();
+        }
+        let first_host = self.wanted.first().cloned();
+        let mut whole = BTreeSet::new();
+        if marks.everything {
+            whole.clone_from(&self.wanted);
+        } else if self.hosts.len() < self.wanted.len() {
+            let wanted = self.wanted.iter();
+            let missing = wanted.filter(|host| !self.hosts.contains_key(*host));
+            whole.extend(missing.cloned());
+        }
         if self.first_host != first_host {
             whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
             self.first_host = first_host;
@@ -86,7 +92,7 @@ impl Duties {
             }
         }
         for host in whole {
-            if self.whole(&cloud, &host, &wanted, hub, committed) {
+            if self.whole(&cloud, &host, hub, committed) {
                 changed.push(host);
             }
         }
@@ -184,7 +190,7 @@ impl Duties {
         hub: &Hub,
         committed: Instant,
     ) -> Option<bool> {
-        let needs = self.hosts.get_mut(host)?.as_mut()?;
+        let needs = self.hosts.get_mut(host)?;
         let mut too_much = false;
         let mut mistake = None;
         let delta = hub.update(host, cloud.view.rows().revision, committed, |snapshot| {
@@ -208,7 +214,7 @@ impl Duties {
         }
         if let Some(mistake) = mistake {
             kept_back(host, &mistake);
-            self.hosts.insert(host.clone(), None);
+            self.hosts.remove(host);
         }
         if let Some(delta) = &delta {
             self.reach.delta(host, delta);
@@ -217,23 +223,15 @@ impl Duties {
     }
 
     /// Computes one host from scratch; whether its duty changed.
-    fn whole(
-        &mut self,
-        cloud: &Cloud<'_>,
-        host: &HostName,
-        wanted: &BTreeSet<HostName>,
-        hub: &Hub,
-        committed: Instant,
-    ) -> bool {
-        let mut snapshot = cloud.view.snapshot(host, wanted, hub.epoch());
+    fn whole(&mut self, cloud: &Cloud<'_>, host: &HostName, hub: &Hub, committed: Instant) -> bool {
+        let mut snapshot = cloud.view.snapshot(host, &self.wanted, hub.epoch());
         if let Some(mistake) = snapshot.validate().first() {
             kept_back(host, mistake);
-            self.hosts.insert(host.clone(), None);
+            self.hosts.remove(host);
             return false;
         }
-        let needs = Some(Needs::of(&snapshot));
         snapshot.revision = cloud.view.rows().revision;
-        self.hosts.insert(host.clone(), needs);
+        self.hosts.insert(host.clone(), Needs::of(&snapshot));
         let delta = hub.replace(snapshot, committed);
         if let Some(delta) = &delta {
             self.reach.delta(host, delta);
@@ -244,7 +242,7 @@ impl Duties {
     /// What is kept of a host.
     #[cfg(test)]
     pub(super) fn needs(&self, host: &HostName) -> Option<&Needs> {
-        self.hosts.get(host)?.as_ref()
+        self.hosts.get(host)
     }
 }
 

@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
-use weft_model::{FeedMessage, HostName, HostSnapshot, TunnelHost};
+use weft_model::{FeedMessage, HostName, HostSnapshot, Remote, TunnelHost};
 
 /// One request. Numbers pick among what is there, whatever there is.
 #[derive(Clone, Debug)]
@@ -746,6 +746,7 @@ impl Cloud {
         for (host, (stream, last)) in &mut self.agents {
             let full = view.snapshot(host, &hosts, self.app.store.epoch());
             assert_eq!(full.validate(), [], "{host}");
+            nothing_of_others(&self.rows, &full);
             let mut kept = self.hub.snapshot(host).unwrap();
             assert_eq!(self.duties.needs(host), Some(&Needs::of(&full)), "{host}");
             let at = std::mem::replace(&mut kept.revision, full.revision);
@@ -778,6 +779,45 @@ impl Cloud {
         }
         self.check().await;
     }
+}
+
+/// A host is told of a network only if a guest of its own is on it, or can reach it through a router; of other hosts'
+/// guests and of members only what those networks and its guests' rules name.
+fn nothing_of_others(rows: &Rows, duty: &HostSnapshot) {
+    let own: BTreeSet<_> = duty.ports.values().map(|port| port.network_id).collect();
+    let mut near = own.clone();
+    for (id, router) in &duty.routers {
+        let legs = || router.interfaces.iter().map(|leg| leg.network_id);
+        let lonely = View::new(rows).is_lonely(&rows.routers[id]);
+        assert!(
+            lonely || legs().any(|network| own.contains(&network)),
+            "{id}"
+        );
+        near.extend(legs().chain(router.gateway.iter().map(|leg| leg.network_id)));
+    }
+    assert!(duty.networks.keys().all(|id| near.contains(id)));
+    let known = |id| duty.networks.contains_key(&id);
+    assert!(duty.subnets.values().all(|subnet| known(subnet.network_id)));
+    assert!(
+        duty.remote_ports
+            .values()
+            .all(|port| known(port.network_id))
+    );
+    let groups: BTreeSet<_> = duty
+        .ports
+        .values()
+        .flat_map(|port| &port.security_groups)
+        .collect();
+    let rules = || duty.security_group_rules.values();
+    assert!(rules().all(|rule| groups.contains(&rule.security_group_id)));
+    let named: BTreeSet<_> = rules()
+        .filter_map(|rule| match rule.remote {
+            Remote::Group(group) => Some(group),
+            _ => None,
+        })
+        .collect();
+    let mut members = duty.security_group_members.iter();
+    assert!(members.all(|member| named.contains(&member.security_group_id)));
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! Guarantees: woken by a commit, never by a poll; what was written while it worked is one round more, however much
 //! it was; every snapshot that it publishes passes `HostSnapshot::validate`, and one that would not is kept back, so
 //! that the host goes on under its last one. A change costs what it concerns: hosts that it does not concern cost
-//! nothing, and those that it concerns cost the entries that it may change. [`snapshot`] makes a host's duty from
+//! nothing, those that it concerns cost the entries that it may change, and where no agent ever came nothing is read. [`snapshot`] makes a host's duty from
 //! scratch, and is the oracle of that.
 //!
 //! `rows` and `decode` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
@@ -30,12 +30,13 @@ mod trial;
 pub use decode::RowError;
 pub use trial::{CopyRequests, RowsCopy, Trial, rows_copy};
 
-use crate::feed::Hub;
+use crate::feed::{Hub, Round};
 use crate::store::{self, Store, StoreError};
 use duties::Duties;
 use mark::Marks;
 use rows::Rows;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_model::Revision;
@@ -73,7 +74,7 @@ pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: Ca
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = copies.serve(kept.as_ref().map(|kept| &kept.rows)) => {}
+            answer = copies.asked() => copy(&store, kept.as_ref(), answer).await,
             () = hub.wanted() => {}
             nudge = nudges.changed() => {
                 if nudge.is_err() {
@@ -103,6 +104,22 @@ struct Kept {
     duties: Duties,
 }
 
+/// Gives a copy of the rows as they are, or as they are read for it.
+async fn copy(store: &Store, kept: Option<&Kept>, answer: oneshot::Sender<Rows>) {
+    let rows = match kept {
+        Some(kept) => Ok(kept.rows.clone()),
+        None => Rows::load(store).await,
+    };
+    match rows {
+        // Whoever asked may have gone.
+        Ok(rows) => drop(answer.send(rows)),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the rows cannot be read"
+        ),
+    }
+}
+
 /// Brings the rows and every wanted host's duty up to date.
 async fn round(
     store: &Store,
@@ -110,6 +127,14 @@ async fn round(
     kept: &mut Option<Kept>,
     committed: Instant,
 ) -> Result<(), StoreError> {
+    if hub.hosts_count() == 0 {
+        // Nobody has anything to do: nothing is read, and no memory taken.
+        *kept = None;
+        let revision = store::revision(store.read().await?.conn()).await?;
+        hub.begin(revision);
+        hub.finish(revision, Vec::new());
+        return Ok(());
+    }
     // Rows that an error left half-updated are not used again.
     let (mut now, marks) = match kept.take() {
         None => {
@@ -122,7 +147,12 @@ async fn round(
             (have, marks)
         }
     };
+    let read = Instant::now();
     now.duties.update(&now.rows, marks, hub, committed);
+    hub.round(Round {
+        read: read - committed,
+        made: read.elapsed(),
+    });
     *kept = Some(now);
     Ok(())
 }

@@ -85,8 +85,16 @@ impl Rows {
         for row in subnet::subnet_list_all(&mut *conn).await? {
             rows.subnet_put(row);
         }
-        for port in port::port_list_all(&mut *conn).await? {
-            rows.port_put(port);
+        let mut last = String::new();
+        loop {
+            let page = port::port_list_page_for_hosts(&mut *conn, &last).await?;
+            let Some(port) = page.last() else {
+                break;
+            };
+            last.clone_from(&port.row.id);
+            for port in page {
+                rows.port_put(port);
+            }
         }
         rows.load_routers(&mut *conn).await?;
         for row in address_group::address_group_list_all(&mut *conn).await? {
@@ -198,7 +206,7 @@ impl Rows {
     ) -> Result<(), StoreError> {
         if resource == Resource::Port.name() {
             let mut gone: BTreeSet<&str> = ids.iter().copied().collect();
-            for port in port::port_list_ids(conn, ids).await? {
+            for port in port::port_list_ids_for_hosts(conn, ids).await? {
                 gone.remove(port.row.id.as_str());
                 self.port_put(port);
             }

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
-    EtherType, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange, Remote,
-    Revision, TunnelHost, VhostUserMode,
+    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange,
+    Remote, Revision, TunnelHost, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -811,6 +811,41 @@ async fn guests_elsewhere_are_known_where_frames_travel_in_tunnels() {
         .collect();
     assert_eq!(remote, [(uuid(0x102), "h2")]);
     assert_eq!(duty.tunnel_hosts.len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_member_is_one_entry_where_its_group_is_named() {
+    let mut cloud = small_cloud().await;
+    cloud
+        .rule(SecurityGroupRuleRow {
+            remote_group_id: Some(id(GROUP)),
+            ..rule(1, GROUP)
+        })
+        .await;
+    for n in 0..200 {
+        let address = format!("10.1.0.{}", n + 2);
+        let ips = [(SUBNET_B, address.as_str())];
+        cloud.guest(0x1000 + n, NET_B, "h2", &ips, &[GROUP]).await;
+    }
+    cloud.duty("h1").await;
+    let mut stream = cloud.hub.subscribe(&host("h1"), None).unwrap();
+    let Some(FeedMessage::Snapshot(first)) = stream.message() else {
+        panic!("a snapshot")
+    };
+    assert_eq!(first.security_group_members.len(), 202);
+    let ips = [(SUBNET_B, "10.1.1.1")];
+    cloud.guest(0x2000, NET_B, "h2", &ips, &[GROUP]).await;
+    cloud.duty("h1").await;
+    let Some(FeedMessage::Delta(delta)) = stream.message() else {
+        panic!("a delta")
+    };
+    // Its address, and where it is.
+    let sizes = (
+        delta.security_group_members.add.len(),
+        delta.remote_ports.put.len(),
+        delta.len(),
+    );
+    assert_eq!(sizes, (1, 1, 2));
 }
 
 #[tokio::test]

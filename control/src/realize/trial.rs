@@ -44,14 +44,11 @@ impl RowsCopy {
 }
 
 impl CopyRequests {
-    /// Answers one request; where there are no rows, it ends without an answer. Never resolves if nobody can ask.
-    pub(super) async fn serve(&mut self, rows: Option<&Rows>) {
-        let Some(answer) = self.0.recv().await else {
-            return std::future::pending().await;
-        };
-        if let Some(rows) = rows {
-            // Whoever asked may have gone.
-            let _gone = answer.send(rows.clone());
+    /// Waits for a request. Never resolves if nobody can ask.
+    pub(super) async fn asked(&mut self) -> oneshot::Sender<Rows> {
+        match self.0.recv().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
         }
     }
 }

@@ -41,6 +41,8 @@ impl Target {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) token: Option<String>,
+    /// What `wait_for=enforced` came to.
+    pub(crate) enforced: Option<bool>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -130,12 +132,38 @@ impl Client {
     }
 }
 
+/// The first line of a stream in chunks that does not end.
+pub(crate) fn first_line(authority: &str, path: &str) -> Result<Vec<u8>> {
+    let mut stream = BufReader::new(TcpStream::connect(authority)?);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes())?;
+    let mut line = String::new();
+    header(&mut stream, &mut line)?;
+    ensure!(line.contains(" 200 "), "GET {path}: {line}");
+    while !line.is_empty() {
+        header(&mut stream, &mut line)?;
+    }
+    let mut body = Vec::new();
+    loop {
+        if let Some(end) = body.iter().position(|byte| *byte == b'\n') {
+            body.truncate(end);
+            return Ok(body);
+        }
+        header(&mut stream, &mut line)?;
+        let size = usize::from_str_radix(&line, 16)?;
+        ensure!(size > 0, "GET {path}: the stream ended");
+        take(&mut stream, size, &mut body)?;
+        header(&mut stream, &mut line)?;
+    }
+}
+
 /// Reads an answer; whether the server closes the connection behind it.
 fn read(stream: &mut BufReader<TcpStream>, line: &mut String) -> Result<(Answer, bool)> {
     header(stream, line)?;
     let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
     let status = status.with_context(|| format!("no status: {line}"))?;
-    let (mut length, mut chunked, mut close, mut token) = (0, false, false, None);
+    let (mut length, mut chunked, mut close) = (0, false, false);
+    let (mut token, mut enforced) = (None, None);
     loop {
         header(stream, line)?;
         let Some((name, value)) = line.split_once(':') else {
@@ -146,6 +174,7 @@ fn read(stream: &mut BufReader<TcpStream>, line: &mut String) -> Result<(Answer,
             "content-length" => length = value.parse()?,
             "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
             "connection" => close = value.eq_ignore_ascii_case("close"),
+            "weft-enforced" => enforced = Some(value == "true"),
             "x-subject-token" => token = Some(value.to_owned()),
             _ => {}
         }
@@ -164,6 +193,7 @@ fn read(stream: &mut BufReader<TcpStream>, line: &mut String) -> Result<(Answer,
     let answer = Answer {
         status,
         token,
+        enforced,
         body,
     };
     Ok((answer, close))

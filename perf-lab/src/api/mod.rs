@@ -2,12 +2,12 @@
 //!
 //! The same load can be put on any Networking API (`load --endpoint URL --token TOKEN`).
 
-mod http;
-mod load;
+pub(crate) mod http;
+pub(crate) mod load;
 mod peer;
 mod scene;
-mod seed;
-mod server;
+pub(crate) mod seed;
+pub(crate) mod server;
 
 use crate::figures::{Bar, quantile, spread};
 use anyhow::{Context, Result};

@@ -25,6 +25,7 @@ pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result
     )?;
     let network = format!("(SELECT w.id FROM seed_networks w WHERE w.n = s.n % {networks})");
     let mac = "printf('fa:16:%02x:%02x:%02x:%02x', (s.n >> 24) & 255, (s.n >> 16) & 255, (s.n >> 8) & 255, s.n & 255)";
+    let port = &("seed_ports", port);
     copy(
         &tx,
         "ports",
@@ -61,12 +62,12 @@ pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result
     Ok(())
 }
 
-/// Copies the rows of `table` whose `key` is `port` for every seed port, with some columns changed.
-fn copy(
+/// Copies the rows of `table` whose `key` is `id` for every row `s` of the table `seeds`, with some columns changed.
+pub(crate) fn copy(
     tx: &rusqlite::Transaction<'_>,
     table: &str,
     key: &str,
-    port: &str,
+    (seeds, id): &(&str, &str),
     changed: &[(&str, &str)],
 ) -> Result<()> {
     let mut columns: Vec<String> = Vec::new();
@@ -81,11 +82,11 @@ fn copy(
     };
     let values: Vec<String> = columns.iter().map(value).collect();
     let insert = format!(
-        "INSERT INTO {table} ({}) SELECT {} FROM {table} t CROSS JOIN seed_ports s WHERE t.{key} = ?1",
+        "INSERT INTO {table} ({}) SELECT {} FROM {table} t CROSS JOIN {seeds} s WHERE t.{key} = ?1",
         columns.join(", "),
         values.join(", ")
     );
-    tx.execute(&insert, [port])
+    tx.execute(&insert, [id])
         .with_context(|| format!("seeding {table}"))?;
     Ok(())
 }

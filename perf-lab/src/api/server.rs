@@ -19,6 +19,8 @@ pub(crate) struct Server {
     folder: TempDir,
     /// Where it is, as the administrator.
     pub(crate) target: Target,
+    /// Where its feed is: `host:port`.
+    pub(crate) feed: String,
 }
 
 impl Drop for Server {
@@ -32,12 +34,13 @@ impl Server {
     /// On a new SQLite file.
     pub(crate) fn start() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (child, url) = spawn(folder.path())?;
+        let (child, url, feed) = spawn(folder.path(), folder.path())?;
         let target = Target::new(&url, "")?;
         let mut server = Self {
             child,
             folder,
             target,
+            feed,
         };
         server.target.token = token(&server.target, "/identity/v3", PASSWORD)?;
         // A project of its own size: the lab measures no quota.
@@ -56,11 +59,25 @@ impl Server {
         self.child.kill()?;
         self.child.wait()?;
         between(self.folder.path())?;
-        let (child, url) = spawn(self.folder.path())?;
+        let (child, url, feed) = spawn(self.folder.path(), self.folder.path())?;
         self.child = child;
+        self.feed = feed;
         let token = self.target.token.clone();
         self.target = Target::new(&url, &token)?;
         Ok(self)
+    }
+
+    /// Another server on the same database, which has to read everything anew.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (child, url, feed) = spawn(folder.path(), self.folder.path())?;
+        let target = Target::new(&url, &self.target.token)?;
+        Ok(Self {
+            child,
+            folder,
+            target,
+            feed,
+        })
     }
 
     /// Mebibytes of the process, its proportional share.
@@ -100,10 +117,10 @@ pub(crate) fn token(target: &Target, path: &str, password: &str) -> Result<Strin
     answer.token.context("no token")
 }
 
-/// Starts the program beside this one; answers the URL that it listens at.
-fn spawn(folder: &Path) -> Result<(Child, String)> {
+/// Starts the program beside this one, with the database in `data`; answers the API's URL, and the feed's address.
+fn spawn(folder: &Path, data: &Path) -> Result<(Child, String, String)> {
     let config = folder.join("weft.toml");
-    let file = file(folder);
+    let file = file(data);
     let listen = "listen = \"127.0.0.1:0\"";
     let toml = format!(
         "[api]\n{listen}\n[feed]\n{listen}\n[store]\npath = \"{}\"\n[identity]\nadmin_password = \"{PASSWORD}\"\n",
@@ -124,15 +141,18 @@ fn spawn(folder: &Path) -> Result<(Child, String)> {
     let mut said = String::new();
     for line in lines.by_ref() {
         let line = line?;
-        if let Some((_, rest)) = line.split_once(" api=") {
-            let address = rest.split(' ').next().unwrap_or_default().to_owned();
+        let word = |name| {
+            let (_, rest) = line.split_once(name)?;
+            Some(rest.split(' ').next()?.to_owned())
+        };
+        if let Some((address, feed)) = word(" api=").zip(word(" feed=")) {
             // What it says further goes on to ours.
             std::thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
                     let _ = writeln!(std::io::stderr(), "{line}");
                 }
             });
-            return Ok((child, format!("http://{address}")));
+            return Ok((child, format!("http://{address}"), feed));
         }
         said.push_str(&line);
     }
