@@ -50,6 +50,8 @@ pub enum Mutant {
     TunnelBack,
     /// What goes into a tunnel unrouted is not measured against the MTU.
     TunnelMtu,
+    /// A port's limits towards it are those of the port that the packet came from.
+    QosIngress,
 }
 
 impl Mutant {
@@ -78,5 +80,6 @@ impl Mutant {
         Self::TunnelSender,
         Self::TunnelBack,
         Self::TunnelMtu,
+        Self::QosIngress,
     ];
 }

@@ -23,7 +23,7 @@ pub const WALK: &[Stage] = &[
     Stage::SecurityGroupIngress,
 ];
 
-/// What every packet passes that is forwarded. QoS has its place and does nothing yet.
+/// What every packet passes that is forwarded.
 pub const APPLY: &[Stage] = &[Stage::Mtu, Stage::Qos, Stage::Tunnel, Stage::Deliver];
 
 #[cfg(test)]

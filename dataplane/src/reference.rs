@@ -14,7 +14,7 @@ use crate::stage::arp_nd::{self, Answer};
 use crate::stage::decode::{self, Body, IpPacket, Packet};
 use crate::stage::session::{Desk, Found};
 use crate::stage::tunnel::{self, Outer};
-use crate::stage::{Sight, deliver, dhcp, icmp_error, mtu, port_security, session};
+use crate::stage::{Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session};
 use crate::topology;
 use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
 use crate::walk::{End, Neighbours};
@@ -55,6 +55,7 @@ pub struct Reference {
     fragments: FragmentTable,
     neighbours: Neighbours,
     buckets: BTreeMap<Ingress, Bucket>,
+    ledger: qos::Ledger,
 }
 
 /// What the stages told beside the verdict.
@@ -88,11 +89,13 @@ impl Reference {
             fragments: FragmentTable::default(),
             neighbours: Neighbours::new(),
             buckets: BTreeMap::new(),
+            ledger: qos::Ledger::new(),
         }
     }
 
     /// Enforces another snapshot, which must be valid; all sessions become stale.
     pub fn apply(&mut self, snapshot: Arc<HostSnapshot>) {
+        self.ledger.retain(|id, _| snapshot.ports.contains_key(id));
         self.snapshot = Some(snapshot);
         self.generation += 1;
     }
@@ -347,6 +350,7 @@ impl Reference {
                     "multicast on a physical network: to the uplink",
                 );
                 let network = on.sight.network_id;
+                self.limit(on, Ingress::Network(network), notes)?;
                 Ok(Verdict::Uplink {
                     network,
                     frame: on.frame.to_vec(),
@@ -363,21 +367,24 @@ impl Reference {
                 let (mut desk, network_id) = (self.desk(on, notes), on.sight.network_id);
                 let (transformation, note) = session::record(&mut desk, &new, network_id)?;
                 notes.session = Some(note);
+                self.limit(on, transformation.output, notes)?;
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
-                Ok(self.send(on, notes, &transformation, frame))
+                Ok(self.send(on, ip, notes, &transformation, frame))
             }
             Ok(Found::Hit(transformation, note)) => {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
+                self.limit(on, transformation.output, notes)?;
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
-                Ok(self.send(on, notes, &transformation, frame))
+                Ok(self.send(on, ip, notes, &transformation, frame))
             }
             Ok(Found::Error(transformation, note, inside)) => {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
+                self.limit(on, transformation.output, notes)?;
                 let mutant = on.sight.mutant;
                 let frame = icmp_error::process(on.frame, ip, &inside, &transformation, mutant);
-                Ok(self.send(on, notes, &transformation, frame))
+                Ok(self.send(on, ip, notes, &transformation, frame))
             }
         }
     }
@@ -428,13 +435,35 @@ impl Reference {
         measured
     }
 
+    /// The limits of the ports that the packet passes.
+    fn limit(
+        &mut self,
+        on: &Packets<'_>,
+        output: Ingress,
+        notes: &mut Notes,
+    ) -> Result<(), DropReason> {
+        let (snapshot, from, bytes) = (on.sight.snapshot, on.sight.ingress, on.frame.len());
+        if on.sight.mutant == Some(Mutant::QosIngress) && output != from {
+            return qos::process(snapshot, &mut self.ledger, from, from, bytes, on.now_s);
+        }
+        qos::process(snapshot, &mut self.ledger, from, output, bytes, on.now_s)?;
+        if let Some(mark) = qos::mark(snapshot, from) {
+            notes.trace.say(Stage::Qos, format!("DSCP {mark}"));
+        }
+        Ok(())
+    }
+
     fn send(
         &mut self,
         on: &Packets<'_>,
+        ip: &IpPacket,
         notes: &mut Notes,
         transformation: &Transformation,
-        frame: Vec<u8>,
+        mut frame: Vec<u8>,
     ) -> Verdict {
+        if let Some(mark) = qos::mark(on.sight.snapshot, on.sight.ingress) {
+            qos::mark_write(&mut frame, ip, mark);
+        }
         notes
             .trace
             .say(Stage::Deliver, format!("to {}", transformation.output));

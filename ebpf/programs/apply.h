@@ -6,7 +6,7 @@
  * device (CHECKSUM_PARTIAL); GSO packets stay whole. Only IPv4 is ever translated.
  */
 #pragma once
-#include "tunnel.h"
+#include "qos.h"
 
 #define PSEUDO_HEADER BPF_F_PSEUDO_HDR
 
@@ -203,6 +203,9 @@ __noinline int apply(struct __sk_buff *skb, const struct session *e)
 	reason = passable(skb, s, e);
 	if (reason)
 		return impassable(skb, reason, e->mtu, e->output);
+	reason = qos_apply(skb, s, e);
+	if (reason)
+		return drop(skb, s, reason);
 	if (e->flags & SESSION_ROUTED) {
 		unresolved = route_apply(skb, s, e);
 		if (unresolved < 0)

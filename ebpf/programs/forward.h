@@ -282,6 +282,8 @@ static __always_inline int multicast(struct __sk_buff *skb, struct scratch *s, c
 	if (!network || !(network->flags & NETWORK_PHYSICAL))
 		return walk_fail(skb, s, REASON_MULTICAST_UNSUPPORTED);
 	FRESH_ONLY(skb, s);
+	if (!qos_pass(skb, network->uplink))
+		return drop(skb, s, REASON_QOS_RATE_LIMIT);
 	return output(skb, s, network->uplink);
 }
 

@@ -183,6 +183,9 @@ int weft_apply_error(struct __sk_buff *skb)
 	reason = passable(skb, s, e);
 	if (reason)
 		return impassable(skb, reason, e->mtu, e->output);
+	reason = qos_apply(skb, s, e);
+	if (reason)
+		return drop(skb, s, reason);
 	if (e->flags & SESSION_ROUTED) {
 		unresolved = route_apply(skb, s, e);
 		if (unresolved < 0)

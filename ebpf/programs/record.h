@@ -100,6 +100,8 @@ __noinline int entries_fill(void)
 	mac_copy(r->opener_mac, s->opener_source_mac);
 	f->network = r->network = s->network;
 	f->seen_s = r->seen_s = s->now_s;
+	qos_note(f, s->forward.ingress, f->output);
+	qos_note(r, f->output, r->output);
 	return 0;
 }
 

@@ -121,6 +121,7 @@ _Static_assert(sizeof(struct scratch) <= SCRATCH_BYTES, "scratch");
 	} name SEC(".maps")
 
 CONFIG_HASH(ports, __u32, struct port_record, LIMIT_PORTS_PER_HOST_MAX);
+CONFIG_HASH(qos, __u32, struct qos_record, LIMIT_PORTS_PER_HOST_MAX); /* by ports' slots */
 CONFIG_HASH(networks, __u32, struct network_record, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(routers, __u32, struct router_record, LIMIT_ROUTERS_PER_HOST_MAX);
 CONFIG_HASH(fdb, struct fdb_key, struct fdb_entry, 2 * LIMIT_REMOTE_PORTS_PER_HOST_MAX);
@@ -163,6 +164,7 @@ TABLE(tunnel_hosts, struct tunnel_host, SLOT_TUNNELS_MAX);
 TABLE(devices, struct device, DEVICES_MAX);
 TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
 TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
+TABLE(qos_paid, struct qos_paid, LIMIT_PORTS_PER_HOST_MAX);
 TABLE(buckets, struct bucket, DEVICES_MAX);
 TABLE(drops, struct drop_counts, DEVICES_MAX);
 

@@ -18,7 +18,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
 use weft_ebpf_common::layout::{
-    Neighbour, NetworkRecord, PortRecord, RouterRecord, TunnelHost, TunnelSlot, UplinkRecord,
+    Neighbour, NetworkRecord, PortRecord, QosPaid, RouterRecord, TunnelHost, TunnelSlot,
+    UplinkRecord,
 };
 use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use zerocopy::{FromBytes, IntoBytes};
@@ -135,6 +136,10 @@ impl Engine {
         let mut slots = self.slots.clone();
         for slot in slots.assign(snapshot)? {
             self.port_sessions_delete(slot)?;
+            self.loaded
+                .maps
+                .qos_paid
+                .set(slot, QosPaid::zero().as_bytes())?;
         }
         let (tables, policies_changed, changes) = match self.change(snapshot, &slots) {
             Ok(changed) => changed,

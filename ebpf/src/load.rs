@@ -101,6 +101,8 @@ maps! {
     devices,
     revisions,
     quotas,
+    qos,
+    qos_paid,
     buckets,
     drops,
     traffics,
@@ -144,6 +146,8 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("floatings", 4 * sizes.ports_max)
         .map_max_entries("floating_srcs", 4 * sizes.ports_max)
         .map_max_entries("quotas", sizes.ports_max)
+        .map_max_entries("qos", sizes.ports_max)
+        .map_max_entries("qos_paid", sizes.ports_max)
         .map_max_entries("revisions", sizes.ports_max + 1)
         .map_max_entries("devices", devices)
         .map_max_entries("buckets", devices)

@@ -40,7 +40,9 @@ pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet};
 pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, RemotePort, VhostUserMode,
 };
-pub use qos::{QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy};
+pub use qos::{
+    QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy, RATE_FRACTION_BITS, Rate,
+};
 pub use router::{
     ConntrackHelper, PortBlock, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute,
 };

@@ -2,8 +2,9 @@
 
 use crate::{
     FloatingIp, FloatingIpId, ForwardedIp, HostSnapshot, LocalIp, LocalIpId, MacAddress, Network,
-    NetworkId, NetworkType, Port, PortForwarding, PortId, PortInterface, RemotePort, Router,
-    RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId, limits,
+    NetworkId, NetworkType, Port, PortForwarding, PortId, PortInterface, QosDirection, QosPolicy,
+    QosPolicyId, RemotePort, Router, RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId,
+    limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,7 @@ impl HostSnapshot {
         self.validate_rules(r, self.security_group_rules.iter());
         self.validate_members(r, self.security_group_members.iter());
         self.validate_address_groups(r, self.address_groups.iter());
+        self.validate_qos_policies(r, self.qos_policies.iter());
         report.0
     }
 
@@ -103,7 +105,29 @@ impl HostSnapshot {
         self.validate_rules(r, delta.security_group_rules.put.iter());
         self.validate_members(r, delta.security_group_members.add.iter());
         self.validate_address_groups(r, delta.address_groups.put.iter());
+        self.validate_qos_policies(r, delta.qos_policies.put.iter());
         report.0
+    }
+
+    #[allow(clippy::unused_self, reason = "one shape for all tables")]
+    fn validate_qos_policies<'a>(
+        &self,
+        r: &mut Report,
+        policies: impl Iterator<Item = (&'a QosPolicyId, &'a QosPolicy)>,
+    ) {
+        for (id, policy) in policies {
+            let path = |field: &str| format!("qos_policies.{id}.{field}");
+            let mark = policy.dscp_mark.is_none_or(|mark| mark < 64);
+            r.check(mark, || path("dscp_mark"), "0 to 63");
+            for way in [QosDirection::Egress, QosDirection::Ingress] {
+                let limits = policy.bandwidth_limits.iter();
+                let one = limits.filter(|l| l.direction == way).count() <= 1;
+                r.check(one, || path("bandwidth_limits"), "one for each direction");
+                let limits = policy.packet_rate_limits.iter();
+                let one = limits.filter(|l| l.direction == way).count() <= 1;
+                r.check(one, || path("packet_rate_limits"), "one for each direction");
+            }
+        }
     }
 
     fn validate_counts(&self, r: &mut Report) {

@@ -10,6 +10,7 @@ pub mod icmp_error;
 pub mod mtu;
 pub mod nat;
 pub mod port_security;
+pub mod qos;
 pub mod router;
 pub mod security_group;
 pub mod session;

@@ -161,6 +161,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         put(b, 10, sum.to_be_bytes());
     }
 
+    /// Writes the DSCP (RFC 2474, the upper six bits of the second byte) and updates the checksum.
+    pub fn set_dscp(&mut self, dscp: u8) {
+        let ecn = self.0.as_ref()[1] & 3;
+        self.rewrite(1, [dscp << 2 | ecn], 0..2);
+    }
+
     /// Writes the TTL and updates the checksum.
     pub fn set_ttl(&mut self, ttl: u8) {
         self.rewrite(8, [ttl], 8..10);

@@ -80,6 +80,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Writes the DSCP (RFC 2474, the upper six bits of the traffic class).
+    pub fn set_dscp(&mut self, dscp: u8) {
+        let b = self.0.as_mut();
+        b[0] = b[0] & 0xf0 | dscp >> 2 & 0x0f;
+        b[1] = b[1] & 0x3f | dscp << 6;
+    }
+
     /// Writes the hop limit.
     pub fn set_hop_limit(&mut self, hop_limit: u8) {
         self.0.as_mut()[7] = hop_limit;

@@ -220,6 +220,22 @@ constants! {
         NEIGHBOUR = 16;
         /// To another host: encapsulated, and the MTU holds.
         TUNNEL = 32;
+        /// A port that it passes has limits.
+        QOS = 64;
+        /// Marked with `dscp`.
+        DSCP = 128;
+    }
+    /// Where a port's limits stand: of bytes, then of packets.
+    qos: u32 {
+        /// From the guest.
+        EGRESS = 0;
+        /// To the guest.
+        INGRESS = 2;
+    }
+    /// How rates are written.
+    rate: u32 {
+        /// Bits behind the point of a unit's nanoseconds.
+        FRACTION_BITS = 20;
     }
     /// States of a session.
     state: u8 {

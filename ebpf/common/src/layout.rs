@@ -50,6 +50,30 @@ layout! {
         allowed: [Allowed; ALLOWED_MAX],
     }
 
+    /// A limit.
+    struct QosRate = "qos_rate" {
+        /// Nanoseconds a unit, times `1 << rate::FRACTION_BITS`; 0: no limit.
+        per_unit: u64,
+        /// Nanoseconds that it may be ahead.
+        burst_ns: u64,
+    }
+
+    /// What a port's QoS policy asks.
+    struct QosRecord = "qos_record" {
+        /// QOS and DSCP of `session::*`.
+        flags: u32,
+        /// DSCP: the mark.
+        dscp: u32,
+        /// At `qos::*`.
+        rates: [QosRate; 4],
+    }
+
+    /// Up to when a port's limits are paid, nanoseconds of the clock.
+    struct QosPaid = "qos_paid" {
+        /// At `qos::*`.
+        paid_ns: [u64; 4],
+    }
+
     /// A network.
     struct NetworkRecord = "network_record" {
         /// `network::*`.
@@ -310,8 +334,8 @@ layout! {
         tunnel_host: u32,
         /// Ingress of the other direction's key.
         other_ingress: u32,
-        /// Zero.
-        reserved: u32,
+        /// DSCP: the mark.
+        dscp: u32,
         /// Packets so far.
         packets: u64,
         /// Their bytes.

@@ -36,6 +36,7 @@ macro_rules! tables {
 
 // In the order in which changes are written: what narrows (a port's addresses and policy) before what leads to it.
 tables! {
+    qos,
     ports,
     networks,
     tunnel_hosts,

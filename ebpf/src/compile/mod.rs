@@ -8,6 +8,7 @@ mod address;
 mod delta;
 mod network;
 mod port;
+mod qos;
 mod router;
 mod slots;
 mod tunnel;
@@ -100,6 +101,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     network::owners(input, &mut tables);
     tunnel::tunnels(input, &mut tables);
     port::ports(input, policy, &mut tables);
+    qos::qos(input, &mut tables);
     router::routers(input, &mut tables);
     router::floating_ips(input, &mut tables);
     tables
@@ -125,12 +127,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
                 format!("ports.{id}.interface"),
                 "not connected: subports of trunks are not tagged yet",
             ),
-        }
-        if port.qos_policy_id.is_some() {
-            add(
-                format!("ports.{id}.qos_policy_id"),
-                "not limited: QoS is not enforced yet",
-            );
         }
     }
     for (id, group) in &snapshot.security_groups {

@@ -74,6 +74,7 @@ pub struct FrameText {
     arp: Option<ArpText>,
     addresses: Option<(IpAddr, IpAddr)>,
     ttl: Option<u8>,
+    tos: u8,
     options: usize,
     extensions: Vec<u8>,
     fragment: Option<(u32, u16, bool)>,
@@ -274,6 +275,7 @@ impl FrameText {
         match word {
             "ip" => self.addresses = Some(ends(next()?, |w| w.parse().ok())?),
             "ttl" => self.ttl = Some(next()?.parse().ok()?),
+            "tos" => self.tos = next()?.parse().ok()?,
             "options" => self.options = next()?.parse().ok()?,
             "total" => self.total = Some(next()?.parse().ok()?),
             "data" => self.data = next()?.parse().ok()?,
@@ -586,6 +588,7 @@ impl FrameText {
                 let mut packet = header.emit(&[options.as_slice(), &message].concat());
                 packet[0] +=
                     u8::try_from(options.len() / 4).map_err(|_long| "40 bytes of options")?;
+                packet[1] = self.tos;
                 if let Some(total) = self.total {
                     packet[2..4].copy_from_slice(&total.to_be_bytes());
                 }
@@ -611,6 +614,8 @@ impl FrameText {
                     hop_limit: ttl,
                 };
                 let mut packet = header.emit(&payload);
+                packet[0] |= self.tos >> 4;
+                packet[1] |= self.tos << 4;
                 if let Some(total) = self.total {
                     packet[4..6].copy_from_slice(&total.to_be_bytes());
                 }

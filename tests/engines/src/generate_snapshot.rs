@@ -11,6 +11,7 @@ pub const PHYSICAL_NETWORKS: &[&str] = &["provider1", "provider2"];
 const NETWORKS: &[&str] = &["blue", "green", "red"];
 const PORTS: &[&str] = &["a", "b", "c", "d", "e", "f"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
+const QOS: &[&str] = &["slow", "marked"];
 const OTHERS: &[&str] = &["elsewhere", "third"];
 const MTUS: &[i64] = &[1280, 1300, 1400, 1450, 1500];
 
@@ -87,6 +88,10 @@ pub fn snapshot(chance: &mut Chance) -> Table {
             .map(|g| ((*g).to_owned(), list(ranges(chance))))
             .collect(),
     );
+    let policies = QOS
+        .iter()
+        .map(|name| ((*name).to_owned(), Value::Table(qos(chance))));
+    put("qos", policies.collect());
     put("address_groups", table([("ag", list(ranges(chance)))]));
     let stations = [("gw", "02:00:00:00:00:01"), ("host", "02:00:00:00:00:99")];
     put("macs", table(stations.map(|(name, mac)| (name, text(mac)))));
@@ -205,7 +210,33 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
         ];
         port.insert("pairs".into(), list([chance.word(&pair).to_owned()]));
     }
+    if chance.percent(25) {
+        port.insert("qos".into(), text(chance.word(QOS)));
+    }
     port
+}
+
+/// A policy whose limits are reached within a few frames, or nearly never.
+fn qos(chance: &mut Chance) -> Table {
+    let mut policy = Table::new();
+    for (key, rates) in [
+        ("egress_kbps", [2, 8]),
+        ("ingress_kbps", [2, 8]),
+        ("egress_kpps", [1, 1_000]),
+        ("ingress_kpps", [1, 1_000]),
+    ] {
+        if chance.percent(50) {
+            let rate = *chance.one(&rates).unwrap_or(&1);
+            let burst = *chance.one(&[0, 1, rate]).unwrap_or(&0);
+            let limit = [rate, burst].map(Value::Integer);
+            policy.insert(key.into(), Value::Array(limit.to_vec()));
+        }
+    }
+    if chance.percent(50) {
+        let mark = *chance.one(&[0, 10, 46, 56]).unwrap_or(&0);
+        policy.insert("dscp".into(), Value::Integer(mark));
+    }
+    policy
 }
 
 fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
@@ -450,7 +481,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(18) {
+    Some(match chance.below(20) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -484,6 +515,16 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             format!("change remote_ports.{name}.host {host:?}")
         }
         16 => format!("change remote_ports.{} gone", pick(chance, "remote_ports")?),
+        17 => format!(
+            "change ports.{}.qos {:?}",
+            pick(chance, "ports")?,
+            chance.word(QOS)
+        ),
+        18 => format!(
+            "change qos.{} {}",
+            chance.word(QOS),
+            Value::Table(qos(chance))
+        ),
         _ => {
             let name = pick(chance, "ports")?;
             if chance.percent(30) {

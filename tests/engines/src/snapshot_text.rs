@@ -11,9 +11,10 @@ use uuid::Uuid;
 use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
     HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType, Port, PortBlock,
-    PortInterface, PortRange, Remote, RemotePort, Revision, Router, RouterAddress, RouterGateway,
-    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
-    Subnet, SubnetId, TunnelHost,
+    PortInterface, PortRange, QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy,
+    Remote, RemotePort, Revision, Router, RouterAddress, RouterGateway, RouterInterface,
+    RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId,
+    TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -56,6 +57,8 @@ pub mod kind {
     pub const RULE: u8 = b'R';
     /// Address groups.
     pub const ADDRESS_GROUP: u8 = b'a';
+    /// QoS policies.
+    pub const QOS_POLICY: u8 = b'q';
 }
 
 fn yes() -> bool {
@@ -114,6 +117,18 @@ pub struct PortText {
     groups: Vec<String>,
     #[serde(default = "yes")]
     up: bool,
+    qos: Option<String>,
+}
+
+/// A QoS policy: of each limit the rate and the burst, in thousands.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QosText {
+    egress_kbps: Option<[u32; 2]>,
+    egress_kpps: Option<[u32; 2]>,
+    ingress_kbps: Option<[u32; 2]>,
+    ingress_kpps: Option<[u32; 2]>,
+    dscp: Option<u8>,
 }
 
 /// A port on another host.
@@ -186,6 +201,8 @@ pub struct SnapshotText {
     rules: BTreeMap<String, String>,
     #[serde(default)]
     address_groups: BTreeMap<String, Vec<IpNet>>,
+    #[serde(default)]
+    qos: BTreeMap<String, QosText>,
     /// Hosts' addresses in the underlay; `host` is the one under test. `elsewhere` has 198.51.100.2 unless it is named.
     #[serde(default)]
     hosts: BTreeMap<String, IpAddr>,
@@ -230,6 +247,7 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
     e.names.insert("zero".into(), MacAddress([0; 6]));
     e.names.insert("bcast".into(), MacAddress::BROADCAST);
     networks(text, &mut e);
+    qos(text, &mut e);
     ports(text, &mut e)?;
     routers(text, &mut e)?;
     floating_ips(text, &mut e)?;
@@ -303,6 +321,38 @@ fn fixed_ips(e: &Expanded, network: &str, ips: &[IpAddr]) -> Result<Vec<FixedIp>
         .collect()
 }
 
+fn qos(text: &SnapshotText, e: &mut Expanded) {
+    for (name, qos) in &text.qos {
+        let directions = [QosDirection::Egress, QosDirection::Ingress];
+        let limits = |of: [Option<[u32; 2]>; 2]| {
+            let both = directions.into_iter().zip(of);
+            both.filter_map(|(direction, limit)| Some((direction, limit?)))
+        };
+        let bandwidth = limits([qos.egress_kbps, qos.ingress_kbps]).map(|(direction, limit)| {
+            QosBandwidthLimit {
+                direction,
+                max_kbps: limit[0],
+                max_burst_kbps: limit[1],
+            }
+        });
+        let packets = limits([qos.egress_kpps, qos.ingress_kpps]).map(|(direction, limit)| {
+            QosPacketRateLimit {
+                direction,
+                max_kpps: limit[0],
+                max_burst_kpps: limit[1],
+            }
+        });
+        let policy = QosPolicy {
+            bandwidth_limits: bandwidth.collect(),
+            packet_rate_limits: packets.collect(),
+            dscp_mark: qos.dscp,
+        };
+        e.snapshot
+            .qos_policies
+            .insert(uuid_of(kind::QOS_POLICY, name).into(), policy);
+    }
+}
+
 fn router_addresses(
     e: &Expanded,
     network: &str,
@@ -357,7 +407,10 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 name: format!("tap{name}"),
             },
             extra_dhcp_opts: vec![],
-            qos_policy_id: None,
+            qos_policy_id: port
+                .qos
+                .as_ref()
+                .map(|q| uuid_of(kind::QOS_POLICY, q).into()),
         };
         for group in &made.security_groups {
             for ip in &made.fixed_ips {

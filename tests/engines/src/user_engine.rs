@@ -119,6 +119,7 @@ impl EngineUnderTest for UserUnderTest {
     }
 
     fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
+        self.engine.tick(u64::from(now_s) * 1_000_000_000);
         let quick = if self.whole {
             None
         } else {

@@ -44,6 +44,10 @@ const STATE_MASK: u8 = 3;
 pub(super) const TRANSLATED: u8 = 1 << 2;
 /// To another host.
 pub(super) const TUNNELLED: u8 = 1 << 3;
+/// A port that it passes has a QoS policy.
+pub(super) const LIMITED: u8 = 1 << 4;
+/// What a walk says anew.
+pub(super) const WALKED: u8 = TUNNELLED | LIMITED;
 
 /// What is needed only when a session is walked again, or looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,6 +113,13 @@ impl Half {
     #[must_use]
     pub(super) fn is_tunnelled(&self) -> bool {
         self.flags & TUNNELLED != 0
+    }
+
+    /// Whether a port that it passes has a QoS policy.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_limited(&self) -> bool {
+        self.flags & LIMITED != 0
     }
 
     /// Seconds that the session may be idle.

@@ -14,7 +14,7 @@ use super::walk::{End, Opening, walk};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
-use weft_wire::{ipv4, protocol};
+use weft_wire::{ipv4, ipv6, protocol};
 
 const ETHERNET: usize = 14;
 
@@ -64,6 +64,7 @@ impl Engine {
         }
         let (output, translated, routed) =
             (half.output, half.is_translated(), half.ttl_decrement > 0);
+        let limited = half.is_limited();
         if found.is_some() {
             let seen = match glance.key.meta.protocol() {
                 protocol::TCP => Seen::Tcp(glance.tcp_flags),
@@ -73,6 +74,14 @@ impl Engine {
         } else if let Some(half) = self.table.half_mut(at) {
             half.packets = 1;
             half.bytes = u64::try_from(frame_bytes).unwrap_or_default();
+        }
+        if limited {
+            if let Err(reason) = self.limit(glance.place, output, frame_bytes) {
+                return Judged::Drop(reason);
+            }
+            if let Some(mark) = self.mark(glance.place) {
+                mark_write(header, mark);
+            }
         }
         if translated {
             self.translate(at, header);
@@ -177,6 +186,25 @@ fn measure(half: &Half, header: &HeaderBytes) -> bool {
         _ => u32::MAX,
     };
     ttl > half.ttl_decrement && length <= u32::from(half.mtu) && half.destination_mac != [0; 6]
+}
+
+/// Writes a DSCP.
+fn mark_write(header: &mut HeaderBytes, mark: u8) {
+    let Some(packet) = header.get_mut(ETHERNET..) else {
+        return;
+    };
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => {
+            if let Ok(mut packet) = ipv6::Packet::new_header_checked(packet) {
+                packet.set_dscp(mark);
+            }
+        }
+        _ => {
+            if let Ok(mut packet) = ipv4::Packet::new_header_checked(packet) {
+                packet.set_dscp(mark);
+            }
+        }
+    }
 }
 
 #[inline]

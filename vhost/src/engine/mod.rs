@@ -14,6 +14,7 @@ mod glance;
 mod half;
 mod judge;
 mod key;
+mod limit;
 mod local;
 mod map;
 mod place;
@@ -40,6 +41,7 @@ use table::Table;
 use walk::Neighbours;
 use weft_dataplane::flow::bucket::Bucket;
 use weft_dataplane::flow::fragment::FragmentTable;
+use weft_dataplane::stage::qos::Paid;
 use weft_dataplane::{Copy, Ingress, Verdict};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
 
@@ -72,6 +74,9 @@ pub struct Engine {
     fragments: FragmentTable,
     neighbours: Neighbours,
     buckets: Vec<Bucket>,
+    /// By place.
+    paid: Vec<Paid>,
+    now_ns: u64,
 }
 
 impl Engine {
@@ -87,6 +92,8 @@ impl Engine {
             fragments: FragmentTable::default(),
             neighbours: FastMap::with_hasher(seed),
             buckets: Vec::new(),
+            paid: Vec::new(),
+            now_ns: 0,
         }
     }
 
@@ -105,6 +112,7 @@ impl Engine {
         }
         self.places = prepared.places;
         self.buckets.resize(self.places.len(), Bucket::default());
+        self.paid_keep(&prepared.plan.snapshot);
         self.plan = Some(prepared.plan);
         self.generation = self.generation.wrapping_add(1);
     }

@@ -6,6 +6,7 @@
 
 use super::classify::{Members, Policies, PolicyMaker};
 use super::key::Place;
+use super::limit::PortQos;
 use super::map::{FastMap, Seed};
 use super::place::Places;
 use ipnet::IpNet;
@@ -35,6 +36,7 @@ pub(super) struct PortPlan {
     pub(super) own4: Vec<u32>,
     pub(super) own6: Vec<u128>,
     pub(super) policies: Arc<Policies>,
+    pub(super) qos: PortQos,
 }
 
 /// What a MAC address is on a network.
@@ -313,13 +315,26 @@ fn place_plans(
             .and_then(|place| made.get_mut(place.at()));
         let network = numbers.networks.get(&port.network_id);
         if let (Some(place), Some(network)) = (place, network) {
-            *place = Some(PlaceIs::Port(port_plan(*id, port, *network, &mut policies)));
+            let qos = PortQos::new(snapshot, port);
+            *place = Some(PlaceIs::Port(port_plan(
+                *id,
+                port,
+                *network,
+                qos,
+                &mut policies,
+            )));
         }
     }
     made
 }
 
-fn port_plan(id: PortId, port: &Port, network: At, policies: &mut PolicyMaker<'_>) -> PortPlan {
+fn port_plan(
+    id: PortId,
+    port: &Port,
+    network: At,
+    qos: PortQos,
+    policies: &mut PolicyMaker<'_>,
+) -> PortPlan {
     let own = |of: fn(IpAddr) -> Option<u128>| {
         let fixed = port.fixed_ips.iter().map(|f| f.ip_address);
         fixed.filter_map(of).collect::<Vec<u128>>()
@@ -345,6 +360,7 @@ fn port_plan(id: PortId, port: &Port, network: At, policies: &mut PolicyMaker<'_
             .collect(),
         own6,
         policies: policies.of(&port.security_groups),
+        qos,
     }
 }
 

@@ -15,7 +15,7 @@ use weft_dataplane::flow::session::{Hop, Transformation};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
 use weft_dataplane::stage::tunnel::{self, Outer};
-use weft_dataplane::stage::{Sight, deliver, dhcp, mtu, port_security, session};
+use weft_dataplane::stage::{Sight, deliver, dhcp, mtu, port_security, qos, session};
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, Port};
 
@@ -203,10 +203,13 @@ impl Engine {
             Ok(Found::End(End::EchoReply)) => Ok(Verdict::Reply {
                 frame: deliver::echo_reply(on.frame, ip),
             }),
-            Ok(Found::End(End::Multicast)) => Ok(Verdict::Uplink {
-                network: on.network.id,
-                frame: on.frame.to_vec(),
-            }),
+            Ok(Found::End(End::Multicast)) => {
+                self.limit(on.place, on.network.place, on.frame.len())?;
+                Ok(Verdict::Uplink {
+                    network: on.network.id,
+                    frame: on.frame.to_vec(),
+                })
+            }
             Ok(Found::End(_)) => Ok(Verdict::Pass),
             Ok(Found::Opened(opening, path)) => {
                 let towards = Transformation {
@@ -239,8 +242,12 @@ impl Engine {
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), copy)?;
-                let frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
+                self.limit(on.place, self.table.half(at).output, on.frame.len())?;
+                let mut frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
                 self.resolve(on, &transformation, copy);
+                if let Some(mark) = self.mark(on.place) {
+                    qos::mark_write(&mut frame, ip, mark);
+                }
                 self.transformed_send(at, &transformation, frame)
             }
         }
@@ -327,8 +334,12 @@ impl Engine {
         at: Ref,
         copy: &mut Option<Copy>,
     ) -> Result<Verdict, DropReason> {
+        self.limit(on.place, self.table.half(at).output, on.frame.len())?;
         let transformation = self.transformation(on.plan, at)?;
-        let frame = deliver::process(on.frame, ip, &transformation, None);
+        let mut frame = deliver::process(on.frame, ip, &transformation, None);
+        if let Some(mark) = self.mark(on.place) {
+            qos::mark_write(&mut frame, ip, mark);
+        }
         self.resolve(on, &transformation, copy);
         self.transformed_send(at, &transformation, frame)
     }

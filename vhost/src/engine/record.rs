@@ -2,8 +2,9 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
-use super::half::{Cold, Half, TUNNELLED};
+use super::half::{Cold, Half, LIMITED, TUNNELLED};
 use super::key::{Key, Place};
+use super::limit::is_limited;
 use super::plan::Plan;
 use super::table::{New, Ref};
 use super::walk::{Back, End, Hop, Opening, Path, walk};
@@ -26,7 +27,13 @@ fn mtu(bytes: u32) -> u16 {
 }
 
 /// Both directions of a path. The reply is the mirror of the way forward, unless one of both goes through a tunnel.
-fn halves(generation: u32, opening: &Opening, path: &Path, reply_mtu: u32) -> [Half; 2] {
+fn halves(
+    plan: &Plan,
+    generation: u32,
+    opening: &Opening,
+    path: &Path,
+    reply_mtu: u32,
+) -> [Half; 2] {
     let plain = |output, match_mac: MacAddress, tunnelled| Half {
         generation,
         output,
@@ -66,6 +73,11 @@ fn halves(generation: u32, opening: &Opening, path: &Path, reply_mtu: u32) -> [H
             };
         }
         _ => {}
+    }
+    for (half, from) in [(&mut forward, opening.place), (&mut reply, path.output)] {
+        if is_limited(plan, from, half.output) {
+            half.flags |= LIMITED;
+        }
     }
     [forward, reply]
 }
@@ -134,7 +146,7 @@ impl Engine {
                 reply_key(nat::source_port(&sight, block, opening.tuple, free)?)
             }
         };
-        let [forward_half, reply_half] = halves(self.generation, opening, path, network.mtu);
+        let [forward_half, reply_half] = halves(plan, self.generation, opening, path, network.mtu);
         let new = New {
             forward: first.forward,
             reply,
@@ -211,7 +223,8 @@ impl Engine {
         if !same {
             return Err(DropReason::SessionRevoked);
         }
-        let [forward_half, reply_half] = halves(self.generation, &opening, &path, network.mtu);
+        let [forward_half, reply_half] =
+            halves(plan, self.generation, &opening, &path, network.mtu);
         Ok(New {
             forward: key,
             reply,

@@ -5,7 +5,7 @@
 //!
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
-use super::half::{Cold, Half, TRANSLATED, TUNNELLED};
+use super::half::{Cold, Half, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use crate::memory::{huge_pages_advise, prefetch};
 use weft_dataplane::{State, Way};
@@ -351,7 +351,7 @@ impl Table {
                     seen_s: now_s,
                     flags: State::Opening as u8
                         | if translated { TRANSLATED } else { 0 }
-                        | half.flags & TUNNELLED,
+                        | half.flags & WALKED,
                     ..half
                 };
             }
@@ -486,7 +486,7 @@ impl Table {
                     packets: place.packets,
                     bytes: place.bytes,
                     seen_s: place.seen_s,
-                    flags: place.flags & !TUNNELLED | half.flags & TUNNELLED,
+                    flags: place.flags & !WALKED | half.flags & WALKED,
                     ..half
                 };
             }

@@ -285,6 +285,8 @@ impl Worker {
     /// Looks at every ring once, and says how many frames came.
     fn turn(&mut self, now: Duration) -> usize {
         let now_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        self.engine
+            .tick(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
         self.ports.iter_mut().for_each(WorkerPort::look);
         let frames = (0..self.ports.len())
             .map(|at| self.port_poll(at, now_s))

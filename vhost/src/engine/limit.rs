@@ -1,0 +1,95 @@
+//! QoS over a compiled snapshot: the limits of the two ports that a packet passes, and the mark of the first.
+//! docs/pipeline.md, section 6.
+//!
+//! Guarantees: sessions of ports without a policy never come here.
+
+use super::Engine;
+use super::key::Place;
+use super::plan::{Plan, PortPlan};
+use weft_dataplane::Ingress;
+use weft_dataplane::stage::qos::Paid;
+use weft_model::{DropReason, HostSnapshot, Port, PortId, QosDirection, Rate};
+
+/// What a port's QoS policy asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PortQos {
+    /// Of bytes and of packets, from the guest.
+    egress: [Option<Rate>; 2],
+    /// Likewise to the guest.
+    ingress: [Option<Rate>; 2],
+    /// DSCP.
+    pub(super) mark: Option<u8>,
+}
+
+impl PortQos {
+    pub(super) fn new(snapshot: &HostSnapshot, port: &Port) -> Self {
+        let policy = port.qos_policy_id;
+        let policy = policy.and_then(|id| snapshot.qos_policies.get(&id));
+        policy.map_or_else(Self::default, |policy| Self {
+            egress: policy.rates(QosDirection::Egress),
+            ingress: policy.rates(QosDirection::Ingress),
+            mark: policy.dscp_mark,
+        })
+    }
+
+    fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Whether a session between these places has to come here.
+pub(super) fn is_limited(plan: &Plan, from: Place, to: Place) -> bool {
+    let asks = |place| plan.port(place).is_some_and(|port| !port.qos.is_none());
+    asks(from) || asks(to)
+}
+
+impl Engine {
+    /// The clock for the limits of ports, in nanoseconds; it does not run backwards.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Keeps what ports have paid that stay; `places` are the new ones already, the plan is the old one still.
+    pub(super) fn paid_keep(&mut self, snapshot: &HostSnapshot) {
+        let mut kept = vec![Paid::default(); self.places.len()];
+        let before = self.plan.as_ref().map(|plan| &plan.snapshot.ports);
+        let stays = |id: &&PortId| before.is_some_and(|before| before.contains_key(id));
+        for id in snapshot.ports.keys().filter(stays) {
+            let at = self.places.of(Ingress::Port(*id)).unwrap_or_default().at();
+            if let (Some(to), Some(from)) = (kept.get_mut(at), self.paid.get(at)) {
+                *to = *from;
+            }
+        }
+        self.paid = kept;
+    }
+
+    /// Whether a frame of this many bytes may pass from there to there.
+    pub(super) fn limit(&mut self, from: Place, to: Place, bytes: usize) -> Result<(), DropReason> {
+        let Some(plan) = &self.plan else {
+            return Ok(());
+        };
+        let units = [u64::try_from(bytes).unwrap_or(u64::MAX), 1];
+        let rates =
+            |of: fn(&PortPlan) -> [Option<Rate>; 2], place| plan.port(place).map_or([None; 2], of);
+        for (place, rates, first) in [
+            (from, rates(|port| port.qos.egress, from), 0),
+            (to, rates(|port| port.qos.ingress, to), 2),
+        ] {
+            let paid: &mut Paid = match self.paid.get_mut(place.at()) {
+                Some(paid) => paid,
+                None => continue,
+            };
+            for ((rate, units), paid) in rates.into_iter().zip(units).zip(&mut paid[first..]) {
+                if rate.is_some_and(|rate| !rate.take(paid, self.now_ns, units)) {
+                    return Err(DropReason::QosRateLimit);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The mark that packets from there get.
+    pub(super) fn mark(&self, from: Place) -> Option<u8> {
+        self.plan.as_ref()?.port(from)?.qos.mark
+    }
+}
