@@ -99,9 +99,7 @@ impl Resource for Port {
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        let mut sentences = qos_policy::unenforced(view);
-        sentences.extend(port_pvlan::unenforced(view));
-        sentences
+        port_pvlan::unenforced(view).into_iter().collect()
     }
 
     async fn target(

@@ -17,9 +17,6 @@ use uuid::Uuid;
 /// The resource.
 pub struct QosPolicy;
 
-const UNENFORCED: &str =
-    "no engine enforces QoS policies yet: what is under one is neither limited nor marked";
-
 /// A policy with its rules.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -132,16 +129,6 @@ impl Resource for QosPolicy {
         }
         rows::delete::<QosPolicyRow>(&mut write.tx, id).await?;
         Ok(())
-    }
-}
-
-/// What is not enforced of something that may be under a policy.
-pub(super) fn unenforced(view: &Attributes) -> Vec<&'static str> {
-    let under = |name: &str| view.get(name).is_some_and(Value::is_string);
-    if under("qos_policy_id") || under("qos_network_policy_id") {
-        vec![UNENFORCED]
-    } else {
-        Vec::new()
     }
 }
 

@@ -17,6 +17,7 @@ mod key;
 mod limit;
 mod local;
 mod map;
+mod owners;
 mod place;
 mod plan;
 mod process;

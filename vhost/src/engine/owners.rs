@@ -1,0 +1,158 @@
+//! Who has which MAC and which address on a network, while a plan is made: routers, then floating IPs, then ports.
+//!
+//! Guarantees: the order is that of docs/pipeline.md, "owner"; where several fit, the one with the smallest id counts.
+
+use super::key::Place;
+use super::plan::{NetworkPlan, Numbers, Owner, Plan, RemoteIs};
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_dataplane::stage::tunnel;
+use weft_dataplane::topology;
+use weft_model::{FixedIp, MacAddress, NetworkId, RouterInterface, eui64_link_local};
+
+/// Fills the networks of a plan.
+pub(super) fn fill(plan: &mut Plan, numbers: &Numbers) {
+    fill_routers(plan, numbers);
+    fill_floating(plan, numbers);
+    fill_ports(plan, numbers);
+}
+
+/// What routers are on their networks. Owners come first from interfaces of routers that are up, then from gateways.
+fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (at, router) in snapshot.routers.values().enumerate() {
+        for interface in &router.interfaces {
+            if let Some(network) = network_mut(plan, numbers, interface.network_id) {
+                let is = network.macs.entry(interface.mac_address.0).or_default();
+                is.interface = is.interface.or(Some(at));
+            }
+        }
+        if let Some(gateway) = &router.gateway
+            && let Some(network) = network_mut(plan, numbers, gateway.network_id)
+        {
+            let is = network.macs.entry(gateway.mac_address.0).or_default();
+            is.outside = is.outside.or(Some(at));
+            for address in &gateway.addresses {
+                network
+                    .addresses
+                    .entry(address.ip_address)
+                    .or_default()
+                    .gateway = true;
+            }
+        }
+    }
+    let up = || snapshot.routers.values().filter(|r| r.admin_state_up);
+    let leg = |i: &RouterInterface| (i.network_id, i.mac_address, i.addresses.clone());
+    let interfaces = up().flat_map(|r| &r.interfaces).map(leg);
+    let gateways = up()
+        .filter_map(|r| r.gateway.as_ref())
+        .map(|g| (g.network_id, g.mac_address, g.addresses.clone()));
+    for (network_id, mac, addresses) in interfaces.chain(gateways).collect::<Vec<_>>() {
+        let Some(network) = network_mut(plan, numbers, network_id) else {
+            continue;
+        };
+        let link_local = IpAddr::V6(eui64_link_local(mac));
+        let all = addresses.iter().map(|a| a.ip_address).chain([link_local]);
+        for address in all {
+            network
+                .addresses
+                .entry(address)
+                .or_default()
+                .owners
+                .push(Owner {
+                    mac,
+                    router: true,
+                    port: None,
+                    remote: false,
+                });
+        }
+    }
+}
+
+fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (at, f) in topology::floating_ips(&snapshot).enumerate() {
+        let router = numbers.routers.get(&f.router_id).copied();
+        let Some(network) = network_mut(plan, numbers, f.floating_network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(f.mac_address.0).or_default();
+        is.outside = is.outside.or(router);
+        let is = network
+            .addresses
+            .entry(f.floating_ip_address.into())
+            .or_default();
+        is.floating = is.floating.or(Some(at));
+        is.owners.push(Owner {
+            mac: f.mac_address,
+            router: false,
+            port: None,
+            remote: false,
+        });
+    }
+}
+
+fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (id, port) in &snapshot.ports {
+        let place = numbers.ports.get(id).copied();
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(port.mac_address.0).or_default();
+        is.port = is.port.or(place);
+        for fixed in &port.fixed_ips {
+            let is = network.addresses.entry(fixed.ip_address).or_default();
+            is.port = is.port.or(place);
+        }
+        own(network, port.mac_address, &port.fixed_ips, place);
+    }
+    for port in snapshot.remote_ports.values() {
+        let tunnel = tunnel::to_host(&snapshot, port.network_id, &port.host).map(|tunnel| {
+            plan.tunnels.push(tunnel);
+            plan.tunnels.len() - 1
+        });
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        let here = RemoteIs {
+            mac: port.mac_address,
+            tunnel,
+        };
+        let is = network.macs.entry(port.mac_address.0).or_default();
+        is.remote.get_or_insert(here);
+        for fixed in &port.fixed_ips {
+            let is = network.addresses.entry(fixed.ip_address).or_default();
+            is.remote.get_or_insert(here);
+        }
+        own(network, port.mac_address, &port.fixed_ips, None);
+    }
+}
+
+/// A port, here at a place or elsewhere, owns its fixed IPs and its link-local address.
+fn own(network: &mut NetworkPlan, mac: MacAddress, fixed_ips: &[FixedIp], place: Option<Place>) {
+    let link_local = IpAddr::V6(eui64_link_local(mac));
+    let all = fixed_ips.iter().map(|f| f.ip_address).chain([link_local]);
+    for address in all {
+        network
+            .addresses
+            .entry(address)
+            .or_default()
+            .owners
+            .push(Owner {
+                mac,
+                router: false,
+                port: place,
+                remote: place.is_none(),
+            });
+    }
+}
+
+fn network_mut<'a>(
+    plan: &'a mut Plan,
+    numbers: &Numbers,
+    id: NetworkId,
+) -> Option<&'a mut NetworkPlan> {
+    let at = *numbers.networks.get(&id)?;
+    plan.networks.get_mut(at)
+}
