@@ -108,6 +108,8 @@ pub(crate) async fn switch(
     parts.spawn("the switch", async move {
         loop {
             tokio::select! {
+                // First: at the end the snapshot file's part goes too, and its sender with it.
+                biased;
                 () = shutdown.cancelled() => break,
                 changed = snapshots.changed() => {
                     changed?;
