@@ -171,9 +171,8 @@ def mariadb(peer):
     return urls
 
 
-def uwsgi(peer, name, module, environment, *more):
+def uwsgi(peer, name, port, module, environment, *more):
     """Two processes with a thread each, as devstack runs both on two cores."""
-    port = port_free()
     peer.start(
         name, f"{BIN}/uwsgi", "--http-socket", f"127.0.0.1:{port}", "--module", module, "--master", "--die-on-term", "--processes", "2",
         "--threads", "1", "--lazy-apps", "--enable-threads", "--need-app", "--buffer-size", "65535", "--thunder-lock",
@@ -194,10 +193,15 @@ def keystone(peer, password, database):
     owner = ("--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid()))
     run(*manage, "fernet_setup", *owner)
     run(*manage, "credential_setup", *owner)
+    # The middleware in neutron-server finds Keystone by the catalogue.
+    port = port_free()
+    url = f"http://127.0.0.1:{port}/v3"
+    urls = ("--bootstrap-region-id", "RegionOne", "--bootstrap-admin-url", url)
+    urls += ("--bootstrap-public-url", url, "--bootstrap-internal-url", url)
     names = ("--bootstrap-username", "admin", "--bootstrap-project-name", "admin", "--bootstrap-role-name", "admin")
-    run(*manage, "bootstrap", "--bootstrap-password", password, *names)
+    run(*manage, "bootstrap", "--bootstrap-password", password, *names, *urls)
     environment = {"OS_KEYSTONE_CONFIG_DIR": folder, "OS_KEYSTONE_CONFIG_FILES": "keystone.conf"}
-    url = uwsgi(peer, "keystone", "keystone.wsgi.api:application", environment, "--manage-script-name") + "/v3"
+    uwsgi(peer, "keystone", port, "keystone.wsgi.api:application", environment, "--manage-script-name")
     service_user(url, password)
     return url
 
@@ -239,7 +243,7 @@ def neutron(peer, identity, database):
         file.write(text)
     run(f"{BIN}/neutron-db-manage", "--config-file", f"{folder}/neutron.conf", "upgrade", "heads")
     environment = {"OS_NEUTRON_CONFIG_DIR": folder, "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
-    return uwsgi(peer, "neutron", "neutron.wsgi.api:application", environment)
+    return uwsgi(peer, "neutron", port_free(), "neutron.wsgi.api:application", environment)
 
 
 def main(folder, password):
