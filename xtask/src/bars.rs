@@ -16,6 +16,8 @@ enum Word {
     Api,
     /// Issue "The user engine: a vhost-user switch for KVM guests".
     User,
+    /// Issue "Many hosts: overlay and distributed routing, no network node": realize and the feed so far.
+    Hosts,
 }
 
 #[derive(clap::Args)]
@@ -41,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         Word::Main => "main",
         Word::Api => "api",
         Word::User => "user",
+        Word::Hosts => "hosts",
     };
     let lab = [
         "run",

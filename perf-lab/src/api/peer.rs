@@ -13,14 +13,6 @@ use weft_tests_conformance::python;
 
 const SERVE: &str = include_str!("../../peers/neutron/serve.py");
 const PASSWORD: &str = "lab";
-/// What uwsgi is compiled with, and the database.
-const PACKAGES: &[(&str, &str)] = &[
-    ("/usr/sbin/mariadbd", "mariadb-server"),
-    ("/usr/bin/gcc", "gcc"),
-    ("/usr/share/doc/python3-dev", "python3-dev"),
-    ("/usr/share/doc/python3-venv", "python3-venv"),
-];
-
 /// A running neutron-server; ends with this value.
 pub(crate) struct Peer {
     child: Child,
@@ -110,21 +102,7 @@ fn tree_mib(pid: u32) -> Result<f64> {
 }
 
 fn install_packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(there, _)| !Path::new(there).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("installing: {}", missing.join(" "));
-    python::run(
-        Command::new("apt-get")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install"])
-            .arg("--no-install-recommends")
-            .args(missing),
-    )?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/install.sh");
+    python::run(Command::new(script).arg("api"))?;
     Ok(())
 }

@@ -43,6 +43,7 @@ impl Ground {
     /// Installs what is missing, compiles the generator, and takes huge pages until dropped.
     pub(super) fn new(perf_lab: &Path) -> Result<Self> {
         let installed = Command::new(perf_lab.join("peers/install.sh"))
+            .arg("user")
             .stdout(Stdio::null())
             .status()?;
         ensure!(installed.success(), "peers/install.sh: {installed}");
