@@ -52,6 +52,7 @@ test-root:
 test-vm:
 	@scripts/install.sh test
 	@scripts/guest-image.sh target/vm
+	@scripts/install-libvirt.sh
 	cargo build --workspace --bins
 	cargo nextest run --workspace --profile vm
 

@@ -42,6 +42,8 @@ done
 [ -f /usr/include/linux/bpf.h ] || want linux-libc-dev
 [ -f /usr/include/stdio.h ] || want libc6-dev
 if [ -n "$for_tests" ]; then
+    [ -f /usr/include/libvirt/libvirt.h ] || want libvirt-dev
+    command -v pkg-config >/dev/null 2>&1 || want pkg-config
     python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv
     # The tests start a cluster of their own, on a socket in a temporary folder.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want postgresql

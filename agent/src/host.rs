@@ -516,6 +516,7 @@ impl Host {
                 port_id: *id,
                 network_id: port.network_id,
                 interface: view::interface_name(&port.interface),
+                vhost_user: view::vhost_user_mode(&port.interface),
                 mac_address: port.mac_address,
                 fixed_ips: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
                 status,

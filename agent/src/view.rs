@@ -7,7 +7,7 @@ use crate::socket::{
 };
 use std::collections::BTreeMap;
 use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
-use weft_model::{DropReason, HostSnapshot, PortInterface};
+use weft_model::{DropReason, HostSnapshot, PortInterface, VhostUserMode};
 
 /// A port's device or socket.
 pub(crate) fn interface_name(interface: &PortInterface) -> String {
@@ -15,6 +15,14 @@ pub(crate) fn interface_name(interface: &PortInterface) -> String {
         PortInterface::Tap { name } => name.clone(),
         PortInterface::VhostUser { socket, .. } => socket.clone(),
         PortInterface::Subport { parent, vlan_id } => format!("{parent}.{vlan_id}"),
+    }
+}
+
+/// Who listens, if it is a vhost-user socket.
+pub(crate) fn vhost_user_mode(interface: &PortInterface) -> Option<VhostUserMode> {
+    match interface {
+        PortInterface::VhostUser { mode, .. } => Some(*mode),
+        PortInterface::Tap { .. } | PortInterface::Subport { .. } => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, ConfigError, DEFAULT_SOCKET};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use weft_model::{HostName, NetworkId, PortId};
@@ -35,6 +36,13 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Show tracked connections.
     Sessions(Sessions),
+    /// Plug ports into guests under QEMU, or boot a small one: `weft guest --help`.
+    #[command(disable_help_flag = true)]
+    Guest {
+        /// What the program weft-guest is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Print the environment that the openstack client needs, for `eval $(weft openrc)`.
     Openrc(Openrc),
     /// Deal with Keystone.

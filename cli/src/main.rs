@@ -8,6 +8,7 @@ mod arguments;
 mod ask;
 mod config;
 mod daemon;
+mod guest;
 mod identity;
 mod log;
 mod openrc;
@@ -88,6 +89,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status(args) => ask(ask::status(&args, json)),
         Command::Stats(args) => ask(ask::stats(&args, json)),
         Command::Sessions(args) => ask(ask::sessions(&args, json)),
+        Command::Guest { arguments } => Err(guest::become_it(&arguments)),
         Command::Openrc(args) => openrc::openrc(&Config::load(args.config.as_deref())?, json),
         Command::Identity(Identity::Register(args)) => ask(identity::register(&args, json)),
         Command::Completions { shell } => {

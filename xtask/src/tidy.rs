@@ -36,6 +36,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-vhost",
         ],
     ),
+    ("weft-guest", &["weft-model", "weft-agent"]),
     (
         "weft",
         &[

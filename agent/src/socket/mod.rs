@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::{
     DropReason, Epoch, HostName, MacAddress, NetworkId, PortId, PortStatus, Revision,
-    SecurityGroupRuleId, Stage, Unsupported,
+    SecurityGroupRuleId, Stage, Unsupported, VhostUserMode,
 };
 
 /// Where the socket is unless configured.
@@ -99,6 +99,9 @@ pub struct PortState {
     pub network_id: NetworkId,
     /// Its interface's name.
     pub interface: String,
+    /// Who listens on `interface`, if it is a vhost-user socket.
+    #[serde(default)]
+    pub vhost_user: Option<VhostUserMode>,
     /// Its MAC address.
     pub mac_address: MacAddress,
     /// Its addresses.

@@ -149,6 +149,7 @@ mod tests {
             port_id: PortId::random(),
             network_id: weft_model::NetworkId::random(),
             interface: "tap0".to_owned(),
+            vhost_user: None,
             mac_address: "fa:16:3e:00:00:01".parse().unwrap(),
             fixed_ips: vec!["192.0.2.5".parse().unwrap()],
             status: PortStatus::Down,

@@ -6,3 +6,4 @@ pub mod hosts;
 pub mod report;
 pub mod scene;
 pub mod story;
+pub mod vm;
