@@ -41,6 +41,8 @@ pub struct AgentConfig {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where this host's certificate for the feed is kept, see [`FeedConfig`].
+    pub feed_identity_folder: PathBuf,
     /// The interface of each physical network.
     pub physical_networks: BTreeMap<String, String>,
     /// The interface and the address that tunnels to other hosts use; without them there are none.
@@ -71,6 +73,7 @@ impl AgentConfig {
             host,
             instance: "weft".to_owned(),
             bpffs: PathBuf::from("/sys/fs/bpf"),
+            feed_identity_folder: "/var/lib/weft/feed".into(),
             socket: PathBuf::from(crate::socket::PATH_DEFAULT),
             physical_networks: BTreeMap::new(),
             underlay: None,
@@ -223,6 +226,8 @@ impl Feed {
         };
         let (reports, received) = mpsc::channel(CHANNEL_MAX);
         let mut feed = FeedConfig::new(url.clone(), config.host.clone());
+        feed.identity_folder
+            .clone_from(&config.feed_identity_folder);
         let networks = config.physical_networks.keys().cloned();
         feed.physical_networks = networks.collect();
         feed.tunnel_ip = config.underlay.as_ref().map(|underlay| underlay.tunnel_ip);

@@ -45,6 +45,9 @@ pub(crate) enum Command {
     },
     /// Print the environment that the openstack client needs, for `eval $(weft openrc)`.
     Openrc(Openrc),
+    /// Say which hosts may join the feed.
+    #[command(subcommand)]
+    Feed(Feed),
     /// Deal with Keystone.
     #[command(subcommand)]
     Identity(Identity),
@@ -244,6 +247,35 @@ pub(crate) struct Openrc {
 pub(crate) enum Identity {
     /// Put the Networking API into Keystone's catalogue, as the admin of the OS_ environment or as the configured user.
     Register(Register),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Feed {
+    /// Print a token with which the agent of a host joins once; on a server, for it goes to the database.
+    Token(FeedToken),
+    /// Take back a host's certificates and tokens: its streams end within seconds, and it must join anew.
+    Revoke(FeedRevoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FeedToken {
+    /// The host, as in binding:host_id.
+    pub(crate) host: HostName,
+    /// Seconds for which the token may be used.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+    pub(crate) valid: u32,
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FeedRevoke {
+    /// The host, as in binding:host_id.
+    pub(crate) host: HostName,
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -104,6 +104,11 @@ pub(crate) struct Feed {
     /// Where the agent finds the servers, with commas between them; by default the address above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
+    /// What agents know this server by; with any, the feed speaks TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tls_names: Vec<String>,
+    /// Where an agent keeps its certificate, and looks for a token to join with.
+    pub(crate) identity_folder: PathBuf,
 }
 
 /// `[store]`
@@ -212,6 +217,8 @@ impl Default for Feed {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 9697).into(),
             url: None,
+            tls_names: Vec::new(),
+            identity_folder: "/var/lib/weft/feed".into(),
         }
     }
 }
@@ -328,13 +335,11 @@ impl Config {
                 "a level such as info, or target=level, with commas between",
             );
         }
-        if self
-            .feed
-            .url
-            .as_ref()
-            .is_some_and(|url| !url.split(',').all(|url| url.trim().starts_with("http://")))
-        {
-            return wrong("feed.url", "http://host:port, several with commas between");
+        if self.feed.url.as_ref().is_some_and(|url| !same_scheme(url)) {
+            return wrong(
+                "feed.url",
+                "http://host:port or https://host:port, several of one kind with commas between",
+            );
         }
         if self
             .api
@@ -396,11 +401,22 @@ impl Config {
             ip => ip,
         };
         let here = SocketAddr::new(here, listen.port());
-        self.feed
-            .url
-            .clone()
-            .unwrap_or_else(|| format!("http://{here}"))
+        let here = match self.feed.tls_names.first() {
+            None => format!("http://{here}"),
+            Some(name) => match name.parse::<IpAddr>() {
+                Ok(ip) => format!("https://{}", SocketAddr::new(ip, listen.port())),
+                Err(_a_name) => format!("https://{name}:{}", listen.port()),
+            },
+        };
+        self.feed.url.clone().unwrap_or(here)
     }
+}
+
+/// Whether all of the URLs are plain, or all with TLS.
+fn same_scheme(urls: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| urls.split(',').all(|url| url.trim().starts_with(scheme)))
 }
 
 impl Store {
@@ -632,7 +648,7 @@ mod tests {
             ),
             (
                 "[feed]\nurl = \"ftp://x\"",
-                "at feed.url: expected http://host:port, several with commas between",
+                "at feed.url: expected http://host:port or https://host:port, several of one kind with commas between",
             ),
             (
                 "[network]\nmtu = 67",

@@ -27,7 +27,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
     host_checked()?;
     let mut parts = Parts::new()?;
-    let feed = server::start(config, &mut parts).await?;
+    let feed = server::start(config, &mut parts, true).await?;
     agent_start(config, &mut parts, Source::Feed(config.feed_url(feed)));
     parts.run(None).await
 }
@@ -35,7 +35,7 @@ pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
 /// `weft server`
 pub(crate) async fn server(config: &Config) -> anyhow::Result<()> {
     let mut parts = Parts::new()?;
-    server::start(config, &mut parts).await?;
+    server::start(config, &mut parts, false).await?;
     parts.run(None).await
 }
 
@@ -151,6 +151,7 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         instance: config.instance.clone(),
         bpffs: agent.bpffs.clone(),
         socket: agent.socket.clone(),
+        feed_identity_folder: config.feed.identity_folder.clone(),
         physical_networks: agent.physical_networks.clone(),
         underlay: agent
             .underlay

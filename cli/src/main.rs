@@ -8,6 +8,7 @@ mod arguments;
 mod ask;
 mod config;
 mod daemon;
+mod feed;
 mod guest;
 mod identity;
 mod log;
@@ -17,7 +18,7 @@ mod server;
 mod snapshot_file;
 mod table;
 
-use arguments::{Arguments, Command, Identity};
+use arguments::{Arguments, Command, Feed, Identity};
 use clap::{CommandFactory, Parser};
 use config::Config;
 use daemon::SwitchAlone;
@@ -91,6 +92,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Sessions(args) => ask(ask::sessions(&args, json)),
         Command::Guest { arguments } => Err(guest::become_it(&arguments)),
         Command::Openrc(args) => openrc::openrc(&Config::load(args.config.as_deref())?, json),
+        Command::Feed(Feed::Token(args)) => ask(feed::token(&args, json)),
+        Command::Feed(Feed::Revoke(args)) => ask(feed::revoke(&args, json)),
         Command::Identity(Identity::Register(args)) => ask(identity::register(&args, json)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

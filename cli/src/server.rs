@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::daemon::Parts;
+use crate::feed;
 use crate::openrc;
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -9,8 +10,12 @@ use std::os::unix::fs::DirBuilderExt;
 use weft_control::identity::IdentityMode;
 use weft_control::{Control, ControlConfig, Database};
 
-/// Opens the store, listens, and starts to serve. Answers where agents find the feed.
-pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<SocketAddr> {
+/// Opens the store, listens, and starts to serve. Answers where agents find the feed; one of them may be of this process.
+pub(crate) async fn start(
+    config: &Config,
+    parts: &mut Parts,
+    own_agent: bool,
+) -> anyhow::Result<SocketAddr> {
     let database = config.store.database();
     let file = match &database {
         Database::Sqlite(path) => path.parent(),
@@ -31,6 +36,7 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
     let control = Control::bind(ControlConfig {
         api_listen: config.api.listen,
         feed_listen: config.feed.listen,
+        feed_tls_names: config.feed.tls_names.clone(),
         database: database.clone(),
         durability: config.store.durability,
         public_url: config.api.public_url.clone(),
@@ -40,6 +46,9 @@ pub(crate) async fn start(config: &Config, parts: &mut Parts) -> anyhow::Result<
         nova: config.nova.clone(),
     });
     let control = control.await.context("the control plane does not start")?;
+    if let Some(authority) = control.feed_authority().filter(|_| own_agent) {
+        feed::join_myself(authority, &config.host, &config.feed.identity_folder).await?;
+    }
     let (api, feed) = (control.api_address(), control.feed_address());
     tracing::info!(%api, %feed, store = %database, "the control plane listens");
     let shutdown = parts.shutdown.clone();

@@ -48,6 +48,9 @@ pub struct ControlConfig {
     pub api_listen: SocketAddr,
     /// Where agents find the feed.
     pub feed_listen: SocketAddr,
+    /// The DNS names and addresses that agents know this server by: with any, the feed speaks TLS, and only to agents with
+    /// a certificate.
+    pub feed_tls_names: Vec<String>,
     /// Where all rows are.
     pub database: Database,
     /// What an acknowledged write survives.
@@ -69,6 +72,7 @@ impl Default for ControlConfig {
         Self {
             api_listen: SocketAddr::from(([127, 0, 0, 1], 9_696)),
             feed_listen: SocketAddr::from(([127, 0, 0, 1], 9_697)),
+            feed_tls_names: Vec::new(),
             database: Database::Sqlite("/var/lib/weft/weft.sqlite".into()),
             durability: Durability::default(),
             public_url: None,

@@ -22,4 +22,4 @@ pub use config::{ControlConfig, Database};
 pub use nova::NovaConfig;
 pub use remote::RemoteError;
 pub use remote::session::Credentials;
-pub use serve::{Control, ServeError, serve};
+pub use serve::{Control, ServeError, serve, store_open};

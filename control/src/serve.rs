@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::app::policy::{Policy, PolicyError};
 use crate::config::{ControlConfig, Database};
 use crate::connection::BoundedListener;
-use crate::feed::{self, Hub};
+use crate::feed::{self, AuthorityError, Hub};
 use crate::http;
 use crate::identity::{Authority, Identity, IdentityError, IdentityMode, Keystone};
 use crate::nova::Nova;
@@ -75,6 +75,9 @@ pub enum ServeError {
         /// Which, and why.
         source: PolicyError,
     },
+    /// The feed's certificates.
+    #[error("cannot prepare the feed's certificates")]
+    Authority(#[from] AuthorityError),
     /// A listener broke.
     #[error("a listener broke")]
     Serve(#[source] std::io::Error),
@@ -92,6 +95,8 @@ pub struct Control {
     feed: TcpListener,
     api_address: SocketAddr,
     feed_address: SocketAddr,
+    /// Who signs, and the server's names; none for a feed without TLS.
+    feed_tls: Option<(feed::Authority, Vec<String>)>,
     admin_password: Option<String>,
 }
 
@@ -137,7 +142,11 @@ async fn listen(
     Ok((listener, bound))
 }
 
-async fn store_open(database: Database, durability: Durability) -> Result<Store, ServeError> {
+/// Opens a database as a server would, and makes it if it is missing: for commands that change it.
+///
+/// # Errors
+/// [`ServeError::Store`], [`ServeError::Folder`].
+pub async fn store_open(database: Database, durability: Durability) -> Result<Store, ServeError> {
     let store = match &database {
         Database::Postgresql(url) => Store::connect(url, durability, Arc::new(now)).await,
         Database::Sqlite(path) => {
@@ -186,6 +195,10 @@ impl Control {
         };
         let (api, api_address) = listen("the API", config.api_listen).await?;
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
+        let feed_tls = match config.feed_tls_names.is_empty() {
+            true => None,
+            false => Some((feed::Authority::open(&store).await?, config.feed_tls_names)),
+        };
         let app = App::new(store.clone(), policy, config.network).await;
         let app = app.map_err(|source| ServeError::Store { database, source })?;
         let hub = Arc::new(Hub::new(store.epoch()));
@@ -209,6 +222,7 @@ impl Control {
             feed,
             api_address,
             feed_address,
+            feed_tls,
             admin_password,
         })
     }
@@ -223,6 +237,12 @@ impl Control {
     #[must_use]
     pub fn feed_address(&self) -> SocketAddr {
         self.feed_address
+    }
+
+    /// Who signs the feed's certificates; none for a feed without TLS.
+    #[must_use]
+    pub fn feed_authority(&self) -> Option<&feed::Authority> {
+        self.feed_tls.as_ref().map(|(authority, _)| authority)
     }
 
     /// The password of the user `admin`, if this start made it up: to be shown once, for nobody can read it again.
@@ -243,7 +263,12 @@ impl Control {
     /// [`ServeError::Serve`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let hub = self.hub;
-        let feed_router = feed::router(hub.clone(), self.store.clone(), shutdown.clone());
+        let authority = self
+            .feed_tls
+            .as_ref()
+            .map(|(authority, _)| authority.clone());
+        let feed_router =
+            feed::router(hub.clone(), self.store.clone(), authority, shutdown.clone());
         let api_router = http::router(self.server);
         let idle = Duration::from_secs(limits::API_IDLE_S);
         let listener = BoundedListener::new(self.api, limits::API_CONNECTIONS_MAX, idle);
@@ -258,7 +283,15 @@ impl Control {
                 .with_graceful_shutdown(stop)
                 .await
         };
-        let feed = feed::serve(self.feed, feed_router, shutdown.clone());
+        let (listener, stop) = (self.feed, shutdown.clone());
+        let feed = async {
+            match &self.feed_tls {
+                Some((authority, names)) => {
+                    feed::serve_tls(listener, feed_router, (authority, names), stop).await
+                }
+                None => feed::serve(listener, feed_router, stop).await,
+            }
+        };
         let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
         let agents = feed::agent::run(self.store.clone(), &hub, shutdown.clone());
         let nova = async {

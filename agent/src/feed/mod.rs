@@ -5,24 +5,31 @@
 //! by revision, and says again what the host enforces. A report that could not be delivered is merged with later
 //! ones, so that nothing queues up.
 //!
-//! It enforces nothing and keeps nothing on disk. Losing control changes no snapshot: the last one stays.
+//! Over TLS (`https://`) it shows this host's certificate, which it gets for a token and renews ([`identity`]).
+//!
+//! It enforces nothing and keeps nothing on disk but that certificate. Losing control changes no snapshot: the last one stays.
 
+mod identity;
 mod lines;
 mod reports;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod watch;
 
+use identity::Identity;
+pub use identity::IdentityError;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as state};
 use tokio_util::sync::CancellationToken;
+pub use transport::TlsError;
+use transport::Transport;
 use weft_model::{HostName, HostReport, HostSnapshot, limits};
 
-/// Between a connection's start and its being there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a report's whole way there and back.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream without a line for so long is dead: three heartbeats.
@@ -51,6 +58,8 @@ pub struct FeedConfig {
     pub physical_networks: Vec<String>,
     /// The host's address in the underlay: said with every report.
     pub tunnel_ip: Option<IpAddr>,
+    /// Where this host's certificate is kept, and looked for a token to join with; counts for `https://` only.
+    pub identity_folder: PathBuf,
     /// How the connection is; whoever wants to know subscribes.
     pub status: state::Sender<FeedStatus>,
 }
@@ -69,6 +78,7 @@ impl FeedConfig {
             report_every: Duration::from_millis(limits::FEED_REPORT_MS),
             physical_networks: Vec::new(),
             tunnel_ip: None,
+            identity_folder: PathBuf::new(),
             status: state::Sender::new(FeedStatus::default()),
         }
     }
@@ -105,26 +115,38 @@ pub struct FeedStatus {
 
 /// Why the client could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the feed's client")]
-pub struct FeedStartError(#[from] reqwest::Error);
+pub enum FeedStartError {
+    /// The host's certificate is there and cannot be used.
+    #[error("cannot use this host's certificate")]
+    Identity(#[from] IdentityError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 /// Follows the feed until `shutdown` is cancelled: puts every snapshot into `snapshots` and delivers `reports`. A
 /// snapshot that is in `snapshots` at the start is resumed from.
 ///
 /// # Errors
-/// The HTTP client could not be set up; everything later is retried.
+/// The host's certificate is there and cannot be used; everything later is retried.
 pub async fn run(
     config: FeedConfig,
     snapshots: state::Sender<Option<Arc<HostSnapshot>>>,
     reports: mpsc::Receiver<HostReport>,
     shutdown: CancellationToken,
 ) -> Result<(), FeedStartError> {
-    let http = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()?;
+    let secure = config.url.trim_start().starts_with("https://");
+    let identity = match secure {
+        true => Identity::load(&config.identity_folder)?,
+        false => None,
+    };
+    let http = Transport::new(identity.as_ref())?;
+    let certified = async {
+        match secure {
+            true => identity::keep(&config, &http, identity).await,
+            false => std::future::pending().await,
+        }
+    };
     let (refusals, refused) = mpsc::channel(1);
     let following = watch::follow(&config, &http, &snapshots, &refusals);
     let delivering = reports::deliver(&config, &http, &snapshots, reports, refused);
@@ -132,6 +154,7 @@ pub async fn run(
         () = shutdown.cancelled() => {}
         () = following => {}
         () = delivering => {}
+        () = certified => {}
     }
     Ok(())
 }

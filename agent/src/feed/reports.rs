@@ -2,7 +2,9 @@
 //! because a server that was restarted knows nothing of its hosts. When there is nothing to say, that is said from time
 //! to time: it shows that the host is alive.
 
+use super::transport::Transport;
 use super::watch::{Refusal, begin};
+
 use super::{Backoff, FeedConfig, REPORT_TIMEOUT, sentence};
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +19,7 @@ type Snapshots = state::Sender<Option<Arc<HostSnapshot>>>;
 /// Delivers for ever, or until nobody reports any more.
 pub(super) async fn deliver(
     config: &FeedConfig,
-    http: &reqwest::Client,
+    http: &Transport,
     snapshots: &Snapshots,
     mut reports: mpsc::Receiver<HostReport>,
     mut refusals: mpsc::Receiver<Refusal>,
@@ -95,7 +97,7 @@ async fn landed(flight: &mut Option<Flight<'_>>) -> Option<HostReport> {
 /// Sends a report. If it has to be said again, gives it back after `wait`.
 async fn post(
     config: &FeedConfig,
-    http: &reqwest::Client,
+    http: &Transport,
     mut report: HostReport,
     wait: Duration,
 ) -> Option<HostReport> {
@@ -127,17 +129,14 @@ enum Failed {
 
 async fn try_post(
     config: &FeedConfig,
-    http: &reqwest::Client,
+    http: &Transport,
     report: &HostReport,
 ) -> Result<(), Failed> {
     let body = serde_json::to_vec(report).map_err(|error| Failed::Refused(error.to_string()))?;
-    let request = http
-        .post(config.address("report"))
-        .timeout(REPORT_TIMEOUT)
-        .body(body);
-    let mut response = request
-        .send()
-        .await
+    let url = config.address("report");
+    let answer = tokio::time::timeout(REPORT_TIMEOUT, http.post(&url, body)).await;
+    let mut response = answer
+        .map_err(|_elapsed| Failed::Later("control does not answer".to_owned()))?
         .map_err(|error| Failed::Later(sentence(&error)))?;
     let status = response.status();
     if status.is_success() {
@@ -145,7 +144,7 @@ async fn try_post(
     }
     let text = format!("{status}: {}", begin(&mut response).await);
     // 409: the server is at another database or behind; the stream will tell the agent, and the agent will say more.
-    if status.is_client_error() && status != reqwest::StatusCode::CONFLICT {
+    if status.is_client_error() && status != hyper::StatusCode::CONFLICT {
         Err(Failed::Refused(text))
     } else {
         Err(Failed::Later(text))

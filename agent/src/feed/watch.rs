@@ -1,7 +1,12 @@
 //! The stream from control: connect, read lines, apply, and begin again when it breaks.
 
 use super::lines::{LineTooLong, Lines};
+use super::transport::{Transport, TransportError};
 use super::{Backoff, FeedConfig, SILENCE_MAX, excerpt, sentence};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch as state};
 use weft_model::{DeltaError, Epoch, FeedMessage, HostName, HostSnapshot, Invalid, Revision};
@@ -10,14 +15,11 @@ use weft_model::{DeltaError, Epoch, FeedMessage, HostName, HostSnapshot, Invalid
 #[derive(Debug, thiserror::Error)]
 enum WatchError {
     #[error("control cannot be reached at {url}")]
-    Connect { url: String, source: reqwest::Error },
+    Connect { url: String, source: TransportError },
     #[error("control answered {status}: {text}")]
-    Status {
-        status: reqwest::StatusCode,
-        text: String,
-    },
+    Status { status: StatusCode, text: String },
     #[error("the feed broke off")]
-    Read(#[source] reqwest::Error),
+    Read(#[source] hyper::Error),
     #[error("the feed was closed by control")]
     Closed,
     #[error("the feed was silent for {} s", SILENCE_MAX.as_secs())]
@@ -96,7 +98,7 @@ type Snapshots = state::Sender<Option<Arc<HostSnapshot>>>;
 /// Follows the feed for ever.
 pub(super) async fn follow(
     config: &FeedConfig,
-    http: &reqwest::Client,
+    http: &Transport,
     snapshots: &Snapshots,
     refusals: &mpsc::Sender<Refusal>,
 ) {
@@ -125,7 +127,7 @@ pub(super) async fn follow(
 /// One connection, until it ends, which is always an error.
 async fn stream(
     config: &FeedConfig,
-    http: &reqwest::Client,
+    http: &Transport,
     snapshots: &Snapshots,
     backoff: &mut Backoff,
     lost: bool,
@@ -134,14 +136,14 @@ async fn stream(
     if let Some(have) = snapshots.borrow().as_ref().filter(|_| !lost) {
         url = format!("{url}?epoch={}&revision={}", have.epoch, have.revision);
     }
-    let answer = tokio::time::timeout(SILENCE_MAX, http.get(&url).send()).await;
+    let answer = tokio::time::timeout(SILENCE_MAX, http.get(&url)).await;
     let mut response = answer
         .map_err(|_elapsed| WatchError::Silent)?
         .map_err(|source| WatchError::Connect {
             url: config.server().to_owned(),
-            source: source.without_url(),
+            source,
         })?;
-    if response.status() != reqwest::StatusCode::OK {
+    if response.status() != StatusCode::OK {
         let status = response.status();
         return Err(WatchError::Status {
             status,
@@ -155,16 +157,26 @@ async fn stream(
             backoff.reset();
             connected(config);
         }
-        let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = tokio::time::timeout(SILENCE_MAX, chunk(&mut response)).await;
         let chunk = chunk.map_err(|_elapsed| WatchError::Silent)?;
-        let chunk = chunk.map_err(|error| WatchError::Read(error.without_url()))?;
+        let chunk = chunk.map_err(WatchError::Read)?;
         lines.push(&chunk.ok_or(WatchError::Closed)?)?;
     }
 }
 
+/// The body's next bytes; none at its end.
+async fn chunk(response: &mut Response<Incoming>) -> Result<Option<Bytes>, hyper::Error> {
+    while let Some(frame) = response.frame().await {
+        if let Ok(bytes) = frame?.into_data() {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
 /// The beginning of an error's body.
-pub(super) async fn begin(response: &mut reqwest::Response) -> String {
-    match tokio::time::timeout(SILENCE_MAX, response.chunk()).await {
+pub(super) async fn begin(response: &mut Response<Incoming>) -> String {
+    match tokio::time::timeout(SILENCE_MAX, chunk(response)).await {
         Ok(Ok(Some(chunk))) => excerpt(&chunk),
         _ => "no text".to_owned(),
     }

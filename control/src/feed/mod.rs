@@ -4,9 +4,11 @@
 //! gets one bigger delta and never a queue that grows; ports turn ACTIVE and DOWN by their host's word only; what the
 //! API shows as agents are the hosts that report.
 //!
-//! It does not authenticate anybody yet: it listens on loopback until hosts have certificates.
+//! With TLS (`[feed] tls`) each agent has a certificate of its own, which it gets for a token, and is told of its host
+//! alone; without, whoever reaches the listener is believed, so it must be on loopback.
 
 pub(crate) mod agent;
+mod authority;
 pub(crate) mod hub;
 mod latency;
 mod report;
@@ -14,7 +16,9 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+pub use authority::{Authority, AuthorityError};
 pub use hub::{HostState, Hub, HubError, Round};
 pub use latency::Latency;
-pub use server::{HostsView, LatencyView, RealizeView, router, serve};
+pub use server::{HostsView, LatencyView, RealizeView, router, serve, serve_tls};

@@ -5,23 +5,31 @@
 //! | `GET /feed/v1/hosts` | what is known of every host's agent, and the API-to-enforced latency |
 //! | `GET /feed/v1/hosts/{host}/watch?epoch=E&revision=R` | the stream; resumes where the agent is, if it can |
 //! | `POST /feed/v1/hosts/{host}/report` | an agent's [`HostReport`] |
+//! | `POST /feed/v1/hosts/{host}/join` | with TLS only: a certificate for the bearer of a token |
+//! | `POST /feed/v1/hosts/{host}/renew` | with TLS only: the next certificate |
+//!
+//! With TLS a host's routes are for who has a certificate of that host, and nobody gets the list of hosts. Without it
+//! there is nobody to tell apart: such a listener is for loopback.
 
+use super::authority::{Authority, AuthorityError, Signed, hex};
 use super::hub::{HostState, Hub, HubError, Round};
 use super::latency::Latency;
 use super::report::{self, ReportError};
 use super::stream::FeedStream;
+use super::tls::{Peer, TlsListener};
 use crate::store::Store;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -95,20 +103,93 @@ struct Feed {
     hub: Arc<Hub>,
     store: Store,
     shutdown: CancellationToken,
+    /// Who says who may; none without TLS.
+    authority: Option<Authority>,
 }
 
-/// The feed's routes. Streams end when `shutdown` is cancelled.
-pub fn router(hub: Arc<Hub>, store: Store, shutdown: CancellationToken) -> Router {
+/// The feed's routes. Streams end when `shutdown` is cancelled. With an `authority` they are for [`serve_tls`].
+pub fn router(
+    hub: Arc<Hub>,
+    store: Store,
+    authority: Option<Authority>,
+    shutdown: CancellationToken,
+) -> Router {
     Router::new()
         .route("/feed/v1/hosts", get(hosts))
         .route("/feed/v1/hosts/{host}/watch", get(watch))
         .route("/feed/v1/hosts/{host}/report", post(report))
+        .route("/feed/v1/hosts/{host}/join", post(join))
+        .route("/feed/v1/hosts/{host}/renew", post(renew))
         .layer(DefaultBodyLimit::max(limits::FEED_REPORT_BYTES_MAX))
         .with_state(Feed {
             hub,
             store,
             shutdown,
+            authority,
         })
+}
+
+/// Serves with TLS, under these names, until `shutdown` is cancelled and all streams have ended.
+///
+/// # Errors
+/// The listener broke, or there can be no certificate for such names.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    (authority, names): (&Authority, &[String]),
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let config = authority.server(names).map_err(std::io::Error::other)?;
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(TlsListener::new(listener, config), service)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+/// Who asks, where there is TLS.
+type Asks = Option<Extension<ConnectInfo<Peer>>>;
+
+impl Feed {
+    /// Lets in who has the host's certificate. Answers what it has to be asked again with; nothing without TLS.
+    async fn admit(&self, asks: Asks, host: &HostName) -> Result<Option<String>, Refusal> {
+        let Some(authority) = &self.authority else {
+            return Ok(None);
+        };
+        let Some(Extension(ConnectInfo(peer))) = asks else {
+            return Err(Refusal::stranger());
+        };
+        let address = peer.address;
+        let Some(fingerprint) = peer.fingerprint else {
+            tracing::warn!(%address, %host, "an agent without a certificate is refused");
+            return Err(Refusal::stranger());
+        };
+        match authority.host_of(&fingerprint).await? {
+            Some(whose) if whose == host.as_str() => Ok(Some(fingerprint)),
+            Some(whose) => {
+                tracing::warn!(%address, %host, %whose, "an agent with another host's certificate is refused");
+                Err(Refusal::stranger())
+            }
+            None => {
+                tracing::warn!(%address, %host, "an agent whose certificate has expired or was taken back is refused");
+                Err(Refusal::stranger())
+            }
+        }
+    }
+
+    /// Resolves when a certificate counts no longer; never without one.
+    async fn no_longer(&self, host: HostName, fingerprint: Option<String>) {
+        let (Some(authority), Some(fingerprint)) = (&self.authority, fingerprint) else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(Duration::from_millis(limits::FEED_HEARTBEAT_MS)).await;
+            // A database that does not answer takes nobody's certificate back.
+            if let Ok(None) = authority.host_of(&fingerprint).await {
+                tracing::warn!(%host, "a stream ends: its certificate has expired or was taken back");
+                return;
+            }
+        }
+    }
 }
 
 /// Serves until `shutdown` is cancelled and all streams have ended.
@@ -131,15 +212,19 @@ pub async fn serve(
         .await
 }
 
-async fn hosts(State(feed): State<Feed>) -> Json<HostsView> {
-    Json(HostsView {
+async fn hosts(State(feed): State<Feed>) -> Result<Json<HostsView>, Refusal> {
+    if feed.authority.is_some() {
+        // One host's agent must not learn of the others.
+        return Err(Refusal::stranger());
+    }
+    Ok(Json(HostsView {
         epoch: feed.hub.epoch(),
         revision: feed.hub.revision(),
         latency: feed.hub.latency().into(),
         realize: RealizeView::of(&feed.hub.rounds()),
         sent_bytes: feed.hub.sent_bytes(),
         hosts: feed.hub.hosts(Instant::now()),
-    })
+    }))
 }
 
 #[derive(Deserialize)]
@@ -151,13 +236,18 @@ struct WatchQuery {
 
 async fn watch(
     State(feed): State<Feed>,
+    asks: Asks,
     host: Result<Path<HostName>, PathRejection>,
     query: Result<Query<WatchQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let (Path(host), Query(query)) = (host?, query?);
+    let certificate = feed.admit(asks, &host).await?;
     let have = query.epoch.zip(query.revision.map(Revision));
     let subscription = feed.hub.subscribe(&host, have).map_err(ReportError::Hub)?;
-    let stream = FeedStream::new(host, subscription, feed.shutdown);
+    let shutdown = feed.shutdown.clone();
+    let whose = host.clone();
+    let no_longer = async move { feed.no_longer(whose, certificate).await };
+    let stream = FeedStream::new(host, subscription, shutdown, Box::pin(no_longer));
     let lines = futures_util::stream::unfold(stream, async |mut stream| {
         let line = stream.line().await?;
         Some((Ok::<_, Infallible>(line), stream))
@@ -168,13 +258,79 @@ async fn watch(
 
 async fn report(
     State(feed): State<Feed>,
+    asks: Asks,
     host: Result<Path<HostName>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {
     let (Path(host), body) = (host?, body?);
+    feed.admit(asks, &host).await?;
     let report: HostReport = serde_json::from_slice(&body).map_err(Refusal::body)?;
     report::report(&feed.hub, &feed.store, &host, &report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Join {
+    token: String,
+    public_key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renew {
+    public_key: String,
+}
+
+/// A certificate, in hexadecimal, and in how many seconds to ask for the next.
+#[derive(Serialize)]
+struct Certificate {
+    certificate: String,
+    renew_after_s: u64,
+}
+
+impl From<Signed> for Certificate {
+    fn from(signed: Signed) -> Self {
+        Self {
+            certificate: hex(&signed.certificate),
+            renew_after_s: signed.renew_after_s,
+        }
+    }
+}
+
+async fn join(
+    State(feed): State<Feed>,
+    host: Result<Path<HostName>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Certificate>, Refusal> {
+    let (Path(host), body) = (host?, body?);
+    let authority = feed.authority.ok_or_else(Refusal::stranger)?;
+    let asked: Join = serde_json::from_slice(&body).map_err(Refusal::body)?;
+    let signed = authority
+        .join(&host, &asked.token, &asked.public_key)
+        .await?;
+    let Some(signed) = signed else {
+        tracing::warn!(%host, "an agent with a token that counts not, or not any more, is refused");
+        return Err(Refusal::stranger());
+    };
+    tracing::info!(%host, "an agent has joined");
+    Ok(Json(signed.into()))
+}
+
+async fn renew(
+    State(feed): State<Feed>,
+    asks: Asks,
+    host: Result<Path<HostName>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Certificate>, Refusal> {
+    let (Path(host), body) = (host?, body?);
+    feed.admit(asks, &host).await?;
+    let authority = feed.authority.ok_or_else(Refusal::stranger)?;
+    let asked: Renew = serde_json::from_slice(&body).map_err(Refusal::body)?;
+    let signed = authority.renew(&host, &asked.public_key).await?;
+    signed
+        .map(|signed| Json(signed.into()))
+        .ok_or_else(Refusal::stranger)
 }
 
 /// What a client is told: a status and a sentence.
@@ -190,8 +346,25 @@ impl Refusal {
     fn body(error: serde_json::Error) -> Self {
         Self(
             StatusCode::BAD_REQUEST,
-            format!("the report cannot be read: {error}"),
+            format!("the body cannot be read: {error}"),
         )
+    }
+
+    /// Not why: a stranger learns nothing, and the log says it.
+    fn stranger() -> Self {
+        let sentence =
+            "expected this host's certificate: `weft feed token HOST` makes a token to join with";
+        Self(StatusCode::FORBIDDEN, sentence.to_owned())
+    }
+}
+
+impl From<AuthorityError> for Refusal {
+    fn from(error: AuthorityError) -> Self {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "nobody can be let in"
+        );
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }
 

@@ -6,16 +6,18 @@
 
 use super::hub::Subscription;
 use axum::body::Bytes;
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weft_model::{FeedMessage, HostName, limits};
 
 /// An open stream.
-#[derive(Debug)]
 pub(super) struct FeedStream {
     host: HostName,
     subscription: Subscription,
     shutdown: CancellationToken,
+    /// Resolves when whoever reads may not any more.
+    no_longer: BoxFuture<'static, ()>,
 }
 
 impl FeedStream {
@@ -23,11 +25,13 @@ impl FeedStream {
         host: HostName,
         subscription: Subscription,
         shutdown: CancellationToken,
+        no_longer: BoxFuture<'static, ()>,
     ) -> Self {
         Self {
             host,
             subscription,
             shutdown,
+            no_longer,
         }
     }
 
@@ -42,6 +46,7 @@ impl FeedStream {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
+                () = &mut self.no_longer => return None,
                 () = self.subscription.superseded() => {
                     tracing::warn!(host = %self.host, "a stream ends: newer ones of the same host took its place");
                     return None;

@@ -38,7 +38,7 @@ impl Server {
         let shutdown = CancellationToken::new();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/feed/v1/hosts", listener.local_addr().unwrap());
-        let app = router(hub.clone(), store.clone(), shutdown.clone());
+        let app = router(hub.clone(), store.clone(), None, shutdown.clone());
         let task = tokio::spawn(serve(listener, app, shutdown.clone()));
         Self {
             hub,

@@ -17,6 +17,7 @@ pub mod auto_allocated_topology;
 pub mod conntrack_helper;
 mod control_state;
 pub mod default_security_group_rule;
+pub mod feed_certificate;
 mod fixed_ip;
 pub mod flavor;
 pub mod floating_ip;

@@ -4,6 +4,9 @@
     clippy::unwrap_used,
     reason = "a test: helpers outside of its functions may panic too"
 )]
+
+mod tls;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weft_agent::feed::{self as client, FeedConfig, FeedStatus};
-use weft_control::feed::{self as server, Hub};
+use weft_control::feed::{self as server, Authority, Hub};
 use weft_control::realize;
 use weft_control::store::network::NetworkRow;
 use weft_control::store::port::PortRow;
@@ -37,9 +40,11 @@ struct Control {
 
 impl Control {
     async fn start(file: &Path, address: SocketAddr) -> Self {
-        let store = Store::open(file, Durability::Process, Arc::new(|| 0))
-            .await
-            .unwrap();
+        let store = Store::open(file, Durability::Process, Arc::new(|| 0)).await;
+        Self::serve(store.unwrap(), address, None).await
+    }
+
+    async fn serve(store: Store, address: SocketAddr, authority: Option<Authority>) -> Self {
         let hub = Arc::new(Hub::new(store.epoch()));
         let shutdown = CancellationToken::new();
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
@@ -51,10 +56,24 @@ impl Control {
                 realize::run(rows, &realize_hub, copies, stop).await
             }
         });
-        let routes = server::router(hub.clone(), store.clone(), shutdown.clone());
+        let routes = server::router(
+            hub.clone(),
+            store.clone(),
+            authority.clone(),
+            shutdown.clone(),
+        );
         let stop = shutdown.clone();
-        let feed =
-            tokio::spawn(async move { server::serve(listener, routes, stop).await.unwrap() });
+        let feed = tokio::spawn(async move {
+            match authority {
+                None => server::serve(listener, routes, stop).await.unwrap(),
+                Some(authority) => {
+                    let names = ["127.0.0.1".to_owned()];
+                    server::serve_tls(listener, routes, (&authority, &names), stop)
+                        .await
+                        .unwrap();
+                }
+            }
+        });
         Self {
             store,
             hub,
@@ -134,7 +153,10 @@ struct Agent {
 impl Agent {
     fn start(servers: &[SocketAddr]) -> Self {
         let servers: Vec<String> = servers.iter().map(|at| format!("http://{at}")).collect();
-        let mut config = FeedConfig::new(servers.join(","), host());
+        Self::with(FeedConfig::new(servers.join(","), host()))
+    }
+
+    fn with(mut config: FeedConfig) -> Self {
         config.backoff_max = Duration::from_millis(200);
         let status = config.status.subscribe();
         let sender = watch::Sender::new(None);
