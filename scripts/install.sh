@@ -29,7 +29,7 @@ esac
 [ "$(id -u)" = 0 ] || fail "network namespaces and eBPF need root: run this as root (sudo make ...)"
 
 # program:package, for each program that is called
-needed="cc:gcc make:make clang-19:clang-19 ip:iproute2 nsenter:util-linux busybox:busybox ping:iputils-ping"
+needed="cc:gcc make:make clang-19:clang-19 ip:iproute2 nsenter:util-linux busybox:busybox ping:iputils-ping tcpdump:tcpdump"
 [ -z "$for_tests" ] || needed="$needed git:git python3:python3 dhclient:isc-dhcp-client iperf3:iperf3 iptables:iptables ovs-vswitchd:openvswitch-switch"
 
 packages=

@@ -13,15 +13,18 @@ use crate::view;
 use crate::wire_socket::WireSocket;
 use nix::errno::Errno;
 use rtnetlink::Handle;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use weft_dataplane::stage::vlan;
 use weft_ebpf::{Engine, EngineError, Event, Ingress};
 use weft_model::{
-    Epoch, HostReport, HostSnapshot, NetworkId, NetworkType, PortId, PortInterface, Revision,
-    Unsupported, VhostUserHost, limits,
+    Epoch, HostReport, HostSnapshot, NetworkId, PortId, PortInterface, Revision, Unsupported,
+    VhostUserHost, limits,
 };
+use weft_wire::ethernet;
 
 /// Between two rounds of garbage collection.
 const EXPIRE_MS: Millis = 5_000;
@@ -211,11 +214,11 @@ impl Host {
         let Some(snapshot) = &self.in_force else {
             return;
         };
-        let flat = snapshot
+        let physical = snapshot
             .networks
             .iter()
-            .filter(|(_, network)| network.segment.network_type == NetworkType::Flat);
-        let there: BTreeSet<NetworkId> = flat
+            .filter(|(_, network)| network.segment.network_type.is_physical());
+        let there: BTreeSet<NetworkId> = physical
             .filter(|(id, _)| self.interface_of(Place::Network(**id)).is_some())
             .map(|(id, _)| *id)
             .collect();
@@ -310,12 +313,24 @@ impl Host {
             return;
         }
         let sent = match self.interface_of(to) {
-            Some((index, _)) => self.wire.send(index, frame),
+            Some((index, _)) => self.wire.send(index, &self.tagged(to, frame)),
             None => Err(Errno::ENODEV),
         };
         if let Err(errno) = sent {
             self.services.unsent();
             tracing::debug!("a frame to {to:?} was not sent: {errno}");
+        }
+    }
+
+    /// A frame as it leaves: with the tag of its network's uplink.
+    fn tagged<'a>(&self, to: Place, frame: &'a [u8]) -> Cow<'a, [u8]> {
+        let vlan_id = match (&self.in_force, to) {
+            (Some(snapshot), Place::Network(id)) => vlan::id_of(snapshot, id),
+            _ => None,
+        };
+        match vlan_id {
+            Some(vlan_id) => Cow::Owned(ethernet::tag(frame, vlan_id)),
+            None => Cow::Borrowed(frame),
         }
     }
 

@@ -6,6 +6,7 @@
 use crate::question::Ground;
 use crate::socket::{FiveTuple, TraceAnswer, TraceIngress, TracePacket, TraceRequest, TraceStep};
 use std::net::IpAddr;
+use weft_dataplane::stage::vlan;
 use weft_dataplane::{Ingress, Outcome, Reference, ReferenceConfig, Verdict};
 use weft_model::{
     DropReason, HostSnapshot, MacAddress, NetworkId, Port, Router, RouterAddress, eui64_link_local,
@@ -30,7 +31,10 @@ pub(crate) fn trace(request: &TraceRequest, ground: &Ground) -> Result<TraceAnsw
     };
     let frame = match &request.packet {
         TracePacket::Frame(hex) => unhex(hex)?,
-        TracePacket::FiveTuple(tuple) => build(ground, ingress, tuple)?,
+        TracePacket::FiveTuple(tuple) => match (ingress, build(ground, ingress, tuple)?) {
+            (Ingress::Network(id), frame) => vlan::tagged(snapshot, id, frame),
+            (_, frame) => frame,
+        },
     };
     let mut reference = Reference::new(ReferenceConfig::default());
     reference.apply(snapshot.clone());

@@ -465,6 +465,11 @@ impl Agent {
                 let field = format!("agent.physical_networks.{network}");
                 return wrong(&field, "an interface's name of 1 to 15 bytes");
             }
+            let mut others = agent.physical_networks.iter();
+            if others.any(|(other, taken)| other < network && taken == interface) {
+                let field = format!("agent.physical_networks.{network}");
+                return wrong(&field, "an interface that no other physical network has");
+            }
         }
         let folder = agent.vhost_user.socket_folder.as_deref();
         let good = |folder: &str| {
@@ -593,6 +598,10 @@ mod tests {
             (
                 "[agent.physical_networks]\nprovider = \"a/b\"",
                 "at agent.physical_networks.provider: expected an interface's name",
+            ),
+            (
+                "[agent.physical_networks]\na = \"eth1\"\nb = \"eth1\"",
+                "at agent.physical_networks.b: expected an interface that no other",
             ),
             (
                 "[agent]\nsessions_max = -1",

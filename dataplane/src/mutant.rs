@@ -52,6 +52,8 @@ pub enum Mutant {
     TunnelMtu,
     /// A port's limits towards it are those of the port that the packet came from.
     QosIngress,
+    /// A frame whose tag is of no network is of the flat one.
+    VlanNative,
 }
 
 impl Mutant {
@@ -81,5 +83,6 @@ impl Mutant {
         Self::TunnelBack,
         Self::TunnelMtu,
         Self::QosIngress,
+        Self::VlanNative,
     ];
 }

@@ -13,8 +13,10 @@ use crate::pipeline;
 use crate::stage::arp_nd::{self, Answer};
 use crate::stage::decode::{self, Body, IpPacket, Packet};
 use crate::stage::session::{Desk, Found};
-use crate::stage::tunnel::{self, Outer};
-use crate::stage::{Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session};
+use crate::stage::tunnel;
+use crate::stage::{
+    self, Entered, Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session, vlan,
+};
 use crate::topology;
 use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
 use crate::walk::{End, Neighbours};
@@ -135,18 +137,16 @@ impl Reference {
     pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
         let mut notes = Notes::default();
         let snapshot = self.snapshot.clone();
-        let opened = match (&snapshot, ingress) {
-            (Some(snapshot), Ingress::Underlay) => {
-                self.decapsulate(snapshot, frame, &mut notes).map(|inner| {
-                    inner.map_or((ingress, frame), |(id, inner)| {
-                        (Ingress::Network(id), inner)
-                    })
-                })
-            }
-            _ => Ok((ingress, frame)),
+        let entered = match &snapshot {
+            Some(snapshot) => stage::enter(snapshot, ingress, frame, self.config.mutant),
+            None => Ok(None),
         };
-        let (ingress, frame) = match opened {
-            Ok(opened) => opened,
+        let Entered { ingress, frame } = match entered {
+            Ok(Some(entered)) => entered,
+            Ok(None) if matches!(ingress, Ingress::Port(_)) => {
+                return self.outcome(Verdict::Drop(DropReason::PortDown), notes);
+            }
+            Ok(None) => return self.outcome(Verdict::Pass, notes),
             Err(reason) => {
                 notes
                     .trace
@@ -154,6 +154,11 @@ impl Reference {
                 return self.outcome(Verdict::Drop(reason), notes);
             }
         };
+        if let Ingress::Network(id) = ingress {
+            notes
+                .trace
+                .say(Stage::Decode, format!("a frame of network {id}"));
+        }
         let sight = snapshot
             .as_deref()
             .and_then(|s| Sight::new(s, ingress, self.config.mutant));
@@ -161,15 +166,16 @@ impl Reference {
             (Some(sight), _) => {
                 let packet = Packets {
                     sight,
-                    frame,
+                    frame: &frame,
                     now_s,
                 };
-                self.judge(&packet, &mut notes).unwrap_or_else(|reason| {
+                let judged = self.judge(&packet, &mut notes).unwrap_or_else(|reason| {
                     notes
                         .trace
                         .say(reason.stage(), format!("{reason}: {}", reason.sentence()));
                     Verdict::Drop(reason)
-                })
+                });
+                vlan::leave(&sight, judged)
             }
             (None, Ingress::Port(_)) => Verdict::Drop(DropReason::PortDown),
             (None, Ingress::Network(_) | Ingress::Underlay) => Verdict::Pass,
@@ -187,29 +193,6 @@ impl Reference {
             copy: notes.copy,
             revision: revision.unwrap_or_default(),
         }
-    }
-
-    /// What a frame of the underlay carries; none if it is the host's own.
-    fn decapsulate<'a>(
-        &self,
-        snapshot: &HostSnapshot,
-        frame: &'a [u8],
-        notes: &mut Notes,
-    ) -> Result<Option<(NetworkId, &'a [u8])>, DropReason> {
-        Ok(
-            match tunnel::decapsulate(snapshot, frame, self.config.mutant)? {
-                Outer::Pass => {
-                    notes.trace.say(Stage::Tunnel, "not for a tunnel of ours");
-                    None
-                }
-                Outer::Inner(id, inner) => {
-                    notes
-                        .trace
-                        .say(Stage::Tunnel, format!("out of the tunnel of network {id}"));
-                    Some((id, inner))
-                }
-            },
-        )
     }
 
     fn judge(&mut self, on: &Packets<'_>, notes: &mut Notes) -> Result<Verdict, DropReason> {

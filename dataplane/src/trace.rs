@@ -62,7 +62,7 @@ pub enum Verdict {
     Uplink {
         /// The network.
         network: NetworkId,
-        /// The frame as it leaves.
+        /// The frame as it leaves, with its tag.
         frame: Vec<u8>,
     },
     /// To another host, by the underlay. Both outer MACs are zero.

@@ -188,6 +188,8 @@ static __always_inline int send(struct __sk_buff *skb, struct scratch *s, const 
 		return output(skb, s, e->output);
 	address_copy(s->entry.next_hop, e->next_hop);
 	event_send(skb, EVENT_NEIGHBOUR_NEEDED, output_network(e->output));
+	if (s->flags & PACKET_TEST)
+		uplink_tag(skb, e->output);
 	told(skb, s, VERDICT_UPLINK, 0, e->output);
 	return TC_ACT_SHOT;
 }

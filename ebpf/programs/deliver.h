@@ -104,6 +104,23 @@ static __always_inline void traffic_count(__u32 slot, int out, __u32 bytes)
 	}
 }
 
+/* Puts the tag of an uplink's network on, if it has one. 0, or -1. */
+__noinline int uplink_tag(struct __sk_buff *skb, __u32 slot)
+{
+	__u32 index = slot & ~SLOT_UPLINK;
+	struct uplink_record *uplink = bpf_map_lookup_elem(&uplinks, &index);
+	struct scratch *s = scratch_get();
+
+	if (!s || !uplink)
+		return -1;
+	if (!uplink->vlan)
+		return 0;
+	if (bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), uplink->vlan))
+		return -1;
+	/* A second one moves the first into the frame, where a test run can see it. */
+	return s->flags & PACKET_TEST ? bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), 0) : 0;
+}
+
 /* Out to a guest or an uplink. */
 static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u32 slot)
 {
@@ -114,6 +131,8 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 		return drop(skb, s, slot_guest(slot) ? REASON_DESTINATION_PORT_DOWN : REASON_UPLINK_MISSING);
 	traffic_count(slot, 1, skb->len);
 	if (!device)
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	if (slot & SLOT_UPLINK && uplink_tag(skb, slot))
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, slot & SLOT_UPLINK ? VERDICT_UPLINK : VERDICT_DELIVER, 0, slot);
 	if (device->flags & DEVICE_PEER) {
@@ -127,12 +146,16 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 static __always_inline int reply(struct __sk_buff *skb, struct scratch *s)
 {
 	traffic_count(s->ingress, 1, skb->len);
+	if (s->ingress & SLOT_UPLINK && uplink_tag(skb, s->ingress))
+		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, VERDICT_REPLY, 0, s->ingress);
 	return bpf_redirect(skb->ifindex, 0);
 }
 
 static __always_inline int pass(struct __sk_buff *skb, struct scratch *s)
 {
+	if (s->flags & PACKET_TAGGED && bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), s->tci))
+		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, VERDICT_PASS, 0, 0);
 	return TCX_NEXT_PROGRAM;
 }

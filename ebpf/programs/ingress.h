@@ -2,20 +2,20 @@
 /*
  * The ways in: from a guest and from an uplink, to the session. A hit ends here; everything else goes on to a stage.
  *
- * A device's entry stub has put the slot into cb[0] and zero into cb[1]; a test run puts 1 into cb[1] and the time into cb[2].
+ * A device's entry stub has put the slot (an uplink's: the number of its wire) into cb[0] and zero into cb[1]; a test run puts 1 into cb[1] and the time into cb[2].
  */
 #pragma once
 #include "arp_nd.h"
 #include "icmp_error.h"
 
-static __always_inline struct scratch *start(struct __sk_buff *skb, __u32 uplink)
+static __always_inline struct scratch *start(struct __sk_buff *skb)
 {
 	struct scratch *s = scratch_get();
 	__u32 test = skb->cb[1];
 
 	if (!s)
 		return 0;
-	s->ingress = uplink ? skb->cb[0] | SLOT_UPLINK : skb->cb[0];
+	s->ingress = skb->cb[0];
 	s->rule = POLICY_RULE_NONE;
 	if (test == 1) {
 		s->flags = PACKET_TEST;
@@ -74,7 +74,7 @@ static __always_inline int follow(struct __sk_buff *skb, struct scratch *s)
 SEC("classifier/weft_guest")
 int weft_guest(struct __sk_buff *skb)
 {
-	struct scratch *s = start(skb, 0);
+	struct scratch *s = start(skb);
 	struct port_record *port;
 	int reason;
 
@@ -113,18 +113,49 @@ int weft_guest(struct __sk_buff *skb)
 	return follow(skb, s);
 }
 
+/* The tag of a frame, as the kernel keeps it beside or as it stands in the frame: 0 if there is none, -1 if it is none of ours. */
+static __always_inline int tag_read(struct __sk_buff *skb)
+{
+	__u8 bytes[6];
+
+	if (skb->vlan_present)
+		return skb->vlan_proto == htons(ETHERTYPE_VLAN) ? (int)(skb->vlan_tci & 0xffff) : -1;
+	if (skb->protocol != htons(ETHERTYPE_VLAN))
+		return 0;
+	/* The EtherType behind it too. */
+	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES - 2, bytes, sizeof(bytes)))
+		return -1;
+	return bytes[2] << 8 | bytes[3];
+}
+
+/* Which network of the wire a frame is of; the tag is taken off. A second one behind it does not decode. */
 SEC("classifier/weft_uplink")
 int weft_uplink(struct __sk_buff *skb)
 {
-	struct scratch *s = start(skb, 1);
+	struct wire_key key = { .wire = skb->cb[0] };
+	int tci = tag_read(skb), tagged = skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN);
+	struct scratch *s = start(skb);
 	struct uplink_record *uplink;
-	__u32 index = skb->cb[0];
+	struct wire *wire;
+	__u32 index;
 
 	if (!s)
 		return TC_ACT_SHOT;
+	key.vlan = tci & VLAN_ID_MASK;
+	wire = tci < 0 ? 0 : bpf_map_lookup_elem(&wires, &key);
+	if (!wire)
+		return pass(skb, s);
+	index = wire->uplink;
 	uplink = bpf_map_lookup_elem(&uplinks, &index);
 	if (!uplink || !uplink->network)
 		return pass(skb, s);
+	s->ingress = index | SLOT_UPLINK;
+	if (tagged) {
+		if (bpf_skb_vlan_pop(skb))
+			return pass(skb, s);
+		s->flags |= PACKET_TAGGED;
+		s->tci = tci;
+	}
 	traffic_count(s->ingress, 0, skb->len);
 	s->network = uplink->network;
 	if (decode(skb))
@@ -144,7 +175,7 @@ int weft_uplink(struct __sk_buff *skb)
 SEC("classifier/weft_underlay")
 int weft_underlay(struct __sk_buff *skb)
 {
-	struct scratch *s = start(skb, 0);
+	struct scratch *s = start(skb);
 	__u32 bytes = skb->len;
 	int reason;
 

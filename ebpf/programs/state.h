@@ -80,6 +80,8 @@ struct scratch {
 	__u8 ttl;
 	__u8 l4_header;
 	__u8 reserved;
+	__u16 tci; /* TAGGED: the tag that was taken off, host order */
+	__u16 padding;
 	/* of an ICMP error */
 	__u8 outer_source[16];
 	__u32 inner_offset;
@@ -131,6 +133,7 @@ CONFIG_HASH(floatings, struct floating_key, struct floating, LIMIT_REMOTE_PORTS_
 CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_slots, struct address_key, struct tunnel_slot, SLOT_TUNNELS_MAX); /* by hosts' addresses; scope 0 */
 CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
+CONFIG_HASH(wires, struct wire_key, struct wire, SLOT_UPLINKS_MAX);
 CONFIG_HASH(neighbours, struct address_key, struct neighbour, LIMIT_NEIGHBOURS_MAX);
 CONFIG_HASH(sessions, struct session_key, struct session, 2 * LIMIT_SESSIONS_MAX_DEFAULT);
 

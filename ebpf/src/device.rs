@@ -9,16 +9,18 @@ use crate::error::EngineError;
 use crate::link_info::peer_elsewhere;
 use crate::stub::{Fallback, stub};
 use crate::sys::{self, Prog, ProgSpec, ProgType, SysError, TcxDirection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use weft_ebpf_common::constants::{device as flag, slot, stage};
 use weft_ebpf_common::layout::Device;
-use weft_model::{NetworkType, PortId, PortInterface};
-use zerocopy::IntoBytes;
+use weft_model::{PortId, PortInterface};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// The underlay's device, among the uplinks.
 const UNDERLAY: u32 = slot::UPLINK | slot::UNDERLAY;
+/// Set beside the number of a wire: the interface of a physical network, of which several networks may be.
+const WIRE: u32 = slot::UPLINK | slot::TUNNEL;
 
 /// An interface that was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +41,16 @@ struct Attached {
 pub(crate) struct Devices {
     directory: PathBuf,
     interfaces: BTreeMap<String, Interface>,
-    /// By slot, with `slot::UPLINK` for uplinks.
+    /// By port slot, wire with [`WIRE`], or [`UNDERLAY`].
     attached: BTreeMap<u32, Attached>,
-    /// Links that an earlier process pinned, by slot and ifindex, until they are taken over.
+    /// Links that an earlier process pinned, likewise and by ifindex, until they are taken over.
     pinned: BTreeMap<(u32, u32), PathBuf>,
     /// What an earlier process left in another layout: its links go when ours are there.
     replaced: Vec<PathBuf>,
     /// What the kernel refused, by the device's number; under 0 what an earlier process left.
     faults: BTreeMap<u32, EngineError>,
+    /// By uplink slot: the device that its network's frames leave by.
+    outputs: BTreeMap<u32, Interface>,
 }
 
 impl Devices {
@@ -80,6 +84,7 @@ impl Devices {
             pinned,
             replaced,
             faults: BTreeMap::new(),
+            outputs: BTreeMap::new(),
         })
     }
 
@@ -97,6 +102,11 @@ impl Devices {
             self.replaced.pop();
         }
         Ok(())
+    }
+
+    fn is_pinned(&self, slot: u32) -> bool {
+        let mut pins = self.pinned.range((slot, 0)..=(slot, u32::MAX));
+        pins.next().is_some()
     }
 
     fn pin(&self, slot: u32, ifindex: u32) -> PathBuf {
@@ -185,7 +195,8 @@ impl Engine {
         if self.snapshot.is_some() {
             let forgotten = self.forget_pinned();
             let forgotten = forgotten.and_then(|()| self.devices.forget_replaced());
-            self.note_fault(0, forgotten);
+            let settled = self.outputs_settle();
+            self.note_fault(0, forgotten.and(settled));
         }
     }
 
@@ -214,24 +225,71 @@ impl Engine {
         if let Some(interface) = underlay.and_then(|n| self.devices.interfaces.get(n)) {
             wanted.insert(UNDERLAY, *interface);
         }
-        let mut taken = std::collections::BTreeSet::new();
-        for (id, network) in &snapshot.networks {
-            if network.segment.network_type != NetworkType::Flat {
-                continue;
-            }
-            let name = network
-                .segment
-                .physical_network
-                .as_ref()
-                .and_then(|p| self.config.physical_networks.get(p));
-            let interface = name.and_then(|n| self.devices.interfaces.get(n));
-            if let (Some(slot), Some(interface)) = (self.slots.uplinks.get(*id), interface)
-                && taken.insert(interface.ifindex)
-            {
-                wanted.insert(slot | slot::UPLINK, *interface);
+        for (physical_network, number) in &self.slots.wires {
+            if let Some(interface) = self.wire_interface(physical_network) {
+                wanted.insert(WIRE | number, interface);
             }
         }
         wanted
+    }
+
+    /// The interface of a physical network, if it is there. Of two that are mapped to one interface, the first has it.
+    fn wire_interface(&self, physical_network: &str) -> Option<Interface> {
+        let mapped = &self.config.physical_networks;
+        let name = mapped.get(physical_network)?;
+        let first = mapped.iter().find(|(_, other)| *other == name)?;
+        let interface = self.devices.interfaces.get(name)?;
+        (first.0 == physical_network).then_some(*interface)
+    }
+
+    /// Writes by which device each physical network's frames leave.
+    fn outputs_settle(&mut self) -> Result<(), EngineError> {
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(());
+        };
+        let mut writes: Vec<(u32, Option<Interface>)> = Vec::new();
+        for (id, slot) in self.slots.uplinks.iter() {
+            let network = snapshot.networks.get(&id);
+            let name = network.and_then(|network| network.segment.physical_network.as_ref());
+            let wire = name.and_then(|name| self.slots.wires.get(name));
+            let wire = wire.map(|number| WIRE | number);
+            let attached = wire.and_then(|wire| self.devices.attached.get(&wire));
+            let there = attached.map(|attached| Interface {
+                ifindex: attached.ifindex,
+                peer: attached.peer,
+            });
+            // A device that was not announced yet may still be.
+            let open = wire.is_some_and(|wire| self.devices.is_pinned(wire));
+            if there.as_ref() != self.devices.outputs.get(&slot) && (there.is_some() || !open) {
+                writes.push((slot, there));
+            }
+        }
+        let used: BTreeSet<u32> = self.slots.uplinks.iter().map(|(_, slot)| slot).collect();
+        let unused = self.devices.outputs.keys().filter(|s| !used.contains(s));
+        writes.extend(unused.map(|slot| (*slot, None)));
+        for (slot, interface) in writes {
+            self.device_write(slot | slot::UPLINK, interface)?;
+            match interface {
+                Some(interface) => self.devices.outputs.insert(slot, interface),
+                None => self.devices.outputs.remove(&slot),
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads by which device physical networks' frames left under an earlier process.
+    pub(crate) fn outputs_adopt(&mut self) -> Result<(), EngineError> {
+        for (_, slot) in self.slots.uplinks.iter() {
+            let device = self.loaded.maps.devices.lookup(&slot.to_ne_bytes())?;
+            let device = device.and_then(|bytes| Device::read_from_bytes(&bytes).ok());
+            if let Some(Device { ifindex, flags }) = device.filter(|d| d.ifindex != 0) {
+                let peer = flags & flag::PEER != 0;
+                self.devices
+                    .outputs
+                    .insert(slot, Interface { ifindex, peer });
+            }
+        }
+        Ok(())
     }
 
     /// Puts a stub on a device. One that has gone meanwhile is no error: its removal will be announced.
@@ -285,7 +343,12 @@ impl Engine {
             ("weft_uplink", stage::UPLINK, Fallback::Pass)
         };
         let stages = self.loaded.maps.stages.as_fd();
-        let insns = stub(stages, index, [slot & !slot::UPLINK, 0, 0], fallback);
+        let number = if slot & WIRE == WIRE {
+            slot & !WIRE
+        } else {
+            slot & !slot::UPLINK
+        };
+        let insns = stub(stages, index, [number, 0, 0], fallback);
         Ok(Prog::load(&ProgSpec {
             name,
             kind: ProgType::SchedCls,
@@ -327,6 +390,7 @@ impl Engine {
 
     fn slot_known(&self, number: u32) -> bool {
         number == UNDERLAY && self.config.underlay.is_some()
+            || (number & WIRE == WIRE && self.slots.wires.values().any(|n| *n == number & !WIRE))
             || crate::event::ingress(number, &self.slots).is_some()
     }
 
@@ -340,7 +404,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes a port's, an uplink's or the underlay's device. A wire has none of its own: see `outputs_settle`.
     fn device_write(&self, number: u32, interface: Option<Interface>) -> Result<(), EngineError> {
+        if number & WIRE == WIRE {
+            return Ok(());
+        }
         let index = if number & slot::UPLINK == 0 {
             number + slot::UPLINKS_MAX
         } else {

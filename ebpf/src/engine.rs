@@ -116,7 +116,7 @@ impl Engine {
         let mut slots = SlotTables::new(config.ports_max);
         let installed = adopt(&loaded, &mut slots)?;
         let devices = Devices::open(&base, &directory)?;
-        Ok(Self {
+        let mut engine = Self {
             config,
             mounted,
             loaded,
@@ -125,7 +125,9 @@ impl Engine {
             installed,
             snapshot: None,
             devices,
-        })
+        };
+        engine.outputs_adopt()?;
+        Ok(engine)
     }
 
     /// Enforces a snapshot.

@@ -47,7 +47,8 @@ impl EventKind {
 pub enum Ingress {
     /// From a guest.
     Port(PortId),
-    /// From the interface of a physical network, or out of the tunnel of another.
+    /// From the interface of a physical network, or out of the tunnel of another. In a test run: the interface, where the
+    /// frame's tag says the network.
     Network(NetworkId),
 }
 

@@ -27,3 +27,6 @@ pub use event::{Event, EventKind, Ingress};
 pub use host::{MissingFeature, check_host};
 pub use test_run::{TestRun, Verdict};
 pub use view::{Counters, DeviceCounters, SessionState, SessionView};
+
+/// Uplinks that one host can have, and the underlay: in tables by device they stand before the ports.
+pub const UPLINKS_MAX: u32 = weft_ebpf_common::constants::slot::UPLINKS_MAX;

@@ -95,6 +95,7 @@ maps! {
     sessions,
     fragments,
     uplinks,
+    wires,
     tunnel_hosts,
     tunnel_slots,
     tunnel_nets,

@@ -169,11 +169,16 @@ impl Engine {
         match from {
             Ingress::Port(port) => Ok(("weft_guest", self.port_slot(port)?)),
             Ingress::Network(network) => {
-                let slot = self.slots.uplinks.get(network);
+                let network_there = self
+                    .snapshot
+                    .as_ref()
+                    .and_then(|s| s.networks.get(&network));
+                let wire = network_there.and_then(|n| n.segment.physical_network.as_ref());
+                let number = wire.and_then(|wire| self.slots.wires.get(wire));
                 let unknown = || EngineError::Unknown {
                     what: format!("physical network {network}"),
                 };
-                Ok(("weft_uplink", slot.ok_or_else(unknown)?))
+                Ok(("weft_uplink", *number.ok_or_else(unknown)?))
             }
         }
     }

@@ -11,7 +11,8 @@ use weft_model::{NetworkId, PortId};
 pub enum Ingress {
     /// A guest's port.
     Port(PortId),
-    /// The uplink of a physical network, or the tunnel of another.
+    /// The uplink of a physical network, or the tunnel of another. Where a frame enters an engine, it is the interface
+    /// that the network's physical network is mapped to: the frame's tag says which of the networks there it is of.
     Network(NetworkId),
     /// The interface towards other hosts, before anything is taken out of its tunnel. No session has it.
     Underlay,

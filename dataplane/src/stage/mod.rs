@@ -15,10 +15,12 @@ pub mod router;
 pub mod security_group;
 pub mod session;
 pub mod tunnel;
+pub mod vlan;
 
 use crate::flow::key::Ingress;
 use crate::mutant::Mutant;
-use weft_model::{HostSnapshot, NetworkId, Port, PortId};
+use std::borrow::Cow;
+use weft_model::{DropReason, HostSnapshot, NetworkId, Port, PortId};
 
 /// Where a packet is seen, and under what.
 #[derive(Clone, Copy)]
@@ -84,4 +86,42 @@ impl<'a> Sight<'a> {
     pub fn is_physical(&self) -> bool {
         crate::topology::is_physical(self.snapshot, self.network_id)
     }
+}
+
+/// What a frame is inside of its tunnel or tag, and where that enters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered<'a> {
+    /// A port, or the network of an uplink or tunnel.
+    pub ingress: Ingress,
+    /// The frame.
+    pub frame: Cow<'a, [u8]>,
+}
+
+/// Takes a frame out of its tunnel or tag; none if it is the host's own.
+///
+/// # Errors
+/// The reason to drop it.
+pub fn enter<'a>(
+    snapshot: &HostSnapshot,
+    ingress: Ingress,
+    frame: &'a [u8],
+    mutant: Option<Mutant>,
+) -> Result<Option<Entered<'a>>, DropReason> {
+    let inner = match ingress {
+        Ingress::Underlay => match tunnel::decapsulate(snapshot, frame, mutant)? {
+            tunnel::Outer::Pass => None,
+            tunnel::Outer::Inner(id, inner) => Some((id, Cow::Borrowed(inner))),
+        },
+        Ingress::Network(id) if crate::topology::is_physical(snapshot, id) => {
+            vlan::untagged(snapshot, id, frame, mutant)
+        }
+        _ => {
+            let frame = Cow::Borrowed(frame);
+            return Ok(Some(Entered { ingress, frame }));
+        }
+    };
+    Ok(inner.map(|(id, frame)| Entered {
+        ingress: Ingress::Network(id),
+        frame,
+    }))
 }

@@ -8,6 +8,13 @@ pub const HEADER_BYTES: usize = 14;
 /// ff:ff:ff:ff:ff:ff
 pub const BROADCAST: Mac = [0xff; 6];
 
+/// Where a tag stands: behind both addresses.
+const TAG_AT: usize = 12;
+/// Bytes of a tag.
+const TAG_BYTES: usize = 4;
+/// The VLAN id's bits of a tag; above it are priority and DEI.
+const VLAN_ID_MASK: u16 = 0x0fff;
+
 /// EtherTypes by name.
 pub mod ethertype {
     /// IPv4.
@@ -33,6 +40,26 @@ pub fn is_multicast(mac: Mac) -> bool {
 pub fn ipv6_multicast(address: std::net::Ipv6Addr) -> Mac {
     let a = address.octets();
     [0x33, 0x33, a[12], a[13], a[14], a[15]]
+}
+
+/// A frame's outermost 802.1Q tag (IEEE 802.1Q 9.6): its VLAN id, and the frame without it; none if it has none.
+#[must_use]
+pub fn untag(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let (addresses, rest) = frame.split_at_checked(TAG_AT)?;
+    let (tag, behind) = rest.split_first_chunk::<TAG_BYTES>()?;
+    let [a, b, c, d] = *tag;
+    let tagged = u16::from_be_bytes([a, b]) == ethertype::VLAN && behind.len() >= 2;
+    let vid = u16::from_be_bytes([c, d]) & VLAN_ID_MASK;
+    tagged.then(|| (vid, [addresses, behind].concat()))
+}
+
+/// The frame with an 802.1Q tag of this VLAN id, priority 0.
+#[must_use]
+pub fn tag(frame: &[u8], vlan_id: u16) -> Vec<u8> {
+    let (addresses, behind) = frame.split_at(frame.len().min(TAG_AT));
+    let tpid = ethertype::VLAN.to_be_bytes();
+    let tci = (vlan_id & VLAN_ID_MASK).to_be_bytes();
+    [addresses, &tpid, &tci, behind].concat()
 }
 
 /// A checked view of a frame.
@@ -122,5 +149,24 @@ impl Repr {
         frame.extend(self.ethertype.to_be_bytes());
         frame.extend(payload);
         frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_comes_off_as_it_was_put_on() {
+        let frame: Vec<u8> = (0..60).collect();
+        let tagged = tag(&frame, 101);
+        assert_eq!(tagged[12..16], [0x81, 0, 0, 101]);
+        assert_eq!(untag(&tagged), Some((101, frame.clone())));
+        let mut urgent = tagged.clone();
+        urgent[14] |= 0xf0;
+        assert_eq!(untag(&urgent), Some((101, frame.clone())), "priority, DEI");
+        assert_eq!(untag(&frame), None);
+        assert_eq!(untag(&tagged[..17]), None, "no EtherType behind it");
+        assert!(untag(&tagged[..18]).is_some());
     }
 }

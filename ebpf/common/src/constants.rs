@@ -106,9 +106,9 @@ constants! {
         /// Set beside TUNNEL for a network that is in no tunnel: the rest is its slot.
         TUNNEL_NONE = 0x2000_0000;
         /// Uplinks of one host and the underlay; per-device tables hold them before the ports.
-        UPLINKS_MAX = 64;
+        UPLINKS_MAX = 4096;
         /// The underlay among them: the last one.
-        UNDERLAY = 63;
+        UNDERLAY = 4095;
         /// Slots of the hosts that tunnels lead to; the first is this host itself.
         TUNNELS_MAX = 4096;
         /// No slot.
@@ -267,5 +267,7 @@ constants! {
         REPLY = 32;
         /// A test run: devices need not be there.
         TEST = 64;
+        /// A tag was taken off: `pass` puts it on again.
+        TAGGED = 128;
     }
 }

@@ -240,10 +240,24 @@ layout! {
     struct UplinkRecord = "uplink_record" {
         /// The network on it, or 0: networks' slots start at 1.
         network: u32,
-        /// Zero.
-        reserved: u32,
+        /// The tag of its frames; 0: none.
+        vlan: u32,
         /// The network's id, for adoption.
         id: [u8; 16],
+    }
+
+    /// The key of an uplink by what its frames look like.
+    struct WireKey = "wire_key" {
+        /// The physical network's number.
+        wire: u32,
+        /// The frame's tag; 0: none.
+        vlan: u32,
+    }
+
+    /// The uplink that such frames are of.
+    struct Wire = "wire" {
+        /// Its slot.
+        uplink: u32,
     }
 
     /// A device by slot; uplinks first.

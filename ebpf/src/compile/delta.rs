@@ -48,6 +48,7 @@ tables! {
     routes,
     fdb,
     uplinks,
+    wires,
     tunnel_slots,
     tunnel_nets,
 }

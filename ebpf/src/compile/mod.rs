@@ -12,6 +12,7 @@ mod qos;
 mod router;
 mod slots;
 mod tunnel;
+mod wire;
 
 pub(crate) use address::{address_ip, address_key};
 pub(crate) use delta::{Contents, TABLES, Tables};
@@ -34,6 +35,8 @@ pub(crate) struct SlotTables {
     pub(crate) networks: Slots<NetworkId>,
     pub(crate) routers: Slots<RouterId>,
     pub(crate) uplinks: Slots<NetworkId>,
+    /// Physical networks' numbers, by name.
+    pub(crate) wires: BTreeMap<String, u32>,
     /// Other hosts, by their addresses.
     pub(crate) hosts: Slots<IpAddr>,
     /// The network in each tunnel, by the tunnel's slot.
@@ -48,6 +51,7 @@ impl SlotTables {
             networks: Slots::new("networks", 1, limit(limits::NETWORKS_PER_HOST_MAX)),
             routers: Slots::new("routers", 0, limit(limits::ROUTERS_PER_HOST_MAX)),
             uplinks: Slots::new("physical networks", 0, slot::UNDERLAY),
+            wires: BTreeMap::new(),
             hosts: Slots::new("tunnel hosts", 1, slot::TUNNELS_MAX - 1),
             tunnels: BTreeMap::new(),
         }
@@ -62,6 +66,7 @@ impl SlotTables {
             .iter()
             .filter(|(_, n)| n.segment.network_type.is_physical());
         self.uplinks.assign(physical.map(|(id, _)| *id))?;
+        self.wires = wire::numbers(snapshot);
         self.hosts.assign(tunnel::hosts(snapshot))?;
         self.tunnels = tunnel::networks(snapshot);
         self.ports.assign(snapshot.ports.keys().copied())
@@ -97,6 +102,7 @@ impl Input<'_> {
 pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> Tables {
     let mut tables = Tables::default();
     network::networks(input, &mut tables);
+    wire::wires(input, &mut tables);
     network::fdb(input, &mut tables);
     network::owners(input, &mut tables);
     tunnel::tunnels(input, &mut tables);
@@ -170,11 +176,12 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
 fn unsupported_segments(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
     for (id, network) in &snapshot.networks {
         let message = match network.segment.network_type {
-            NetworkType::Vlan => "VLAN networks are not connected to their interface yet",
             NetworkType::Gre => "not connected to other hosts: there are no GRE tunnels yet",
-            NetworkType::Local | NetworkType::Flat | NetworkType::Vxlan | NetworkType::Geneve => {
-                continue;
-            }
+            NetworkType::Local
+            | NetworkType::Flat
+            | NetworkType::Vlan
+            | NetworkType::Vxlan
+            | NetworkType::Geneve => continue,
         };
         add(format!("networks.{id}.segment"), message);
     }

@@ -5,7 +5,7 @@ use super::{Input, Tables, delta::put, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, slot};
-use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry, UplinkRecord};
+use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry};
 use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, eui64_link_local};
 use zerocopy::IntoBytes;
 
@@ -22,14 +22,6 @@ pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);
-        if let Some(index) = uplink {
-            let uplink = UplinkRecord {
-                network: input.network(*id),
-                reserved: 0,
-                id: record.id,
-            };
-            put(&mut tables.uplinks, &index, &uplink);
-        }
     }
 }
 

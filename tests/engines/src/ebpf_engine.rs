@@ -25,8 +25,10 @@ const POLLS_MAX: usize = 10_000_000;
 
 /// Ports of a snapshot under test.
 const PORTS_MAX: u32 = 64;
-/// Entries of the arrays that such a snapshot can use, uplinks included.
-const ARRAY_ENTRIES_USED: u32 = 256;
+/// Uplinks and the underlay, that stand before the ports in some arrays.
+const UPLINKS_MAX: u32 = weft_ebpf::UPLINKS_MAX;
+/// Physical networks of a snapshot under test.
+const UPLINKS_USED: u32 = 64;
 
 /// Which of the two ways to evaluate policies is under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,9 @@ impl EbpfUnderTest {
         for name in ARRAYS {
             let map = sys::obj_get_map(&layout.join(name)).map_err(text)?;
             let zero = vec![0; map.value_bytes()];
-            for index in 0..map.info().entries_max.min(ARRAY_ENTRIES_USED) {
+            let first = 0..map.info().entries_max.min(UPLINKS_USED);
+            let ports = UPLINKS_MAX - 1..map.info().entries_max.max(UPLINKS_MAX - 1);
+            for index in first.chain(ports) {
                 map.set(index, &zero).map_err(text)?;
             }
         }

@@ -11,8 +11,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, Tuple};
 use weft_dataplane::stage::decode::{self, Body};
+use weft_dataplane::stage::vlan;
 use weft_dataplane::{Outcome, Reference, ReferenceConfig, Verdict, Way};
-use weft_model::{HostSnapshot, MacAddress, NetworkType};
+use weft_model::{HostSnapshot, MacAddress, NetworkId, NetworkType};
+use weft_wire::ethernet;
 
 /// A random case: a vector without verdicts.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +122,10 @@ impl Generator<'_> {
     fn remember(&mut self, outcome: Outcome, sent: &[u8]) {
         let (output, frame, sender) = match (outcome.verdict, outcome.session) {
             (Verdict::Deliver { port, frame }, _) => (Ingress::Port(port), frame, None),
-            (Verdict::Uplink { network, frame }, _) => (Ingress::Network(network), frame, None),
+            (Verdict::Uplink { network, frame }, _) => {
+                let frame = ethernet::untag(&frame).map_or(frame, |(_, frame)| frame);
+                (Ingress::Network(network), frame, None)
+            }
             // The answer comes by the tunnel that the session waits for it at, to whoever sent this.
             (Verdict::Tunnel { frame }, Some(note)) => {
                 let output = match note.way {
@@ -160,7 +165,7 @@ impl Generator<'_> {
         };
         let segment = self.snapshot().networks.get(&network)?.segment.clone();
         if segment.network_type.is_physical() {
-            return Some(format!("uplink {}: {frame}", name_of(network.0)));
+            return Some(self.by_uplink(network, frame));
         }
         let local = self.snapshot().tunnel_ip()?;
         let senders: Vec<IpAddr> = (self.snapshot().tunnel_hosts.values())
@@ -189,6 +194,30 @@ impl Generator<'_> {
         Some(format!(
             "underlay: eth gw>host ip {sender}>{local} udp 50000>{port} nosum {word} {vni}{options} ({frame})"
         ))
+    }
+
+    /// The line of a frame that enters by the uplink of a network, mostly with the right tag.
+    pub(crate) fn by_uplink(&mut self, network: NetworkId, frame: &str) -> String {
+        let right = vlan::id_of(self.snapshot(), network);
+        let tag = match self.chance.below(30) {
+            0 => self
+                .chance
+                .word(&["vlan 0 ", "vlan 101 ", "vlan 7 ", ""])
+                .to_owned(),
+            1 => self
+                .chance
+                .word(&["vlan 57445 ", "vlan 102 ", "vlan 4095 "])
+                .to_owned(),
+            _ => right.map_or_else(String::new, |id| format!("vlan {id} ")),
+        };
+        format!("uplink {}: {tag}{frame}", name_of(network.0))
+    }
+
+    /// The same of the external network, if there is one.
+    pub(crate) fn by_ext(&mut self, frame: &str) -> Option<String> {
+        let mut networks = self.snapshot().networks.keys().copied();
+        let ext = networks.find(|id| name_of(id.0) == "ext")?;
+        Some(self.by_uplink(ext, frame))
     }
 
     pub(crate) fn mac_word(&self, mac: MacAddress) -> String {

@@ -101,10 +101,6 @@ impl Generator<'_> {
     }
 
     pub(crate) fn outsider(&mut self) -> Option<String> {
-        self.snapshot()
-            .networks
-            .keys()
-            .find(|id| name_of(id.0) == "ext")?;
         let v6 = self.chance.percent(30);
         let (from, to) = (self.address(v6), self.address(v6));
         let from = if self.chance.percent(70) {
@@ -114,9 +110,7 @@ impl Generator<'_> {
         };
         let hop = self.next_hop("ext", &to);
         let (l4, tail) = (self.layer4(v6), self.tail());
-        Some(format!(
-            "uplink ext: eth gw>{hop} ip {from}>{to} {l4} {tail}"
-        ))
+        self.by_ext(&format!("eth gw>{hop} ip {from}>{to} {l4} {tail}"))
     }
 
     /// From a guest of another host, bridged or routed there.
@@ -267,11 +261,11 @@ impl Generator<'_> {
         let v6 = self.chance.percent(50);
         let uplink = self.chance.percent(30);
         let (name, _, source, _) = self.guest(v6)?;
-        let (ingress, mac, source) = if uplink {
+        let (mac, source) = if uplink {
             let outside = if v6 { "2001:db8:0::1" } else { "203.0.110.1" };
-            ("uplink ext".to_owned(), "gw".to_owned(), outside.to_owned())
+            ("gw".to_owned(), outside.to_owned())
         } else {
-            (name.clone(), name, source.to_string())
+            (name.clone(), source.to_string())
         };
         let source = match self.chance.below(10) {
             0 if v6 => "::".to_owned(),
@@ -286,43 +280,46 @@ impl Generator<'_> {
         } else {
             self.chance.one(&names)?.clone()
         };
-        Some(match (v6, self.chance.below(8)) {
+        let frame = match (v6, self.chance.below(8)) {
             (false, 0) => {
-                format!("{ingress}: eth {mac}>{to} arp tell {target} from {source} to {to}")
+                format!("eth {mac}>{to} arp tell {target} from {source} to {to}")
             }
-            (false, 1) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source} hw gw"),
+            (false, 1) => format!("eth {mac}>{to} arp ask {target} from {source} hw gw"),
             (false, 2) => {
-                format!("{ingress}: eth {mac}>bcast ip 0.0.0.0>255.255.255.255 udp 68>67 data 240")
+                format!("eth {mac}>bcast ip 0.0.0.0>255.255.255.255 udp 68>67 data 240")
             }
             (true, 5) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::1:2 udp 546>547 data 20")
+                format!("eth {mac}>{to} ip {source}>ff02::1:2 udp 546>547 data 20")
             }
-            (false, _) => format!("{ingress}: eth {mac}>{to} arp ask {target} from {source}"),
-            (true, 0) => format!("{ingress}: eth {mac}>{to} ip {source}>ff02::2 rs"),
+            (false, _) => format!("eth {mac}>{to} arp ask {target} from {source}"),
+            (true, 0) => format!("eth {mac}>{to} ip {source}>ff02::2 rs"),
             (true, 1) => {
                 let told = if self.chance.percent(50) {
                     &source
                 } else {
                     &target
                 };
-                format!(
-                    "{ingress}: eth {mac}>{to} ip {source}>{target} na {told} lladdr {mac} flags so"
-                )
+                format!("eth {mac}>{to} ip {source}>{target} na {told} lladdr {mac} flags so")
             }
             (true, 2) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::16 icmp 143/0 data 20 ttl 1")
+                format!("eth {mac}>{to} ip {source}>ff02::16 icmp 143/0 data 20 ttl 1")
             }
             (true, 3) => {
-                format!("{ingress}: eth {mac}>{to} ip {source}>ff02::1 ns {target} ttl 254")
+                format!("eth {mac}>{to} ip {source}>ff02::1 ns {target} ttl 254")
             }
             (true, 4) => format!(
-                "{ingress}: eth {mac}>{to} ip {source}>ff02::1 ns {}",
+                "eth {mac}>{to} ip {source}>ff02::1 ns {}",
                 self.link_local()?
             ),
-            (true, _) => format!(
-                "{ingress}: eth {mac}>{to} ip {source}>ff02::1:ff00:1 ns {target} lladdr {mac}"
-            ),
-        })
+            (true, _) => {
+                format!("eth {mac}>{to} ip {source}>ff02::1:ff00:1 ns {target} lladdr {mac}")
+            }
+        };
+        if uplink {
+            self.by_ext(&frame)
+        } else {
+            Some(format!("{name}: {frame}"))
+        }
     }
 
     fn link_local(&mut self) -> Option<IpAddr> {

@@ -135,8 +135,14 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
         ));
     }
     for (number, name) in ["ext", "far"].into_iter().enumerate() {
-        if chance.percent(if number == 0 { 85 } else { 10 }) {
-            let physical = table([("physical", text(PHYSICAL_NETWORKS[number]))]);
+        if chance.percent(if number == 0 { 85 } else { 20 }) {
+            // Several on one wire, and now and then two with one tag.
+            let wire = if chance.percent(60) { 0 } else { number };
+            let mut physical = table([("physical", text(PHYSICAL_NETWORKS[wire]))]);
+            if chance.percent(45) {
+                let vlan = *chance.one(&[101, 102, 4094]).unwrap_or(&1);
+                physical.insert("vlan".into(), Value::Integer(vlan));
+            }
             networks.insert(name.into(), Value::Table(physical));
             places.push((
                 name,

@@ -77,6 +77,8 @@ pub struct NetworkText {
     mtu: u32,
     /// The physical network's name; without one it is of type vxlan.
     physical: Option<String>,
+    /// With `physical`: the VLAN id; without it the network is flat.
+    vlan: Option<u16>,
     /// The VNI; without one it is the network's number in the order of names.
     vni: Option<u32>,
     /// Of type geneve.
@@ -265,6 +267,7 @@ fn network_id(name: &str) -> NetworkId {
 fn networks(text: &SnapshotText, e: &mut Expanded) {
     for (number, (name, network)) in (1u32..).zip(&text.networks) {
         let network_type = match (&network.physical, network.local) {
+            (Some(_), _) if network.vlan.is_some() => NetworkType::Vlan,
             (Some(_), _) => NetworkType::Flat,
             (None, true) => NetworkType::Local,
             (None, false) if network.geneve => NetworkType::Geneve,
@@ -273,8 +276,10 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
         let segment = Segment {
             network_type,
             physical_network: network.physical.clone(),
-            segmentation_id: matches!(network_type, NetworkType::Vxlan | NetworkType::Geneve)
-                .then_some(network.vni.unwrap_or(number)),
+            segmentation_id: match network_type {
+                NetworkType::Vxlan | NetworkType::Geneve => Some(network.vni.unwrap_or(number)),
+                _ => network.vlan.map(u32::from),
+            },
         };
         let external = network.physical.is_some();
         let network = Network {

@@ -1,13 +1,17 @@
 //! The user engine under test, as its workers use it: a header is judged, and a whole frame only where that is not enough.
 
 use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::Verdict;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
-use weft_vhost::engine::{self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Seeds};
+use weft_vhost::engine::{
+    self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Place, Seeds,
+};
+use weft_wire::ethernet;
 
 /// The user engine under test.
 pub struct UserUnderTest {
@@ -52,6 +56,19 @@ impl UserUnderTest {
         self.quick
     }
 
+    /// Where a frame enters, and without its tag if that is an uplink.
+    fn enter<'a>(&self, ingress: Ingress, frame: &'a [u8]) -> Option<(Place, Cow<'a, [u8]>)> {
+        let place = self.engine.place(ingress)?;
+        if !self.engine.is_uplink(place) {
+            return Some((place, Cow::Borrowed(frame)));
+        }
+        let (vlan_id, frame) = match ethernet::untag(frame) {
+            Some((vlan_id, frame)) => (vlan_id, Cow::Owned(frame)),
+            None => (0, Cow::Borrowed(frame)),
+        };
+        Some((self.engine.uplink(place, vlan_id)?, frame))
+    }
+
     /// The verdict by the header alone, if that is enough.
     fn judge(
         &mut self,
@@ -59,9 +76,10 @@ impl UserUnderTest {
         frame: &[u8],
         now_s: u32,
     ) -> Result<Option<Verdict>, String> {
-        let Some(place) = self.engine.place(ingress) else {
+        let Some((place, frame)) = self.enter(ingress, frame) else {
             return Ok(None);
         };
+        let frame = &frame[..];
         let mut header = [0; HEADER_BYTES];
         let bytes = frame.len().min(HEADER_BYTES);
         header[..bytes].copy_from_slice(&frame[..bytes]);
@@ -83,7 +101,10 @@ impl UserUnderTest {
                 Some(Ingress::Port(port)) => Some(Verdict::Deliver { port, frame: out }),
                 Some(Ingress::Network(network)) => Some(Verdict::Uplink {
                     network,
-                    frame: out,
+                    frame: match self.engine.uplink_tag(place) {
+                        Some(vlan_id) => ethernet::tag(&out, vlan_id),
+                        None => out,
+                    },
                 }),
                 Some(Ingress::Underlay) | None => {
                     return Err(format!("sent to {place:?}, which is nobody's"));

@@ -5,7 +5,8 @@
 //!   h1      10.77.0.1   ─┼─ wire: a bridge
 //!   h2      10.77.0.2   ─┘
 //! ```
-//! In IPv6 the same under fd77::/64. Tunnels run over one of both.
+//! In IPv6 the same under fd77::/64. Tunnels run over one of both. Beside it, some hosts have `eth1` on the wire of the physical
+//! network `provider`, another bridge, on which [`Hosts::outside`] can be.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -93,10 +94,25 @@ impl Hosts {
     /// # Errors
     /// Not root, no binary, or something does not start.
     pub fn open(name: &str, count: u8, underlay: Underlay) -> Result<Self> {
+        Self::open_with_provider(name, count, underlay, &[])
+    }
+
+    /// The same; the hosts of these numbers (h1 is 1) have an interface on the physical network `provider`.
+    ///
+    /// # Errors
+    /// As [`Hosts::open`].
+    pub fn open_with_provider(
+        name: &str,
+        count: u8,
+        underlay: Underlay,
+        provider: &[u8],
+    ) -> Result<Self> {
         let lab = Lab::new(name)?;
         let wire = lab.namespace("wire")?;
-        wire.run("ip link add br0 type bridge")?;
-        wire.run("ip link set br0 up")?;
+        for bridge in ["br0", "br1"] {
+            wire.run(&format!("ip link add {bridge} type bridge"))?;
+            wire.run(&format!("ip link set {bridge} up"))?;
+        }
         let control = station(&lab, &wire, "control", CONTROL)?;
         let mut options = WeftOptions::new(None)?;
         options.physical_networks.clear();
@@ -109,6 +125,12 @@ impl Hosts {
             let namespace = station(&lab, &wire, &name, number)?;
             let tunnel_ip = underlay.address(number);
             options.underlay = Some(("eth0".to_owned(), tunnel_ip));
+            options.physical_networks.clear();
+            if provider.contains(&number) {
+                on_provider(&lab, &wire, (&namespace, "eth1"), &format!("p{number}"))?;
+                let mapped = ("provider".to_owned(), "eth1".to_owned());
+                options.physical_networks.push(mapped);
+            }
             let site = Site::of_host(&lab, &namespace, &name, &options)?;
             let weft = Some(site.start(&lab, "agent")?);
             hosts.push(Host {
@@ -272,6 +294,16 @@ impl Hosts {
         Ok(stream)
     }
 
+    /// A namespace on the physical network `provider`, by its `eth0`.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn outside(&self, name: &str) -> Result<Namespace> {
+        let outside = self.lab.namespace(name)?;
+        on_provider(&self.lab, &self.wire, (&outside, "eth0"), name)?;
+        Ok(outside)
+    }
+
     /// What passes on the wire at a host, from now on.
     ///
     /// # Errors
@@ -311,6 +343,13 @@ fn station(lab: &Lab, wire: &Namespace, name: &str, number: u8) -> Result<Namesp
     namespace.run(&format!("ip address add {v4}/24 dev eth0"))?;
     namespace.run(&format!("ip address add {v6}/64 dev eth0 nodad"))?;
     Ok(namespace)
+}
+
+/// Joins an interface to the wire of the physical network; its end there has a name of its own.
+fn on_provider(lab: &Lab, wire: &Namespace, end: (&Namespace, &str), there: &str) -> Result<()> {
+    lab.veth(end, (wire, there))?;
+    wire.run(&format!("ip link set {there} master br1"))?;
+    Ok(())
 }
 
 /// Sends so many bytes to a [`weft_kit::tcp::Server`] and compares what it sends back.

@@ -1,15 +1,18 @@
-//! Packet walks of the Neutron administration guide that fit one host, on real packets. What the story shows already
+//! Packet walks of the Neutron administration guide, on real packets; those by tunnels are in `root_hosts.rs`. What the story shows already
 //! (SNAT, floating IP, one network, two networks) is looked at here from the sides that it leaves out.
 
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use weft_kit::capture::Capture;
 use weft_kit::clock::until;
-use weft_kit::ping::{ping, ping_text};
+use weft_kit::ping::{ping, ping_text, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
-use weft_kit::{Cloud, Guest, WeftOptions};
+use weft_kit::{Cloud, Guest, Namespace, Recording, WeftOptions};
+use weft_tests_system::hosts::{Hosts, Underlay};
 use weft_tests_system::scene::{ANY, INTERNET, PHYSICAL_ROUTER, PHYSICAL_ROUTER_V6, Scene};
+use weft_wire::ethernet;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,10 +40,54 @@ fn let_in(scene: &mut Scene, cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-/// Walk 1: a guest on a flat provider network, no router of Weft between it and the physical one.
-#[test]
-fn provider_network_north_south() -> Result<()> {
-    let mut scene = open("weft-walk1")?;
+/// The physical router's leg with this tag, and its addresses on it.
+fn tagged_leg(outside: &Namespace, vlan: u16, addresses: &[String]) -> Result<()> {
+    outside.run(&format!(
+        "ip link add link eth0 name eth0.{vlan} type vlan id {vlan}"
+    ))?;
+    outside.run(&format!("ip link set eth0.{vlan} up"))?;
+    for address in addresses {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        outside.run(&format!("ip address add {address} dev eth0.{vlan} {nodad}"))?;
+    }
+    Ok(())
+}
+
+/// The tag of a frame on the wire, and the frame without it.
+fn untagged(frame: &[u8]) -> (Option<u16>, Vec<u8>) {
+    match ethernet::untag(frame) {
+        Some((vlan, frame)) => (Some(vlan), frame),
+        None => (None, frame.to_vec()),
+    }
+}
+
+/// The tags of all frames that are from or to this MAC address.
+fn tags_of(frames: &[Vec<u8>], mac: &str) -> Result<BTreeSet<Option<u16>>> {
+    let mac = weft_kit::frame::mac(mac)?;
+    let of = |frame: &&Vec<u8>| frame.get(..6) == Some(&mac) || frame.get(6..12) == Some(&mac);
+    Ok(frames
+        .iter()
+        .filter(of)
+        .map(|frame| untagged(frame).0)
+        .collect())
+}
+
+/// Walk 1: a guest on a provider network, no router of Weft between it and the physical one.
+fn north_south(name: &str, vlan: Option<u16>) -> Result<()> {
+    let mut scene = open(name)?;
+    let wire = Recording::start(&scene.lab, &scene.outside, "eth0")?;
+    if let Some(vlan) = vlan {
+        let addresses = [
+            format!("{PHYSICAL_ROUTER}/24"),
+            format!("{PHYSICAL_ROUTER_V6}/64"),
+        ];
+        for address in &addresses {
+            scene
+                .outside
+                .run(&format!("ip address del {address} dev eth0"))?;
+        }
+        tagged_leg(&scene.outside, vlan, &addresses)?;
+    }
     let (admin, outside) = (scene.admin.clone(), scene.outside.clone());
     let user = scene.project("demo")?;
     provider_network(
@@ -49,6 +96,7 @@ fn provider_network_north_south() -> Result<()> {
         "provider",
         "203.0.113",
         "fd00:203:0:113",
+        vlan,
     )?;
     let guest = scene.guest(&user, "net1", "guest1", "")?;
     guest.dhcp(&scene.lab)?;
@@ -97,22 +145,39 @@ fn provider_network_north_south() -> Result<()> {
     }
     drop(server);
     scene.openstack(&admin, &format!("port show {}", guest.port.id))?;
+    let tags = tags_of(&wire.end()?, &guest.port.mac)?;
+    assert_eq!(tags, BTreeSet::from([vlan]), "every frame, ARP and ND too");
     close(scene)
 }
 
-/// A shared flat provider network with DHCP, routed by the physical router's addresses .1 and ::1.
+#[test]
+fn provider_network_north_south() -> Result<()> {
+    north_south("weft-walk1", None)
+}
+
+#[test]
+fn provider_network_north_south_in_a_vlan() -> Result<()> {
+    north_south("weft-walk1v", Some(101))
+}
+
+/// A shared provider network with DHCP, routed by the physical router's addresses .1 and ::1.
 fn provider_network(
     scene: &mut Scene,
     name: &str,
     physical: &str,
     v4: &str,
     v6: &str,
+    vlan: Option<u16>,
 ) -> Result<()> {
     let admin = scene.admin.clone();
+    let kind = match vlan {
+        Some(vlan) => format!("vlan --provider-segment {vlan}"),
+        None => "flat".to_owned(),
+    };
     scene.openstack(
         &admin,
         &format!(
-            "network create --share --provider-physical-network {physical} --provider-network-type flat {name}"
+            "network create --share --provider-physical-network {physical} --provider-network-type {kind} {name}"
         ),
     )?;
     scene.openstack(
@@ -132,26 +197,20 @@ fn provider_network(
     Ok(())
 }
 
-/// Walk 3: two provider networks on one host; what goes between them goes by the physical router.
-#[test]
-fn provider_networks_east_west_by_the_physical_router() -> Result<()> {
-    let mut options = WeftOptions::new(None)?;
-    options
-        .physical_networks
-        .push(("provider2".to_owned(), "uplink1".to_owned()));
-    let mut scene = Scene::open("weft-walk3", &options)?;
+/// Walk 3: two provider networks on one host; what goes between them goes by the physical router. `second` is where the
+/// other network is: its physical network, the physical router's leg there, and its tag.
+fn east_west_by_the_physical_router(
+    mut scene: Scene,
+    tags: [Option<u16>; 2],
+    second: (&str, &str),
+) -> Result<()> {
     let outside = scene.outside.clone();
-    outside.run("ip address add 192.0.2.1/24 dev eth1")?;
     outside.sysctl("ipv4/ip_forward", "1")?;
     let user = scene.project("demo")?;
-    provider_network(
-        &mut scene,
-        "net1",
-        "provider",
-        "203.0.113",
-        "fd00:203:0:113",
-    )?;
-    provider_network(&mut scene, "net2", "provider2", "192.0.2", "fd00:192:0:2")?;
+    let (v4, v6) = ("203.0.113", "fd00:203:0:113");
+    provider_network(&mut scene, "net1", "provider", v4, v6, tags[0])?;
+    let (v4, v6) = ("192.0.2", "fd00:192:0:2");
+    provider_network(&mut scene, "net2", second.0, v4, v6, tags[1])?;
     let one = scene.guest(&user, "net1", "guest1", "")?;
     let two = scene.guest(&user, "net2", "guest2", "")?;
     one.dhcp(&scene.lab)?;
@@ -161,18 +220,153 @@ fn provider_networks_east_west_by_the_physical_router() -> Result<()> {
     two.namespace.run("ip route add default via 192.0.2.1")?;
     let _server = Server::start(&two.namespace, "guest2", ANY, 22)?;
     let to = IpAddr::V4(two.port.v4()?);
-    let mut wire = Capture::open(&outside, "eth1")?;
+    let wire = Recording::start(&scene.lab, &outside, second.1)?;
     let pinged = ping(&one.namespace, to, 3)?;
     assert!(pinged.all() && pinged.ttl == Some(63), "{pinged:?}");
     let source = one.port.v4()?.octets();
-    let seen = wire.find(TIMEOUT, |frame| frame.get(26..30) == Some(&source))?;
-    assert!(seen.is_some(), "the packets pass the physical router");
+    let seen = wire.end()?;
+    let seen = seen.iter().map(|frame| untagged(frame));
+    let of_one = seen.filter(|(_, frame)| frame.get(26..30) == Some(&source));
+    let tags_seen: Vec<_> = of_one.map(|(tag, _)| tag).collect();
+    if second.1 == "eth0" {
+        let there_and_back = [tags[0], tags[1]].repeat(3);
+        assert_eq!(tags_seen, there_and_back, "out, routed, and back in");
+    } else {
+        assert_eq!(tags_seen, [tags[1]; 3], "they pass the physical router");
+    }
     let probed = probe(&one.namespace, SocketAddr::new(to, 22))?;
     assert_eq!(
         probed.seen_as().map(|seen| seen.ip()),
         Some(one.port.v4()?.into()),
         "{probed}"
     );
+    close(scene)
+}
+
+#[test]
+fn provider_networks_east_west_by_the_physical_router() -> Result<()> {
+    let mut options = WeftOptions::new(None)?;
+    options
+        .physical_networks
+        .push(("provider2".to_owned(), "uplink1".to_owned()));
+    let scene = Scene::open("weft-walk3", &options)?;
+    scene.outside.run("ip address add 192.0.2.1/24 dev eth1")?;
+    east_west_by_the_physical_router(scene, [None, None], ("provider2", "eth1"))
+}
+
+#[test]
+fn vlans_of_one_wire_east_west_by_the_physical_router() -> Result<()> {
+    let scene = open("weft-walk3v")?;
+    let outside = scene.outside.clone();
+    outside.run(&format!("ip address del {PHYSICAL_ROUTER}/24 dev eth0"))?;
+    tagged_leg(&outside, 101, &[format!("{PHYSICAL_ROUTER}/24")])?;
+    tagged_leg(&outside, 102, &["192.0.2.1/24".to_owned()])?;
+    east_west_by_the_physical_router(scene, [Some(101), Some(102)], ("provider", "eth0"))
+}
+
+/// Walk 2: one provider network on two hosts: out by the one's uplink, in by the other's, with the network's tag, never in a
+/// tunnel.
+#[test]
+fn one_vlan_on_two_hosts() -> Result<()> {
+    let mut hosts = Hosts::open_with_provider("weft-walk2", 2, Underlay::V4, &[1, 2])?;
+    let kind = "--share --provider-network-type vlan --provider-physical-network provider";
+    for (name, vlan, v4, v6) in [
+        ("net1", 101, "203.0.113.0/24", "fd00:203:0:113::/64"),
+        ("net2", 102, "203.0.113.0/24", "fd00:203:0:113::/64"),
+    ] {
+        hosts.network(name, v4, v6, &format!("{kind} --provider-segment {vlan}"))?;
+    }
+    hosts.openstack("security group create web")?;
+    for rule in [
+        "--protocol icmp",
+        "--ethertype IPv6 --protocol ipv6-icmp",
+        "--protocol tcp --dst-port 22",
+        "--ethertype IPv6 --protocol tcp --dst-port 22",
+    ] {
+        hosts.openstack(&format!("security group rule create {rule} web"))?;
+    }
+    let a = hosts.guest(0, "net1", "a", "--security-group web")?;
+    let b = hosts.guest(1, "net1", "b", "--security-group web")?;
+    let c = hosts.guest(1, "net2", "c", "--security-group web")?;
+    let _servers = [&b, &c].map(|guest| Server::start(&guest.namespace, &guest.name, ANY, 22));
+    let wire = Recording::start(&hosts.lab, &hosts.wire, "p1")?;
+    let underlay = Recording::start(&hosts.lab, &hosts.wire, "h1")?;
+    let addresses = [
+        (a.port.v4()?.into(), b.port.v4()?.into()),
+        (IpAddr::V6(a.port.v6()?), IpAddr::V6(b.port.v6()?)),
+    ];
+    for (_, to) in addresses {
+        until("b to be reached", TIMEOUT, || {
+            Ok((ping(&a.namespace, to, 1)?.received == 1).then_some(()))
+        })?;
+        let pinged = ping(&a.namespace, to, 3)?;
+        assert!(pinged.all() && pinged.ttl == Some(64), "{to}: {pinged:?}");
+        assert!(probe(&a.namespace, SocketAddr::new(to, 22))?.is_from("b"));
+        let closed = probe(&a.namespace, SocketAddr::new(to, 23))?;
+        assert_eq!(closed, Probed::Silent);
+    }
+    let mtu = "-W 1 -M do -s 1472";
+    assert!(ping_with(&a.namespace, b.port.v4()?.into(), 2, mtu)?.all());
+    // The same addresses are c's neighbours on another VLAN: nothing of it is heard there.
+    assert_ne!(a.port.mac, c.port.mac);
+    let frames = wire.end()?;
+    for guest in [&a, &b] {
+        let tags = tags_of(&frames, &guest.port.mac)?;
+        assert_eq!(tags, BTreeSet::from([Some(101)]), "{}", guest.name);
+    }
+    for frame in underlay.end()? {
+        assert_eq!(weft_tests_system::hosts::Tunnelled::parse(&frame), None);
+    }
+    hosts.close()
+}
+
+/// Walks 4, 5 and 8 with an external network of type VLAN: SNAT and a floating IP out of a tagged uplink.
+#[test]
+fn an_external_network_in_a_vlan() -> Result<()> {
+    let mut scene = open("weft-walk5v")?;
+    let (admin, outside) = (scene.admin.clone(), scene.outside.clone());
+    let user = scene.project("demo")?;
+    outside.run(&format!("ip address del {PHYSICAL_ROUTER}/24 dev eth0"))?;
+    tagged_leg(&outside, 103, &[format!("{PHYSICAL_ROUTER}/24")])?;
+    scene.openstack(
+        &admin,
+        "network create --external --provider-physical-network provider --provider-network-type vlan \
+         --provider-segment 103 provider1",
+    )?;
+    scene.openstack(
+        &admin,
+        "subnet create --network provider1 --subnet-range 203.0.113.0/24 --gateway 203.0.113.1 \
+         --allocation-pool start=203.0.113.11,end=203.0.113.250 --no-dhcp provider1-v4",
+    )?;
+    scene.network(&user, "net1", "192.0.2.0/24", "")?;
+    scene.openstack(&user, "router create router1")?;
+    scene.openstack(&user, "router add subnet router1 net1-v4")?;
+    let router = scene.openstack(&user, "router set --external-gateway provider1 router1");
+    router.context("the gateway")?;
+    let one = scene.booted_guest(&user, "net1", "guest1")?;
+    let two = scene.booted_guest(&user, "net1", "guest2")?;
+    let_in(&mut scene, &user)?;
+    let wire = Recording::start(&scene.lab, &outside, "eth0")?;
+    let _web = Server::start(&outside, "outside", ANY, 80)?;
+    let to = SocketAddr::new(PHYSICAL_ROUTER.into(), 80);
+    let probed = probe(&one.namespace, to)?;
+    assert!(probed.is_from("outside"), "by SNAT: {probed}");
+    let snat = probed.seen_as().context("nobody saw it")?.ip();
+    assert_ne!(snat, IpAddr::from(one.port.v4()?));
+    let floating = scene.openstack(&user, "floating ip create --port guest2 provider1")?;
+    let floating: Ipv4Addr = floating["floating_ip_address"]
+        .as_str()
+        .context("none")?
+        .parse()?;
+    scene.settle(&outside, floating.into())?;
+    let _ssh = Server::start(&two.namespace, "guest2", ANY, 22)?;
+    assert!(probe(&outside, SocketAddr::new(floating.into(), 22))?.is_from("guest2"));
+    let probed = probe(&two.namespace, to)?;
+    let seen = probed.seen_as().map(|seen| seen.ip());
+    assert_eq!(seen, Some(floating.into()), "{probed}");
+    let frames = wire.end()?;
+    let tags: BTreeSet<_> = frames.iter().map(|frame| untagged(frame).0).collect();
+    assert_eq!(tags, BTreeSet::from([Some(103)]), "announcements too");
     close(scene)
 }
 

@@ -179,4 +179,19 @@ impl Engine {
             .and_then(|plan| plan.places.get(place.at()));
         matches!(place, Some(Some(PlaceIs::Network(_))))
     }
+
+    /// The place that frames with this tag (0: none) are of on the wire that a network's uplink is on; none: not ours.
+    #[must_use]
+    pub fn uplink(&self, place: Place, vlan_id: u16) -> Option<Place> {
+        let plan = self.plan.as_deref()?;
+        let (_, network) = plan.sight(place)?;
+        plan.wires.get(&(network.wire?, vlan_id)).copied()
+    }
+
+    /// The tag that frames to an uplink's place leave with.
+    #[must_use]
+    pub fn uplink_tag(&self, place: Place) -> Option<u16> {
+        let (_, network) = self.plan.as_deref()?.sight(place)?;
+        Some(network.vlan_id).filter(|id| *id != 0)
+    }
 }

@@ -11,10 +11,12 @@ use super::map::{FastMap, Seed};
 use super::owners;
 use super::place::Places;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use weft_dataplane::Ingress;
 use weft_dataplane::flow::session::Tunnel;
+use weft_dataplane::stage::vlan;
 use weft_dataplane::topology;
 use weft_model::{
     HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterId,
@@ -91,6 +93,10 @@ pub(super) struct NetworkPlan {
     pub(super) id: NetworkId,
     pub(super) place: Place,
     pub(super) physical: bool,
+    /// Which physical network it is on, by number.
+    pub(super) wire: Option<At>,
+    /// The tag of its frames there; 0: none.
+    pub(super) vlan_id: u16,
     pub(super) mtu: u32,
     pub(super) macs: FastMap<[u8; 6], MacIs>,
     pub(super) addresses: FastMap<IpAddr, AddressIs>,
@@ -201,6 +207,8 @@ pub(super) struct Plan {
     pub(super) floating_by_fixed: FastMap<(At, Place, Ipv4Addr), At>,
     pub(super) members: Members,
     pub(super) tunnels: Vec<Tunnel>,
+    /// Networks of physical networks, by wire and tag.
+    pub(super) wires: FastMap<(At, u16), Place>,
 }
 
 /// Numbers of ids while a plan is made.
@@ -245,7 +253,14 @@ impl Plan {
             floating_by_fixed: by_fixed,
             members,
             tunnels: Vec::new(),
+            wires: FastMap::with_hasher(seed),
         };
+        for network in &plan.networks {
+            if let Some(wire) = network.wire {
+                let key = (wire, network.vlan_id);
+                plan.wires.entry(key).or_insert(network.place);
+            }
+        }
         plan.places = place_plans(&plan, &numbers, places, seed);
         owners::fill(&mut plan, &numbers);
         plan
@@ -268,10 +283,19 @@ impl Plan {
 }
 
 fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<NetworkPlan> {
+    let wires: BTreeSet<&String> = (snapshot.networks.values())
+        .filter_map(|network| network.segment.physical_network.as_ref())
+        .collect();
+    let wire = |network: &weft_model::Network| {
+        let name = network.segment.physical_network.as_ref()?;
+        wires.iter().position(|wire| *wire == name)
+    };
     let plan = |(id, network): (&NetworkId, &weft_model::Network)| NetworkPlan {
         id: *id,
         place: places.of(Ingress::Network(*id)).unwrap_or_default(),
         physical: network.segment.network_type.is_physical(),
+        wire: wire(network).filter(|_| network.segment.network_type.is_physical()),
+        vlan_id: vlan::id_of(snapshot, *id).unwrap_or_default(),
         mtu: network.mtu,
         macs: FastMap::with_hasher(seed),
         addresses: FastMap::with_hasher(seed),

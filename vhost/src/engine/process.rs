@@ -14,8 +14,10 @@ use std::sync::Arc;
 use weft_dataplane::flow::session::{Hop, Transformation};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
-use weft_dataplane::stage::tunnel::{self, Outer};
-use weft_dataplane::stage::{Sight, deliver, dhcp, mtu, port_security, qos, session};
+use weft_dataplane::stage::tunnel;
+use weft_dataplane::stage::{
+    self, Entered, Sight, deliver, dhcp, mtu, port_security, qos, session, vlan,
+};
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, Port};
 
@@ -48,20 +50,12 @@ impl Engine {
         };
         let mut copy = None;
         let plan: Option<Arc<Plan>> = self.plan.clone();
-        let (ingress, frame) = match (&plan, ingress) {
-            (Some(plan), Ingress::Underlay) => {
-                match tunnel::decapsulate(&plan.snapshot, frame, None) {
-                    Ok(Outer::Inner(id, inner)) => (Ingress::Network(id), inner),
-                    Ok(Outer::Pass) => (ingress, frame),
-                    Err(reason) => {
-                        let verdict = Verdict::Drop(reason);
-                        return Outcome { verdict, copy };
-                    }
-                }
-            }
-            _ => (ingress, frame),
-        };
         let verdict = plan.as_deref().and_then(|plan| {
+            let entered = stage::enter(&plan.snapshot, ingress, frame, None);
+            let Entered { ingress, frame } = match entered {
+                Ok(entered) => entered?,
+                Err(reason) => return Some(Verdict::Drop(reason)),
+            };
             let place = self.places.of(ingress)?;
             let (port, network) = plan.sight(place)?;
             let on = On {
@@ -70,11 +64,11 @@ impl Engine {
                 place,
                 port,
                 network,
-                frame,
+                frame: &frame,
                 now_s,
             };
             let judged = self.judge_whole(&on, &mut copy);
-            Some(judged.unwrap_or_else(Verdict::Drop))
+            Some(vlan::leave(&on.sight, judged.unwrap_or_else(Verdict::Drop)))
         });
         Outcome {
             verdict: verdict.unwrap_or(absent),

@@ -1,0 +1,82 @@
+//! VLAN: which network a frame of an uplink belongs to, and the tag that it leaves with. docs/pipeline.md, section 1.
+//!
+//! Guarantees: a frame is of one network of its physical network, or of none. Assumes nothing. Cost: a search for the
+//! network, a copy of what is tagged.
+
+use super::Sight;
+use crate::mutant::Mutant;
+use crate::trace::Verdict;
+use std::borrow::Cow;
+use weft_model::{HostSnapshot, NetworkId, NetworkType};
+use weft_wire::ethernet;
+
+/// The tag that frames leave with by a network's uplink, if it is of type VLAN.
+#[must_use]
+pub fn id_of(snapshot: &HostSnapshot, network_id: NetworkId) -> Option<u16> {
+    let segment = &snapshot.networks.get(&network_id)?.segment;
+    let tagged = segment.network_type == NetworkType::Vlan;
+    let id = segment.segmentation_id.filter(|_| tagged)?;
+    u16::try_from(id).ok()
+}
+
+/// The network whose frames have this tag (0: none) on the wire that `network_id` is on.
+#[must_use]
+pub fn network_of(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    vlan_id: u16,
+) -> Option<NetworkId> {
+    let wire = &snapshot.networks.get(&network_id)?.segment.physical_network;
+    let wanted = Some(vlan_id).filter(|id| *id != 0);
+    let mut networks = snapshot.networks.iter();
+    let found = networks.find(|(id, network)| {
+        network.segment.network_type.is_physical()
+            && network.segment.physical_network == *wire
+            && id_of(snapshot, **id) == wanted
+    });
+    found.map(|(id, _)| *id)
+}
+
+/// What a frame is that came in by the uplink of the wire that `network_id` is on: its network, and the frame without its
+/// tag. None if it is of no network.
+#[must_use]
+pub fn untagged<'a>(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    frame: &'a [u8],
+    mutant: Option<Mutant>,
+) -> Option<(NetworkId, Cow<'a, [u8]>)> {
+    let (vlan_id, frame) = match ethernet::untag(frame) {
+        Some((vlan_id, rest)) => (vlan_id, Cow::Owned(rest)),
+        None => (0, Cow::Borrowed(frame)),
+    };
+    let mut network = network_of(snapshot, network_id, vlan_id);
+    if mutant == Some(Mutant::VlanNative) {
+        network = network.or_else(|| network_of(snapshot, network_id, 0));
+    }
+    Some((network?, frame))
+}
+
+/// A frame as it leaves by a network's uplink.
+#[must_use]
+pub fn tagged(snapshot: &HostSnapshot, network_id: NetworkId, frame: Vec<u8>) -> Vec<u8> {
+    match id_of(snapshot, network_id) {
+        Some(vlan_id) => ethernet::tag(&frame, vlan_id),
+        None => frame,
+    }
+}
+
+/// A verdict with the tag of the uplink that it leads out of.
+#[must_use]
+pub fn leave(sight: &Sight<'_>, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Uplink { network, frame } => Verdict::Uplink {
+            network,
+            frame: tagged(sight.snapshot, network, frame),
+        },
+        Verdict::Reply { frame } if sight.is_uplink() => Verdict::Reply {
+            frame: tagged(sight.snapshot, sight.network_id, frame),
+        },
+        verdict => verdict,
+    }
+}
