@@ -17,6 +17,7 @@ pub mod ping;
 pub mod recording;
 pub mod snapshot;
 pub mod tcp;
+pub mod trunk;
 pub mod weft;
 
 pub use guest::{Guest, PortFacts};
@@ -24,4 +25,5 @@ pub use lab::Lab;
 pub use namespace::Namespace;
 pub use openstack::{Client, Cloud, Operator, Stock};
 pub use recording::Recording;
+pub use trunk::Trunk;
 pub use weft::{Site, Weft, WeftOptions};

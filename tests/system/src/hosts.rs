@@ -189,6 +189,19 @@ impl Hosts {
         name: &str,
         options: &str,
     ) -> Result<Guest> {
+        let guest = self.plug(host, network, name, options)?;
+        guest.dhcp(&self.lab)?;
+        if guest.port.v6().is_ok() {
+            guest.slaac()?;
+        }
+        Ok(guest)
+    }
+
+    /// A guest on a host, up and without addresses.
+    ///
+    /// # Errors
+    /// The API refuses, or the port does not turn ACTIVE.
+    pub fn plug(&mut self, host: usize, network: &str, name: &str, options: &str) -> Result<Guest> {
         let (site, namespace) = {
             let host = self.hosts.get(host).context("no such host")?;
             (host.site.clone(), host.namespace.clone())
@@ -209,10 +222,6 @@ impl Hosts {
         active
             .with_context(|| format!("{name} is {status:?}; the log ends:\n{}", site.log_end()))?;
         guest.start()?;
-        guest.dhcp(&self.lab)?;
-        if guest.port.v6().is_ok() {
-            guest.slaac()?;
-        }
         Ok(guest)
     }
 

@@ -9,7 +9,7 @@ use weft_kit::capture::Capture;
 use weft_kit::clock::until;
 use weft_kit::ping::{ping, ping_text, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
-use weft_kit::{Cloud, Guest, Namespace, Recording, WeftOptions};
+use weft_kit::{Cloud, Guest, Namespace, Recording, Trunk, WeftOptions};
 use weft_tests_system::hosts::{Hosts, Underlay};
 use weft_tests_system::scene::{ANY, INTERNET, PHYSICAL_ROUTER, PHYSICAL_ROUTER_V6, Scene};
 use weft_wire::ethernet;
@@ -40,17 +40,17 @@ fn let_in(scene: &mut Scene, cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-/// The physical router's leg with this tag, and its addresses on it.
-fn tagged_leg(outside: &Namespace, vlan: u16, addresses: &[String]) -> Result<()> {
-    outside.run(&format!(
-        "ip link add link eth0 name eth0.{vlan} type vlan id {vlan}"
-    ))?;
-    outside.run(&format!("ip link set eth0.{vlan} up"))?;
-    for address in addresses {
-        let nodad = if address.contains(':') { "nodad" } else { "" };
-        outside.run(&format!("ip address add {address} dev eth0.{vlan} {nodad}"))?;
+/// The physical router's legs with these tags, and an address list of each.
+fn tagged_legs(outside: &Namespace, legs: &[(u16, &[String])]) -> Result<Trunk> {
+    let tags: Vec<u16> = legs.iter().map(|(vlan, _)| *vlan).collect();
+    let trunk = Trunk::split(outside, "eth0", &tags)?;
+    for (vlan, addresses) in legs {
+        for address in *addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            outside.run(&format!("ip address add {address} dev vlan{vlan} {nodad}"))?;
+        }
     }
-    Ok(())
+    Ok(trunk)
 }
 
 /// The tag of a frame on the wire, and the frame without it.
@@ -76,6 +76,7 @@ fn tags_of(frames: &[Vec<u8>], mac: &str) -> Result<BTreeSet<Option<u16>>> {
 fn north_south(name: &str, vlan: Option<u16>) -> Result<()> {
     let mut scene = open(name)?;
     let wire = Recording::start(&scene.lab, &scene.outside, "eth0")?;
+    let mut trunk = None;
     if let Some(vlan) = vlan {
         let addresses = [
             format!("{PHYSICAL_ROUTER}/24"),
@@ -86,7 +87,7 @@ fn north_south(name: &str, vlan: Option<u16>) -> Result<()> {
                 .outside
                 .run(&format!("ip address del {address} dev eth0"))?;
         }
-        tagged_leg(&scene.outside, vlan, &addresses)?;
+        trunk = Some(tagged_legs(&scene.outside, &[(vlan, &addresses)])?);
     }
     let (admin, outside) = (scene.admin.clone(), scene.outside.clone());
     let user = scene.project("demo")?;
@@ -147,6 +148,7 @@ fn north_south(name: &str, vlan: Option<u16>) -> Result<()> {
     scene.openstack(&admin, &format!("port show {}", guest.port.id))?;
     let tags = tags_of(&wire.end()?, &guest.port.mac)?;
     assert_eq!(tags, BTreeSet::from([vlan]), "every frame, ARP and ND too");
+    drop(trunk);
     close(scene)
 }
 
@@ -259,8 +261,11 @@ fn vlans_of_one_wire_east_west_by_the_physical_router() -> Result<()> {
     let scene = open("weft-walk3v")?;
     let outside = scene.outside.clone();
     outside.run(&format!("ip address del {PHYSICAL_ROUTER}/24 dev eth0"))?;
-    tagged_leg(&outside, 101, &[format!("{PHYSICAL_ROUTER}/24")])?;
-    tagged_leg(&outside, 102, &["192.0.2.1/24".to_owned()])?;
+    let (one, two) = (
+        [format!("{PHYSICAL_ROUTER}/24")],
+        ["192.0.2.1/24".to_owned()],
+    );
+    let _trunk = tagged_legs(&outside, &[(101, &one), (102, &two)])?;
     east_west_by_the_physical_router(scene, [Some(101), Some(102)], ("provider", "eth0"))
 }
 
@@ -270,11 +275,19 @@ fn vlans_of_one_wire_east_west_by_the_physical_router() -> Result<()> {
 fn one_vlan_on_two_hosts() -> Result<()> {
     let mut hosts = Hosts::open_with_provider("weft-walk2", 2, Underlay::V4, &[1, 2])?;
     let kind = "--share --provider-network-type vlan --provider-physical-network provider";
-    for (name, vlan, v4, v6) in [
-        ("net1", 101, "203.0.113.0/24", "fd00:203:0:113::/64"),
-        ("net2", 102, "203.0.113.0/24", "fd00:203:0:113::/64"),
-    ] {
-        hosts.network(name, v4, v6, &format!("{kind} --provider-segment {vlan}"))?;
+    for (name, vlan) in [("net1", 101), ("net2", 102)] {
+        hosts.openstack(&format!(
+            "network create {kind} --provider-segment {vlan} {name}"
+        ))?;
+        for (family, range) in [
+            ("4 --gateway none", "203.0.113.0/24"),
+            ("6 --ipv6-address-mode slaac", "fd00:203:0:113::/64"),
+        ] {
+            hosts.openstack(&format!(
+                "subnet create --network {name} --ip-version {family} --subnet-range {range} {name}-{}",
+                &family[..1]
+            ))?;
+        }
     }
     hosts.openstack("security group create web")?;
     for rule in [
@@ -285,9 +298,15 @@ fn one_vlan_on_two_hosts() -> Result<()> {
     ] {
         hosts.openstack(&format!("security group rule create {rule} web"))?;
     }
-    let a = hosts.guest(0, "net1", "a", "--security-group web")?;
-    let b = hosts.guest(1, "net1", "b", "--security-group web")?;
-    let c = hosts.guest(1, "net2", "c", "--security-group web")?;
+    let guests = [(0, "net1", "a"), (1, "net1", "b"), (1, "net2", "c")];
+    let guests = guests.map(|(host, network, name)| -> Result<Guest> {
+        let guest = hosts.plug(host, network, name, "--security-group web")?;
+        guest.dhcp(&hosts.lab)?;
+        guest.configure(&format!("{}/64", guest.port.v6()?), None)?;
+        Ok(guest)
+    });
+    let [a, b, c] = guests;
+    let (a, b, c) = (a?, b?, c?);
     let _servers = [&b, &c].map(|guest| Server::start(&guest.namespace, &guest.name, ANY, 22));
     let wire = Recording::start(&hosts.lab, &hosts.wire, "p1")?;
     let underlay = Recording::start(&hosts.lab, &hosts.wire, "h1")?;
@@ -327,7 +346,7 @@ fn an_external_network_in_a_vlan() -> Result<()> {
     let (admin, outside) = (scene.admin.clone(), scene.outside.clone());
     let user = scene.project("demo")?;
     outside.run(&format!("ip address del {PHYSICAL_ROUTER}/24 dev eth0"))?;
-    tagged_leg(&outside, 103, &[format!("{PHYSICAL_ROUTER}/24")])?;
+    let _trunk = tagged_legs(&outside, &[(103, &[format!("{PHYSICAL_ROUTER}/24")])])?;
     scene.openstack(
         &admin,
         "network create --external --provider-physical-network provider --provider-network-type vlan \

@@ -202,8 +202,13 @@ impl Client {
                 body[field] = json!(value);
             }
         }
-        if let Some(mtu) = line.get("mtu") {
-            body["mtu"] = json!(mtu.parse::<u32>()?);
+        for (option, field) in [
+            ("mtu", "mtu"),
+            ("provider-segment", "provider:segmentation_id"),
+        ] {
+            if let Some(number) = line.get(option) {
+                body[field] = json!(number.parse::<u32>()?);
+            }
         }
         self.create(cloud, "network", &body)
     }
@@ -527,6 +532,7 @@ const KNOWN_OPTIONS: &[&str] = &[
     "protocol",
     "provider-network-type",
     "provider-physical-network",
+    "provider-segment",
     "remote-group",
     "remote-ip",
     "security-group",
