@@ -4,6 +4,7 @@
 //! the lock of one queue to read from and, inside of it, of one to write to, and never two of a kind: no circle.
 
 use crate::memory::Regions;
+use crate::protocol::feature::Accepts;
 use crate::ring::Ring;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub struct Queue {
     pub header_bytes: u8,
     /// Whether a frame may take several buffers (VIRTIO_NET_F_MRG_RXBUF).
     pub mergeable: bool,
+    /// Work on frames that the guest takes upon itself.
+    pub accepts: Accepts,
 }
 
 /// A port's queues.

@@ -22,6 +22,7 @@ pub mod ndisc;
 pub mod tcp;
 pub mod translate;
 pub mod udp;
+pub mod virtio_net;
 pub mod vxlan;
 
 /// An IEEE 802 MAC-48 address as it stands in a frame.

@@ -95,11 +95,13 @@ impl Shell {
             let left = end.saturating_duration_since(clock::now());
             let line = self.lines.recv_timeout(left);
             let line = line.with_context(|| format!("{command}: no end after {lines:?}"))?;
+            // The shell may say again what it was told: that has no number.
             let status = line
                 .split_once("status-")
-                .and_then(|(_, rest)| rest.split_once("-end"));
+                .and_then(|(_, rest)| rest.split_once("-end"))
+                .and_then(|(status, _)| status.parse().ok());
             match status {
-                Some((status, _)) => return Ok((lines, status.parse()?)),
+                Some(status) => return Ok((lines, status)),
                 None => lines.push(line),
             }
         }

@@ -10,83 +10,18 @@
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use weft_kit::Lab;
 use weft_kit::weft::{Site, WeftOptions};
-use weft_tests_system::vm::{self, Shell};
+use weft_tests_system::qemu::{Guest, Options};
+use weft_tests_system::vm;
 
-/// A guest, and its serial line.
-struct Guest {
-    child: Child,
-    shell: Shell,
-}
-
-impl Guest {
-    /// The first guest dials and Weft listens; the second one listens, and Weft dials.
-    fn boot(number: usize, socket: &Path) -> Result<Self> {
-        let image = vm::image()?;
-        let role = if number == 1 {
-            "reconnect=1"
-        } else {
-            "server=on,wait=off"
-        };
-        let chardev = format!("socket,id=c,path={},{role}", socket.display());
-        let device = format!("virtio-net-pci,netdev=n,mac=02:00:00:00:00:0{number},vectors=0");
-        let mut child = Command::new("qemu-system-x86_64")
-            .args([
-                "-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "192",
-            ])
-            .args(["-object", "memory-backend-memfd,id=m,size=192M,share=on"])
-            .args(["-numa", "node,memdev=m", "-nodefaults", "-no-user-config"])
-            .args(["-display", "none", "-serial", "stdio", "-chardev", &chardev])
-            .args(["-netdev", "vhost-user,id=n,chardev=c", "-device", &device])
-            .arg("-kernel")
-            .arg(image.join("kernel"))
-            .arg("-initrd")
-            .arg(image.join("initramfs"))
-            .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .context("qemu-system-x86_64 (apt-get install qemu-system-x86)")?;
-        let input = child.stdin.take().context("piped")?;
-        let output = child.stdout.take().context("piped")?;
-        let shell = Shell::new(input, output);
-        let mut guest = Self { child, shell };
-        guest.booted()?;
-        Ok(guest)
-    }
-
-    fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Deref for Guest {
-    type Target = Shell;
-
-    fn deref(&self) -> &Shell {
-        &self.shell
-    }
-}
-
-impl DerefMut for Guest {
-    fn deref_mut(&mut self) -> &mut Shell {
-        &mut self.shell
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ended = self.child.kill();
-        let _status = self.child.wait();
-    }
+/// The first guest dials and Weft listens; the second one listens, and Weft dials.
+fn boot(number: usize, socket: &Path) -> Result<Guest> {
+    Guest::boot(&Options {
+        listens: number != 1,
+        ..Options::new(number, socket)
+    })
 }
 
 #[test]
@@ -104,8 +39,8 @@ fn two_guests_live_through_what_happens_to_guests_and_to_weft() -> Result<()> {
     )?;
     let running = vm::switch(&lab, &site, &file)?;
 
-    let mut one = Guest::boot(1, &sockets[0])?;
-    let mut two = Guest::boot(2, &sockets[1])?;
+    let mut one = boot(1, &sockets[0])?;
+    let mut two = boot(2, &sockets[1])?;
     one.dhcp("10.0.0.1/24")?;
     two.dhcp("10.0.0.2/24")?;
     one.ping("10.0.0.2")?;
@@ -148,7 +83,7 @@ fn two_guests_live_through_what_happens_to_guests_and_to_weft() -> Result<()> {
     two.dhcp("10.0.0.2/24")?;
     one.ping("10.0.0.2")?;
     one.kill()?;
-    let mut one = Guest::boot(1, &sockets[0])?;
+    let mut one = boot(1, &sockets[0])?;
     one.dhcp("10.0.0.1/24")?;
     one.ping("10.0.0.2")?;
 

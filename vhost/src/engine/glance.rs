@@ -10,6 +10,7 @@ use super::table::Ref;
 use super::{Engine, key::Addresses};
 use weft_model::DropReason;
 use weft_wire::protocol;
+use weft_wire::virtio_net::Load;
 
 /// Bytes of a frame that are copied out of the guest's memory to be looked at.
 pub const HEADER_BYTES: usize = 128;
@@ -37,6 +38,16 @@ pub struct Glance {
     pub(super) key: Key,
     pub(super) hash: u64,
     pub(super) guess: Option<Ref>,
+    pub(super) load: Load,
+}
+
+impl Glance {
+    /// The same with work that the frame's sender has left to others.
+    #[inline]
+    #[must_use]
+    pub fn loaded(self, load: Load) -> Self {
+        Self { load, ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +80,7 @@ impl Entrance<'_> {
             },
             hash: 0,
             guess: None,
+            load: Load::NONE,
         }
     }
 
@@ -136,6 +148,7 @@ impl Engine {
             key,
             hash,
             guess: None,
+            load: Load::NONE,
         }
     }
 

@@ -8,12 +8,14 @@ use super::glance::{Glance, HeaderBytes, Kind};
 use super::half::Half;
 use super::key::Place;
 use super::key::unpair;
+use super::limit::units;
 use super::record::First;
 use super::table::Ref;
 use super::walk::{End, Opening, walk};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
+use weft_wire::virtio_net::Load;
 use weft_wire::{ipv4, ipv6, protocol};
 
 const ETHERNET: usize = 14;
@@ -48,7 +50,7 @@ impl Engine {
         let found = guessed.or_else(|| self.table.find(&glance.key, glance.hash));
         let at = match found {
             Some(at) => at,
-            None => match self.open(glance, header, now_s) {
+            None => match self.open(glance, header, frame_bytes, now_s) {
                 Ok(at) => at,
                 Err(judged) => return judged,
             },
@@ -58,7 +60,7 @@ impl Engine {
             && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
             && !half.is_tunnelled()
             && header.first_chunk() == Some(&half.match_mac)
-            && measure(half, header);
+            && measure(half, header, packet_bytes(&glance.load, frame_bytes));
         if !ordinary {
             return Judged::Slow;
         }
@@ -76,7 +78,8 @@ impl Engine {
             half.bytes = u64::try_from(frame_bytes).unwrap_or_default();
         }
         if limited {
-            if let Err(reason) = self.limit(glance.place, output, frame_bytes) {
+            let units = units(&glance.load, frame_bytes);
+            if let Err(reason) = self.limit(glance.place, output, units) {
                 return Judged::Drop(reason);
             }
             if let Some(mark) = self.mark(glance.place) {
@@ -85,6 +88,9 @@ impl Engine {
         }
         if translated {
             self.translate(at, header);
+            if !glance.load.is_none() {
+                glance.load.renew(header);
+            }
         }
         if routed {
             link_rewrite(self.table.half(at), header);
@@ -93,7 +99,13 @@ impl Engine {
     }
 
     /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
-    fn open(&mut self, glance: &Glance, header: &HeaderBytes, now_s: u32) -> Result<Ref, Judged> {
+    fn open(
+        &mut self,
+        glance: &Glance,
+        header: &HeaderBytes,
+        frame_bytes: usize,
+        now_s: u32,
+    ) -> Result<Ref, Judged> {
         let plan = self.plan.clone().ok_or(Judged::Slow)?;
         let mac = |at: usize| {
             let mut mac = [0; 6];
@@ -126,7 +138,7 @@ impl Engine {
                 destination_mac: hop.destination_mac.0,
                 ..Half::default()
             };
-            if !measure(&half, header) {
+            if !measure(&half, header, packet_bytes(&glance.load, frame_bytes)) {
                 return Err(Judged::Slow);
             }
         }
@@ -172,9 +184,15 @@ impl Engine {
     }
 }
 
-/// Whether TTL and MTU allow the hop, and its neighbour is known.
+/// Bytes of the longest packet that a frame of several segments becomes; none of any other.
 #[inline]
-fn measure(half: &Half, header: &HeaderBytes) -> bool {
+pub(super) fn packet_bytes(load: &Load, frame_bytes: usize) -> Option<usize> {
+    Some(load.segments?.packet_bytes(frame_bytes))
+}
+
+/// Whether TTL and MTU allow the hop, and its neighbour is known. `segment`: as [`packet_bytes`] says.
+#[inline]
+fn measure(half: &Half, header: &HeaderBytes, segment: Option<usize>) -> bool {
     if half.ttl_decrement == 0 {
         return true;
     }
@@ -185,6 +203,7 @@ fn measure(half: &Half, header: &HeaderBytes) -> bool {
         Some([a, b]) => u32::from(u16::from_be_bytes([*a, *b])) + more,
         _ => u32::MAX,
     };
+    let length = segment.map_or(length, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     ttl > half.ttl_decrement && length <= u32::from(half.mtu) && half.destination_mac != [0; 6]
 }
 

@@ -9,6 +9,7 @@ use super::plan::{Plan, PortPlan};
 use weft_dataplane::Ingress;
 use weft_dataplane::stage::qos::Paid;
 use weft_model::{DropReason, HostSnapshot, Port, PortId, QosDirection, Rate};
+use weft_wire::virtio_net::Load;
 
 /// What a port's QoS policy asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,19 @@ pub(super) fn is_limited(plan: &Plan, from: Place, to: Place) -> bool {
     asks(from) || asks(to)
 }
 
+/// Bytes and packets of a frame; one of several segments counts as these, with the headers of each.
+pub(super) fn units(load: &Load, frame_bytes: usize) -> [u64; 2] {
+    let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    match load.segments {
+        Some(segments) => {
+            let count = segments.count(frame_bytes);
+            let headers = (count - 1) * usize::from(segments.header_bytes);
+            [wide(frame_bytes + headers), wide(count)]
+        }
+        None => [wide(frame_bytes), 1],
+    }
+}
+
 impl Engine {
     /// The clock for the limits of ports, in nanoseconds; it does not run backwards.
     pub fn tick(&mut self, now_ns: u64) {
@@ -63,12 +77,16 @@ impl Engine {
         self.paid = kept;
     }
 
-    /// Whether a frame of this many bytes may pass from there to there.
-    pub(super) fn limit(&mut self, from: Place, to: Place, bytes: usize) -> Result<(), DropReason> {
+    /// Whether a frame of so many units may pass from there to there.
+    pub(super) fn limit(
+        &mut self,
+        from: Place,
+        to: Place,
+        units: [u64; 2],
+    ) -> Result<(), DropReason> {
         let Some(plan) = &self.plan else {
             return Ok(());
         };
-        let units = [u64::try_from(bytes).unwrap_or(u64::MAX), 1];
         let rates =
             |of: fn(&PortPlan) -> [Option<Rate>; 2], place| plan.port(place).map_or([None; 2], of);
         for (place, rates, first) in [
@@ -91,5 +109,28 @@ impl Engine {
     /// The mark that packets from there get.
     pub(super) fn mark(&self, from: Place) -> Option<u8> {
         self.plan.as_ref()?.port(from)?.qos.mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_wire::virtio_net::{Kind, Segments};
+
+    #[test]
+    fn segments_count_with_their_headers() {
+        assert_eq!(units(&Load::NONE, 1_514), [1_514, 1]);
+        let segments = Segments {
+            kind: Kind::TcpV4,
+            ecn: false,
+            header_bytes: 54,
+            payload_bytes: 1_000,
+        };
+        let load = Load {
+            segments: Some(segments),
+            ..Load::NONE
+        };
+        assert_eq!(units(&load, 54 + 2_500), [2_500 + 3 * 54, 3]);
+        assert_eq!(units(&load, 54 + 900), [954, 1]);
     }
 }

@@ -3,7 +3,9 @@
 //! Guarantees: accepts any bytes as a frame. Decoding, port security, DHCP and ICMP errors are the library's stages; look-ups
 //! are the plan's.
 
+use super::judge::packet_bytes;
 use super::key::{Key, Place};
+use super::limit::units;
 use super::local::{Answer, Asker};
 use super::plan::{NetworkPlan, Plan, PortPlan};
 use super::record::{First, hop_of};
@@ -20,6 +22,7 @@ use weft_dataplane::stage::{
 };
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, Port};
+use weft_wire::virtio_net::Load;
 
 /// A packet on its way.
 struct On<'a> {
@@ -29,7 +32,14 @@ struct On<'a> {
     port: Option<&'a PortPlan>,
     network: &'a NetworkPlan,
     frame: &'a [u8],
+    load: &'a Load,
     now_s: u32,
+}
+
+impl On<'_> {
+    fn units(&self) -> [u64; 2] {
+        units(self.load, self.frame.len())
+    }
 }
 
 /// What a packet meets.
@@ -44,6 +54,18 @@ impl Engine {
     /// What becomes of a frame. `now_s` are whole seconds of any clock that does not run backwards. A frame from a port or
     /// network that is not in the snapshot is dropped as `port_down`, or passes.
     pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
+        self.process_loaded(ingress, frame, &Load::NONE, now_s)
+    }
+
+    /// The same of a frame that may be several segments; where it leads on, the work that its sender has left is still to be
+    /// done. Other checksums are complete.
+    pub fn process_loaded(
+        &mut self,
+        ingress: Ingress,
+        frame: &[u8],
+        load: &Load,
+        now_s: u32,
+    ) -> Outcome {
         let absent = match ingress {
             Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
             Ingress::Network(_) | Ingress::Underlay => Verdict::Pass,
@@ -65,6 +87,7 @@ impl Engine {
                 port,
                 network,
                 frame: &frame,
+                load,
                 now_s,
             };
             let judged = self.judge_whole(&on, &mut copy);
@@ -198,7 +221,7 @@ impl Engine {
                 frame: deliver::echo_reply(on.frame, ip),
             }),
             Ok(Found::End(End::Multicast)) => {
-                self.limit(on.place, on.network.place, on.frame.len())?;
+                self.limit(on.place, on.network.place, on.units())?;
                 Ok(Verdict::Uplink {
                     network: on.network.id,
                     frame: on.frame.to_vec(),
@@ -236,7 +259,7 @@ impl Engine {
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), copy)?;
-                self.limit(on.place, self.table.half(at).output, on.frame.len())?;
+                self.limit(on.place, self.table.half(at).output, on.units())?;
                 let mut frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
                 self.resolve(on, &transformation, copy);
                 if let Some(mark) = self.mark(on.place) {
@@ -298,7 +321,8 @@ impl Engine {
         way: Way,
         copy: &mut Option<Copy>,
     ) -> Result<(), DropReason> {
-        let measured = mtu::process(ip.ttl, ip.ip_bytes, transformation, way, None);
+        let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
+        let measured = mtu::process(ip.ttl, bytes, transformation, way, None);
         match measured {
             Err(DropReason::TtlExceeded) => self.copy(on, copy, Copy::TtlExceeded),
             Err(DropReason::MtuExceeded) => {
@@ -328,9 +352,10 @@ impl Engine {
         at: Ref,
         copy: &mut Option<Copy>,
     ) -> Result<Verdict, DropReason> {
-        self.limit(on.place, self.table.half(at).output, on.frame.len())?;
+        self.limit(on.place, self.table.half(at).output, on.units())?;
         let transformation = self.transformation(on.plan, at)?;
         let mut frame = deliver::process(on.frame, ip, &transformation, None);
+        on.load.renew(&mut frame);
         if let Some(mark) = self.mark(on.place) {
             qos::mark_write(&mut frame, ip, mark);
         }

@@ -79,6 +79,18 @@ impl<'a> Span<'a> {
         bytes
     }
 
+    /// The first eight bytes as a number, in the order of their places; none if there are not so many.
+    #[inline]
+    #[must_use]
+    pub fn word(&self) -> Option<u64> {
+        if self.bytes < 8 {
+            return None;
+        }
+        // SAFETY: eight bytes from base on are inside of the mapping, and any of their values is a number.
+        let word = unsafe { self.base.cast::<u64>().as_ptr().read_unaligned() };
+        Some(u64::from_le(word))
+    }
+
     /// Tells the processor that the first bytes will be read soon.
     #[inline]
     pub fn prefetch(&self) {

@@ -4,7 +4,7 @@
 //! addresses or features under a running ring goes on where it was. No sockets here, so that it can be fuzzed.
 
 use super::ProtocolError;
-use super::feature;
+use super::feature::{self, Accepts};
 use super::message::{Request, RingAddress};
 use crate::memory::{Region, Regions};
 use crate::queue::{PortQueues, Queue};
@@ -252,6 +252,7 @@ impl Device {
         };
         let wide = self.features & (feature::VERSION_1 | feature::NET_MERGEABLE) != 0;
         let mergeable = self.features & feature::NET_MERGEABLE != 0;
+        let accepts = Accepts::new(self.features);
         let memory = Arc::clone(&self.memory);
         let made = self.queue(index, |queue| {
             let base = queue.ring.as_ref().map_or(told.base, Ring::base);
@@ -268,6 +269,7 @@ impl Device {
             queue.memory = memory;
             queue.header_bytes = if wide { 12 } else { 10 };
             queue.mergeable = mergeable;
+            queue.accepts = accepts;
             Ok(())
         })?;
         made.map_err(|error| ProtocolError::Ring(index, error))

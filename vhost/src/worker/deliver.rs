@@ -1,15 +1,17 @@
-//! Frames into a guest's receive queue.
+//! Frames into a guest's receive queue. Work that their sender left to others is left to the guest if it takes it, and done here
+//! otherwise: checksums completed, segments cut.
 //!
 //! Guarantees: a frame is written whole or not at all, into buffers that are given back in order; without room it is
 //! dropped and the buffers stay the guest's. What was judged is what is written: a frame's first bytes come from our own
 //! copy, never again from the sender's memory.
 
-use super::poll::{Head, VIRTIO_BYTES, pieces_of};
+use super::poll::{EMPTY_HEAD, Head, VIRTIO_BYTES, pieces_of};
 use crate::engine::HEADER_BYTES;
 use crate::memory::{Piece, Regions, Span};
 use crate::queue::Queue;
 use crate::ring::{Direction, RingError, Taken};
 use rustix::fd::OwnedFd;
+use weft_wire::virtio_net::Load;
 
 /// Buffers that one frame may take.
 const BUFFERS_MAX: usize = 128;
@@ -21,10 +23,59 @@ const BUFFERS_AT: usize = 10;
 pub(super) struct Source<'a> {
     /// Virtio's header and the frame's first bytes.
     pub(super) head: &'a Head,
+    /// What the header says.
+    pub(super) load: Load,
     /// Bytes of the frame.
     pub(super) frame_bytes: usize,
     /// What is behind the first bytes.
     pub(super) rest: Rest<'a>,
+}
+
+/// Virtio's header and the first bytes of a frame of our own.
+pub(super) fn head_of(frame: &[u8], load: &Load) -> Head {
+    let mut head = EMPTY_HEAD;
+    let first = frame.get(..frame.len().min(HEADER_BYTES));
+    let first = first.unwrap_or_default();
+    if let Some(place) = head.get_mut(VIRTIO_BYTES..VIRTIO_BYTES + first.len()) {
+        place.copy_from_slice(first);
+    }
+    if let Some(place) = head.first_chunk_mut() {
+        *place = load.emit();
+    }
+    head
+}
+
+impl<'a> Source<'a> {
+    /// A frame of our own, with its head.
+    pub(super) fn own(head: &'a Head, frame: &'a [u8], load: Load) -> Self {
+        let rest = frame.get(HEADER_BYTES..).unwrap_or_default();
+        Self {
+            head,
+            load,
+            frame_bytes: frame.len(),
+            rest: Rest::Own(rest),
+        }
+    }
+
+    /// All of it.
+    fn whole(&self, whole: &mut Vec<u8>) {
+        let first = self.frame_bytes.min(HEADER_BYTES);
+        whole.clear();
+        let head = self.head.get(VIRTIO_BYTES..VIRTIO_BYTES + first);
+        whole.extend(head.unwrap_or_default());
+        match self.rest {
+            Rest::Own(bytes) => whole.extend(bytes),
+            Rest::Guest(memory, pieces, skip) => {
+                let (mut skip, mut at) = (skip + first, first);
+                whole.resize(self.frame_bytes, 0);
+                for span in pieces.iter().filter_map(|piece| memory.span(piece)) {
+                    let part = span.behind(skip);
+                    skip = skip.saturating_sub(span.bytes());
+                    at += part.read(whole.get_mut(at..).unwrap_or_default());
+                }
+            }
+        }
+    }
 }
 
 /// What is behind a frame's first bytes.
@@ -41,6 +92,7 @@ pub(super) enum Rest<'a> {
 pub(super) struct Room {
     pieces: Vec<Piece>,
     chains: Vec<Taken>,
+    whole: Vec<u8>,
 }
 
 /// What became of the frames.
@@ -64,27 +116,60 @@ pub(super) fn deliver<'a>(
     let mut delivered = Delivered::default();
     let quick = deliver_quick(queue, count, &source, room, &mut delivered);
     for source in (quick..count).filter_map(source) {
-        let taken = if delivered.broken.is_some() {
-            Ok(false)
+        if queue.accepts.takes(&source.load) {
+            deliver_one(queue, &source, room, &mut delivered);
         } else {
-            buffers_take(queue, &source, room)
-        };
-        match taken {
-            Ok(true) => {
-                buffers_write(queue, &source, room);
-                delivered.count(&source);
-            }
-            Ok(false) => delivered.full += 1,
-            Err(error) => {
-                delivered.broken = Some(error);
-                delivered.full += 1;
-            }
+            deliver_worked(queue, &source, room, &mut delivered);
         }
     }
     if queue.ring.as_mut().is_some_and(crate::ring::Ring::publish) {
         call(queue.call.as_ref());
     }
     delivered
+}
+
+/// Delivers a frame as it is.
+fn deliver_one(queue: &mut Queue, source: &Source<'_>, room: &mut Room, delivered: &mut Delivered) {
+    let taken = if delivered.broken.is_some() {
+        Ok(false)
+    } else {
+        buffers_take(queue, source, room)
+    };
+    match taken {
+        Ok(true) => {
+            buffers_write(queue, source, room);
+            delivered.count(source);
+        }
+        Ok(false) => delivered.full += 1,
+        Err(error) => {
+            delivered.broken = Some(error);
+            delivered.full += 1;
+        }
+    }
+}
+
+/// Delivers a frame of which the guest does not do what is left to do.
+fn deliver_worked(
+    queue: &mut Queue,
+    source: &Source<'_>,
+    room: &mut Room,
+    delivered: &mut Delivered,
+) {
+    let mut whole = std::mem::take(&mut room.whole);
+    source.whole(&mut whole);
+    let mut own = |frame: &[u8]| {
+        let head = head_of(frame, &Load::NONE);
+        let source = Source::own(&head, frame, Load::NONE);
+        deliver_one(queue, &source, room, delivered);
+    };
+    if source.load.segments.is_some() {
+        let segments = (0..).map_while(|number| source.load.segment(&whole, number));
+        segments.for_each(|segment| own(&segment));
+    } else {
+        source.load.complete(&mut whole);
+        own(&whole);
+    }
+    room.whole = whole;
 }
 
 impl Delivered {
@@ -108,7 +193,7 @@ fn deliver_quick<'a>(
         return 0;
     };
     let memory = &*queue.memory;
-    let header_bytes = usize::from(queue.header_bytes);
+    let (header_bytes, accepts) = (usize::from(queue.header_bytes), queue.accepts);
     room.pieces.clear();
     room.chains.clear();
     delivered.broken = ring.take_many(
@@ -128,7 +213,7 @@ fn deliver_quick<'a>(
     for chain in &room.chains {
         let Some(source) = source(done) else { break };
         let written = source.frame_bytes + header_bytes;
-        if usize::try_from(chain.bytes).unwrap_or(0) < written {
+        if usize::try_from(chain.bytes).unwrap_or(0) < written || !accepts.takes(&source.load) {
             break;
         }
         frame_write(
@@ -240,8 +325,7 @@ fn frame_write(
         }
     } else {
         // The shorter header ends before the number of buffers.
-        let zero = [0; VIRTIO_BYTES];
-        writer.write(zero.get(VIRTIO_BYTES - header_bytes..).unwrap_or_default());
+        writer.write(source.head.get(..header_bytes).unwrap_or_default());
         let frame = source.head.get(VIRTIO_BYTES..).unwrap_or_default();
         writer.write(frame.get(..first).unwrap_or_default());
     }

@@ -7,7 +7,11 @@
 mod counters;
 mod deliver;
 mod idle;
+#[cfg(test)]
+mod offload_tests;
 mod poll;
+#[cfg(test)]
+mod scene;
 #[cfg(test)]
 mod worker_tests;
 

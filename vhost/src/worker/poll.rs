@@ -3,7 +3,7 @@
 //! A batch goes through its steps together, so that the cache misses of one frame are hidden behind the work on the others:
 //! descriptors, headers, session buckets, sessions, copies.
 
-use super::deliver::{Delivered, Rest, Room, Source, call, deliver};
+use super::deliver::{Delivered, Rest, Room, Source, call, deliver, head_of};
 use super::{Handed, Worker, WorkerPort};
 use crate::engine::{Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
 use crate::memory::{Piece, Regions};
@@ -12,13 +12,14 @@ use crate::ring::{Direction, RingError, Taken};
 use std::sync::Arc;
 use weft_dataplane::{Ingress, Verdict};
 use weft_model::{DropReason, PortId};
+use weft_wire::virtio_net::{self, Load};
 
 /// Frames of one batch.
 const BATCH: usize = 64;
 /// Bytes of virtio's header at most; the frame's header is kept behind it, so that both are written at once.
 pub(super) const VIRTIO_BYTES: usize = 12;
 /// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
-const BUFFERS_AT: usize = 10;
+const BUFFERS_AT: usize = virtio_net::HEADER_BYTES;
 /// Bytes of a frame at most: IPv6's largest packet with its link header.
 const FRAME_BYTES_MAX: usize = 65_600;
 /// Bytes of a frame at least.
@@ -27,7 +28,7 @@ const FRAME_BYTES_MIN: usize = 14;
 /// Virtio's header and the first bytes of a frame.
 pub(super) type Head = [u8; VIRTIO_BYTES + HEADER_BYTES];
 
-const EMPTY_HEAD: Head = {
+pub(super) const EMPTY_HEAD: Head = {
     let mut head = [0; VIRTIO_BYTES + HEADER_BYTES];
     head[BUFFERS_AT] = 1;
     head
@@ -38,6 +39,8 @@ pub(super) struct Batch {
     pieces: Vec<Piece>,
     taken: Vec<Taken>,
     heads: Vec<Head>,
+    /// What their senders left to others; none of a frame whose header is wrong.
+    loads: Vec<Option<Load>>,
     glances: Vec<Glance>,
     room: Room,
     whole: Vec<u8>,
@@ -49,6 +52,7 @@ impl Default for Batch {
             pieces: Vec::new(),
             taken: Vec::with_capacity(BATCH),
             heads: vec![EMPTY_HEAD; BATCH],
+            loads: vec![Some(Load::NONE); BATCH],
             glances: Vec::with_capacity(BATCH),
             room: Room::default(),
             whole: Vec::new(),
@@ -151,19 +155,29 @@ impl Worker {
         };
         let (mut bytes, mut packets) = (0, 0);
         batch.glances.clear();
-        for (taken, head) in batch.taken.iter().zip(&mut batch.heads) {
+        let places = batch.heads.iter_mut().zip(&mut batch.loads);
+        for (taken, (head, load)) in batch.taken.iter().zip(places) {
             let frame = from.frame_bytes(taken);
-            head_read(from, pieces_of(&batch.pieces, taken), head, frame);
+            let pieces = pieces_of(&batch.pieces, taken);
+            let plain = is_plain(from, pieces);
+            head_read(from, pieces, head, frame);
+            if !plain || *load != Some(Load::NONE) {
+                *load = load_read(from, pieces, head, frame, plain);
+            }
             packets += 1;
             bytes += u64::try_from(frame).unwrap_or_default();
         }
         // All copied before any is read: a read across two stores under way would wait for both.
         if let Some(entrance) = port.place.and_then(|place| self.engine.entrance(place)) {
-            for (taken, head) in batch.taken.iter().zip(&batch.heads) {
+            let places = batch.heads.iter().zip(&batch.loads);
+            for (taken, (head, load)) in batch.taken.iter().zip(places) {
                 if let Some(header) = frame_of(head) {
                     let frame = from.frame_bytes(taken);
                     let glance = self.engine.glance(&entrance, header, frame);
-                    batch.glances.push(glance);
+                    batch.glances.push(match load {
+                        Some(load) if !load.is_none() => glance.loaded(*load),
+                        _ => glance,
+                    });
                 }
             }
         }
@@ -201,7 +215,8 @@ impl Worker {
             return Judged::Drop(DropReason::EngineError);
         };
         let frame = from.frame_bytes(taken);
-        if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame) {
+        let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame);
+        if !fits || batch.loads.get(index).is_none_or(Option::is_none) {
             return Judged::Drop(DropReason::Malformed);
         }
         let Some(glance) = batch.glances.get(index) else {
@@ -225,6 +240,7 @@ impl Worker {
             pieces,
             taken,
             heads,
+            loads,
             room,
             ..
         } = batch;
@@ -234,6 +250,7 @@ impl Worker {
             let rest = Rest::Guest(from.memory, pieces_of(pieces, taken), from.header_bytes);
             Some(Source {
                 head: heads.get(from_index + n)?,
+                load: (*loads.get(from_index + n)?)?,
                 frame_bytes: from.frame_bytes(taken),
                 rest,
             })
@@ -299,8 +316,20 @@ impl Worker {
             taken,
             &mut batch.whole,
         );
+        let mut load = batch
+            .loads
+            .get(index)
+            .copied()
+            .flatten()
+            .unwrap_or_default();
+        if load.segments.is_none() {
+            // It may be answered, quoted or cut: nothing of that knows of work that is left.
+            load.complete(&mut batch.whole);
+            load = Load::NONE;
+        }
         let (id, whole) = (port.id, &batch.whole);
-        let outcome = self.engine.process(Ingress::Port(id), whole, from.now_s);
+        let engine = &mut self.engine;
+        let outcome = engine.process_loaded(Ingress::Port(id), whole, &load, from.now_s);
         let handed = |what| {
             let hand_over = self.hand_over.as_ref();
             hand_over.is_some_and(|hand_over| hand_over(Ingress::Port(id), what, whole))
@@ -331,21 +360,20 @@ impl Worker {
         let Some(place) = self.engine.place(to) else {
             return self.drop_count(from.port, DropReason::EngineError, 1);
         };
-        self.deliver_own(place, &frame, &mut batch.room, from);
+        self.deliver_own(place, &frame, load, &mut batch.room, from);
     }
 
     /// Delivers a frame of our own.
-    fn deliver_own(&self, place: Place, frame: &[u8], room: &mut Room, from: &From<'_>) {
-        let mut head = EMPTY_HEAD;
-        let (first, rest) = frame.split_at(frame.len().min(HEADER_BYTES));
-        if let Some(place) = head.get_mut(VIRTIO_BYTES..VIRTIO_BYTES + first.len()) {
-            place.copy_from_slice(first);
-        }
-        let source = Source {
-            head: &head,
-            frame_bytes: frame.len(),
-            rest: Rest::Own(rest),
-        };
+    fn deliver_own(
+        &self,
+        place: Place,
+        frame: &[u8],
+        load: Load,
+        room: &mut Room,
+        from: &From<'_>,
+    ) {
+        let head = head_of(frame, &load);
+        let source = Source::own(&head, frame, load);
         self.deliver(place, 1, |_| Some(source), room, from);
     }
 
@@ -363,7 +391,7 @@ impl Worker {
                 header_bytes: 0,
                 now_s: 0,
             };
-            self.deliver_own(place, frame, &mut Room::default(), &from);
+            self.deliver_own(place, frame, Load::NONE, &mut Room::default(), &from);
         }
     }
 }
@@ -439,6 +467,44 @@ fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
         }
     }
     debug_assert_eq!(at, header.len(), "pieces hold what the chain says");
+}
+
+/// Whether virtio's header says that nothing is left to do: its flags and kind are zero.
+#[inline]
+fn is_plain(from: &From<'_>, pieces: &[Piece]) -> bool {
+    let first = pieces.first().and_then(|piece| from.memory.span(piece));
+    first
+        .and_then(|span| span.word())
+        .is_some_and(|word| word & 0xffff == 0)
+}
+
+/// Reads virtio's header, unless the frame is a plain one, and writes it as it was understood before the frame's first
+/// bytes, which were read. None if it does not fit the frame.
+#[inline(never)]
+fn load_read(
+    from: &From<'_>,
+    pieces: &[Piece],
+    head: &mut Head,
+    frame: usize,
+    plain: bool,
+) -> Option<Load> {
+    let mut header = [0; virtio_net::HEADER_BYTES];
+    let mut at = 0;
+    let spans = pieces.iter().filter_map(|piece| from.memory.span(piece));
+    for span in spans.take_while(|_| !plain) {
+        at += span.read(header.get_mut(at..).unwrap_or_default());
+        if at == header.len() {
+            break;
+        }
+    }
+    let first = head.get(VIRTIO_BYTES..).unwrap_or_default();
+    let first = first.get(..frame.min(HEADER_BYTES)).unwrap_or_default();
+    let load = Load::parse(&header, first, frame, false).ok();
+    let emitted = load.unwrap_or_default().emit();
+    if let Some(place) = head.first_chunk_mut() {
+        *place = emitted;
+    }
+    load
 }
 
 /// Copies a whole frame. Its first bytes are those that were looked at: the guest may have written meanwhile.
