@@ -5,7 +5,7 @@ use super::error::{Error, Result, quote_value};
 use super::policy::Caller;
 use super::rbac_policy::{self, Object};
 use super::resource::{self, Place, Resource, Write, not_found};
-use super::view::{self, view};
+use super::view::{self, View, view};
 use super::{App, attribute};
 use crate::store::address_group::{self as store, AddressGroupRow};
 use crate::store::{self as rows, Conn, JsonText};
@@ -79,7 +79,7 @@ impl Resource for AddressGroup {
         Ok(rows)
     }
 
-    fn view(row: &AddressGroupRow) -> Attributes {
+    fn view(row: &AddressGroupRow) -> View {
         view! { row;
             "name" => row.name,
             "addresses" => row.addresses.0,
@@ -229,7 +229,7 @@ async fn change(
     apply(&mut have, &given)?;
     row.addresses = JsonText(texts(&have));
     rows::update(&mut write.tx, &mut row).await?;
-    let view = view::full_of::<AddressGroup>(write.conn(), caller, &row).await?;
+    let view = view::full_of::<AddressGroup>(app, write.conn(), caller, &row).await?;
     write.tx.commit().await?;
-    Ok(json!({ AddressGroup::NAME: view::show_to::<AddressGroup>(app, caller, view, &[]) }))
+    Ok(json!({ AddressGroup::NAME: view::show_to::<AddressGroup>(app, caller, &view, &[]) }))
 }

@@ -5,7 +5,7 @@ use super::error::{Error, Result, quote_value};
 use super::policy::Caller;
 use super::rbac_policy::{self, Object, SHARED};
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::address_scope::{AddressScopeRow, address_scope_used};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Resource for AddressScope {
         Ok(rows)
     }
 
-    fn view(row: &AddressScopeRow) -> Attributes {
+    fn view(row: &AddressScopeRow) -> View {
         view! { bare row;
             "name" => row.name,
             "ip_version" => row.ip_version,

@@ -6,7 +6,7 @@ use super::attribute::{Attribute, Attributes, Kind, Take};
 use super::availability_zone::ZONE;
 use super::error::{Error, Result};
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::agent::AgentRow;
 use crate::store::{self as rows, Conn};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ impl Resource for Agent {
         Ok(rows)
     }
 
-    fn view(row: &AgentRow) -> Attributes {
+    fn view(row: &AgentRow) -> View {
         view! { bare row;
             "agent_type" => row.agent_type,
             "binary" => "weft",

@@ -45,7 +45,9 @@ pub(super) async fn authorize<R: Resource>(
     action: &str,
     item: &R::Item,
 ) -> Result<Attributes> {
-    let mut target = view::full_of::<R>(conn, caller, item).await?;
+    let mut target = view::full_of::<R>(app, conn, caller, item)
+        .await?
+        .attributes();
     let mut of = target.clone();
     if let Some(parent) = R::PARENT {
         of.insert(parent.to_owned(), R::parent_id(item).into());

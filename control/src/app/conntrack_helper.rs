@@ -6,7 +6,7 @@ use super::error::{Error, Result, quote};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::router::Router;
-use super::view::view;
+use super::view::{View, view};
 use crate::store::conntrack_helper::ConntrackHelperRow;
 use crate::store::row::Resource as Kinds;
 use crate::store::{self as rows, Conn, StoreError};
@@ -70,7 +70,7 @@ impl Resource for ConntrackHelper {
         Ok(rows)
     }
 
-    fn view(row: &ConntrackHelperRow) -> Attributes {
+    fn view(row: &ConntrackHelperRow) -> View {
         let mut view = view! { bare row;
             "protocol" => row.protocol,
             "port" => row.port,

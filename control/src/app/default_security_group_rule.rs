@@ -6,7 +6,7 @@ use super::attribute::{Attribute, Attributes, Default, Kind, STANDARD_GLOBAL, Ta
 use super::error::{Error, Result};
 use super::resource::{Resource, Write, not_found};
 use super::security_group_rule::{self as rule, MATCH};
-use super::view::view;
+use super::view::{View, view};
 use super::{address_group, security_group::SecurityGroup};
 use crate::store::default_security_group_rule::{self as store, DefaultSecurityGroupRuleRow};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
@@ -59,7 +59,7 @@ impl Resource for DefaultSecurityGroupRule {
         Ok(rows)
     }
 
-    fn view(row: &DefaultSecurityGroupRuleRow) -> Attributes {
+    fn view(row: &DefaultSecurityGroupRuleRow) -> View {
         let parent = row.remote_is_parent.then_some(PARENT);
         view! { row;
             "direction" => row.direction,

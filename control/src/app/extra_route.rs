@@ -118,7 +118,7 @@ pub async fn change(
     }
     set(&mut write, &mut item, routes).await?;
     rows::update(&mut write.tx, &mut item.row).await?;
-    let view = view::full_of::<Router>(write.conn(), caller, &item).await?;
+    let view = view::full_of::<Router>(app, write.conn(), caller, &item).await?;
     write.tx.commit().await?;
-    Ok(json!({ Router::NAME: view::show_to::<Router>(app, caller, view, &[]) }))
+    Ok(json!({ Router::NAME: view::show_to::<Router>(app, caller, &view, &[]) }))
 }

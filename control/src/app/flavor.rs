@@ -8,7 +8,7 @@ use super::resource::{self, Resource, Write};
 use super::router_mode::Modes;
 use super::service_profile::ServiceProfile;
 use super::service_provider::{self, Provider};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::flavor::{
     FlavorRow, FlavorServiceProfileRow, ServiceProfileRow, profiles_of_flavors,
 };
@@ -109,7 +109,7 @@ impl Resource for Flavor {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         view! { bare row;
             "name" => row.name,
@@ -255,7 +255,7 @@ pub(super) async fn check_router(
 /// # Errors
 /// [`Error`].
 pub async fn next_providers(app: &App, caller: &Caller, id: &str) -> Result<Value> {
-    resource::show::<Flavor>(app, caller, id.into(), &[]).await?;
+    resource::seen::<Flavor>(app, caller, id.into()).await?;
     let mut read = app.store.read().await?;
     let provider = next_provider(read.conn(), id).await?;
     Ok(

@@ -9,7 +9,7 @@ use super::port_forwarding::{single_external, single_internal};
 use super::qos_policy;
 use super::resource::{Resource, Write};
 use super::router::Router;
-use super::view::view;
+use super::view::{View, view};
 use super::{dns, network, port_address};
 use crate::store::floating_ip::{FloatingIpRow, floating_ip_list_port};
 use crate::store::network::NetworkRow;
@@ -114,7 +114,7 @@ impl Resource for FloatingIp {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         let forwardings: Vec<Value> = item.port_forwardings.iter().map(forwarding_view).collect();
         view! { row;

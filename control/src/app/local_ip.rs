@@ -7,7 +7,7 @@ use super::network;
 use super::port::{self, New, Port};
 use super::port_attribute::FixedIpWanted;
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::local_ip::{LocalIpRow, association_list};
 use crate::store::port::{Port as PortItem, port_get};
 use crate::store::subnet::subnet_list_network;
@@ -60,7 +60,7 @@ impl Resource for LocalIp {
         Ok(rows)
     }
 
-    fn view(row: &LocalIpRow) -> Attributes {
+    fn view(row: &LocalIpRow) -> View {
         view! { row;
             "name" => row.name,
             "network_id" => row.network_id,

@@ -6,6 +6,7 @@ use super::error::{Error, Result};
 use super::local_ip::{LocalIp, address_of, port_of};
 use super::policy::Caller;
 use super::resource::{Place, Resource, Write};
+use super::view::{View, view};
 use crate::store::local_ip::{
     LocalIpPortAssociationRow, LocalIpRow, association_list, association_list_port, local_ip_list,
 };
@@ -95,18 +96,14 @@ impl Resource for LocalIpPortAssociation {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
-        let mut view = Attributes::new();
-        for (name, value) in [
-            ("local_ip_id", &item.row.local_ip_id),
-            ("local_ip_address", &item.local_ip_address),
-            ("fixed_port_id", &item.row.fixed_port_id),
-            ("fixed_ip", &item.row.fixed_ip),
-            ("host", &item.host),
-        ] {
-            view.insert(name.to_owned(), value.clone().into());
+    fn view(item: &Item) -> View {
+        view! { none;
+            "local_ip_id" => item.row.local_ip_id,
+            "local_ip_address" => item.local_ip_address,
+            "fixed_port_id" => item.row.fixed_port_id,
+            "fixed_ip" => item.row.fixed_ip,
+            "host" => item.host,
         }
-        view
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {

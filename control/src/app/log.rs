@@ -7,7 +7,7 @@ use super::attribute::{Attribute, Attributes, Default, Kind, STANDARD_UNTAGGED, 
 use super::error::{Error, Result, quote};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::log::{self as store, LogRow};
 use crate::store::port::PortRow;
 use crate::store::security_group::SecurityGroupRow;
@@ -63,7 +63,7 @@ impl Resource for Log {
         Ok(rows)
     }
 
-    fn view(row: &LogRow) -> Attributes {
+    fn view(row: &LogRow) -> View {
         view! { row;
             "name" => row.name,
             "enabled" => row.enabled,

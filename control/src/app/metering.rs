@@ -4,7 +4,7 @@ use super::attribute::{Attribute, Attributes, Default, Kind, STANDARD_BARE, Take
 use super::authorize;
 use super::error::{Error, Result};
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::metering::{MeteringLabelRow, MeteringLabelRuleRow, metering_label_rule_list};
 use crate::store::{self as rows, Conn};
 use ipnet::IpNet;
@@ -51,7 +51,7 @@ impl Resource for MeteringLabel {
         Ok(rows)
     }
 
-    fn view(row: &MeteringLabelRow) -> Attributes {
+    fn view(row: &MeteringLabelRow) -> View {
         view! { bare row;
             "name" => row.name,
             "description" => row.description,
@@ -151,7 +151,7 @@ impl Resource for MeteringLabelRule {
         Ok(rows)
     }
 
-    fn view(row: &MeteringLabelRuleRow) -> Attributes {
+    fn view(row: &MeteringLabelRuleRow) -> View {
         view! { bare row;
             "metering_label_id" => row.metering_label_id,
             "direction" => row.direction,

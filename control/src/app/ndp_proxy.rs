@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::port::Port;
 use super::resource::{Resource, Write};
 use super::router::{Item as RouterItem, Router, interfaces};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::ndp_proxy::{NdpProxyRow, ndp_proxy_list, ndp_proxy_list_port};
 use crate::store::port::{FixedIpRow, Port as PortItem};
 use crate::store::router::RouterRow;
@@ -52,7 +52,7 @@ impl Resource for NdpProxy {
         Ok(rows)
     }
 
-    fn view(row: &NdpProxyRow) -> Attributes {
+    fn view(row: &NdpProxyRow) -> View {
         view! { row;
             "name" => row.name,
             "router_id" => row.router_id,

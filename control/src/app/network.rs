@@ -9,7 +9,7 @@ use super::policy::Caller;
 use super::rbac_policy::{self, EXTERNAL, Object, SHARED};
 use super::resource::{self, Resource, Write};
 use super::subnet_check::check_mtu;
-use super::view::view;
+use super::view::{View, view};
 use super::{
     availability_zone, port, port_address, port_pvlan, qos_policy, security_group, subnet,
 };
@@ -171,7 +171,7 @@ impl Resource for Network {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         let mut view = view! { row;
             "name" => row.name,
@@ -192,7 +192,7 @@ impl Resource for Network {
             "vlan_transparent" => row.vlan_transparent,
             "pvlan" => row.pvlan,
         };
-        view.extend(network_segment::view(&item.segments));
+        network_segment::add_view(&item.segments, &mut view);
         view
     }
 
@@ -418,7 +418,7 @@ async fn update_provider(
     segments: &mut [SegmentRow],
     given: &Attributes,
 ) -> Result<()> {
-    let now = network_segment::view(segments);
+    let now = network_segment::view(segments).attributes();
     let number = "provider:segmentation_id";
     for name in ["provider:network_type", "provider:physical_network", number] {
         let changed = given.get(name).is_some_and(|wanted| {

@@ -133,7 +133,7 @@ async fn availabilities(
             values: filter.values,
         });
     }
-    let networks: Vec<NetworkRow> = rows::list(&mut *conn, &query).await?;
+    let networks: Vec<Box<NetworkRow>> = rows::list(&mut *conn, &query).await?;
     let ids: Vec<&str> = networks.iter().map(|row| row.id.as_str()).collect();
     let mut subnets: HashMap<String, Vec<Subnet>> = HashMap::new();
     let mut of_networks = subnet_list_networks(&mut *conn, &ids).await?;

@@ -7,6 +7,7 @@ use super::attribute::{Attributes, Take, int_of, objects_of, only_keys, text_of}
 use super::config::NetworkConfig;
 use super::error::{Error, Result, quote};
 use super::resource::Write;
+use super::view::View;
 use crate::store::StoreError;
 use crate::store::network_segment_range::{NetworkSegmentRangeRow, range_list_kind};
 use crate::store::segment::{SegmentRow, segment_insert, segment_update, segmentation_id_free};
@@ -90,29 +91,34 @@ pub(super) fn segments(value: &Value) -> Result<Value, String> {
 }
 
 /// A network's segments as its view has them: three attributes for one, a list for several.
-pub(super) fn view(segments: &[SegmentRow]) -> Attributes {
-    let one = |segment: Option<&SegmentRow>| {
-        let mut view = Attributes::new();
-        let mut put = |name: &str, value: Value| view.insert(format!("provider:{name}"), value);
-        put("network_type", json!(segment.map(|s| &s.network_type)));
-        put(
-            "physical_network",
-            json!(segment.and_then(|s| s.physical_network.as_ref())),
+pub(super) fn add_view(segments: &[SegmentRow], view: &mut View) {
+    let add = |segment: Option<&SegmentRow>, view: &mut View| {
+        let physical_network = segment.and_then(|s| s.physical_network.as_ref());
+        view.put("provider:network_type", &segment.map(|s| &s.network_type));
+        view.put("provider:physical_network", &physical_network);
+        view.put(
+            "provider:segmentation_id",
+            &segment.and_then(|s| s.segmentation_id),
         );
-        put(
-            "segmentation_id",
-            json!(segment.and_then(|s| s.segmentation_id)),
-        );
-        view
     };
     if segments.len() <= 1 {
-        return one(segments.first());
+        return add(segments.first(), view);
     }
-    let list = segments
+    let list: Vec<_> = segments
         .iter()
-        .map(|segment| Value::Object(one(Some(segment))));
-    let mut view = Attributes::new();
-    view.insert("segments".to_owned(), list.collect());
+        .map(|segment| {
+            let mut one = View::new();
+            add(Some(segment), &mut one);
+            one.raw()
+        })
+        .collect();
+    view.put("segments", &list);
+}
+
+/// [`add_view`] alone.
+pub(super) fn view(segments: &[SegmentRow]) -> View {
+    let mut view = View::new();
+    add_view(segments, &mut view);
     view
 }
 

@@ -5,7 +5,7 @@ use super::config::NetworkConfig;
 use super::error::{Error, Result};
 use super::network_segment::{network_type_of, numbers, physical_network};
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::network_segment_range::{
     NetworkSegmentRangeRow as Row, range_list_default, range_list_kind,
 };
@@ -78,7 +78,7 @@ impl Resource for NetworkSegmentRange {
         Ok(items)
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         let used: Map<String, Value> = item
             .used
@@ -97,7 +97,8 @@ impl Resource for NetworkSegmentRange {
             "available" => available(item),
         };
         if row.project_id.is_empty() {
-            view.insert("project_id".to_owned(), Value::Null);
+            view.remove("project_id");
+            view.put("project_id", &Value::Null);
         }
         view
     }

@@ -6,7 +6,25 @@
 use super::attribute::Attributes;
 use super::policy_syntax;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+
+/// What a rule looks at beside the caller.
+pub trait Target {
+    /// An attribute that is a text or a truth value, as text.
+    fn text(&self, key: &str) -> Option<Cow<'_, str>>;
+}
+
+impl Target for Attributes {
+    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        match self.get(key) {
+            Some(Value::String(text)) => Some(text.into()),
+            Some(Value::Bool(true)) => Some("True".into()),
+            Some(Value::Bool(false)) => Some("False".into()),
+            _ => None,
+        }
+    }
+}
 
 /// What a token is scoped to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,49 +210,90 @@ impl Policy {
         self.0.contains_key(rule)
     }
 
+    /// The rules whose names begin with `prefix`, and what comes behind it.
+    pub(super) fn attribute_rules<'a>(
+        &'a self,
+        prefix: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let rules = self.0.keys();
+        rules.filter_map(move |rule| Some((rule.strip_prefix(prefix)?, rule.as_str())))
+    }
+
     /// Whether the caller may, with this target.
     #[must_use]
-    pub fn allows(&self, rule: &str, caller: &Caller, target: &Attributes) -> bool {
-        self.rule(rule, caller, target, DEPTH_MAX)
+    pub fn allows(&self, rule: &str, caller: &Caller, target: &dyn Target) -> bool {
+        self.rule(rule, caller, Some(target), DEPTH_MAX) == Some(true)
     }
 
-    fn rule(&self, rule: &str, caller: &Caller, target: &Attributes, depth: usize) -> bool {
+    /// Whether the caller may or may not whatever the target is; none if that depends on it.
+    pub(super) fn settled(&self, rule: &str, caller: &Caller) -> Option<bool> {
+        self.rule(rule, caller, None, DEPTH_MAX)
+    }
+
+    fn rule(
+        &self,
+        rule: &str,
+        caller: &Caller,
+        target: Option<&dyn Target>,
+        depth: usize,
+    ) -> Option<bool> {
         let Some(depth) = depth.checked_sub(1) else {
-            return false;
+            return Some(false);
         };
-        self.0
-            .get(rule)
-            .is_some_and(|check| self.check(check, caller, target, depth))
+        let Some(check) = self.0.get(rule) else {
+            return Some(false);
+        };
+        self.check(check, caller, target, depth)
     }
 
-    fn check(&self, check: &Check, caller: &Caller, target: &Attributes, depth: usize) -> bool {
-        let text = |key: &str| match target.get(key) {
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Bool(true)) => Some("True".to_owned()),
-            Some(Value::Bool(false)) => Some("False".to_owned()),
-            _ => None,
-        };
+    /// None if it depends on the target, and there is none.
+    fn check(
+        &self,
+        check: &Check,
+        caller: &Caller,
+        target: Option<&dyn Target>,
+        depth: usize,
+    ) -> Option<bool> {
+        let text = |key: &str| Some(target?.text(key));
         match check {
-            Check::Always => true,
-            Check::Never => false,
-            Check::Role(role) => caller.has_role(role),
-            Check::ServiceRole(role) => caller.service_roles.iter().any(|have| have == role),
+            Check::Always => Some(true),
+            Check::Never => Some(false),
+            Check::Role(role) => Some(caller.has_role(role)),
+            Check::ServiceRole(role) => Some(caller.service_roles.contains(role)),
             Check::Rule(rule) => self.rule(rule, caller, target, depth),
-            Check::Same(who, key) => {
-                let id = caller.id(*who);
-                !id.is_empty() && text(key).as_deref() == Some(id)
+            Check::Same(who, key) => match caller.id(*who) {
+                "" => Some(false),
+                id => Some(text(key)?.as_deref() == Some(id)),
+            },
+            Check::Is(who, id) => Some(!id.is_empty() && caller.id(*who) == id),
+            Check::Field(key, value) => Some(text(key)?.as_deref() == Some(value)),
+            Check::FieldPrefix(key, prefix) => {
+                Some(text(key)?.is_some_and(|t| t.starts_with(prefix)))
             }
-            Check::Is(who, id) => !id.is_empty() && caller.id(*who) == id,
-            Check::Field(key, value) => text(key).as_ref() == Some(value),
-            Check::FieldPrefix(key, prefix) => text(key).is_some_and(|t| t.starts_with(prefix)),
-            Check::Not(inner) => !self.check(inner, caller, target, depth),
-            Check::And(all) => all
-                .iter()
-                .all(|check| self.check(check, caller, target, depth)),
-            Check::Or(any) => any
-                .iter()
-                .any(|check| self.check(check, caller, target, depth)),
+            Check::Not(inner) => Some(!self.check(inner, caller, target, depth)?),
+            Check::And(all) => self.first(all, false, caller, target, depth),
+            Check::Or(any) => self.first(any, true, caller, target, depth),
         }
+    }
+
+    /// `deciding` if one of the checks says so; the contrary if all say that.
+    fn first(
+        &self,
+        checks: &[Check],
+        deciding: bool,
+        caller: &Caller,
+        target: Option<&dyn Target>,
+        depth: usize,
+    ) -> Option<bool> {
+        let mut all = Some(!deciding);
+        for check in checks {
+            match self.check(check, caller, target, depth) {
+                Some(said) if said == deciding => return Some(deciding),
+                Some(_) => {}
+                None => all = None,
+            }
+        }
+        all
     }
 }
 
@@ -282,6 +341,26 @@ mod tests {
         let shared = target(&json!({"project_id": "p2", "shared": true}));
         assert!(policy.allows("get_network", &caller("p1", &["reader"]), &shared));
         assert!(!policy.allows("get_network", &caller("p1", &["reader"]), &others));
+    }
+
+    #[test]
+    fn what_no_target_changes_is_settled_without_one() {
+        let policy = Policy::overridden(
+            "a: role:reader and project_id:%(project_id)s\nb: role:reader or field:networks:shared=True\n\
+             c: not role:reader\nd: not project_id:%(project_id)s\n",
+        );
+        let policy = policy.unwrap();
+        let (reader, admin) = (caller("p1", &["reader"]), caller("p1", &["admin"]));
+        for (rule, of_reader, of_admin) in [
+            ("a", None, Some(false)),
+            ("b", Some(true), None),
+            ("c", Some(false), Some(true)),
+            ("d", None, None),
+            ("nothing", Some(false), Some(false)),
+        ] {
+            assert_eq!(policy.settled(rule, &reader), of_reader, "{rule}");
+            assert_eq!(policy.settled(rule, &admin), of_admin, "{rule}");
+        }
     }
 
     #[test]

@@ -9,16 +9,17 @@ use super::port_security::{
     check_pairs, pairs_of, security_group_needs_security, set_groups, strings, update_security,
 };
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use super::{
     App, network, port_address, port_attribute, port_binding, port_dns, port_pvlan, port_segment,
     port_use, qos_policy, resource_request, security_group, subnet, trunk,
 };
 use crate::store::network::NetworkRow;
-use crate::store::port::{self as store, DhcpOpt, Port as Item, PortRow};
+use crate::store::port::{self as store, DhcpOpt, FixedIpRow, Port as Item, PortRow};
 use crate::store::router::RouterRow;
 use crate::store::{self as rows, Conn, JsonText, ServerEventKind};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::net::IpAddr;
 use uuid::Uuid;
 
@@ -28,6 +29,22 @@ pub const ROUTER_INTERFACE: &str = "network:router_interface";
 pub const ROUTER_GATEWAY: &str = "network:router_gateway";
 /// `device_owner` of the port that holds a floating IP's address.
 pub const FLOATING_IP: &str = "network:floatingip";
+
+/// An address as a port's view has it.
+#[derive(Serialize)]
+struct FixedIp<'a> {
+    subnet_id: &'a str,
+    ip_address: &'a str,
+}
+
+impl<'a> From<&'a FixedIpRow> for FixedIp<'a> {
+    fn from(ip: &'a FixedIpRow) -> Self {
+        Self {
+            subnet_id: &ip.subnet_id,
+            ip_address: &ip.ip_address,
+        }
+    }
+}
 
 /// The resource.
 pub struct Port;
@@ -50,13 +67,9 @@ impl Resource for Port {
         Ok(store::complete(conn, ports).await?)
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
-        let fixed_ips: Vec<Value> = item
-            .fixed_ips
-            .iter()
-            .map(|ip| json!({ "subnet_id": ip.subnet_id, "ip_address": ip.ip_address }))
-            .collect();
+        let fixed_ips: Vec<_> = item.fixed_ips.iter().map(FixedIp::from).collect();
         let mut view = view! { row;
             "name" => row.name,
             "network_id" => row.network_id,
@@ -87,15 +100,14 @@ impl Resource for Port {
             "resource_request" => resource_request::view(item),
         };
         port_binding::add_view(row, &mut view);
-        port_dns::assign(&mut view, &item.network_dns_domain);
         if let Some(trunk) = &item.trunk {
-            view.insert("trunk_details".to_owned(), trunk::details_view(trunk));
+            view.put("trunk_details", &trunk::details_view(trunk));
         }
         view
     }
 
-    fn finish(app: &App, view: &mut Attributes) {
-        port_dns::finish(view, &app.config.dns_domain);
+    fn finish(app: &App, item: &Item, view: &mut View) {
+        port_dns::add_view(item, &app.config.dns_domain, view);
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
@@ -338,7 +350,7 @@ pub(super) fn first_status(row: &PortRow) -> &'static str {
 }
 
 /// The wish that keeps an address; a changed MAC address changes the automatic ones.
-fn wish_again(ip: &store::FixedIpRow, mac_changed: bool) -> FixedIpWanted {
+fn wish_again(ip: &FixedIpRow, mac_changed: bool) -> FixedIpWanted {
     let address: Option<IpAddr> = ip.ip_address.parse().ok();
     let keep = !(mac_changed && address.is_some_and(|ip| ip.is_ipv6()));
     FixedIpWanted {

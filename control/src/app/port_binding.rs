@@ -10,6 +10,7 @@ use super::port::{self, Port};
 use super::port_attribute::{VNIC_TYPES, host, profile};
 use super::port_mac::{mac_free, mac_taken};
 use super::resource::{self, Write};
+use super::view::View;
 use super::{App, port_segment, trunk};
 use crate::store::port::{self as store, Port as Item, PortRow, port_get};
 use crate::store::port_binding::{
@@ -64,21 +65,17 @@ fn profile_view(profile: &Map<String, Value>, trusted: Option<bool>) -> Value {
 }
 
 /// Adds the binding in force to a port's view.
-pub(super) fn add_view(row: &PortRow, view: &mut Attributes) {
+pub(super) fn add_view(row: &PortRow, view: &mut View) {
     let vhost_user = row.binding_vhost_user.0.as_ref();
     let (vif_type, details) = vif(&row.binding_host_id, &row.binding_vnic_type, vhost_user);
-    for (name, value) in [
-        ("binding:host_id", row.binding_host_id.clone().into()),
-        ("binding:vnic_type", row.binding_vnic_type.clone().into()),
-        (
-            "binding:profile",
-            profile_view(&row.binding_profile.0, row.trusted),
-        ),
-        ("binding:vif_type", vif_type.into()),
-        ("binding:vif_details", details),
-    ] {
-        view.insert(name.to_owned(), value);
-    }
+    view.put("binding:host_id", &row.binding_host_id);
+    view.put("binding:vnic_type", &row.binding_vnic_type);
+    view.put(
+        "binding:profile",
+        &profile_view(&row.binding_profile.0, row.trusted),
+    );
+    view.put("binding:vif_type", vif_type);
+    view.put("binding:vif_details", &details);
 }
 
 /// What hardware offload asks of the host goes into the profile, where Nova looks.

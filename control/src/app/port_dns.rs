@@ -1,8 +1,11 @@
 //! A port's names in DNS: what they may be, and what each address is called.
 
-use super::attribute::{Attributes, text_of};
+use super::attribute::text_of;
 use super::error::{Error, Result, quote};
-use serde_json::{Value, json};
+use super::view::View;
+use crate::store::port::{FixedIpRow, Port};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Characters of a whole name, and of one of its labels (RFC 1035, section 2.3.4).
 const NAME_MAX: usize = 255;
@@ -96,44 +99,40 @@ fn dotted(domain: &str) -> String {
     }
 }
 
-/// Puts `dns_assignment` into a port's view: what each of its addresses is called. `domain` is of the port's network;
-/// the port's own goes before.
-pub(super) fn assign(view: &mut Attributes, domain: &str) {
-    let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default();
-    let own = text("dns_domain");
-    let domain = dotted(if own.is_empty() { domain } else { own });
-    let name = text("dns_name");
-    let ips = view.get("fixed_ips").and_then(Value::as_array);
-    let assignment: Vec<Value> = ips
-        .into_iter()
-        .flatten()
-        .filter_map(|ip| ip.get("ip_address")?.as_str())
-        .map(|ip| {
-            let host = match name {
-                "" => format!("host-{}", ip.replace(['.', ':'], "-")),
-                name => name.to_owned(),
-            };
-            let fqdn = if host.ends_with('.') || domain.is_empty() {
-                host.clone()
-            } else {
-                format!("{host}.{domain}")
-            };
-            json!({ "ip_address": ip, "hostname": host, "fqdn": fqdn })
-        })
-        .collect();
-    view.insert("dns_assignment".to_owned(), assignment.into());
+/// What one address of a port is called.
+#[derive(Serialize)]
+struct Assigned {
+    ip_address: String,
+    hostname: String,
+    fqdn: String,
 }
 
-/// Puts the configured domain behind names that have none of their own, nor of their network.
-pub(super) fn finish(view: &mut Attributes, domain: &str) {
-    let domain = dotted(domain);
-    let assignment = view.get_mut("dns_assignment").and_then(Value::as_array_mut);
-    for name in assignment.into_iter().flatten() {
-        let fqdn = name.get("fqdn").and_then(Value::as_str).unwrap_or_default();
-        if !domain.is_empty() && !fqdn.ends_with('.') {
-            name["fqdn"] = format!("{fqdn}.{domain}").into();
+/// Puts `dns_assignment` into a port's view: what each of its addresses is called. Of the domains of the port, of its
+/// network and of the configuration the first that there is goes behind the name.
+pub(super) fn add_view(port: &Port, configured: &str, view: &mut View) {
+    let domains = [&port.row.dns_domain, &port.network_dns_domain, configured];
+    let domain = domains
+        .into_iter()
+        .map(dotted)
+        .find(|domain| !domain.is_empty());
+    let assigned = |ip: &FixedIpRow| {
+        let ip_address = ip.ip_address.clone();
+        let hostname = match port.row.dns_name.as_str() {
+            "" => format!("host-{}", ip_address.replace(['.', ':'], "-")),
+            name => name.to_owned(),
+        };
+        let fqdn = match &domain {
+            Some(domain) if !hostname.ends_with('.') => format!("{hostname}.{domain}"),
+            _ => hostname.clone(),
+        };
+        Assigned {
+            ip_address,
+            hostname,
+            fqdn,
         }
-    }
+    };
+    let all: Vec<Assigned> = port.fixed_ips.iter().map(assigned).collect();
+    view.put("dns_assignment", &all);
 }
 
 #[cfg(test)]
@@ -175,27 +174,30 @@ mod tests {
 
     #[test]
     fn every_address_has_a_name() {
-        let port = json!({
-            "dns_name": "", "dns_domain": "",
-            "fixed_ips": [{ "ip_address": "192.0.2.5" }, { "ip_address": "2001:db8::5" }],
-        });
-        let mut port = port.as_object().unwrap().clone();
-        assign(&mut port, "example.org");
-        assert_eq!(
-            port["dns_assignment"][0]["fqdn"],
-            "host-192-0-2-5.example.org."
-        );
-        assert_eq!(port["dns_assignment"][1]["hostname"], "host-2001-db8--5");
-        port.insert("dns_name".to_owned(), "web".into());
-        port.insert("dns_domain".to_owned(), "example.com.".into());
-        assign(&mut port, "example.org");
-        assert_eq!(port["dns_assignment"][0]["fqdn"], "web.example.com.");
-        assign(&mut port, "");
-        assert_eq!(port["dns_assignment"][0]["fqdn"], "web.example.com.");
-        port.insert("dns_domain".to_owned(), "".into());
-        assign(&mut port, "");
-        assert_eq!(port["dns_assignment"][0]["fqdn"], "web");
-        finish(&mut port, "example.net");
-        assert_eq!(port["dns_assignment"][0]["fqdn"], "web.example.net.");
+        let ip = |address: &str| FixedIpRow {
+            ip_address: address.to_owned(),
+            ..FixedIpRow::default()
+        };
+        let mut port = Port {
+            fixed_ips: vec![ip("192.0.2.5"), ip("2001:db8::5")],
+            network_dns_domain: "example.org".to_owned(),
+            ..Port::default()
+        };
+        let names = |port: &Port, configured: &str| {
+            let mut view = View::new();
+            add_view(port, configured, &mut view);
+            view.attributes()["dns_assignment"].clone()
+        };
+        let shown = names(&port, "example.net");
+        assert_eq!(shown[0]["fqdn"], "host-192-0-2-5.example.org.");
+        assert_eq!(shown[1]["hostname"], "host-2001-db8--5");
+        port.row.dns_name = "web".to_owned();
+        port.row.dns_domain = "example.com.".to_owned();
+        assert_eq!(names(&port, "")[0]["fqdn"], "web.example.com.");
+        port.network_dns_domain = String::new();
+        assert_eq!(names(&port, "")[0]["fqdn"], "web.example.com.");
+        port.row.dns_domain = String::new();
+        assert_eq!(names(&port, "")[0]["fqdn"], "web");
+        assert_eq!(names(&port, "example.net")[0]["fqdn"], "web.example.net.");
     }
 }

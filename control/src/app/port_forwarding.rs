@@ -9,7 +9,7 @@ use super::floating_ip::{self, FloatingIp};
 use super::policy::Caller;
 use super::port::Port;
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::floating_ip::{FloatingIpRow, floating_ip_list_port};
 use crate::store::port::{FixedIpRow, Port as PortItem};
 use crate::store::port_forwarding::{
@@ -137,7 +137,7 @@ impl Resource for PortForwarding {
         vec!["port forwardings are kept, but no engine translates by them yet"]
     }
 
-    fn view(row: &PortForwardingRow) -> Attributes {
+    fn view(row: &PortForwardingRow) -> View {
         let (external, internal) = (single_external(row), single_internal(row));
         let mut view = view! { bare row;
             "description" => row.description,

@@ -6,11 +6,10 @@ use super::policy::Caller;
 use super::qos_rule;
 use super::rbac_policy::{self, Object, SHARED};
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::qos_policy::{self as store, QosPolicyRow, QosRuleRow, rule_list_policies};
 use crate::store::rbac_policy::{EVERYBODY, RbacPolicyRow, kind, policies_of, users};
 use crate::store::{self as rows, Conn};
-use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -70,8 +69,8 @@ impl Resource for QosPolicy {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
-        let rules: Vec<Value> = item.rules.iter().map(qos_rule::view_in_policy).collect();
+    fn view(item: &Item) -> View {
+        let rules: Vec<_> = item.rules.iter().map(qos_rule::view_in_policy).collect();
         let row = &item.row;
         view! { row;
             "name" => row.name,

@@ -8,7 +8,7 @@ use super::error::{Error, Result};
 use super::policy::Caller;
 use super::qos_policy::QosPolicy;
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::qos_policy::{QosPolicyRow, QosRuleRow, guest_port_get, rule_list_policies};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -151,7 +151,7 @@ impl<K: RuleKind> Resource for QosRule<K> {
         Ok(of_kind::<K>(rows))
     }
 
-    fn view(item: &QosRuleRow) -> Attributes {
+    fn view(item: &QosRuleRow) -> View {
         rule_view(item, K::ATTRIBUTES)
     }
 
@@ -222,7 +222,7 @@ impl<K: RuleKind> Resource for QosRuleAlias<K> {
         Ok(of_kind::<K>(rows))
     }
 
-    fn view(item: &QosRuleRow) -> Attributes {
+    fn view(item: &QosRuleRow) -> View {
         rule_view(item, K::ATTRIBUTES)
     }
 
@@ -258,7 +258,7 @@ fn of_kind<K: RuleKind>(mut rows: Vec<QosRuleRow>) -> Vec<QosRuleRow> {
 }
 
 /// A rule as its policy shows it.
-pub(super) fn view_in_policy(row: &QosRuleRow) -> Value {
+pub(super) fn view_in_policy(row: &QosRuleRow) -> Option<Box<serde_json::value::RawValue>> {
     let attributes = match row.rule_type.as_str() {
         BandwidthLimit::TYPE => BandwidthLimit::ATTRIBUTES,
         PacketRateLimit::TYPE => PacketRateLimit::ATTRIBUTES,
@@ -268,25 +268,28 @@ pub(super) fn view_in_policy(row: &QosRuleRow) -> Value {
     };
     let mut view = rule_view(row, attributes);
     view.remove("project_id");
-    view.insert("qos_policy_id".to_owned(), row.policy_id.clone().into());
-    view.insert("type".to_owned(), row.rule_type.clone().into());
-    Value::Object(view)
+    view.put("qos_policy_id", &row.policy_id);
+    view.put("type", &row.rule_type);
+    view.raw()
 }
 
-fn rule_view(row: &QosRuleRow, attributes: &[Attribute]) -> Attributes {
+fn rule_view(row: &QosRuleRow, attributes: &[Attribute]) -> View {
     let mut view = view! { bare row; };
     for attribute in attributes {
-        let value = match attribute.name {
-            "direction" => row.direction.clone().into(),
-            "max_kbps" => row.max_kbps.into(),
-            "max_burst_kbps" => row.max_burst_kbps.into(),
-            "max_kpps" => row.max_kpps.into(),
-            "max_burst_kpps" => row.max_burst_kpps.into(),
-            "min_kbps" => row.min_kbps.into(),
-            "min_kpps" => row.min_kpps.into(),
-            _ => row.dscp_mark.into(),
+        let number = match attribute.name {
+            "direction" => {
+                view.put("direction", &row.direction);
+                continue;
+            }
+            "max_kbps" => row.max_kbps,
+            "max_burst_kbps" => row.max_burst_kbps,
+            "max_kpps" => row.max_kpps,
+            "max_burst_kpps" => row.max_burst_kpps,
+            "min_kbps" => row.min_kbps,
+            "min_kpps" => row.min_kpps,
+            _ => row.dscp_mark,
         };
-        view.insert(attribute.name.to_owned(), value);
+        view.put(attribute.name, &number);
     }
     view
 }

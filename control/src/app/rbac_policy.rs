@@ -4,7 +4,7 @@ use super::attribute::{Attribute, Attributes, Kind, Take, text_of};
 use super::error::{Error, Result, quote};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::address_scope::AddressScopeRow;
 use crate::store::network::NetworkRow;
 use crate::store::rbac_policy::{
@@ -72,7 +72,7 @@ impl Resource for RbacPolicy {
         Ok(rows)
     }
 
-    fn view(row: &RbacPolicyRow) -> Attributes {
+    fn view(row: &RbacPolicyRow) -> View {
         view! { bare row;
             "object_type" => row.object_type,
             "object_id" => row.object_id,

@@ -10,8 +10,9 @@ use super::body::unwrap_body;
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::query;
-use super::{App, quota, view};
-use crate::store::{Conn, ListQuery, Row, WriteTx};
+use super::view::{self, Sight, View};
+use super::{App, quota};
+use crate::store::{Conn, ListQuery, Row, StoreError, WriteTx};
 use serde_json::Value;
 use std::future::Future;
 
@@ -76,10 +77,10 @@ pub trait Resource: Send + Sync + 'static {
         rows: Vec<Self::Row>,
     ) -> impl Future<Output = Result<Vec<Self::Item>>> + Send;
     /// All that it shows, to whom may see all of it; what the policy, RBAC and tags add is added.
-    fn view(item: &Self::Item) -> Attributes;
+    fn view(item: &Self::Item) -> View;
     /// Adds to a view what depends on the server's configuration.
-    fn finish(app: &App, view: &mut Attributes) {
-        let _ = (app, view);
+    fn finish(app: &App, item: &Self::Item, view: &mut View) {
+        let _ = (app, item, view);
     }
     /// What of it no engine enforces yet, as sentences: the answer to a write says so in a Warning header.
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
@@ -286,9 +287,9 @@ pub async fn create<R: Resource>(
             Some((_, count)) => *count += 1,
             None => projects.push((project.to_owned(), 1)),
         }
-        let view = view::full_of::<R>(write.conn(), caller, &item).await?;
-        warnings.extend(R::unenforced(&view));
-        views.push(view::show_to::<R>(app, caller, view, &[]));
+        let view = view::full_of::<R>(app, write.conn(), caller, &item).await?;
+        warnings.extend(R::unenforced(&view.attributes()));
+        views.push(view::show_to::<R>(app, caller, &view, &[]));
     }
     for (project, new) in &projects {
         quota::check::<R>(&mut write, project, *new).await?;
@@ -334,7 +335,7 @@ async fn create_one<R: Resource>(
     Ok(item)
 }
 
-/// GET of one.
+/// GET of one: the answer's text.
 ///
 /// # Errors
 /// [`Error`].
@@ -343,37 +344,34 @@ pub async fn show<R: Resource>(
     caller: &Caller,
     place: Place<'_>,
     pairs: &[(String, String)],
-) -> Result<Value> {
+) -> Result<String> {
     let fields: Vec<_> = pairs
         .iter()
         .filter(|(name, _)| name == "fields")
         .cloned()
         .collect();
     let asked = query::read(R::ATTRIBUTES, R::STANDARD, &fields)?;
+    let view = seen::<R>(app, caller, place).await?;
+    let mut text = format!("{{\"{}\":", R::NAME).into_bytes();
+    Sight::of::<R>(app, caller, &asked.fields).write(&view, &mut text);
+    text.push(b'}');
+    String::from_utf8(text).map_err(|error| StoreError::Database(error.into()).into())
+}
+
+/// One as this caller may see it, with all that it shows.
+///
+/// # Errors
+/// [`Error::NotFound`]
+pub(super) async fn seen<R: Resource>(
+    app: &App,
+    caller: &Caller,
+    place: Place<'_>,
+) -> Result<View> {
     let mut read = app.store.read().await?;
     let item = find::<R>(read.conn(), caller, place).await?;
     let target = authorize::<R>(app, read.conn(), caller, "get", &item).await?;
-    drop(read);
-    // The target is the view, and what the policy looked at beside it.
-    let view = R::view(&item);
-    let shown = target
-        .into_iter()
-        .filter(|(name, _)| {
-            view.contains_key(name) || name == "tenant_id" || view::is_added::<R>(name)
-        })
-        .collect();
-    Ok(wrap::<R>(view::show_to::<R>(
-        app,
-        caller,
-        shown,
-        &asked.fields,
-    )))
-}
-
-fn wrap<R: Resource>(view: Value) -> Value {
-    let mut body = Attributes::new();
-    body.insert(R::NAME.to_owned(), view);
-    Value::Object(body)
+    let shared = target.get("shared") == Some(&Value::Bool(true));
+    Ok(view::with_shared::<R>(app, &item, shared))
 }
 
 /// Begins a change of an item: finds it, asks the policy, compares the revision.
@@ -423,11 +421,16 @@ pub async fn update<R: Resource>(
     }
     authorize_attributes::<R>(app, caller, "update", &attributes, &target)?;
     let item = R::update(&mut write, item, attributes).await?;
-    let view = view::full_of::<R>(write.conn(), caller, &item).await?;
+    let view = view::full_of::<R>(app, write.conn(), caller, &item).await?;
     write.tx.commit().await?;
-    let warnings = R::unenforced(&view);
+    let warnings = R::unenforced(&view.attributes());
+    let mut body = Attributes::new();
+    body.insert(
+        R::NAME.to_owned(),
+        view::show_to::<R>(app, caller, &view, &[]),
+    );
     Ok(Done {
-        body: wrap::<R>(view::show_to::<R>(app, caller, view, &[])),
+        body: Value::Object(body),
         warnings,
     })
 }

@@ -1,21 +1,21 @@
 //! GET of a collection: whose rows, which of them, and the answer's text.
 //!
-//! Guarantees: a list of thousands is never in memory as values; each item's text is written when its view is made.
+//! Guarantees: a list of thousands is never in memory as values. It is read and written in parts, the one while the
+//! other: what hangs on the rows of a part is read while the text of the part before is written.
 
+use super::App;
 use super::attribute::Attributes;
 use super::error::Result;
 use super::policy::Caller;
 use super::query::{self, Asked};
 use super::resource::{Resource, not_found};
-use super::{App, view};
-use crate::store::{Conn, Filter, Row, Scope, StoreError};
+use super::view;
+use crate::store::{Conn, Filter, ReadTx, Row, Scope, StoreError};
 use serde_json::Value;
-use std::collections::HashSet;
+use tokio::task::spawn_blocking;
 
-/// Threads that write one list.
-const WRITERS_MAX: usize = 4;
-/// Items that are too few for a second thread.
-const WRITTEN_ALONE_MAX: usize = 256;
+/// Rows of a part.
+const PART_ROWS: usize = 512;
 
 /// A page of a list.
 pub struct Listed {
@@ -100,22 +100,10 @@ pub async fn list<R: Resource>(
 
 /// What a query found.
 struct Selected<R: Resource> {
-    items: Vec<R::Item>,
-    /// Which of them are shared with the caller's project.
-    shared: HashSet<String>,
-    ends: Option<(String, String)>,
+    /// The view of the data in which what hangs on the rows is read too; none if the caller may see none at all.
+    read: Option<ReadTx>,
+    rows: Vec<Box<R::Row>>,
     asked: Asked,
-}
-
-impl<R: Resource> Selected<R> {
-    fn empty(asked: Asked) -> Self {
-        Self {
-            items: Vec::new(),
-            shared: HashSet::new(),
-            ends: None,
-            asked,
-        }
-    }
 }
 
 /// [`list`], of a query that is read.
@@ -129,67 +117,45 @@ pub async fn list_asked<R: Resource>(
     asked: Asked,
 ) -> Result<Listed> {
     let found = select::<R>(app, caller, parent, asked).await?;
-    if found.items.is_empty() {
+    let Some(mut read) = found.read else {
         return Ok(Listed::empty::<R>(found.asked));
-    }
+    };
+    let ends = found.rows.first().zip(found.rows.last());
+    let ends = ends.map(|(first, last)| (first.id().to_owned(), last.id().to_owned()));
+    let mut rows = found.rows.into_iter();
+    let (mut written, mut count) = (Vec::new(), 0);
     let mut text = format!("{{\"{}\":[", R::COLLECTION).into_bytes();
-    written(app, caller, &found, &mut text).map_err(StoreError::Database)?;
+    let mut last = Vec::new();
+    while rows.len() > 0 {
+        let part: Vec<R::Row> = rows.by_ref().take(PART_ROWS).map(|row| *row).collect();
+        let items = R::complete(read.conn(), part).await?;
+        let shared = view::shared_of::<R>(read.conn(), caller, &items).await?;
+        count += items.len();
+        let (app, caller, fields) = (app.clone(), caller.clone(), found.asked.fields.clone());
+        let write = move || view::list_text::<R>(&app, &caller, &fields, &items, &shared);
+        if rows.len() > 0 {
+            written.push(spawn_blocking(write));
+        } else {
+            last = write();
+        }
+    }
+    drop(read);
+    for part in written {
+        let part = part
+            .await
+            .map_err(|gone| StoreError::Database(gone.into()))?;
+        text.extend_from_slice(&part);
+    }
+    text.extend_from_slice(&last);
+    // The comma behind the last item.
+    text.pop_if(|end| *end == b',');
     text.push(b']');
     let text = String::from_utf8(text).map_err(|error| StoreError::Database(error.into()))?;
     Ok(Listed {
         text,
-        count: found.items.len(),
-        ends: found.ends,
+        count,
+        ends,
         asked: found.asked,
-    })
-}
-
-/// Writes the items one behind the other; many of them by several threads, each a part.
-fn written<R: Resource>(
-    app: &App,
-    caller: &Caller,
-    found: &Selected<R>,
-    text: &mut Vec<u8>,
-) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let write = |items: &[R::Item], text: &mut Vec<u8>| -> serde_json::Result<()> {
-        let before = text.len();
-        for (n, item) in items.iter().enumerate() {
-            if n == 1 {
-                // The others are about as long as the first.
-                text.reserve((text.len() - before + 16) * items.len());
-            }
-            if n > 0 {
-                text.push(b',');
-            }
-            let view = view::with_shared::<R>(item, &found.shared);
-            let shown = view::show_to::<R>(app, caller, view, &found.asked.fields);
-            serde_json::to_writer(&mut *text, &shown)?;
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.clamp(1, WRITERS_MAX);
-    if threads == 1 || found.items.len() < WRITTEN_ALONE_MAX {
-        return Ok(write(&found.items, text)?);
-    }
-    let (own, others) = found.items.split_at(found.items.len().div_ceil(threads));
-    std::thread::scope(|scope| {
-        let parts = others.chunks(own.len());
-        let parts: Vec<_> = parts
-            .map(|part| {
-                scope.spawn(|| {
-                    let mut text = Vec::new();
-                    write(part, &mut text).map(|()| text)
-                })
-            })
-            .collect();
-        write(own, text)?;
-        for part in parts {
-            let part = part.join().map_err(|_panic| "a list's writer panicked")??;
-            text.push(b',');
-            text.extend_from_slice(&part);
-        }
-        Ok(())
     })
 }
 
@@ -202,12 +168,13 @@ pub async fn list_views<R: Resource>(
     caller: &Caller,
     asked: Asked,
 ) -> Result<Vec<Value>> {
-    let found = select::<R>(app, caller, None, asked).await?;
-    let view = |item| {
-        let view = view::with_shared::<R>(item, &found.shared);
-        view::show_to::<R>(app, caller, view, &found.asked.fields)
-    };
-    Ok(found.items.iter().map(view).collect())
+    let listed = list_asked::<R>(app, caller, None, asked).await?;
+    let mut body: Attributes = serde_json::from_str(&listed.body(None))
+        .map_err(|error| StoreError::Database(error.into()))?;
+    match body.remove(R::COLLECTION) {
+        Some(Value::Array(views)) => Ok(views),
+        _ => Ok(Vec::new()),
+    }
 }
 
 async fn select<R: Resource>(
@@ -219,7 +186,11 @@ async fn select<R: Resource>(
     R::before_list(app, caller, &asked.list).await?;
     let mut read = app.store.read().await?;
     let Some(scope) = list_scope::<R>(app, read.conn(), caller, parent).await? else {
-        return Ok(Selected::empty(asked));
+        return Ok(Selected {
+            read: None,
+            rows: Vec::new(),
+            asked,
+        });
     };
     asked.list.scope = scope;
     asked.list.project.clone_from(&caller.project_id);
@@ -243,16 +214,9 @@ async fn select<R: Resource>(
         return Err(not_found::<R>(marker));
     }
     let rows = crate::store::list::<R::Row>(read.conn(), &asked.list).await?;
-    let ends = rows
-        .first()
-        .zip(rows.last())
-        .map(|(a, b)| (a.id().to_owned(), b.id().to_owned()));
-    let items = R::complete(read.conn(), rows).await?;
-    let shared = view::shared_of::<R>(read.conn(), caller, &items).await?;
     Ok(Selected {
-        items,
-        shared,
-        ends,
+        read: Some(read),
+        rows,
         asked,
     })
 }

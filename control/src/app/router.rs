@@ -6,7 +6,7 @@ use super::error::{Error, Result};
 use super::resource::{Resource, Write};
 use super::router_gateway::{self, Gateway};
 use super::router_mode::{self, Modes};
-use super::view::view;
+use super::view::{View, view};
 use super::{availability_zone, extra_route, flavor, ha_network, ndp_proxy};
 use crate::store::conntrack_helper::{ConntrackHelperRow, conntrack_helper_list};
 use crate::store::port::{Port as PortItem, port_get, port_list_ids};
@@ -114,7 +114,7 @@ impl Resource for Router {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         let helper = |helper: &ConntrackHelperRow| json!({ "protocol": helper.protocol, "port": helper.port, "helper": helper.helper });
         let helpers: Vec<Value> = item.conntrack_helpers.iter().map(helper).collect();

@@ -5,7 +5,7 @@ use super::error::{Error, Result};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::security_group_rule::{self, SecurityGroupRule};
-use super::view::view;
+use super::view::{View, view};
 use super::{App, quota};
 use crate::store::default_security_group_rule::template_list;
 use crate::store::rbac_policy::granted;
@@ -14,7 +14,6 @@ use crate::store::security_group::{
 };
 use crate::store::security_groups_default_statefulness::default_stateful;
 use crate::store::{self as rows, Conn, ListQuery};
-use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -88,9 +87,9 @@ impl Resource for SecurityGroup {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
-        let rules: Vec<Value> = item
+        let rules: Vec<_> = item
             .rules
             .iter()
             .map(|rule| {
@@ -98,9 +97,9 @@ impl Resource for SecurityGroup {
                     row: rule.clone(),
                     belongs_to_default_sg: row.is_default,
                 });
-                view.insert("tenant_id".to_owned(), rule.project_id.clone().into());
+                view.put("tenant_id", &rule.project_id);
                 view.remove("tags");
-                Value::Object(view)
+                view.raw()
             })
             .collect();
         view! { row;

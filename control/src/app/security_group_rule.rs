@@ -1,5 +1,6 @@
 //! Security group rules: protocols, port ranges, remotes, and when two rules are the same.
 
+use super::address_group;
 use super::attribute::{
     Attribute, Attributes, Default, Kind, STANDARD_UNTAGGED, Take, cidr_of, ip_of, text_of,
 };
@@ -7,7 +8,7 @@ use super::error::{Error, Result, quote, quote_value};
 use super::policy::Caller;
 use super::resource::{Resource, Write};
 use super::security_group::{self, SecurityGroup};
-use super::{address_group, view::view};
+use super::view::{View, view};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow, rule_get_match};
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -190,7 +191,7 @@ impl Resource for SecurityGroupRule {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         view! { row;
             "security_group_id" => row.security_group_id,

@@ -4,7 +4,7 @@
 use super::attribute::{Attribute, Attributes, Default, Kind, STANDARD_ID, Take, text_of};
 use super::error::{Error, Result};
 use super::resource::{Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use crate::store::security_groups_default_statefulness::DefaultStatefulnessRow;
 use crate::store::{self as rows, Conn};
 use serde_json::Value;
@@ -48,13 +48,13 @@ impl Resource for SecurityGroupsDefaultStatefulness {
         Ok(rows)
     }
 
-    fn view(row: &DefaultStatefulnessRow) -> Attributes {
+    fn view(row: &DefaultStatefulnessRow) -> View {
         let project = Some(&row.project_id).filter(|project| !project.is_empty());
-        let mut view = view! { bare row;
+        view! { none;
+            "id" => row.id,
+            "project_id" => project,
             "stateful" => row.stateful,
-        };
-        view.insert("project_id".to_owned(), project.cloned().into());
-        view
+        }
     }
 
     async fn create(

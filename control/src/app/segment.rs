@@ -4,7 +4,7 @@ use super::attribute::{self, Attribute, Attributes, Default, Kind, Take};
 use super::error::{Error, Result};
 use super::network_segment::{self, Wanted, physical_network, segmentation_id};
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use super::{network, port_address};
 use crate::store::network::NetworkRow;
 use crate::store::port::port_list_network;
@@ -53,7 +53,7 @@ impl Resource for Segment {
         Ok(rows)
     }
 
-    fn view(row: &SegmentRow) -> Attributes {
+    fn view(row: &SegmentRow) -> View {
         let mut view = view! { row;
             "network_id" => row.network_id,
             "network_type" => row.network_type,

@@ -6,7 +6,7 @@ use super::flavor::{self, Flavor};
 use super::policy::Caller;
 use super::resource::{self, Place, Resource, Write};
 use super::service_provider;
-use super::view::view;
+use super::view::{View, view};
 use crate::store::flavor::{
     FlavorRow, FlavorServiceProfileRow, ServiceProfileRow, service_profile_is_used,
 };
@@ -58,7 +58,7 @@ impl Resource for ServiceProfile {
         Ok(rows)
     }
 
-    fn view(row: &ServiceProfileRow) -> Attributes {
+    fn view(row: &ServiceProfileRow) -> View {
         view! { bare row;
             "description" => row.description,
             "driver" => row.driver,
@@ -175,10 +175,8 @@ impl Resource for FlavorServiceProfile {
         Ok(rows)
     }
 
-    fn view(row: &FlavorServiceProfileRow) -> Attributes {
-        let mut view = Attributes::new();
-        view.insert("id".to_owned(), row.service_profile_id.clone().into());
-        view
+    fn view(row: &FlavorServiceProfileRow) -> View {
+        view! { none; "id" => row.service_profile_id, }
     }
 
     async fn parent(conn: &mut Conn, _caller: &Caller, attributes: &Attributes) -> Result<()> {

@@ -7,7 +7,7 @@ use super::resource::{Resource, Write};
 use super::subnet_attribute::{cidr, host_routes, nameservers, pools, service_types};
 use super::subnet_check::{check_gateway, check_modes, check_mtu, check_pools, check_range};
 use super::subnetpool_allocation::{self, Wanted};
-use super::view::view;
+use super::view::{View, view};
 use super::{address_scope, network, port_address, rbac_policy, subnet_segment, subnetpool};
 use crate::ipam::{self, Range};
 use crate::store::network::{NetworkRow, external_of};
@@ -119,7 +119,7 @@ impl Resource for Subnet {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         view! { row;
             "name" => row.name,

@@ -5,7 +5,7 @@ use super::error::{Error, Result, quote_value};
 use super::policy::Caller;
 use super::rbac_policy::{self, Object, SHARED};
 use super::resource::{self, Resource, Write};
-use super::view::view;
+use super::view::{View, view};
 use super::{App, address_scope, network, subnet};
 use crate::prefix;
 use crate::store::subnet::{SubnetRow, subnet_list_network};
@@ -110,7 +110,7 @@ impl Resource for Subnetpool {
         Ok(rows)
     }
 
-    fn view(row: &SubnetpoolRow) -> Attributes {
+    fn view(row: &SubnetpoolRow) -> View {
         // Neutron shows prefix lengths as texts.
         view! { row;
             "name" => row.name,

@@ -1,10 +1,10 @@
 //! Tags: words that callers hang on resources, the same for every resource that has them.
 
-use super::App;
 use super::attribute::{TAGS_MAX, tags_of, text_of};
 use super::error::{Error, Result};
 use super::policy::Caller;
 use super::resource::{self, Place, Resource, Write};
+use super::{App, view};
 use crate::store::{self as rows, Row};
 use serde_json::{Value, json};
 
@@ -47,12 +47,9 @@ fn permit<R: Resource>(
 /// # Errors
 /// [`Error`].
 pub async fn list<R: Resource>(app: &App, caller: &Caller, id: &str) -> Result<Value> {
-    let shown = resource::show::<R>(app, caller, Place::from(id), &[]).await?;
-    let tags = shown
-        .get(R::NAME)
-        .and_then(|item| item.get("tags"))
-        .cloned()
-        .unwrap_or_else(|| json!([]));
+    let view = resource::seen::<R>(app, caller, Place::from(id)).await?;
+    let shown = view::show_to::<R>(app, caller, &view, &["tags".to_owned()]);
+    let tags = shown.get("tags").cloned().unwrap_or_else(|| json!([]));
     Ok(json!({ "tags": tags }))
 }
 

@@ -8,7 +8,7 @@ use super::attribute::{
 use super::error::{Error, Result, quote};
 use super::port::{self, Port};
 use super::resource::{self, Place, Resource, Write};
-use super::view::{self, view};
+use super::view::{self, View, view};
 use super::{App, policy::Caller};
 use crate::store::network::NetworkRow;
 use crate::store::port::{Port as PortItem, PortRow, TrunkDetails, port_get};
@@ -144,7 +144,7 @@ impl Resource for Trunk {
             .collect())
     }
 
-    fn view(item: &Item) -> Attributes {
+    fn view(item: &Item) -> View {
         let row = &item.row;
         let subports: Vec<Value> = item.subports.iter().map(subport_view).collect();
         view! { row;
@@ -503,8 +503,8 @@ async fn done(mut write: Write<'_>, item: Item) -> Result<Value> {
     let mut item = reread(&mut write, item).await?;
     rows::update(&mut write.tx, &mut item.row).await?;
     let (app, caller) = (write.app, write.caller);
-    let shown = view::full_of::<Trunk>(write.conn(), caller, &item).await?;
-    let shown = view::show_to::<Trunk>(app, caller, shown, &[]);
+    let shown = view::full_of::<Trunk>(app, write.conn(), caller, &item).await?;
+    let shown = view::show_to::<Trunk>(app, caller, &shown, &[]);
     write.tx.commit().await?;
     Ok(shown)
 }
@@ -555,8 +555,9 @@ pub async fn remove_subports(app: &App, caller: &Caller, id: &str, body: &Value)
 /// # Errors
 /// [`Error`].
 pub async fn get_subports(app: &App, caller: &Caller, id: &str) -> Result<Value> {
-    let shown = resource::show::<Trunk>(app, caller, Place::from(id), &[]).await?;
-    Ok(json!({ "sub_ports": shown["trunk"]["sub_ports"] }))
+    let view = resource::seen::<Trunk>(app, caller, Place::from(id)).await?;
+    let mut shown = view::show_to::<Trunk>(app, caller, &view, &["sub_ports".to_owned()]);
+    Ok(json!({ "sub_ports": shown["sub_ports"].take() }))
 }
 
 #[cfg(test)]

@@ -240,9 +240,8 @@ impl Stream {
         }
         let reply = handler(self.server.clone(), self.request.of(&change.resource_id)).await;
         let reply = reply.ok().filter(|reply| reply.status == StatusCode::OK)?;
-        if let Some(Value::Object(body)) = reply.body {
-            shown.extend(body);
-        }
+        let body: Map<String, Value> = serde_json::from_str(&reply.json?).ok()?;
+        shown.extend(body);
         Some(shown)
     }
 }

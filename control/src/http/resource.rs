@@ -82,7 +82,7 @@ pub(super) fn show<R: Resource>(server: Arc<Server>, request: Request) -> Answer
             request.place(),
             &request.query,
         );
-        Ok(Reply::ok(shown.await?))
+        Ok(Reply::json(shown.await?))
     })
 }
 

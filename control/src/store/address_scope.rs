@@ -23,8 +23,8 @@ row! {
             "(address_scopes.id IN (SELECT object_id FROM rbac_policies \
               WHERE object_type = 'address_scope' AND target_project IN ('*', $1)))"),
     ];
-    visible Some("id IN (SELECT object_id FROM rbac_policies \
-                  WHERE object_type = 'address_scope' AND target_project IN ('*', $1))");
+    visible &["id IN (SELECT object_id FROM rbac_policies \
+                  WHERE object_type = 'address_scope' AND target_project IN ('*', $1))"];
 }
 
 /// Whether a subnet pool is in a scope.

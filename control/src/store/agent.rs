@@ -53,7 +53,7 @@ row! {
             "agent_type = 'L3 agent' AND id NOT IN (SELECT agent_id FROM l3_agent_routers \
              WHERE router_id = {} AND NOT hosted)"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The agents of some hosts.

@@ -24,7 +24,7 @@ row! {
         Column::sorted("port", "port IN ({})", "port"),
         Column::sorted("helper", "helper IN ({})", "helper"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The helpers of some routers, by router.

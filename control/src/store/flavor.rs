@@ -24,7 +24,7 @@ row! {
         Column::sorted("service_type", "service_type IN ({})", "service_type"),
         Column::sorted("enabled", "enabled IN ({})", "enabled"),
     ];
-    visible None;
+    visible &[];
 }
 
 row! {
@@ -46,7 +46,7 @@ row! {
         Column::sorted("enabled", "enabled IN ({})", "enabled"),
         Column::sorted("metainfo", "metainfo IN ({})", "metainfo"),
     ];
-    visible None;
+    visible &[];
 }
 
 row! {
@@ -61,7 +61,7 @@ row! {
         Column::sorted("id", "service_profile_id IN ({})", "service_profile_id"),
         Column::filter("flavor_id", "flavor_id IN ({})"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The profiles of some flavors, as flavor and profile, oldest first.

@@ -1,7 +1,8 @@
 //! Lists: filters, visibility, order and pages, turned into one SELECT for any resource.
 //!
-//! Pages are found by key and not by offset: a page costs the same wherever it is. Everything that comes from a
-//! request is bound, never written into the SQL.
+//! Pages are found by key and not by offset: a page costs the same wherever it is, and however many rows there are where
+//! an index has the order. What a project sees is a page of its own rows, merged with one of those of others that it sees:
+//! no index has both in one order. Everything that comes from a request is bound, never written into the SQL.
 
 use super::sql::{self, Argument, AssertSqlSafe, Bind};
 use super::{Conn, Result, Row};
@@ -120,7 +121,7 @@ impl TagRule {
     }
 
     /// Tags are stored as a JSON list of texts: a tag is in it if its own JSON text is.
-    fn condition(self, b: &mut Build<'_>, values: &[Value]) {
+    fn condition(self, b: &mut Build<'_>, values: &[Value]) -> String {
         let has: Vec<String> = values
             .iter()
             .map(|value| {
@@ -135,7 +136,7 @@ impl TagRule {
             .collect();
         let has = has.join(if self.all { " AND " } else { " OR " });
         let not = if self.not { "NOT " } else { "" };
-        let _ = write!(b.sql, " AND {not}({has})");
+        format!("{not}({has})")
     }
 }
 
@@ -161,9 +162,9 @@ impl<'q> Bind<'q> for &'q Value {
     }
 }
 
-pub(super) async fn rows<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<R>> {
+pub(super) async fn rows<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<Box<R>>> {
     let build = build::<R>(query);
-    let mut select = sql::query_as::<R>(AssertSqlSafe(build.sql));
+    let mut select = sql::query_as::<Box<R>>(AssertSqlSafe(build.sql));
     for argument in build.arguments {
         select = select.bind(argument);
     }
@@ -180,80 +181,125 @@ fn column<R: Row>(attribute: &str) -> Option<&'static Column> {
         .find(|column| column.attribute == attribute)
 }
 
+/// Rows of a page above which it is read as a whole list is.
+const PAGE_ROWS_MAX: u32 = 1_000;
+
 fn build<R: Row>(query: &ListQuery) -> Build<'_> {
     let mut b = Build {
-        sql: R::sql().select.to_string(),
+        sql: String::new(),
         arguments: Vec::new(),
     };
     // $1, which R::VISIBLE and the filters' conditions may use too.
-    let p = b.bind(&query.project);
-    match query.scope {
-        Scope::All => {
-            let _ = write!(b.sql, "{p} = {p}");
+    let project = b.bind(&query.project);
+    let filters = filters::<R>(&mut b, query);
+    let keys = keys::<R>(query);
+    let behind = behind::<R>(&mut b, query, &keys);
+    let order = order(&keys);
+    let limit = query.limit.map(|limit| format!(" LIMIT {limit}"));
+    let limit = limit.unwrap_or_default();
+    let select = &R::sql().select;
+    let own = format!("project_id = {project}");
+    let paged = query.limit.is_some_and(|limit| limit <= PAGE_ROWS_MAX);
+    b.sql = match query.scope {
+        Scope::All => format!("{select}{project} = {project}{filters}{behind}{order}{limit}"),
+        Scope::Project if paged && !R::VISIBLE.is_empty() => {
+            let mut pages =
+                format!("SELECT * FROM ({select}{own}{filters}{behind}{order}{limit}) own");
+            for (n, visible) in R::VISIBLE.iter().enumerate() {
+                let _ = write!(
+                    pages,
+                    " UNION ALL SELECT * FROM ({select}project_id <> {project} AND ({visible})\
+                     {filters}{behind}{order}{limit}) visible_{n}"
+                );
+            }
+            format!("SELECT * FROM ({pages}) pages{order}{limit}")
         }
         Scope::Project => {
-            let _ = write!(b.sql, "(project_id = {p}");
-            if let Some(visible) = R::VISIBLE {
-                let _ = write!(b.sql, " OR {visible}");
+            let mut whose = own;
+            for visible in R::VISIBLE {
+                let _ = write!(whose, " OR ({visible})");
             }
-            b.sql.push(')');
+            format!("{select}({whose}){filters}{behind}{order}{limit}")
         }
-    }
-    for filter in &query.filters {
-        if let Some(rule) = TagRule::of(&filter.attribute) {
-            rule.condition(&mut b, &filter.values);
-            continue;
-        }
-        let Some(column) = column::<R>(&filter.attribute) else {
-            b.sql.push_str(" AND FALSE");
-            continue;
-        };
-        let values: Vec<String> = filter.values.iter().map(|value| b.bind(value)).collect();
-        let condition = column.condition.replace("{}", &values.join(", "));
-        let _ = write!(b.sql, " AND ({condition})");
-    }
-    order::<R>(&mut b, query);
-    if let Some(limit) = query.limit {
-        let _ = write!(b.sql, " LIMIT {limit}");
-    }
+    };
     b
 }
 
-/// The ORDER BY, and with a marker the condition that the row comes behind it: for keys a, b it is
-/// `a > A OR (a = A AND b > B) OR (a = A AND b = B AND id > ID)`.
-fn order<'q, R: Row>(b: &mut Build<'q>, query: &'q ListQuery) {
+/// ` AND …` for each filter.
+fn filters<'q, R: Row>(b: &mut Build<'q>, query: &'q ListQuery) -> String {
+    let mut sql = String::new();
+    for filter in &query.filters {
+        let _ = match (
+            TagRule::of(&filter.attribute),
+            column::<R>(&filter.attribute),
+        ) {
+            (Some(rule), _) => write!(sql, " AND {}", rule.condition(b, &filter.values)),
+            (None, Some(column)) => {
+                let values: Vec<String> = filter.values.iter().map(|value| b.bind(value)).collect();
+                let condition = column.condition.replace("{}", &values.join(", "));
+                write!(sql, " AND ({condition})")
+            }
+            (None, None) => write!(sql, " AND FALSE"),
+        };
+    }
+    sql
+}
+
+/// What the rows are in the order of, and whether that is descending. The id comes last, and as the key before it does,
+/// so that an index has the order of both.
+fn keys<R: Row>(query: &ListQuery) -> Vec<(&'static str, bool)> {
     let mut keys: Vec<(&'static str, bool)> = query
         .sort
         .iter()
         .filter_map(|sort| Some((column::<R>(&sort.attribute)?.sort?, sort.descending)))
         .collect();
     if !keys.iter().any(|(key, _)| *key == "id") {
-        keys.push(("id", false));
+        let descending = keys.last().is_some_and(|(_, descending)| *descending);
+        keys.push(("id", descending));
     }
     for key in &mut keys {
         key.1 ^= query.page_reverse;
     }
-    if let Some(marker) = &query.marker {
-        let m = b.bind(marker);
-        let at = |key: &str| match key {
-            "id" => m.clone(),
-            _ => format!("(SELECT {key} FROM {} WHERE id = {m})", R::TABLE),
-        };
-        let mut equal = String::new();
-        b.sql.push_str(" AND (");
-        for (n, (key, descending)) in keys.iter().enumerate() {
-            let or = if n == 0 { "" } else { " OR " };
-            let than = if *descending { "<" } else { ">" };
-            let value = at(key);
-            let _ = write!(b.sql, "{or}({equal}{key} {than} {value})");
-            let _ = write!(equal, "{key} = {value} AND ");
-        }
-        b.sql.push(')');
+    keys
+}
+
+/// With a marker, that the row comes behind it: for keys a, b in one direction it is `(a, b, id) > (A, B, ID)`, for which
+/// an index serves; else `a > A OR (a = A AND b < B) OR (a = A AND b = B AND id > ID)`.
+fn behind<'q, R: Row>(
+    b: &mut Build<'q>,
+    query: &'q ListQuery,
+    keys: &[(&'static str, bool)],
+) -> String {
+    let Some(marker) = &query.marker else {
+        return String::new();
+    };
+    let m = b.bind(marker);
+    let at = |key: &str| match key {
+        "id" => m.clone(),
+        _ => format!("(SELECT {key} FROM {} WHERE id = {m})", R::TABLE),
+    };
+    let than = |descending: bool| if descending { "<" } else { ">" };
+    if keys.iter().all(|(_, descending)| *descending == keys[0].1) {
+        let names: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+        let values: Vec<String> = names.iter().map(|key| at(key)).collect();
+        let (names, values) = (names.join(", "), values.join(", "));
+        return format!(" AND ({names}) {} ({values})", than(keys[0].1));
     }
-    b.sql.push_str(" ORDER BY ");
+    let (mut sql, mut equal) = (String::new(), String::new());
     for (n, (key, descending)) in keys.iter().enumerate() {
-        let comma = if n == 0 { "" } else { ", " };
-        let direction = if *descending { " DESC" } else { "" };
-        let _ = write!(b.sql, "{comma}{key}{direction}");
+        let or = if n == 0 { "" } else { " OR " };
+        let value = at(key);
+        let _ = write!(sql, "{or}({equal}{key} {} {value})", than(*descending));
+        let _ = write!(equal, "{key} = {value} AND ");
     }
+    format!(" AND ({sql})")
+}
+
+/// The ORDER BY.
+fn order(keys: &[(&'static str, bool)]) -> String {
+    let keys: Vec<String> = keys
+        .iter()
+        .map(|(key, descending)| format!("{key}{}", if *descending { " DESC" } else { "" }))
+        .collect();
+    format!(" ORDER BY {}", keys.join(", "))
 }

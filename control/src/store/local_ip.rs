@@ -33,7 +33,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible &[];
 }
 
 row! {
@@ -55,7 +55,7 @@ row! {
         Column::filter("host",
             "(SELECT p.binding_host_id FROM ports p WHERE p.id = fixed_port_id) IN ({})"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// Some local IPs, by id.

@@ -21,7 +21,7 @@ row! {
         Column::sorted("description", "description IN ({})", "description"),
         Column::sorted("shared", "shared IN ({})", "shared"),
     ];
-    visible None;
+    visible &[];
 }
 
 row! {
@@ -51,7 +51,7 @@ row! {
             "destination_ip_prefix"),
         Column::sorted("excluded", "excluded IN ({})", "excluded"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The rules of a label.

@@ -30,7 +30,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The proxies of some routers, by router.

@@ -63,8 +63,8 @@ row! {
              OR (id IN (SELECT network_id FROM subnets WHERE enable_dhcp) \
               AND id NOT IN (SELECT network_id FROM dhcp_agent_networks WHERE agent_id = {}))"),
     ];
-    visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
-                  AND target_project IN ('*', $1))");
+    visible &["id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
+                  AND target_project IN ('*', $1))"];
 }
 
 /// The subnets of some networks, in order: network, subnet, segment.

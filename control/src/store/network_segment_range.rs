@@ -36,7 +36,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The ranges of a kind, in ascending order.

@@ -124,7 +124,13 @@ row! {
         Column::sorted("ip_allocation", "ip_allocation IN ({})", "ip_allocation"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1)");
+    // Those of others in a project's networks: two ranges of an index, however many ports of its own are there.
+    visible &[
+        "id IN (SELECT p.id FROM ports p WHERE p.project_id < $1 \
+         AND p.network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1))",
+        "id IN (SELECT p.id FROM ports p WHERE p.project_id > $1 \
+         AND p.network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1))",
+    ];
 }
 
 /// A port with what hangs on it.
@@ -333,8 +339,8 @@ pub async fn port_list_ids(conn: &mut Conn, ids: &[&str]) -> Result<Vec<Port>> {
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn port_list(conn: &mut Conn, query: &ListQuery) -> Result<Vec<Port>> {
-    let rows = row::list(&mut *conn, query).await?;
-    complete(conn, rows).await
+    let rows: Vec<Box<PortRow>> = row::list(&mut *conn, query).await?;
+    complete(conn, rows.into_iter().map(|row| *row).collect()).await
 }
 
 /// The ports bound to a host.

@@ -39,7 +39,7 @@ row! {
         Column::sorted("external_port_range",
             "external_port_first || ':' || external_port_last IN ({})", "external_port_first"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The forwardings of some floating IPs, by floating IP.

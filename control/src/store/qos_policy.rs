@@ -28,8 +28,8 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'qos_policy' \
-                  AND target_project IN ('*', $1))");
+    visible &["id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'qos_policy' \
+                  AND target_project IN ('*', $1))"];
 }
 
 row! {
@@ -69,7 +69,7 @@ row! {
         Column::sorted("min_kpps", "min_kpps IN ({})", "min_kpps"),
         Column::sorted("dscp_mark", "dscp_mark IN ({})", "dscp_mark"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// What can be under a policy: its name in messages, its table, and its column.

@@ -29,7 +29,7 @@ row! {
         Column::sorted("target_tenant", "target_project IN ({})", "target_project"),
         Column::sorted("action", "action IN ({})", "action"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The permissions on some objects of a kind that a project has, as object and action.

@@ -52,7 +52,7 @@ row! {
         Column::filter("l3_agent",
             "id NOT IN (SELECT router_id FROM l3_agent_routers WHERE agent_id = {} AND NOT hosted)"),
     ];
-    visible None;
+    visible &[];
 }
 
 record! {

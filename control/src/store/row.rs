@@ -149,8 +149,9 @@ pub trait Row: FromRow + Clone + Send + Sync + 'static {
     const TABLE: &'static str;
     /// What it may be filtered and sorted by.
     const FILTERS: &'static [list_sql::Column];
-    /// Which rows of other projects a project's members see; `$1` is the project, here and in the filters.
-    const VISIBLE: Option<&'static str>;
+    /// Which rows of other projects a project's members see: for which one of these holds. No row is meant by two. `$1` is
+    /// the project, here and in the filters.
+    const VISIBLE: &'static [&'static str];
 
     /// Its statements.
     fn sql() -> &'static RowSql;
@@ -207,7 +208,7 @@ macro_rules! row {
             const RESOURCE: crate::store::Resource = crate::store::Resource::$resource;
             const TABLE: &'static str = $table;
             const FILTERS: &'static [crate::store::list::Column] = $filters;
-            const VISIBLE: Option<&'static str> = $visible;
+            const VISIBLE: &'static [&'static str] = $visible;
 
             fn sql() -> &'static crate::store::row::RowSql {
                 static SQL: std::sync::LazyLock<crate::store::row::RowSql> =
@@ -364,11 +365,12 @@ pub async fn get<R: Row>(conn: &mut Conn, id: &str) -> Result<Option<R>> {
     Ok(fetch::<R>(conn, "id = $1", &[id]).await?.into_iter().next())
 }
 
-/// Reads the rows that a query asks for, in its order.
+/// Reads the rows that a query asks for, in its order. They may be many, and are large: each has its own place in memory,
+/// which is free again when it is done with.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn list<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<R>> {
+pub async fn list<R: Row>(conn: &mut Conn, query: &ListQuery) -> Result<Vec<Box<R>>> {
     list_sql::rows(conn, query).await
 }
 

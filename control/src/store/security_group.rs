@@ -30,8 +30,8 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'security_group' \
-                  AND target_project IN ('*', $1))");
+    visible &["id IN (SELECT object_id FROM rbac_policies WHERE object_type = 'security_group' \
+                  AND target_project IN ('*', $1))"];
 }
 
 row! {
@@ -81,7 +81,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("security_group_id IN (SELECT g.id FROM security_groups g WHERE g.project_id = $1)");
+    visible &["security_group_id IN (SELECT g.id FROM security_groups g WHERE g.project_id = $1)"];
 }
 
 /// A project's default group.

@@ -15,7 +15,7 @@ row! {
         Column::sorted("project_id", "project_id IN ({})", "project_id"),
         Column::sorted("stateful", "stateful IN ({})", "stateful"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// What holds for a new group of a project.

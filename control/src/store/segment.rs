@@ -35,7 +35,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible &[];
 }
 
 /// The segments of some networks, by network and place.

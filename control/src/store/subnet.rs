@@ -88,11 +88,9 @@ row! {
         Column::sorted("segment_id", "segment_id IN ({})", "COALESCE(segment_id, '')"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some(
-        "network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1 \
+    visible &["network_id IN (SELECT n.id FROM networks n WHERE n.project_id = $1 \
           UNION ALL SELECT object_id FROM rbac_policies WHERE object_type = 'network' \
-          AND target_project IN ('*', $1))"
-    );
+          AND target_project IN ('*', $1))"];
 }
 
 /// The subnets of a network.

@@ -51,8 +51,8 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible Some("id IN (SELECT object_id FROM rbac_policies \
-                  WHERE object_type = 'subnetpool' AND target_project IN ('*', $1))");
+    visible &["id IN (SELECT object_id FROM rbac_policies \
+                  WHERE object_type = 'subnetpool' AND target_project IN ('*', $1))"];
 }
 
 /// The default pool of a family.

@@ -31,7 +31,7 @@ row! {
         Column::filter("revision_number", "revision_number IN ({})"),
         Column::filter("changed_since", "updated_at >= {}"),
     ];
-    visible None;
+    visible &[];
 }
 
 record! {

@@ -4,18 +4,19 @@
 
 pub(crate) mod http;
 pub(crate) mod load;
+mod pages;
 mod peer;
 mod scene;
 pub(crate) mod seed;
 pub(crate) mod server;
 
 use crate::figures::{Bar, quantile, spread};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use http::{Client, Target};
 use load::{Requests, Round, closed_loop, timed};
+pub(crate) use pages::pages;
 use peer::Peer;
 use scene::Scene;
-use serde_json::json;
 use server::Server;
 use std::time::Duration;
 
@@ -25,12 +26,6 @@ const ROUND: Duration = Duration::from_secs(2);
 const WAYS: usize = 8;
 /// Lists, pages and bulk requests of a round.
 const LISTS: usize = 10;
-/// Ports of the large cloud, and its networks.
-const MANY: u32 = 1_000_000;
-const MANY_NETWORKS: u32 = 1_000;
-/// Ports of the small cloud that it must not be slower than.
-const FEW: u32 = 10_000;
-
 /// Where the load goes, if it is no bar.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -284,76 +279,6 @@ fn lists_on(target: &Target, rounds: usize) -> Result<Vec<Bar>> {
         ms_bar("list 1,000 ports", 10.0, list(&small)?),
         ms_bar("list 5,000 ports", 50.0, list(&large)?),
     ])
-}
-
-/// Pages of 100 in a cloud of a million ports, beside the same in one of ten thousand.
-pub(crate) fn pages(rounds: usize) -> Result<Vec<Bar>> {
-    let few = pages_at(FEW, rounds)?;
-    let many = pages_at(MANY, rounds)?;
-    let mut bars = Vec::new();
-    for ((name, few), (_, many)) in few.into_iter().zip(many) {
-        let before = spread(&few).median;
-        let mut bar = ms_bar(&format!("page of 100 of {MANY} ports, {name}"), 10.0, many);
-        bar.figure = format!("{}; {before:.1} ms at {FEW}", bar.figure);
-        bars.push(bar);
-    }
-    Ok(bars)
-}
-
-fn pages_at(ports: u32, rounds: usize) -> Result<Vec<(&'static str, Vec<f64>)>> {
-    let server = Server::start()?;
-    let mut scene = Scene::new(&server.target)?;
-    let template = scene.network_with_ports(1)?;
-    let mut client = Client::new(&server.target);
-    let first = client.get(&format!("/v2.0/ports?network_id={template}"))?;
-    let port = first["ports"][0]["id"]
-        .as_str()
-        .context("no port")?
-        .to_owned();
-    let prefix = "many-";
-    let networks: Vec<_> = (0..MANY_NETWORKS)
-        .map(|n| json!({ "name": format!("{prefix}{n}") }))
-        .collect();
-    let made = client.post("/v2.0/networks", &json!({ "networks": networks }))?;
-    let network = made["networks"][0]["id"]
-        .as_str()
-        .context("no network")?
-        .to_owned();
-    drop(client);
-    let server =
-        server.restart(|folder| seed::ports(&server::file(folder), &port, prefix, ports))?;
-    let mut client = Client::new(&server.target);
-    let middle = seed::middle(&server::file(server.folder()), ports)?;
-    let in_network = format!("network_id={network}&");
-    let mut figures = Vec::new();
-    for (name, filter, sort) in [
-        ("by a marker in the middle", "", ""),
-        (
-            "of a network, by a marker in its middle",
-            in_network.as_str(),
-            "",
-        ),
-        ("by name, by a marker in the middle", "", "&sort_key=name"),
-    ] {
-        let marker = if filter.is_empty() {
-            middle.clone()
-        } else {
-            let half = client.get(&format!(
-                "/v2.0/ports?{filter}limit={}&fields=id",
-                ports / MANY_NETWORKS / 2
-            ))?;
-            let last = half["ports"].as_array().and_then(|half| half.last());
-            let id = last.and_then(|port| port["id"].as_str());
-            id.context("no marker")?.to_owned()
-        };
-        let path = format!("/v2.0/ports?{filter}limit=100&marker={marker}{sort}");
-        let mut ms = Vec::new();
-        for _ in 0..rounds * LISTS {
-            ms.push(timed(|| client.get(&path))?.1);
-        }
-        figures.push((name, ms));
-    }
-    Ok(figures)
 }
 
 /// Every figure that needs no server of our own, of any API.

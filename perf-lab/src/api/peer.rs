@@ -74,7 +74,7 @@ impl Peer {
         }
         let said: Said = serde_json::from_str(&line)?;
         let mut target = Target::new(&said.network, "")?;
-        target.token = token(&Target::new(&said.identity, "")?, "", PASSWORD)?;
+        target.token = token(&Target::new(&said.identity, "")?, "", "admin", PASSWORD)?;
         Ok(Self {
             child,
             said,

@@ -4,8 +4,15 @@ use anyhow::{Context, Result};
 use rusqlite::Connection;
 use std::path::Path;
 
-/// Multiplies `port` (an id) until there are `count` more, spread over the networks whose name begins with `prefix`.
-pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result<()> {
+/// Multiplies `port` (an id) until there are `count` more, spread over the networks whose name begins with `prefix`. They
+/// belong to the first of two projects, every ten thousandth to the second. Many have the same name.
+pub(crate) fn ports(
+    file: &Path,
+    port: &str,
+    prefix: &str,
+    [most, few]: [&str; 2],
+    count: u32,
+) -> Result<()> {
     let mut conn = Connection::open(file)?;
     conn.pragma_update(None, "synchronous", "OFF")?;
     let tx = conn.transaction()?;
@@ -24,6 +31,7 @@ pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result
         [count],
     )?;
     let network = format!("(SELECT w.id FROM seed_networks w WHERE w.n = s.n % {networks})");
+    let project = format!("CASE s.n % 10000 WHEN 0 THEN '{few}' ELSE '{most}' END");
     let mac = "printf('fa:16:%02x:%02x:%02x:%02x', (s.n >> 24) & 255, (s.n >> 16) & 255, (s.n >> 8) & 255, s.n & 255)";
     let port = &("seed_ports", port);
     copy(
@@ -33,6 +41,8 @@ pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result
         port,
         &[
             ("id", "s.id"),
+            ("project_id", &project),
+            ("name", "printf('lab-%d', s.n % 100)"),
             ("network_id", &network),
             ("mac_address", mac),
         ],
@@ -58,7 +68,7 @@ pub(crate) fn ports(file: &Path, port: &str, prefix: &str, count: u32) -> Result
         &[("port_id", "s.id")],
     )?;
     tx.commit()?;
-    conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); ANALYZE;")?;
+    conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")?;
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-const PASSWORD: &str = "lab";
+/// Of whoever the lab makes.
+pub(crate) const PASSWORD: &str = "lab";
 /// Flushes that are timed.
 const FLUSHES: usize = 50;
 
@@ -42,7 +43,7 @@ impl Server {
             target,
             feed,
         };
-        server.target.token = token(&server.target, "/identity/v3", PASSWORD)?;
+        server.target.token = token(&server.target, "/identity/v3", "admin", PASSWORD)?;
         // A project of its own size: the lab measures no quota.
         let mut client = Client::new(&server.target);
         let project = client.get("/identity/v3/projects?name=admin")?;
@@ -104,13 +105,13 @@ pub(crate) fn unlimited() -> Value {
     json!({ "network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1 })
 }
 
-/// A token of the administrator, from the identity under `path`.
-pub(crate) fn token(target: &Target, path: &str, password: &str) -> Result<String> {
+/// A token of the user `name` for the project of the same name, from the identity under `path`.
+pub(crate) fn token(target: &Target, path: &str, name: &str, password: &str) -> Result<String> {
     let domain = json!({ "id": "default" });
-    let user = json!({ "name": "admin", "domain": domain, "password": password });
+    let user = json!({ "name": name, "domain": domain, "password": password });
     let body = json!({ "auth": {
         "identity": { "methods": ["password"], "password": { "user": user } },
-        "scope": { "project": { "name": "admin", "domain": domain } },
+        "scope": { "project": { "name": name, "domain": domain } },
     } });
     let mut client = Client::new(target);
     let answer = client.send("POST", &format!("{path}/auth/tokens"), &body.to_string())?;

@@ -177,6 +177,12 @@ pub trait FromRow: Sized {
     fn from_row(row: &Row<'_>) -> Result<Self>;
 }
 
+impl<T: FromRow> FromRow for Box<T> {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        T::from_row(row).map(Self::new)
+    }
+}
+
 macro_rules! tuple_from_row {
     ($($type:ident $column:literal),*) => {
         impl<$($type: FromColumn),*> FromRow for ($($type,)*) {

@@ -165,3 +165,77 @@ async fn items_of_a_bulk_request_may_name_their_resource_again() {
         .await
         .error(400, "HTTPBadRequest");
 }
+
+/// Reads a list of ports page by page; the ids, in order.
+async fn paged(session: &Session, query: &str) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::new();
+    loop {
+        let marker = ids.last().map(|id| format!("&marker={id}"));
+        let marker = marker.unwrap_or_default();
+        let page = session
+            .list("port", &format!("limit=2&{query}{marker}"))
+            .await;
+        ids.extend(page.iter().map(|port| text(&port["id"])));
+        if page.len() < 2 {
+            return ids;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_hold_what_a_project_owns_and_what_others_have_in_its_networks() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (mine, other) = (api.user("a", "member").await, api.user("b", "member").await);
+    let (network, _) = mine.network_with_subnet("net", "10.0.0.0/24").await;
+    let (foreign, _) = other.network_with_subnet("foreign", "10.0.0.0/24").await;
+    for (n, (network, project)) in [
+        (&network, &mine.project_id),
+        (&network, &other.project_id),
+        (&foreign, &mine.project_id),
+        (&foreign, &other.project_id),
+    ]
+    .into_iter()
+    .cycle()
+    .take(12)
+    .enumerate()
+    {
+        let port = json!({ "network_id": network["id"], "project_id": project, "name": format!("{}", n % 5) });
+        admin.create("port", port).await;
+    }
+    for (query, count) in [
+        ("", 9),
+        ("sort_key=name&sort_dir=asc", 9),
+        ("sort_key=name&sort_dir=desc", 9),
+        (
+            "sort_key=name&sort_key=mac_address&sort_dir=desc&sort_dir=asc",
+            9,
+        ),
+        ("name=1&name=2&name=4", 5),
+    ] {
+        let whole = mine.list("port", query).await;
+        let whole: Vec<String> = whole.iter().map(|port| text(&port["id"])).collect();
+        assert_eq!(whole.len(), count, "{query}");
+        assert_eq!(paged(&mine, query).await, whole, "{query}");
+    }
+    assert_eq!(paged(&admin, "sort_key=name").await.len(), 12);
+}
+
+#[tokio::test]
+async fn a_list_of_several_parts_is_whole_and_in_order() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = admin.create("network", json!({ "name": "net" })).await;
+    let names_of: Vec<String> = (0..600).map(|n| format!("port-{n:04}")).collect();
+    let quota = json!({ "quota": { "port": -1 } });
+    let quotas = format!("/v2.0/quotas/{}", admin.project_id);
+    admin.put(&quotas, &quota).await.ok();
+    for some in names_of.chunks(200) {
+        let port = |name: &String| json!({ "network_id": network["id"], "name": name });
+        let ports: Vec<Value> = some.iter().map(port).collect();
+        let made = admin.post("/v2.0/ports", &json!({ "ports": ports })).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+    }
+    let listed = admin.list("port", "sort_key=name").await;
+    assert_eq!(names(&listed), names_of);
+}

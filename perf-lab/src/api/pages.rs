@@ -1,0 +1,142 @@
+//! Pages of 100 in a cloud of a million ports, beside the same in one of ten thousand: of all, of a network, and as
+//! projects see them.
+
+use super::http::{Client, Target};
+use super::load::timed;
+use super::scene::Scene;
+use super::server::{self, Server};
+use super::{LISTS, ms_bar, seed};
+use crate::figures::{Bar, spread};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// Ports of the large cloud, and its networks.
+const MANY: u32 = 1_000_000;
+const NETWORKS: u32 = 1_000;
+/// Ports of the small cloud that it must not be slower than.
+const FEW: u32 = 10_000;
+/// The project that has nearly all ports, and the one that has a ten thousandth of them, all in networks of the other.
+const LARGE: &str = "lab-large";
+const SMALL: &str = "lab-small";
+const PREFIX: &str = "many-";
+
+/// Milliseconds of a page, and how often it was read.
+type Figures = Vec<(&'static str, Vec<f64>)>;
+
+/// The bars.
+pub(crate) fn pages(rounds: usize) -> Result<Vec<Bar>> {
+    let few = pages_at(FEW, rounds)?;
+    let many = pages_at(MANY, rounds)?;
+    let mut bars = Vec::new();
+    for ((name, few), (_, many)) in few.into_iter().zip(many) {
+        let before = spread(&few).median;
+        let mut bar = ms_bar(&format!("page of 100 of {MANY} ports, {name}"), 10.0, many);
+        bar.figure = format!("{}; {before:.1} ms at {FEW}", bar.figure);
+        bars.push(bar);
+    }
+    Ok(bars)
+}
+
+fn id<'a>(made: &'a Value, name: &str) -> Result<&'a str> {
+    made[name]["id"]
+        .as_str()
+        .with_context(|| format!("no id of a {name}"))
+}
+
+/// A new project with a member of the same name; its id.
+fn project(client: &mut Client, name: &str) -> Result<String> {
+    let project = json!({ "project": { "name": name, "domain_id": "default" } });
+    let project = client.post("/identity/v3/projects", &project)?;
+    let project = id(&project, "project")?.to_owned();
+    let user =
+        json!({ "user": { "name": name, "domain_id": "default", "password": server::PASSWORD } });
+    let user = client.post("/identity/v3/users", &user)?;
+    let user = id(&user, "user")?;
+    let roles = client.get("/identity/v3/roles?name=member")?;
+    let role = roles["roles"][0]["id"].as_str().context("no role")?;
+    let path = format!("/identity/v3/projects/{project}/users/{user}/roles/{role}");
+    let given = client.send("PUT", &path, "")?;
+    ensure!(given.status == 204, "{path}: {}", given.status);
+    Ok(project)
+}
+
+/// A caller of the project `name`.
+fn member(target: &Target, name: &str) -> Result<Client> {
+    let mut target = target.clone();
+    target.token = server::token(&target, "/identity/v3", name, server::PASSWORD)?;
+    Ok(Client::new(&target))
+}
+
+fn pages_at(ports: u32, rounds: usize) -> Result<Figures> {
+    let server = Server::start()?;
+    let mut scene = Scene::new(&server.target)?;
+    let template = scene.network_with_ports(1)?;
+    let mut client = Client::new(&server.target);
+    let first = client.get(&format!("/v2.0/ports?network_id={template}"))?;
+    let port = first["ports"][0]["id"]
+        .as_str()
+        .context("no port")?
+        .to_owned();
+    let (large, small) = (project(&mut client, LARGE)?, project(&mut client, SMALL)?);
+    let networks: Vec<_> = (0..NETWORKS)
+        .map(|n| json!({ "name": format!("{PREFIX}{n}"), "project_id": large }))
+        .collect();
+    let quota = json!({ "quota": server::unlimited() });
+    client.put(&format!("/v2.0/quotas/{large}"), &quota)?;
+    let made = client.post("/v2.0/networks", &json!({ "networks": networks }))?;
+    let network = made["networks"][0]["id"]
+        .as_str()
+        .context("no network")?
+        .to_owned();
+    drop(client);
+    let projects = [large.as_str(), small.as_str()];
+    let server = server
+        .restart(|folder| seed::ports(&server::file(folder), &port, PREFIX, projects, ports))?;
+    let mut admin = Client::new(&server.target);
+    let (mut large, mut small) = (
+        member(&server.target, LARGE)?,
+        member(&server.target, SMALL)?,
+    );
+    let middle = seed::middle(&server::file(server.folder()), ports)?;
+    let half = ports / NETWORKS / 2;
+    let half = admin.get(&format!(
+        "/v2.0/ports?network_id={network}&limit={half}&fields=id"
+    ))?;
+    let half = half["ports"].as_array().and_then(|half| half.last());
+    let in_network = half
+        .and_then(|port| port["id"].as_str())
+        .context("no marker")?
+        .to_owned();
+    let all = format!("marker={middle}");
+    let by_name = format!("marker={middle}&sort_key=name");
+    let backwards = format!("marker={middle}&sort_key=name&sort_dir=desc&page_reverse=True");
+    let of_network = format!("network_id={network}&marker={in_network}");
+    let mut figures = Vec::new();
+    let mut page = |name: &'static str, client: &mut Client, asked: &str| -> Result<()> {
+        let path = format!("/v2.0/ports?limit=100&{asked}");
+        let mut ms = Vec::new();
+        for _ in 0..rounds * LISTS {
+            ms.push(timed(|| client.get(&path))?.1);
+        }
+        figures.push((name, ms));
+        Ok(())
+    };
+    page("by a marker in the middle", &mut admin, &all)?;
+    page(
+        "of a network, by a marker in its middle",
+        &mut admin,
+        &of_network,
+    )?;
+    page("by name, by a marker in the middle", &mut admin, &by_name)?;
+    page("by name, backwards", &mut admin, &backwards)?;
+    page("as the project of nearly all sees them", &mut large, &all)?;
+    page("as that project sees them, by name", &mut large, &by_name)?;
+    page("as that project sees a network's", &mut large, &of_network)?;
+    page("as a project of a ten thousandth sees them", &mut small, "")?;
+    page(
+        "as that project sees them, by name",
+        &mut small,
+        "sort_key=name",
+    )?;
+    Ok(figures)
+}
