@@ -141,6 +141,11 @@ pub async fn run(
         feed_url: feed.url.clone(),
         feed: feed.status.clone(),
         questions,
+        underlay: config
+            .underlay
+            .as_ref()
+            .map(|underlay| underlay.interface.clone()),
+        captures: Context::captures(),
     };
     let channels = Channels {
         snapshots: feed.snapshots.clone(),

@@ -54,6 +54,8 @@ pub(crate) struct Host {
     /// Those that the kernel did not let it attach to: tried again.
     device_errors: BTreeMap<String, String>,
     prepared: BTreeMap<u32, Prepared>,
+    /// How many captures there are, by interface.
+    watched: BTreeMap<String, usize>,
     in_force: Option<Arc<HostSnapshot>>,
     received: Option<Arc<HostSnapshot>>,
     refused: Option<(Revision, String)>,
@@ -93,6 +95,7 @@ impl Host {
             link_errors: BTreeMap::new(),
             device_errors: BTreeMap::new(),
             prepared: BTreeMap::new(),
+            watched: BTreeMap::new(),
             in_force: None,
             received: None,
             refused: None,
@@ -462,7 +465,28 @@ impl Host {
                 });
                 drop(to.send(ground));
             }
+            Question::Watch(interfaces, more, to) => {
+                for name in interfaces {
+                    self.watch(name, more);
+                }
+                let _gone = to.send(());
+            }
         }
+    }
+
+    /// One capture more, or one fewer, on an interface.
+    fn watch(&mut self, name: String, more: bool) {
+        let count = self.watched.entry(name.clone()).or_default();
+        *count = if more {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+        let watched = *count > 0;
+        if !watched {
+            self.watched.remove(&name);
+        }
+        self.engine.interface_watched(&name, watched);
     }
 
     fn stats(&self) -> Result<crate::socket::Stats, String> {

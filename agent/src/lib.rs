@@ -8,6 +8,7 @@
 //! It keeps nothing on disk but its control socket and the engine's pins.
 
 mod agent;
+mod capture;
 mod clock;
 pub mod feed;
 mod host;

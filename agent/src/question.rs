@@ -34,4 +34,6 @@ pub(crate) enum Question {
     Sessions(usize, oneshot::Sender<Result<Sessions, String>>),
     /// None before the first snapshot.
     Ground(oneshot::Sender<Option<Ground>>),
+    /// Whether these interfaces are captured on by one more, or one fewer.
+    Watch(Vec<String>, bool, oneshot::Sender<()>),
 }

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Show tracked connections.
     Sessions(Sessions),
+    /// Capture frames of ports, physical networks and tunnels, as a pcapng file.
+    Capture(Capture),
     /// Plug ports into guests under QEMU, or boot a small one: `weft guest --help`.
     #[command(disable_help_flag = true)]
     Guest {
@@ -234,6 +236,43 @@ pub(crate) struct Trace {
     /// The destination port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) dport: u16,
+}
+
+/// What is captured, and for how long.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --port, --network and --underlay: all that this host has. Examples:\n  \
+    weft capture --port 5a1e… --why --write vm.pcapng\n  \
+    weft capture --port 5a1e… | tcpdump -nr - icmp"
+)]
+pub(crate) struct Capture {
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+    /// A guest's port; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) port: Vec<PortId>,
+    /// The interface of a physical network, by a network on it; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) network: Vec<NetworkId>,
+    /// The interface that leads to other hosts.
+    #[arg(long)]
+    pub(crate) underlay: bool,
+    /// The file; without one it goes to standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Bytes of a frame that are kept.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_600, value_parser = clap::value_parser!(u32).range(14..=65_600))]
+    pub(crate) bytes: u32,
+    /// End after so many frames.
+    #[arg(long, value_name = "FRAMES", default_value_t = u64::MAX, hide_default_value = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: u64,
+    /// End after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Comment each frame that comes in with what becomes of it, as `weft trace` would say: delivered where, or dropped by what.
+    #[arg(long)]
+    pub(crate) why: bool,
 }
 
 #[derive(Debug, Args)]

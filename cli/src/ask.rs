@@ -5,10 +5,12 @@ mod stats;
 mod status;
 mod trace;
 
-use crate::arguments::{Ask, Sessions, Stats, Trace};
+use crate::arguments::{Ask, Capture, Sessions, Stats, Trace};
 use crate::output::{print, print_json, print_on};
+use anyhow::{Context, bail};
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
-use weft_agent::socket::{Client, TraceIngress};
+use weft_agent::socket::{CaptureRequest, Client, TraceIngress};
 
 /// Shows what the agent is doing.
 pub(crate) async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
@@ -61,6 +63,45 @@ pub(crate) async fn sessions(args: &Sessions, json: bool) -> anyhow::Result<()> 
         print_json(&sessions)
     } else {
         Ok(print(&sessions::text(&sessions))?)
+    }
+}
+
+/// Captures frames.
+pub(crate) async fn capture(args: &Capture) -> anyhow::Result<()> {
+    let mut out: Box<dyn Write> = match &args.write {
+        Some(path) => {
+            let file = std::fs::File::create(path);
+            Box::new(file.with_context(|| path.display().to_string())?)
+        }
+        None if std::io::stdout().is_terminal() => {
+            bail!("a capture is for a file (--write FILE) or a program (| tcpdump -nr -)")
+        }
+        None => Box::new(std::io::stdout()),
+    };
+    let ports = args.port.iter().map(|id| TraceIngress::Port(*id));
+    let networks = args.network.iter().map(|id| TraceIngress::Network(*id));
+    let request = CaptureRequest {
+        places: ports.chain(networks).collect(),
+        underlay: args.underlay,
+        bytes_max: usize::try_from(args.bytes).unwrap_or(usize::MAX),
+        count: args.count,
+        seconds: args.seconds,
+        why: args.why,
+    };
+    let mut failed = Ok(());
+    let client = Client::new(&args.ask.socket);
+    let write = |bytes: &[u8]| {
+        failed = out.write_all(bytes).and_then(|()| out.flush());
+        failed.is_ok()
+    };
+    tokio::select! {
+        ended = client.capture(&request, write) => ended?,
+        // Every block is whole: so is the file.
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    match failed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -90,6 +90,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status(args) => ask(ask::status(&args, json)),
         Command::Stats(args) => ask(ask::stats(&args, json)),
         Command::Sessions(args) => ask(ask::sessions(&args, json)),
+        Command::Capture(args) => ask(ask::capture(&args)),
         Command::Guest { arguments } => Err(guest::become_it(&arguments)),
         Command::Openrc(args) => openrc::openrc(&Config::load(args.config.as_deref())?, json),
         Command::Feed(Feed::Token(args)) => ask(feed::token(&args, json)),

@@ -41,6 +41,8 @@ struct Attached {
 pub(crate) struct Devices {
     directory: PathBuf,
     interfaces: BTreeMap<String, Interface>,
+    /// Those whose frames must all be seen on the device itself.
+    watched: BTreeSet<String>,
     /// By port slot, wire with [`WIRE`], or [`UNDERLAY`].
     attached: BTreeMap<u32, Attached>,
     /// Links that an earlier process pinned, likewise and by ifindex, until they are taken over.
@@ -80,6 +82,7 @@ impl Devices {
         Ok(Self {
             directory,
             interfaces: BTreeMap::new(),
+            watched: BTreeSet::new(),
             attached: BTreeMap::new(),
             pinned,
             replaced,
@@ -102,6 +105,13 @@ impl Devices {
             self.replaced.pop();
         }
         Ok(())
+    }
+
+    /// An interface as frames are to be sent to it.
+    fn interface(&self, name: &str) -> Option<Interface> {
+        let mut interface = *self.interfaces.get(name)?;
+        interface.peer &= !self.watched.contains(name);
+        Some(interface)
     }
 
     fn is_pinned(&self, slot: u32) -> bool {
@@ -131,6 +141,17 @@ impl Engine {
             .insert(name.to_owned(), Interface { ifindex, peer });
         self.devices_settle();
         Ok(())
+    }
+
+    /// Whether frames to the device must be seen on it, for somebody captures there: not entered into a veth's peer directly,
+    /// which is faster.
+    pub fn interface_watched(&mut self, name: &str, watched: bool) {
+        if watched {
+            self.devices.watched.insert(name.to_owned());
+        } else {
+            self.devices.watched.remove(name);
+        }
+        self.devices_settle();
     }
 
     /// The device is gone.
@@ -216,14 +237,14 @@ impl Engine {
                 continue;
             };
             if let (Some(slot), Some(interface)) =
-                (self.slots.ports.get(*id), self.devices.interfaces.get(name))
+                (self.slots.ports.get(*id), self.devices.interface(name))
             {
-                wanted.insert(slot, *interface);
+                wanted.insert(slot, interface);
             }
         }
         let underlay = self.config.underlay.as_ref();
-        if let Some(interface) = underlay.and_then(|n| self.devices.interfaces.get(n)) {
-            wanted.insert(UNDERLAY, *interface);
+        if let Some(interface) = underlay.and_then(|n| self.devices.interface(n)) {
+            wanted.insert(UNDERLAY, interface);
         }
         for (physical_network, number) in &self.slots.wires {
             if let Some(interface) = self.wire_interface(physical_network) {
@@ -238,8 +259,8 @@ impl Engine {
         let mapped = &self.config.physical_networks;
         let name = mapped.get(physical_network)?;
         let first = mapped.iter().find(|(_, other)| *other == name)?;
-        let interface = self.devices.interfaces.get(name)?;
-        (first.0 == physical_network).then_some(*interface)
+        let interface = self.devices.interface(name)?;
+        (first.0 == physical_network).then_some(interface)
     }
 
     /// Writes by which device each physical network's frames leave.

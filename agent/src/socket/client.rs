@@ -1,7 +1,8 @@
 //! The control socket's client, for `weft status`, `stats`, `sessions` and `trace`.
 
 use super::{
-    ANSWER_BYTES_MAX, Error, SESSIONS_DEFAULT, Sessions, Stats, Status, TraceAnswer, TraceRequest,
+    ANSWER_BYTES_MAX, CaptureRequest, Error, SESSIONS_DEFAULT, Sessions, Stats, Status,
+    TraceAnswer, TraceRequest,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,6 +17,9 @@ use tokio::net::UnixStream;
 
 /// For a question's whole way there and back.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,40 @@ impl Client {
         self.ask(Method::POST, "/v1/trace", Some(request)).await
     }
 
+    /// Captures frames: hands the file on, piece by piece, until it ends or `write` says false.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn capture(
+        &self,
+        request: &CaptureRequest,
+        mut write: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), ClientError> {
+        let (mut sender, connection) = self.connect().await?;
+        let driven = tokio::spawn(connection);
+        let request = self.request(Method::POST, "/v1/capture", Some(request))?;
+        let answer = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await;
+        let answer = answer.map_err(|_elapsed| ClientError::Timeout {
+            path: self.path.clone(),
+        })?;
+        let mut answer = answer.map_err(ClientError::Broken)?;
+        if !answer.status().is_success() {
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+            let body = body.collect().await.map_err(ClientError::Unreadable)?;
+            let error: Error = serde_json::from_slice(&body.to_bytes())
+                .map_err(|e| ClientError::Unreadable(e.into()))?;
+            return Err(ClientError::Refused(error.error));
+        }
+        while let Some(frame) = answer.frame().await {
+            let frame = frame.map_err(ClientError::Broken)?;
+            if frame.data_ref().is_some_and(|bytes| !write(bytes)) {
+                break;
+            }
+        }
+        driven.abort();
+        Ok(())
+    }
+
     async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
         self.ask(Method::GET, path, None::<&()>).await
     }
@@ -104,17 +142,7 @@ impl Client {
         question: Option<&Q>,
     ) -> Result<A, ClientError> {
         let unreadable = |e: serde_json::Error| ClientError::Unreadable(e.into());
-        let body = match question {
-            Some(question) => serde_json::to_vec(question).map_err(unreadable)?,
-            None => Vec::new(),
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "agent")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| ClientError::Unreadable(e.into()))?;
+        let request = self.request(method, path, question)?;
         let exchange = tokio::time::timeout(TIMEOUT, self.exchange(request)).await;
         let (status, answer) = exchange.map_err(|_elapsed| ClientError::Timeout {
             path: self.path.clone(),
@@ -126,10 +154,28 @@ impl Client {
         Err(ClientError::Refused(error.error))
     }
 
-    async fn exchange(
+    fn request<Q: Serialize>(
         &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+        method: Method,
+        path: &str,
+        question: Option<&Q>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let body = match question {
+            Some(question) => {
+                serde_json::to_vec(question).map_err(|e| ClientError::Unreadable(e.into()))?
+            }
+            None => Vec::new(),
+        };
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "agent")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| ClientError::Unreadable(e.into()))
+    }
+
+    async fn connect(&self) -> Result<(Sender, Connection), ClientError> {
         let stream =
             UnixStream::connect(&self.path)
                 .await
@@ -137,9 +183,16 @@ impl Client {
                     path: self.path.clone(),
                     source,
                 })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(ClientError::Broken)?;
+            .map_err(ClientError::Broken)
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let (mut sender, connection) = self.connect().await?;
         let answer = async {
             let response = sender
                 .send_request(request)

@@ -9,6 +9,7 @@
 //! | `GET /v1/stats` | [`Stats`] |
 //! | `GET /v1/sessions?limit=N` | [`Sessions`] |
 //! | `POST /v1/trace` with a [`TraceRequest`] | [`TraceAnswer`] |
+//! | `POST /v1/capture` with a [`CaptureRequest`] | a pcapng file, until it ends |
 //!
 //! Anything else is answered by an HTTP status and an [`Error`].
 
@@ -290,6 +291,24 @@ pub struct TraceRequest {
     pub ingress: TraceIngress,
     /// The packet.
     pub packet: TracePacket,
+}
+
+/// What is to be captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// Ports, and physical networks by the networks on them; with `underlay` false and none here, all that the host has.
+    pub places: Vec<TraceIngress>,
+    /// The interface that leads to other hosts.
+    pub underlay: bool,
+    /// Bytes of a frame that are kept.
+    pub bytes_max: usize,
+    /// Frames after which it ends.
+    pub count: u64,
+    /// Seconds after which it ends.
+    pub seconds: u64,
+    /// Whether frames that come in are explained, in comments.
+    pub why: bool,
 }
 
 /// What would happen to the packet, by the reference engine under the snapshot in force.

@@ -1,18 +1,24 @@
 //! The control socket's server.
 
-use super::{Error, FeedState, REQUEST_BYTES_MAX, SESSIONS_DEFAULT, Status, TraceRequest};
+use super::{
+    CaptureRequest, Error, FeedState, REQUEST_BYTES_MAX, SESSIONS_DEFAULT, Status, TraceIngress,
+    TraceRequest,
+};
+use crate::capture::{self, CAPTURES_MAX, PLACES_MAX, Place, Plan};
 use crate::clock::now;
 use crate::feed::FeedStatus;
 use crate::question::{HostStatus, Question};
 use crate::service::Millis;
 use crate::trace;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io;
@@ -23,7 +29,8 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use weft_model::HostName;
+use weft_dataplane::Ingress;
+use weft_model::{HostName, HostSnapshot};
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
@@ -58,6 +65,17 @@ pub(crate) struct Context {
     pub(crate) feed_url: Option<String>,
     pub(crate) feed: watch::Receiver<FeedStatus>,
     pub(crate) questions: mpsc::Sender<Question>,
+    /// The interface that leads to other hosts.
+    pub(crate) underlay: Option<String>,
+    /// Captures that may begin.
+    pub(crate) captures: Arc<Semaphore>,
+}
+
+impl Context {
+    /// As many captures as there may be.
+    pub(crate) fn captures() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(CAPTURES_MAX))
+    }
 }
 
 /// A socket of ours; its file goes with it.
@@ -161,19 +179,103 @@ async fn connection(stream: UnixStream, context: Arc<Context>) {
 /// An error's status and text.
 type Refusal = (StatusCode, String);
 
-async fn respond(request: Request<Incoming>, context: &Context) -> Response<Full<Bytes>> {
-    let answer = route(request, context).await;
-    let (status, body) = answer.unwrap_or_else(|(status, error)| {
+/// A body: JSON, or a stream.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn respond(request: Request<Incoming>, context: &Context) -> Response<Body> {
+    let answer = match request.uri().path() {
+        "/v1/capture" => captured(request, context).await,
+        _ => route(request, context).await.map(|(status, body)| {
+            let body = Full::new(Bytes::from(body)).boxed_unsync();
+            (status, "application/json", body)
+        }),
+    };
+    let (status, kind, body) = answer.unwrap_or_else(|(status, error)| {
         let body = serde_json::to_vec(&Error { error }).unwrap_or_default();
-        (status, body)
+        let body = Full::new(Bytes::from(body)).boxed_unsync();
+        (status, "application/json", body)
     });
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    let json = hyper::header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static(kind),
+    );
     response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
-    response
+}
+
+/// Begins a capture, whose end is the body's.
+async fn captured(
+    request: Request<Incoming>,
+    context: &Context,
+) -> Result<(StatusCode, &'static str, Body), Refusal> {
+    if request.method() != Method::POST {
+        let text = "/v1/capture does not know this method".to_owned();
+        return Err((StatusCode::METHOD_NOT_ALLOWED, text));
+    }
+    let asked: CaptureRequest = body(request).await?;
+    let busy = |_full| {
+        let text = format!("{CAPTURES_MAX} captures run already");
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    };
+    let permit = context.captures.clone().try_acquire_owned().map_err(busy)?;
+    let host = context.ask(Question::Status).await?;
+    let ground = context
+        .ask(Question::Ground)
+        .await?
+        .ok_or_else(no_snapshot)?;
+    let places = context.places(&asked, &host, &ground.snapshot);
+    let places = places.map_err(|text| (StatusCode::BAD_REQUEST, text))?;
+    let names = places.iter().map(|place| place.interface.clone()).collect();
+    let watch = Watch::begin(context, names).await?;
+    let started = capture::start(Plan { places, ground }, asked);
+    let blocks = started.map_err(|text| (StatusCode::CONFLICT, text))?;
+    let held = (blocks, permit, watch);
+    let frames = futures_util::stream::unfold(held, async |(mut blocks, permit, watch)| {
+        let block = blocks.recv().await?;
+        Some((Ok(Frame::data(block)), (blocks, permit, watch)))
+    });
+    Ok((
+        StatusCode::OK,
+        "application/x-pcapng",
+        StreamBody::new(frames).boxed_unsync(),
+    ))
+}
+
+/// While it lives, all that passes some interfaces can be seen on them.
+struct Watch {
+    questions: mpsc::Sender<Question>,
+    interfaces: Vec<String>,
+}
+
+impl Watch {
+    async fn begin(context: &Context, interfaces: Vec<String>) -> Result<Self, Refusal> {
+        let watch = Self {
+            questions: context.questions.clone(),
+            interfaces: interfaces.clone(),
+        };
+        context
+            .ask(|to| Question::Watch(interfaces, true, to))
+            .await?;
+        Ok(watch)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let (questions, interfaces) =
+            (self.questions.clone(), std::mem::take(&mut self.interfaces));
+        // Nobody waits for it, and at the agent's end it does not matter.
+        tokio::spawn(async move {
+            let (to, _done) = oneshot::channel();
+            let _ending = questions.send(Question::Watch(interfaces, false, to)).await;
+        });
+    }
+}
+
+fn no_snapshot() -> Refusal {
+    let text = "no snapshot is in force yet; see `weft status`".to_owned();
+    (StatusCode::CONFLICT, text)
 }
 
 async fn route(
@@ -194,11 +296,10 @@ async fn route(
         }
         (&Method::POST, "/v1/trace") => {
             let question: TraceRequest = body(request).await?;
-            let none = || {
-                let text = "no snapshot is in force yet; see `weft status`".to_owned();
-                (StatusCode::CONFLICT, text)
-            };
-            let ground = context.ask(Question::Ground).await?.ok_or_else(none)?;
+            let ground = context
+                .ask(Question::Ground)
+                .await?
+                .ok_or_else(no_snapshot)?;
             let traced =
                 tokio::task::spawn_blocking(move || trace::trace(&question, &ground)).await;
             let traced = traced.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
@@ -209,7 +310,7 @@ async fn route(
             Err((StatusCode::METHOD_NOT_ALLOWED, text))
         }
         _ => {
-            let text = format!("{path}: expected /v1/status, /v1/stats, /v1/sessions or /v1/trace");
+            let text = format!("{path}: expected /v1/status, stats, sessions, trace or capture");
             Err((StatusCode::NOT_FOUND, text))
         }
     }
@@ -238,14 +339,14 @@ fn limit(query: Option<&str>) -> Result<usize, Refusal> {
     }
 }
 
-async fn body(request: Request<Incoming>) -> Result<TraceRequest, Refusal> {
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX);
     let too_large = |_error| {
         let text = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
         (StatusCode::PAYLOAD_TOO_LARGE, text)
     };
     let body = body.collect().await.map_err(too_large)?.to_bytes();
-    let wrong = |e: serde_json::Error| (StatusCode::BAD_REQUEST, format!("trace request: {e}"));
+    let wrong = |e: serde_json::Error| (StatusCode::BAD_REQUEST, format!("the request: {e}"));
     serde_json::from_slice(&body).map_err(wrong)
 }
 
@@ -262,6 +363,59 @@ impl Context {
         let sent = self.questions.send(question(sender)).await;
         sent.map_err(|_gone| ending())?;
         receiver.await.map_err(|_gone| ending())
+    }
+
+    /// Where a capture looks.
+    fn places(
+        &self,
+        asked: &CaptureRequest,
+        host: &HostStatus,
+        snapshot: &HostSnapshot,
+    ) -> Result<Vec<Place>, String> {
+        let mut all: Vec<TraceIngress> = asked.places.clone();
+        let everything = all.is_empty() && !asked.underlay;
+        if everything {
+            let ports = host.ports.iter().filter(|port| port.reason.is_empty());
+            all.extend(ports.map(|port| TraceIngress::Port(port.port_id)));
+            all.extend(snapshot.networks.iter().filter_map(|(id, network)| {
+                let physical = network.segment.physical_network.as_ref()?;
+                let here = host.physical_networks.iter();
+                let mut here = here.filter(|known| known.attached && known.name == *physical);
+                here.next().map(|_| TraceIngress::Network(*id))
+            }));
+        }
+        let mut places: Vec<Place> = Vec::new();
+        for ingress in all {
+            let place = place(ingress, host, snapshot)?;
+            // Several networks may be on one interface.
+            if places.iter().all(|have| have.interface != place.interface) {
+                places.push(place);
+            }
+        }
+        if let Some(interface) = self
+            .underlay
+            .as_ref()
+            .filter(|_| asked.underlay || everything)
+        {
+            places.push(Place {
+                name: "underlay".to_owned(),
+                interface: interface.clone(),
+                ingress: Ingress::Underlay,
+            });
+        } else if asked.underlay {
+            return Err("this host has no underlay".to_owned());
+        }
+        if places.is_empty() {
+            return Err("there is no port yet, and no physical network".to_owned());
+        }
+        if places.len() > PLACES_MAX {
+            let text = format!(
+                "{} interfaces, more than {PLACES_MAX}: name ports",
+                places.len()
+            );
+            return Err(text);
+        }
+        Ok(places)
     }
 
     fn status(&self, host: HostStatus) -> Status {
@@ -285,6 +439,39 @@ impl Context {
             physical_networks: host.physical_networks,
             unsupported: host.unsupported,
             neighbours: host.neighbours,
+        }
+    }
+}
+
+fn place(
+    ingress: TraceIngress,
+    host: &HostStatus,
+    snapshot: &HostSnapshot,
+) -> Result<Place, String> {
+    match ingress {
+        TraceIngress::Port(id) => {
+            let port = host.ports.iter().find(|port| port.port_id == id);
+            let port = port.ok_or_else(|| format!("port {id} is not on this host"))?;
+            Ok(Place {
+                name: format!("port {id}"),
+                interface: port.interface.clone(),
+                ingress: Ingress::Port(id),
+            })
+        }
+        TraceIngress::Network(id) => {
+            let network = snapshot.networks.get(&id);
+            let network = network.ok_or_else(|| format!("network {id} is not on this host"))?;
+            let physical = network.segment.physical_network.as_ref();
+            let here = host.physical_networks.iter();
+            let mut here = here.filter(|known| physical == Some(&known.name));
+            let interface = here.next().ok_or_else(|| {
+                format!("network {id} is on no physical network that this host has")
+            })?;
+            Ok(Place {
+                name: format!("network {id}"),
+                interface: interface.interface.clone(),
+                ingress: Ingress::Network(id),
+            })
         }
     }
 }

@@ -38,6 +38,8 @@ impl Served {
             feed_url: None,
             feed: watch::channel(FeedStatus::default()).1,
             questions,
+            underlay: None,
+            captures: Context::captures(),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(socket.serve(context, shutdown.clone()));
@@ -77,6 +79,9 @@ fn answer(question: Question) {
             truncated: limit == 7,
         }))),
         Question::Ground(to) => drop(to.send(None)),
+        Question::Watch(_, _, to) => {
+            let _gone = to.send(());
+        }
     }
 }
 
