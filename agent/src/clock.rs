@@ -11,3 +11,11 @@ pub(crate) fn now() -> Millis {
         .map_or(0, |t| t.tv_sec() * 1_000 + t.tv_nsec() / 1_000_000);
     Millis::try_from(now).unwrap_or(0)
 }
+
+/// Nanoseconds since 1970, for what people look at.
+pub(crate) fn wall_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |t| {
+        i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec())
+    });
+    u64::try_from(now).unwrap_or(0)
+}

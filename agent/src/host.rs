@@ -1,6 +1,8 @@
 //! The host as the agent sees it: the engine, the services, the interfaces, what is in force and what was said of it.
 //! One method for each thing that can happen; [`crate::owner`] calls them in turn.
 
+mod watch;
+
 use crate::links::{self, Links};
 use crate::question::{Ground, HostStatus, Question};
 use crate::report::{self, Device, Reporter, Said};
@@ -465,28 +467,9 @@ impl Host {
                 });
                 drop(to.send(ground));
             }
-            Question::Watch(interfaces, more, to) => {
-                for name in interfaces {
-                    self.watch(name, more);
-                }
-                let _gone = to.send(());
-            }
+            Question::Watch(number, places, to) => drop(to.send(self.watch(number, places))),
+            Question::Unwatch(number, places) => self.unwatch(number, places),
         }
-    }
-
-    /// One capture more, or one fewer, on an interface.
-    fn watch(&mut self, name: String, more: bool) {
-        let count = self.watched.entry(name.clone()).or_default();
-        *count = if more {
-            *count + 1
-        } else {
-            count.saturating_sub(1)
-        };
-        let watched = *count > 0;
-        if !watched {
-            self.watched.remove(&name);
-        }
-        self.engine.interface_watched(&name, watched);
     }
 
     fn stats(&self) -> Result<crate::socket::Stats, String> {

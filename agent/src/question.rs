@@ -1,5 +1,6 @@
 //! What the control socket asks the thread that owns the engine.
 
+use crate::capture::{Place, Taps};
 use crate::socket::{Neighbour, PhysicalNetworkState, PortState, Sessions, Stats};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) enum Question {
     Sessions(usize, oneshot::Sender<Result<Sessions, String>>),
     /// None before the first snapshot.
     Ground(oneshot::Sender<Option<Ground>>),
-    /// Whether these interfaces are captured on by one more, or one fewer.
-    Watch(Vec<String>, bool, oneshot::Sender<()>),
+    /// A capture of this number begins; answers what vhost-user guests send and are sent, by the place in the list.
+    Watch(u64, Vec<Place>, oneshot::Sender<Taps>),
+    /// It has ended.
+    Unwatch(u64, Vec<Place>),
 }

@@ -20,7 +20,7 @@ use weft_vhost::alone::seeds;
 use weft_vhost::engine::{EngineConfig, Limits};
 use weft_vhost::protocol::{Endpoint, Server, ServerHandle};
 use weft_vhost::queue::PortQueues;
-use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig};
+use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig, Tap};
 
 /// How the user engine is set up.
 #[derive(Clone, Debug)]
@@ -182,6 +182,23 @@ impl UserEngine {
             running.switch.send(id, frame.to_vec());
         }
         running.is_some()
+    }
+
+    /// Shows a port's frames to `tap` from now on; false if it is none of ours.
+    pub(crate) fn tap(&self, id: PortId, number: u64, tap: Tap) -> bool {
+        let running = self.running.as_ref();
+        let running = running.filter(|running| running.ports.contains_key(&id));
+        if let Some(running) = running {
+            running.switch.tap_add(id, number, tap);
+        }
+        running.is_some()
+    }
+
+    /// Shows them no more.
+    pub(crate) fn untap(&self, number: u64) {
+        if let Some(running) = &self.running {
+            running.switch.tap_remove(number);
+        }
     }
 
     /// A neighbour on a physical network has this MAC address, or is gone.

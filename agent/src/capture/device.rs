@@ -23,13 +23,14 @@ const KERNEL_BYTES: usize = 8 << 20;
 
 /// One socket a device.
 pub(super) struct Devices {
-    sockets: Vec<(OwnedFd, usize)>,
+    /// Each with its device's index, and the number of its place.
+    sockets: Vec<(OwnedFd, usize, usize)>,
     frame: Vec<u8>,
 }
 
 impl Devices {
     /// Opens them, in the network namespace of this thread; the error is for whoever asked.
-    pub(super) fn open(names: &[&str]) -> Result<Self, String> {
+    pub(super) fn open(names: &[(usize, &str)]) -> Result<Self, String> {
         let all: Vec<_> = getifaddrs()
             .map_err(|error| error.to_string())?
             .filter_map(|interface| {
@@ -38,11 +39,11 @@ impl Devices {
             })
             .collect();
         let mut sockets = Vec::new();
-        for name in names {
+        for (place, name) in names {
             let found = all.iter().find(|(have, _)| have == name);
             let (_, address) = found.ok_or_else(|| format!("there is no interface {name}"))?;
             let socket = open(address).map_err(|error| format!("{name}: {error}"))?;
-            sockets.push((socket, address.ifindex()));
+            sockets.push((socket, address.ifindex(), *place));
         }
         Ok(Self {
             sockets,
@@ -60,7 +61,7 @@ impl Devices {
         let ready: Vec<bool> = {
             let each = self.sockets.iter();
             let mut waits: Vec<PollFd<'_>> = each
-                .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+                .map(|(socket, ..)| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
                 .collect();
             let millis = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX);
             match poll(&mut waits, PollTimeout::from(millis)) {
@@ -73,11 +74,12 @@ impl Devices {
                 .collect()
         };
         for (at, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            let place = self.sockets.get(at).map_or(0, |(_, _, place)| *place);
             for _ in 0..BURST {
                 match self.receive(at) {
                     Ok(Some((way, time_ns, length))) => {
                         let data = self.frame.get(..length).unwrap_or(&self.frame);
-                        if !take(at, way, time_ns, length, data) {
+                        if !take(place, way, time_ns, length, data) {
                             return Ok(false);
                         }
                     }
@@ -93,7 +95,7 @@ impl Devices {
     }
 
     fn receive(&mut self, at: usize) -> Result<Option<(Way, u64, usize)>, Errno> {
-        let (socket, ifindex) = self.sockets.get(at).ok_or(Errno::EBADF)?;
+        let (socket, ifindex, _) = self.sockets.get(at).ok_or(Errno::EBADF)?;
         let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
         let mut parts = [IoSliceMut::new(&mut self.frame)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;

@@ -17,6 +17,8 @@ use bytes::Bytes;
 use device::Devices;
 use pcapng::{Packet, Way};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weft_dataplane::{Ingress, Outcome, Reference, ReferenceConfig, Verdict};
@@ -27,10 +29,13 @@ pub(crate) const CAPTURES_MAX: usize = 4;
 pub(crate) const PLACES_MAX: usize = 256;
 /// Blocks on their way to whoever reads.
 const BLOCKS_MAX: usize = 4_096;
+/// Frames of vhost-user guests on their way to the capture.
+const TAPPED_MAX: usize = 1_024;
 /// Frames a second that are explained.
 const EXPLAINED_PER_S: u32 = 500;
-/// How long is waited for a frame before the end is looked for.
+/// How long is waited for a frame before the end is looked for, and how long if there are two places to wait at.
 const TURN: Duration = Duration::from_millis(50);
+const TURN_SHORT: Duration = Duration::from_millis(5);
 
 /// Where frames are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,26 +48,89 @@ pub(crate) struct Place {
     pub(crate) ingress: Ingress,
 }
 
+/// Frames of vhost-user guests, as the engine's thread shows them.
+#[derive(Debug)]
+pub(crate) struct Taps {
+    frames: Receiver<Tapped>,
+    lost: Arc<[AtomicU64]>,
+    /// Whether anybody shows frames here.
+    used: Arc<AtomicBool>,
+}
+
+/// A frame that was shown.
+#[derive(Debug)]
+struct Tapped {
+    at: usize,
+    way: Way,
+    time_ns: u64,
+    frame: Vec<u8>,
+}
+
+impl Taps {
+    /// For so many places, and what makes a tap for one of them.
+    pub(crate) fn new(places: usize) -> (Self, impl Fn(usize) -> weft_vhost::worker::Tap) {
+        let (sender, frames) = sync_channel(TAPPED_MAX);
+        let lost: Arc<[AtomicU64]> = (0..places).map(|_| AtomicU64::new(0)).collect();
+        let used = Arc::new(AtomicBool::new(false));
+        let taps = Self {
+            frames,
+            lost: Arc::clone(&lost),
+            used: Arc::clone(&used),
+        };
+        let tap = move |at: usize| -> weft_vhost::worker::Tap {
+            used.store(true, Ordering::Relaxed);
+            let (sender, lost) = (sender.clone(), Arc::clone(&lost));
+            Box::new(move |way, frame| {
+                let tapped = Tapped {
+                    at,
+                    way: match way {
+                        weft_vhost::worker::Way::FromGuest => Way::In,
+                        weft_vhost::worker::Way::ToGuest => Way::Out,
+                    },
+                    time_ns: clock::wall_ns(),
+                    frame: frame.to_vec(),
+                };
+                if sender.try_send(tapped).is_err()
+                    && let Some(lost) = lost.get(at)
+                {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        (taps, tap)
+    }
+}
+
+impl Place {
+    /// Whether it is a vhost-user guest's, which has no device.
+    fn is_socket(&self) -> bool {
+        self.interface.starts_with('/')
+    }
+}
+
 /// What a capture stands on.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) places: Vec<Place>,
+    pub(crate) taps: Taps,
     pub(crate) ground: Ground,
 }
 
 /// Starts a capture in a thread of its own; it ends when the receiver is dropped, or by the request's limits.
 pub(crate) fn start(plan: Plan, request: CaptureRequest) -> Result<mpsc::Receiver<Bytes>, String> {
-    let names: Vec<&str> = plan
-        .places
-        .iter()
-        .map(|place| place.interface.as_str())
+    let each = plan.places.iter().enumerate();
+    let each = each.filter(|(_, place)| !place.is_socket());
+    let names: Vec<(usize, &str)> = each
+        .map(|(at, place)| (at, place.interface.as_str()))
         .collect();
     let devices = Devices::open(&names)?;
     let (blocks, reader) = mpsc::channel(BLOCKS_MAX);
     let capture = Capture {
         lost: vec![0; plan.places.len()],
         explain: request.why.then(|| Explain::new(&plan.ground)),
+        left: request.count,
         places: plan.places,
+        taps: plan.taps,
         request,
         blocks,
     };
@@ -75,11 +143,14 @@ pub(crate) fn start(plan: Plan, request: CaptureRequest) -> Result<mpsc::Receive
 
 struct Capture {
     places: Vec<Place>,
+    taps: Taps,
     request: CaptureRequest,
     blocks: mpsc::Sender<Bytes>,
     /// Frames that nobody took in time, by place.
     lost: Vec<u64>,
     explain: Option<Explain>,
+    /// Frames that are still wanted.
+    left: u64,
 }
 
 impl Capture {
@@ -92,43 +163,67 @@ impl Capture {
         if self.blocks.try_send(Bytes::from(head)).is_err() {
             return;
         }
-        let end = clock::now().saturating_add(self.request.seconds.saturating_mul(1_000));
-        let mut left = self.request.count;
-        while !self.blocks.is_closed() && clock::now() < end {
-            let seen = devices.next(TURN, |at, way, time_ns, length, data| {
-                let kept = data.get(..self.request.bytes_max).unwrap_or(data);
-                let Some((place, lost)) = self.places.get(at).zip(self.lost.get_mut(at)) else {
-                    return true;
-                };
-                let explain = self.explain.as_mut().filter(|_| way == Way::In);
-                let comment =
-                    explain.and_then(|explain| explain.frame(place.ingress, data, length));
-                let block = pcapng::packet(&Packet {
-                    interface: u32::try_from(at).unwrap_or(u32::MAX),
-                    time_ns,
-                    way,
-                    length,
-                    data: kept,
-                    lost: *lost,
-                    comment: comment.as_deref(),
-                });
-                if self.blocks.try_send(Bytes::from(block)).is_ok() {
-                    *lost = 0;
-                    left = left.saturating_sub(1);
-                } else {
-                    *lost += 1;
-                }
-                left > 0
+        let turn = match self.taps.used.load(Ordering::Relaxed) {
+            true => TURN_SHORT,
+            false => TURN,
+        };
+        let seconds = self.request.seconds.saturating_mul(1_000);
+        let end = clock::now().saturating_add(seconds);
+        while !self.blocks.is_closed() && clock::now() < end && self.left > 0 {
+            let taken = devices.next(turn, |at, way, time_ns, length, data| {
+                self.take(at, way, time_ns, length, data)
             });
-            match seen {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!("a capture ends: {error}");
-                    return;
-                }
+            if let Err(error) = taken {
+                tracing::warn!("a capture ends: {error}");
+                return;
             }
+            self.tapped();
         }
+    }
+
+    /// Takes what the user engine's thread showed.
+    fn tapped(&mut self) {
+        while self.left > 0
+            && let Ok(tapped) = self.taps.frames.try_recv()
+        {
+            let Tapped {
+                at,
+                way,
+                time_ns,
+                frame,
+            } = tapped;
+            let lost = self.taps.lost.get(at);
+            let lost = lost.map_or(0, |lost| lost.swap(0, Ordering::Relaxed));
+            if let Some(all) = self.lost.get_mut(at) {
+                *all += lost;
+            }
+            self.take(at, way, time_ns, frame.len(), &frame);
+        }
+    }
+
+    /// Writes a frame; false if no more are wanted.
+    fn take(&mut self, at: usize, way: Way, time_ns: u64, length: usize, data: &[u8]) -> bool {
+        let Some((place, lost)) = self.places.get(at).zip(self.lost.get_mut(at)) else {
+            return true;
+        };
+        let explain = self.explain.as_mut().filter(|_| way == Way::In);
+        let comment = explain.and_then(|explain| explain.frame(place.ingress, data, length));
+        let block = pcapng::packet(&Packet {
+            interface: u32::try_from(at).unwrap_or(u32::MAX),
+            time_ns,
+            way,
+            length,
+            data: data.get(..self.request.bytes_max).unwrap_or(data),
+            lost: *lost,
+            comment: comment.as_deref(),
+        });
+        if self.blocks.try_send(Bytes::from(block)).is_ok() {
+            *lost = 0;
+            self.left = self.left.saturating_sub(1);
+        } else {
+            *lost += 1;
+        }
+        self.left > 0
     }
 }
 

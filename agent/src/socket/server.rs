@@ -4,7 +4,7 @@ use super::{
     CaptureRequest, Error, FeedState, REQUEST_BYTES_MAX, SESSIONS_DEFAULT, Status, TraceIngress,
     TraceRequest,
 };
-use crate::capture::{self, CAPTURES_MAX, PLACES_MAX, Place, Plan};
+use crate::capture::{self, CAPTURES_MAX, PLACES_MAX, Place, Plan, Taps};
 use crate::clock::now;
 use crate::feed::FeedStatus;
 use crate::question::{HostStatus, Question};
@@ -25,6 +25,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -226,9 +227,15 @@ async fn captured(
         .ok_or_else(no_snapshot)?;
     let places = context.places(&asked, &host, &ground.snapshot);
     let places = places.map_err(|text| (StatusCode::BAD_REQUEST, text))?;
-    let names = places.iter().map(|place| place.interface.clone()).collect();
-    let watch = Watch::begin(context, names).await?;
-    let started = capture::start(Plan { places, ground }, asked);
+    let (watch, taps) = Watch::begin(context, places.clone()).await?;
+    let started = capture::start(
+        Plan {
+            places,
+            taps,
+            ground,
+        },
+        asked,
+    );
     let blocks = started.map_err(|text| (StatusCode::CONFLICT, text))?;
     let held = (blocks, permit, watch);
     let frames = futures_util::stream::unfold(held, async |(mut blocks, permit, watch)| {
@@ -242,33 +249,36 @@ async fn captured(
     ))
 }
 
-/// While it lives, all that passes some interfaces can be seen on them.
+/// While it lives, all that passes some places can be seen.
 struct Watch {
     questions: mpsc::Sender<Question>,
-    interfaces: Vec<String>,
+    number: u64,
+    places: Vec<Place>,
 }
 
 impl Watch {
-    async fn begin(context: &Context, interfaces: Vec<String>) -> Result<Self, Refusal> {
+    async fn begin(context: &Context, places: Vec<Place>) -> Result<(Self, Taps), Refusal> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let watch = Self {
             questions: context.questions.clone(),
-            interfaces: interfaces.clone(),
+            number,
+            places: places.clone(),
         };
-        context
-            .ask(|to| Question::Watch(interfaces, true, to))
+        let taps = context
+            .ask(|to| Question::Watch(number, places, to))
             .await?;
-        Ok(watch)
+        Ok((watch, taps))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let (questions, interfaces) =
-            (self.questions.clone(), std::mem::take(&mut self.interfaces));
+        let (questions, number) = (self.questions.clone(), self.number);
+        let places = std::mem::take(&mut self.places);
         // Nobody waits for it, and at the agent's end it does not matter.
         tokio::spawn(async move {
-            let (to, _done) = oneshot::channel();
-            let _ending = questions.send(Question::Watch(interfaces, false, to)).await;
+            let _ending = questions.send(Question::Unwatch(number, places)).await;
         });
     }
 }

@@ -79,9 +79,8 @@ fn answer(question: Question) {
             truncated: limit == 7,
         }))),
         Question::Ground(to) => drop(to.send(None)),
-        Question::Watch(_, _, to) => {
-            let _gone = to.send(());
-        }
+        Question::Watch(_, places, to) => drop(to.send(Taps::new(places.len()).0)),
+        Question::Unwatch(..) => {}
     }
 }
 

@@ -11,10 +11,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
-use weft_kit::Lab;
+use std::time::Duration;
 use weft_kit::weft::{Site, WeftOptions};
+use weft_kit::{Lab, clock};
 use weft_tests_system::qemu::{Guest, Options};
 use weft_tests_system::vm;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The first guest dials and Weft listens; the second one listens, and Weft dials.
 fn boot(number: usize, socket: &Path) -> Result<Guest> {
@@ -22,6 +25,31 @@ fn boot(number: usize, socket: &Path) -> Result<Guest> {
         listens: number != 1,
         ..Options::new(number, socket)
     })
+}
+
+/// What a guest sends and is sent is captured, with what becomes of it.
+fn captured(lab: &Lab, site: &Site, guest: &mut Guest) -> Result<()> {
+    let file = lab.directory().join("guest.pcapng");
+    let port = "00000005-0000-4000-8000-000000000000";
+    let mut command = site.command(&format!("capture --why --count 6 --port {port}"))?;
+    command.arg("--socket").arg(&site.socket);
+    let mut capture = lab.spawn(command.arg("--write").arg(&file))?;
+    clock::until("the capture to begin", TIMEOUT, || {
+        let begun = std::fs::metadata(&file).is_ok_and(|file| file.len() > 0);
+        Ok(begun.then_some(()))
+    })?;
+    guest.ping("10.0.0.2")?;
+    let status = capture.wait(TIMEOUT)?;
+    ensure!(status.success(), "weft capture: {status}");
+    let bytes = std::fs::read(&file)?;
+    let words = "delivered to port 00000005-0000-4000-8000-000000000001";
+    let explained = bytes.windows(words.len());
+    let explained = explained.filter(|part| *part == words.as_bytes()).count();
+    ensure!(
+        explained >= 2,
+        "{explained} of 3 echo requests are explained"
+    );
+    Ok(())
 }
 
 #[test]
@@ -63,6 +91,8 @@ fn two_guests_live_through_what_happens_to_guests_and_to_weft() -> Result<()> {
         status != 0 && !lines.iter().any(|line| line.contains("served")),
         "{lines:?}"
     );
+
+    captured(&lab, &site, &mut one)?;
 
     // One command answers for both engines.
     let stats = site.ask("stats")?;

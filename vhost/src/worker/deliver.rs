@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
     }
 
     /// All of it.
-    fn whole(&self, whole: &mut Vec<u8>) {
+    pub(super) fn whole(&self, whole: &mut Vec<u8>) {
         let first = self.frame_bytes.min(HEADER_BYTES);
         whole.clear();
         let head = self.head.get(VIRTIO_BYTES..VIRTIO_BYTES + first);

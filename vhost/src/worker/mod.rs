@@ -49,6 +49,18 @@ pub enum Handed {
 /// no room.
 pub type HandOver = Box<dyn Fn(Ingress, Handed, &[u8]) -> bool + Send>;
 
+/// Which way a frame goes that somebody taps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The guest sent it.
+    FromGuest,
+    /// It is sent to the guest; one for which it has no room too.
+    ToGuest,
+}
+
+/// Is shown each frame of a port, whole. It must not wait.
+pub type Tap = Box<dyn Fn(Way, &[u8]) + Send>;
+
 /// How a switch is set up.
 pub struct SwitchConfig {
     /// Its engine.
@@ -87,6 +99,8 @@ struct WorkerPort {
     sending: Vec<usize>,
     /// How many run that go to the guest, from the first one on.
     receiving: usize,
+    /// Who looks on, by the numbers that they were given.
+    taps: Vec<(u64, Tap)>,
 }
 
 type Question = Box<dyn FnOnce(&mut Engine) + Send>;
@@ -96,6 +110,8 @@ enum Order {
     Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
     Remove(PortId),
     Send(PortId, Vec<u8>),
+    Tap(PortId, u64, Tap),
+    Untap(u64),
     Ask(Question),
     Stop,
 }
@@ -192,6 +208,16 @@ impl Switch {
         self.order(Order::Send(id, frame));
     }
 
+    /// Shows each frame of a port to `tap`, until `number` is taken away or the port is.
+    pub fn tap_add(&self, id: PortId, number: u64, tap: Tap) {
+        self.order(Order::Tap(id, number, tap));
+    }
+
+    /// Shows it no more.
+    pub fn tap_remove(&self, number: u64) {
+        self.order(Order::Untap(number));
+    }
+
     /// Asks the engine something, between two batches; none if the switch has stopped.
     pub fn ask<T: Send + 'static>(
         &self,
@@ -274,6 +300,17 @@ impl Worker {
                         self.places_look_up();
                     }
                     Order::Send(id, frame) => self.send(id, &frame),
+                    Order::Tap(id, number, tap) => {
+                        let port = self.ports.iter_mut().find(|port| port.id == id);
+                        if let Some(port) = port {
+                            port.taps.push((number, tap));
+                        }
+                    }
+                    Order::Untap(number) => {
+                        for port in &mut self.ports {
+                            port.taps.retain(|(have, _)| *have != number);
+                        }
+                    }
                     Order::Ask(question) => question(&mut self.engine),
                     Order::Stop => return,
                 }
@@ -328,6 +365,7 @@ impl Worker {
             changes: u64::MAX,
             sending: Vec::new(),
             receiving: 0,
+            taps: Vec::new(),
         });
         self.places_look_up();
     }

@@ -4,7 +4,7 @@
 //! descriptors, headers, session buckets, sessions, copies.
 
 use super::deliver::{Delivered, Rest, Room, Source, call, deliver, head_of};
-use super::{Handed, Worker, WorkerPort};
+use super::{Handed, Way, Worker, WorkerPort};
 use crate::engine::{Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
 use crate::memory::{Piece, Regions};
 use crate::queue::Queue;
@@ -129,6 +129,9 @@ impl Worker {
                 now_s,
             };
             self.look(&mut batch, &from);
+            if self.ports.get(at).is_some_and(|port| !port.taps.is_empty()) {
+                self.show(&mut batch, &from);
+            }
             self.hand_on(&mut batch, &from);
             if let Some(ring) = ring.as_mut() {
                 batch.taken.iter().for_each(|taken| ring.give(taken, 0));
@@ -183,6 +186,21 @@ impl Worker {
         }
         port.counters.received(packets, bytes);
         self.engine.guess(&mut batch.glances);
+    }
+
+    /// Shows what came to whoever taps the port.
+    #[cold]
+    fn show(&self, batch: &mut Batch, from: &From<'_>) {
+        for (taken, head) in batch.taken.iter().zip(&batch.heads) {
+            if from.frame_bytes(taken) > FRAME_BYTES_MAX {
+                continue;
+            }
+            let pieces = pieces_of(&batch.pieces, taken);
+            whole_read(from, pieces, head, taken, &mut batch.whole);
+            if let Some(port) = self.ports.get(from.port) {
+                port.show(Way::FromGuest, &batch.whole);
+            }
+        }
     }
 
     /// Judges frame after frame and delivers runs that go to one place.
@@ -278,6 +296,13 @@ impl Worker {
             };
             return self.drop_count(from.port, reason, frames);
         };
+        if !port.taps.is_empty() {
+            let mut whole = Vec::new();
+            for source in (0..count).filter_map(&source) {
+                source.whole(&mut whole);
+                port.show(Way::ToGuest, &whole);
+            }
+        }
         let queue = port.queue_for(from.queue);
         let Some(mut queue) = queue.and_then(|number| port.queues.lock(number)) else {
             return self.drop_count(from.port, DropReason::DestinationPortDown, frames);
@@ -397,6 +422,10 @@ impl Worker {
 }
 
 impl WorkerPort {
+    fn show(&self, way: Way, frame: &[u8]) {
+        self.taps.iter().for_each(|(_, tap)| tap(way, frame));
+    }
+
     /// The receive queue for what comes from a queue: frames of one queue stay in their order.
     fn queue_for(&self, from: usize) -> Option<usize> {
         (from / 2).checked_rem(self.receiving).map(|pair| 2 * pair)
