@@ -59,6 +59,7 @@ fn network(network_type: NetworkType, mtu: u32) -> Network {
         mtu,
         external: physical,
         dns_domain: "example.org.".to_owned(),
+        transit: None,
     }
 }
 
@@ -124,10 +125,12 @@ fn router() -> Router {
             mac_address: MacAddress([0xfa, 0x16, 0x3e, 0, 2, 1]),
             addresses: vec![at(2, "203.0.113.10")],
             enable_snat: true,
-            snat_port_block: PortBlock {
+            snat_port_block: Some(PortBlock {
                 first: 1_024,
                 last: 65_535,
-            },
+            }),
+            snat_port_blocks_elsewhere: BTreeMap::new(),
+            gateway_host: None,
         }),
         routes: Vec::new(),
         ndp_proxies: Vec::new(),

@@ -127,6 +127,7 @@ mod tests {
             mtu,
             external: false,
             dns_domain: String::new(),
+            transit: None,
         };
         let id: NetworkId = "00000000-0000-4000-8000-000000000002".parse().unwrap();
         snapshot.networks.insert(id, network);

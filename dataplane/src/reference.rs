@@ -13,6 +13,7 @@ use crate::pipeline;
 use crate::stage::arp_nd::{self, Answer};
 use crate::stage::decode::{self, Body, IpPacket, Packet};
 use crate::stage::session::{Desk, Found};
+use crate::stage::transit::{self, Outbound};
 use crate::stage::tunnel;
 use crate::stage::{
     self, Entered, Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session, vlan,
@@ -20,11 +21,14 @@ use crate::stage::{
 use crate::topology;
 use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
 use crate::walk::{End, Neighbours};
+use relay::with_destination;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_model::limits::{SESSIONS_MAX_DEFAULT, SESSIONS_PER_PORT_MAX_DEFAULT};
 use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId, Stage};
+
+mod relay;
 
 /// How a reference engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,7 @@ struct Notes {
 }
 
 /// A packet on its way.
+#[derive(Clone, Copy)]
 struct Packets<'a> {
     sight: Sight<'a>,
     frame: &'a [u8],
@@ -141,6 +146,7 @@ impl Reference {
             Some(snapshot) => stage::enter(snapshot, ingress, frame, self.config.mutant),
             None => Ok(None),
         };
+        let tunnelled = ingress == Ingress::Underlay;
         let Entered { ingress, frame } = match entered {
             Ok(Some(entered)) => entered,
             Ok(None) if matches!(ingress, Ingress::Port(_)) => {
@@ -161,7 +167,8 @@ impl Reference {
         }
         let sight = snapshot
             .as_deref()
-            .and_then(|s| Sight::new(s, ingress, self.config.mutant));
+            .and_then(|s| Sight::new(s, ingress, self.config.mutant))
+            .map(|sight| if tunnelled { sight.tunnelled() } else { sight });
         let verdict = match (sight, ingress) {
             (Some(sight), _) => {
                 let packet = Packets {
@@ -308,18 +315,41 @@ impl Reference {
         packet: &mut Packet,
         notes: &mut Notes,
     ) -> Result<Verdict, DropReason> {
+        match self.outbound(on, packet, notes)? {
+            None => self.follow(on, packet, notes),
+            Some(Outbound::Here(mac)) => {
+                let frame = &with_destination(on.frame, mac);
+                packet.destination_mac = mac;
+                self.follow(&Packets { frame, ..*on }, packet, notes)
+            }
+            Some(elsewhere) => self.bring_outside(on, packet, &elsewhere, notes),
+        }
+    }
+
+    fn follow(
+        &mut self,
+        on: &Packets<'_>,
+        packet: &mut Packet,
+        notes: &mut Notes,
+    ) -> Result<Verdict, DropReason> {
         let destination_mac = packet.destination_mac;
         let found = self.find(on, packet, notes);
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError);
         };
         notes.tuple = Some(ip.tuple);
-        let strange = on.sight.is_uplink()
+        let physical = on.sight.port.is_none() && on.sight.is_physical();
+        let strange = physical
             && !topology::is_let_in(on.sight.snapshot, on.sight.network_id, destination_mac);
+        let stray = match on.sight.transit {
+            true => Err(DropReason::DestinationMacUnknown),
+            false => Ok(Verdict::Pass),
+        };
         let is_error = ip.icmp_kind() == Some(decode::IcmpKind::Error);
         match found {
-            Err(DropReason::FragmentUnknown) if strange => Ok(Verdict::Pass),
-            Err(DropReason::IcmpNoSession) if strange && is_error => Ok(Verdict::Pass),
+            Err(DropReason::FragmentUnknown) if strange => stray,
+            Err(DropReason::IcmpNoSession) if strange && is_error => stray,
+            Ok(Found::End(End::Relay(tunnel))) => self.relay(on, ip, &tunnel, on.frame, notes),
             Err(reason) => Err(reason),
             Ok(Found::End(End::EchoReply)) => {
                 notes.trace.say(Stage::Router, "answers the echo request");
@@ -383,7 +413,16 @@ impl Reference {
         };
         session::fragment_follow(&on.sight, &mut self.fragments, ip)?;
         let ip = ip.clone();
-        session::process(&mut self.desk(on, notes), packet, &ip, on.frame)
+        let found = session::process(&mut self.desk(on, notes), packet, &ip, on.frame);
+        if !matches!(found, Err(DropReason::IcmpNoSession)) {
+            return found;
+        }
+        let inside = transit::quoted(on.frame, &ip);
+        let mac = packet.destination_mac;
+        match transit::error_relay(&on.sight, mac, &ip, inside.as_ref())? {
+            Some(tunnel) => Ok(Found::End(End::Relay(tunnel))),
+            None => found,
+        }
     }
 
     fn desk<'a>(&'a mut self, on: &Packets<'a>, notes: &'a mut Notes) -> Desk<'a> {

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    FloatingIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemotePort, Router, RouterId,
-    RouterInterface, eui64_link_local,
+    FloatingIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemoteFloatingIp, RemotePort,
+    Router, RouterId, RouterInterface, eui64_link_local,
 };
 
 /// Whether frames of this network leave through an interface of the host.
@@ -39,6 +39,18 @@ pub fn floating_ip(
     address: IpAddr,
 ) -> Option<&FloatingIp> {
     floating_ips(snapshot).find(|f| {
+        f.floating_network_id == network_id && IpAddr::V4(f.floating_ip_address) == address
+    })
+}
+
+/// The floating IP of another host with this address.
+#[must_use]
+pub fn remote_floating_ip(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<&RemoteFloatingIp> {
+    snapshot.remote_floating_ips.values().find(|f| {
         f.floating_network_id == network_id && IpAddr::V4(f.floating_ip_address) == address
     })
 }
@@ -84,7 +96,10 @@ pub fn local_owner(
         });
     }
     let gateway = up().filter_map(|r| r.gateway.as_ref()).find(|g| {
-        g.network_id == network_id && leg_owns(g.mac_address, g.addresses.iter(), address)
+        let answered = asker.is_some() || g.gateway_host.is_none();
+        answered
+            && g.network_id == network_id
+            && leg_owns(g.mac_address, g.addresses.iter(), address)
     });
     if let Some(gateway) = gateway {
         return Some(Owner {
@@ -93,6 +108,12 @@ pub fn local_owner(
         });
     }
     if let Some(floating) = floating_ip(snapshot, network_id, address) {
+        return Some(Owner {
+            mac: floating.mac_address,
+            router: false,
+        });
+    }
+    if let Some(floating) = remote_floating_ip(snapshot, network_id, address) {
         return Some(Owner {
             mac: floating.mac_address,
             router: false,
@@ -203,12 +224,16 @@ pub fn router_by_outside(
     if let Some((id, router)) = gateway {
         return Some((*id, router));
     }
-    let floating = floating_ips(snapshot)
-        .find(|f| f.floating_network_id == network_id && f.mac_address == mac)?;
-    snapshot
-        .routers
-        .get(&floating.router_id)
-        .map(|router| (floating.router_id, router))
+    let local = floating_ips(snapshot)
+        .find(|f| f.floating_network_id == network_id && f.mac_address == mac)
+        .map(|f| f.router_id);
+    let mut remote = snapshot.remote_floating_ips.values();
+    let id = local.or_else(|| {
+        remote
+            .find(|f| f.floating_network_id == network_id && f.mac_address == mac)
+            .map(|f| f.router_id)
+    })?;
+    snapshot.routers.get(&id).map(|router| (id, router))
 }
 
 /// Whether frames from the uplink of this network to this MAC address are for a router's outside or a local port.

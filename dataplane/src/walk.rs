@@ -4,7 +4,7 @@
 //! opener was. Changes nothing. Cost: the rules of two ports, the routes of one router.
 
 use crate::flow::key::{Ingress, Tuple};
-use crate::flow::session::{Opener, Path};
+use crate::flow::session::{Opener, Path, Tunnel};
 use crate::mutant::Mutant;
 use crate::pipeline;
 use crate::stage::Sight;
@@ -12,6 +12,7 @@ use crate::stage::bridge::{self, Next};
 use crate::stage::decode::{IcmpKind, icmp_kind, is_icmp};
 use crate::stage::router;
 use crate::stage::security_group::{self, Question};
+use crate::stage::transit;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -47,6 +48,8 @@ pub enum End {
     EchoReply,
     /// Out by the uplink as it is, without a session.
     Multicast,
+    /// As it is to another host, without a session.
+    Relay(Tunnel),
     /// The host's own.
     Pass,
 }
@@ -175,7 +178,8 @@ impl<'a> Walk<'a> {
 
     fn bridge(&mut self) -> Result<(), DropReason> {
         let Opening { tuple, opener, .. } = self.opening;
-        let next = bridge::process(&self.sight, opener.destination_mac, tuple.source)?;
+        let asked = self.opening.test.is_some();
+        let next = bridge::process(&self.sight, opener.destination_mac, tuple.source, asked)?;
         match next {
             Next::Bridge(output) => {
                 self.say(
@@ -235,15 +239,22 @@ impl<'a> Walk<'a> {
     }
 
     fn security_group_ingress(&mut self) -> Result<(), DropReason> {
-        let Some(End::Path(Path {
-            output: Ingress::Port(id),
-            source,
-            destination,
-            ..
-        })) = self.end
+        let Some(End::Path(
+            ref mut path @ Path {
+                output: Ingress::Port(id),
+                source,
+                destination,
+                ..
+            },
+        )) = self.end
         else {
             return Ok(());
         };
+        if self.sight.port.is_none() && self.sight.is_physical() {
+            let Opening { tuple, opener, .. } = self.opening;
+            let macs = [opener.source_mac, opener.destination_mac];
+            path.transit = transit::back(&self.sight, tuple, macs)?;
+        }
         let port = self
             .sight
             .snapshot

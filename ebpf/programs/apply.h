@@ -23,7 +23,7 @@ static __always_inline __u32 packet_bytes(struct __sk_buff *skb, struct scratch 
 /* Why a packet may not go this way: TTL, MTU; 0 if it may. */
 static __always_inline int passable(struct __sk_buff *skb, struct scratch *s, const struct session *e)
 {
-	if (!(e->flags & (SESSION_ROUTED | SESSION_TUNNEL)))
+	if (!(e->flags & (SESSION_ROUTED | SESSION_TUNNEL | SESSION_TRANSIT)))
 		return 0;
 	if (e->flags & SESSION_ROUTED && s->ttl <= e->ttl)
 		return REASON_TTL_EXCEEDED;
@@ -179,11 +179,22 @@ static __always_inline int route_apply(struct __sk_buff *skb, struct scratch *s,
 	return e->flags & SESSION_NEIGHBOUR && !neighbour ? 1 : 0;
 }
 
+/* The transit of an uplink's network. */
+static __always_inline __u32 transit_of(__u32 slot)
+{
+	__u32 index = slot & ~SLOT_UPLINK;
+	struct uplink_record *uplink = bpf_map_lookup_elem(&uplinks, &index);
+
+	return uplink ? uplink->transit : 0;
+}
+
 /* Out, to another host, or to the agent if the next hop's MAC is not known. */
 static __always_inline int send(struct __sk_buff *skb, struct scratch *s, const struct session *e, int unresolved)
 {
 	if (e->flags & SESSION_TUNNEL)
 		return encapsulate(skb, e->output, e->tunnel_host, e->tunnel_port);
+	if (unlikely(e->flags & SESSION_TRANSIT))
+		return encapsulate(skb, transit_of(e->output), e->tunnel_host, e->tunnel_port);
 	if (likely(!unresolved))
 		return output(skb, s, e->output);
 	address_copy(s->entry.next_hop, e->next_hop);

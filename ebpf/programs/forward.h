@@ -86,7 +86,7 @@ int weft_route(struct __sk_buff *skb)
 			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
 		if (family == FAMILY_V4) {
 			f = floating_get(router->gateway_network, s->forward.destination);
-			if (f)
+			if (f && !(f->flags & FLOATING_ELSEWHERE))
 				return hairpin(skb, s, router, f);
 		}
 	}
@@ -102,6 +102,9 @@ int weft_route(struct __sk_buff *skb)
 	}
 	if (!reason)
 		reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
+	if (!reason && route->kind == ROUTE_OUTSIDE)
+		reason = transit_find(s, router, route->network,
+				      route->has_nexthop ? route->nexthop : s->forward.destination);
 	if (reason)
 		return walk_fail(skb, s, reason);
 	return walk_on(skb, s);
@@ -119,6 +122,24 @@ static __always_inline int floating_from_outside(struct __sk_buff *skb, struct s
 	if (reason)
 		return walk_fail(skb, s, reason);
 	return walk_on(skb, s);
+}
+
+/* To another host: from the uplink as it is, from a guest by a session. */
+static __always_inline int outside_relay(struct __sk_buff *skb, struct scratch *s, __u32 host)
+{
+	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+
+	if (host == SLOT_NONE || !network)
+		return walk_fail(skb, s, REASON_TUNNEL_UNSUPPORTED);
+	if (!slot_guest(s->forward.ingress)) {
+		FRESH_ONLY(skb, s);
+		return relay(skb, host);
+	}
+	s->out.flags = SESSION_TRANSIT;
+	s->out.ttl = 0;
+	s->out.tunnel_host = host;
+	s->out.mtu = network->transit_mtu;
+	return bridge(skb, s, network->uplink);
 }
 
 /* 2. to a router's gateway MAC or a floating IP's. */
@@ -144,9 +165,18 @@ int weft_outside(struct __sk_buff *skb)
 	route_start(s);
 	if (family == FAMILY_V4) {
 		f = floating_get(s->network, s->forward.destination);
-		if (f) {
+		if (f && !(f->flags & FLOATING_ELSEWHERE)) {
 			return floating_from_outside(skb, s, f);
 		}
+	}
+	if (!by_transit(s)) {
+		struct whose w;
+		int host;
+
+		whose_destination(&w, &s->forward, s->network, s->router);
+		host = whose(&w);
+		if (host)
+			return outside_relay(skb, s, host);
 	}
 	own = router_address_get(s->router, family, s->forward.destination);
 	if (family == FAMILY_V4 && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
@@ -163,6 +193,8 @@ int weft_outside(struct __sk_buff *skb)
 		return walk_fail(skb, s, REASON_NO_ROUTE);
 	mac_copy(s->out.source_mac, route->mac);
 	reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
+	if (!reason && by_transit(s) && s->out.flags & SESSION_TUNNEL)
+		reason = REASON_NO_ROUTE;
 	if (reason)
 		return walk_fail(skb, s, reason);
 	return walk_on(skb, s);
@@ -175,10 +207,10 @@ static __always_inline int source_rogue(struct scratch *s)
 
 	if (address_rogue(s->forward.source, s->forward.family))
 		return 1;
-	if (!(s->forward.ingress & SLOT_UPLINK))
+	if (!(s->forward.ingress & SLOT_UPLINK) || s->flags & (PACKET_STALE | PACKET_TRANSIT))
 		return 0;
 	owner = owner_get(s->network, s->forward.family, s->forward.source);
-	return owner && owner->flags & (OWNER_GATEWAY | OWNER_FLOATING);
+	return owner && owner->flags & OWNER_ROGUE;
 }
 
 static __always_inline int outside(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
@@ -266,6 +298,8 @@ static __always_inline int forward_from_tunnel(struct __sk_buff *skb, struct scr
 static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
 {
 	if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL))) {
+		if (by_transit(s))
+			return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
 		FRESH_ONLY(skb, s);
 		return pass(skb, s);
 	}
@@ -345,6 +379,11 @@ int weft_destination(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	if (s->forward.ingress & SLOT_UPLINK) {
+		reason = back_by_transit(s);
+		if (reason)
+			return walk_fail(skb, s, reason);
+	}
 	port = bpf_map_lookup_elem(&ports, &s->out.output);
 	if (!port || !(port->flags & PORT_UP))
 		return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);

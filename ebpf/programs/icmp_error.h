@@ -6,7 +6,7 @@
  * inside, with all checksums. It touches no counter and no timestamp.
  */
 #pragma once
-#include "apply.h"
+#include "transit.h"
 
 #define ICMP_BYTES 8
 

@@ -44,7 +44,7 @@ static __always_inline int stray(struct __sk_buff *skb, struct scratch *s, __u32
 	if (s->ingress & SLOT_UPLINK) {
 		entry = fdb_get(s->network, s->destination_mac);
 		if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL)))
-			return pass(skb, s);
+			return s->flags & PACKET_TRANSIT ? drop(skb, s, REASON_DESTINATION_MAC_UNKNOWN) : pass(skb, s);
 	}
 	return drop(skb, s, reason);
 }
@@ -188,14 +188,50 @@ int weft_underlay(struct __sk_buff *skb)
 	if (reason == REASON_TUNNEL_SENDER_UNKNOWN || reason == REASON_TUNNEL_MALFORMED ||
 	    reason == REASON_TUNNEL_OPTION_UNKNOWN)
 		return drop(skb, s, reason);
-	if (!reason)
+	if (!reason) {
+		transit_enter(s);
 		reason = decode(skb);
+	}
 	if (!reason && s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 && !(s->flags & PACKET_LATER) &&
 	    nd_type(s->icmp_type))
 		reason = REASON_ND_IGNORED;
+	if (s->flags & PACKET_TRANSIT) {
+		if (reason)
+			return drop(skb, s, reason);
+		if (!(load32(s->destination_mac) | load16(s->destination_mac + 4))) {
+			bpf_tail_call(skb, &stages, STAGE_OUTBOUND);
+			return drop(skb, s, REASON_ENGINE_ERROR);
+		}
+	}
 	if (reason)
 		return tunnel_drop(skb, s, reason);
 	return follow(skb, s);
+}
+
+/* No session: of an uplink's perhaps another host's. s->key is that of the packet inside, s->forward the error's own. */
+static __always_inline int error_relay(struct __sk_buff *skb, struct scratch *s)
+{
+	struct router_record *router;
+	struct fdb_entry *entry;
+	struct whose w;
+	__u32 slot;
+	int host;
+
+	if (!(s->ingress & SLOT_UPLINK) || s->flags & PACKET_TRANSIT)
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	entry = fdb_get(s->network, s->destination_mac);
+	if (!entry || !(entry->flags & FDB_OUTSIDE))
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	slot = entry->router_outside;
+	router = bpf_map_lookup_elem(&routers, &slot);
+	if (!router || !(router->flags & ROUTER_UP))
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	whose_destination(&w, &s->key, s->network, slot);
+	host = whose(&w);
+	if (!host)
+		return stray(skb, s, REASON_ICMP_NO_SESSION);
+	s->key = s->forward;
+	return relay(skb, host);
 }
 
 SEC("classifier/weft_icmp_error")
@@ -206,11 +242,12 @@ int weft_icmp_error(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	s->forward = s->key;
 	if (quoted_decode(skb))
 		return stray(skb, s, REASON_ICMP_NO_SESSION);
 	e = session_get(&s->key, s->now_s);
 	if (!e)
-		return stray(skb, s, REASON_ICMP_NO_SESSION);
+		return error_relay(skb, s);
 	if (!session_fresh(&s->key, e)) {
 		s->flags |= PACKET_STALE;
 		return walk(skb, s);

@@ -36,7 +36,14 @@ static __always_inline void reply_link_fill(struct scratch *s, struct session *r
 		mac_copy(r->destination_mac, s->back.destination_mac);
 		return;
 	}
+	int transit = s->forward.ingress & SLOT_UPLINK && slot_guest(s->out.output) && s->back.flags & SESSION_TRANSIT;
+
 	r->output = s->forward.ingress;
+	if (transit) {
+		r->flags |= SESSION_TRANSIT;
+		r->tunnel_host = s->back.tunnel_host;
+		r->mtu = s->back.mtu;
+	}
 	mac_copy(r->source_mac, s->opener_destination_mac);
 	mac_copy(r->destination_mac, s->opener_source_mac);
 	if ((s->out.flags & (SESSION_ROUTED | SESSION_TUNNEL)) != SESSION_ROUTED) {
@@ -46,7 +53,10 @@ static __always_inline void reply_link_fill(struct scratch *s, struct session *r
 	network = bpf_map_lookup_elem(&networks, &s->network);
 	r->flags |= SESSION_ROUTED;
 	r->ttl = s->out.ttl;
-	r->mtu = network ? network->mtu : 0;
+	if (transit && !s->back.resolved)
+		__builtin_memset(r->destination_mac, 0, 6);
+	if (network && (!transit || network->mtu < r->mtu))
+		r->mtu = network->mtu;
 	mac_copy(r->match_mac, s->out.source_mac);
 }
 
@@ -91,9 +101,9 @@ __noinline int entries_fill(void)
 	f->tunnel_host = s->out.tunnel_host;
 	f->other_ingress = s->out.reply_ingress;
 	r->other_ingress = s->forward.ingress;
-	if (f->flags & SESSION_TUNNEL)
+	if (f->flags & (SESSION_TUNNEL | SESSION_TRANSIT))
 		f->tunnel_port = tunnel_port(&s->forward, f->source, f->destination, f->source_port, f->destination_port);
-	if (r->flags & SESSION_TUNNEL)
+	if (r->flags & (SESSION_TUNNEL | SESSION_TRANSIT))
 		r->tunnel_port = tunnel_port(&s->forward, r->source, r->destination, r->source_port, r->destination_port);
 	address_copy(f->next_hop, s->out.next_hop);
 	mac_copy(f->opener_mac, s->opener_source_mac);
@@ -148,7 +158,7 @@ __noinline int snat_take(void)
 	protocol = s->forward.protocol;
 	port = ntohs(s->forward.source_port);
 	if (!protocol_has_ports(protocol) && protocol != PROTOCOL_ICMP)
-		return snat_try(s, 0) ? 0 : -1;
+		return s->out.snat & SNAT_PORTLESS && snat_try(s, 0) ? 0 : -1;
 	if (port >= s->out.snat_first && port <= s->out.snat_last && snat_try(s, s->forward.source_port))
 		return 0;
 	if (protocol == PROTOCOL_SCTP)
@@ -229,12 +239,15 @@ static __always_inline int session_holds(struct scratch *s)
 	__u16 was = s->reply.destination_port, port = ntohs(was);
 
 	if (s->out.snat) {
-		if (!protocol_has_ports(s->forward.protocol) && s->forward.protocol != PROTOCOL_ICMP)
+		if (!protocol_has_ports(s->forward.protocol) && s->forward.protocol != PROTOCOL_ICMP) {
+			if (!(s->out.snat & SNAT_PORTLESS))
+				return 0;
 			s->out.source_port = 0;
-		else if (port < s->out.snat_first || port > s->out.snat_last)
+		} else if (port < s->out.snat_first || port > s->out.snat_last) {
 			return 0;
-		else
+		} else {
 			s->out.source_port = was;
+		}
 	}
 	return s->out.reply_ingress == s->reply.ingress && address_equal(s->out.destination, s->reply.source) &&
 	       address_equal(s->out.source, s->reply.destination) && s->out.destination_port == s->reply.source_port &&

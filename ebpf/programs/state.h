@@ -27,12 +27,15 @@ struct {
 
 #include "policy.h"
 
+/* In outcome.snat: protocols without ports may be translated. */
+#define SNAT_PORTLESS 2
+
 /* How one direction's transformation comes out of the walk. */
 struct outcome {
 	__u32 output;
 	__u16 flags;
 	__u8 ttl;
-	__u8 snat;    /* the source port is still to be taken from the block */
+	__u8 snat;    /* the source port is still to be taken from the block: 1, and SNAT_PORTLESS */
 	__u32 mtu;
 	__u8 source_mac[6];
 	__u8 destination_mac[6];
@@ -55,7 +58,7 @@ struct way_back {
 	__u32 mtu;
 	__u16 flags;
 	__u8 ttl;
-	__u8 reserved;
+	__u8 resolved; /* by transit: this host says the destination MAC */
 	__u8 source_mac[6];
 	__u8 destination_mac[6];
 };
@@ -146,6 +149,14 @@ struct {
 } routes SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+	__type(key, struct snat_block_key);
+	__type(value, struct snat_block);
+} snat_blocks SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, LIMIT_FRAGMENTS_MAX);
 	__type(key, struct fragment_key);
@@ -163,6 +174,7 @@ struct {
 #define DEVICES_MAX (SLOT_UPLINKS_MAX + LIMIT_PORTS_PER_HOST_MAX)
 
 TABLE(uplinks, struct uplink_record, SLOT_UPLINKS_MAX);
+TABLE(transits, __u32, SLOT_TRANSIT_HINTS);
 TABLE(tunnel_hosts, struct tunnel_host, SLOT_TUNNELS_MAX);
 TABLE(devices, struct device, DEVICES_MAX);
 TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
@@ -242,4 +254,27 @@ static __always_inline struct fdb_entry *fdb_get(__u32 network, const __u8 *mac)
 
 	mac_copy(key.mac, mac);
 	return bpf_map_lookup_elem(&fdb, &key);
+}
+
+static __always_inline struct route *route_get(__u32 router, int outside, __u8 family, const __u8 *address)
+{
+	struct route_key key = { .prefix_bits = 64 + 128, .table = router << 1 | outside, .family = family };
+
+	address_copy(key.address, address);
+	return bpf_map_lookup_elem(&routes, &key);
+}
+
+static __always_inline struct router_address *router_address_get(__u32 router, __u8 family, const __u8 *address)
+{
+	struct address_key key = { .scope = router, .family = family };
+
+	address_copy(key.address, address);
+	return bpf_map_lookup_elem(&router_addresses, &key);
+}
+
+static __always_inline struct floating *floating_get(__u32 network, const __u8 *address)
+{
+	struct floating_key key = { .network = network, .address = load32(address) };
+
+	return bpf_map_lookup_elem(&floatings, &key);
 }

@@ -166,29 +166,6 @@ static __always_inline int walk_on(struct __sk_buff *skb, struct scratch *s)
 	return walk_fail(skb, s, REASON_ENGINE_ERROR);
 }
 
-static __always_inline struct route *route_get(__u32 router, int outside, __u8 family, const __u8 *address)
-{
-	struct route_key key = { .prefix_bits = 64 + 128, .table = router << 1 | outside, .family = family };
-
-	address_copy(key.address, address);
-	return bpf_map_lookup_elem(&routes, &key);
-}
-
-static __always_inline struct router_address *router_address_get(__u32 router, __u8 family, const __u8 *address)
-{
-	struct address_key key = { .scope = router, .family = family };
-
-	address_copy(key.address, address);
-	return bpf_map_lookup_elem(&router_addresses, &key);
-}
-
-static __always_inline struct floating *floating_get(__u32 network, const __u8 *address)
-{
-	struct floating_key key = { .network = network, .address = load32(address) };
-
-	return bpf_map_lookup_elem(&floatings, &key);
-}
-
 /* neighbour(M, A): output and destination MAC. 0, or why not. */
 static __always_inline int neighbour_find(struct scratch *s, __u32 network_slot, const __u8 *address)
 {
@@ -271,7 +248,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 		return REASON_NO_ROUTE;
 	store32(s->out.source, router->snat_address);
 	s->out.flags |= SESSION_NAT_SOURCE;
-	s->out.snat = 1;
+	s->out.snat = router->flags & ROUTER_SNAT_PORTLESS ? 1 | SNAT_PORTLESS : 1;
 	s->out.snat_first = router->snat_first;
 	s->out.snat_last = router->snat_last;
 	return 0;
@@ -280,7 +257,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 /* An echo request to a router's own address, answered in place. */
 static __always_inline int echo_request(struct scratch *s)
 {
-	if (s->flags & (PACKET_LATER | PACKET_STALE))
+	if (s->flags & (PACKET_LATER | PACKET_STALE | PACKET_TRANSIT))
 		return 0;
 	if (s->forward.family == FAMILY_V4)
 		return s->forward.protocol == PROTOCOL_ICMP && s->opener_type == 8;

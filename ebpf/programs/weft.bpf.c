@@ -4,6 +4,7 @@
  * each stage's header says what it guarantees.
  */
 #include "record.h"
+#include "outbound.h"
 #include "expire.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";

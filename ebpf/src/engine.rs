@@ -359,7 +359,7 @@ fn put(map: &Map, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), En
 }
 
 /// The tables that are arrays.
-const ARRAYS: &[&str] = &["uplinks", "tunnel_hosts"];
+const ARRAYS: &[&str] = &["uplinks", "tunnel_hosts", "transits"];
 
 /// Deletes an entry; one of an array becomes zero.
 fn delete(map: &Map, name: &str, key: &[u8]) -> Result<(), EngineError> {

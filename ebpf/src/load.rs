@@ -45,6 +45,7 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_outside", stage::OUTSIDE),
     ("weft_apply", stage::APPLY),
     ("weft_underlay", stage::UNDERLAY),
+    ("weft_outbound", stage::OUTBOUND),
 ];
 
 /// The interpreter of policies, in its own array.
@@ -91,11 +92,13 @@ maps! {
     floatings,
     floating_srcs,
     routes,
+    snat_blocks,
     neighbours,
     sessions,
     fragments,
     uplinks,
     wires,
+    transits,
     tunnel_hosts,
     tunnel_slots,
     tunnel_nets,

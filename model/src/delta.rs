@@ -3,8 +3,9 @@
 use crate::{
     AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName,
     HostSnapshot, Invalid, LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy,
-    QosPolicyId, RemotePort, Revision, Router, RouterId, SecurityGroup, SecurityGroupId,
-    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
+    QosPolicyId, RemoteFloatingIp, RemotePort, Revision, Router, RouterId, SecurityGroup,
+    SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
+    TunnelHost,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -226,6 +227,8 @@ snapshot_delta! {
     routers: RouterId => Router;
     /// Changes of [`HostSnapshot::floating_ips`].
     floating_ips: FloatingIpId => FloatingIp;
+    /// Changes of [`HostSnapshot::remote_floating_ips`].
+    remote_floating_ips: FloatingIpId => RemoteFloatingIp;
     /// Changes of [`HostSnapshot::forwarded_ips`].
     forwarded_ips: FloatingIpId => ForwardedIp;
     /// Changes of [`HostSnapshot::local_ips`].
@@ -321,6 +324,7 @@ mod tests {
             mtu,
             external: false,
             dns_domain: String::new(),
+            transit: None,
         }
     }
 

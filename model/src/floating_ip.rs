@@ -1,6 +1,6 @@
 //! Floating IPs: an external IPv4 address that stands for one fixed address of a port, or whose ports lead to several.
 
-use crate::{MacAddress, NetworkId, PortForwardingId, PortId, RouterId};
+use crate::{HostName, MacAddress, NetworkId, PortForwardingId, PortId, RouterId};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -20,6 +20,22 @@ pub struct FloatingIp {
     pub port_id: PortId,
     /// Which of the port's addresses.
     pub fixed_ip_address: Ipv4Addr,
+}
+
+/// A floating IP that leads to a port of a host without its physical network: this one answers for it outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteFloatingIp {
+    /// The external network; must be the router's gateway network.
+    pub floating_network_id: NetworkId,
+    /// The address seen outside.
+    pub floating_ip_address: Ipv4Addr,
+    /// The MAC address that answers for it outside: that of the floating IP's own Neutron port.
+    pub mac_address: MacAddress,
+    /// The router between.
+    pub router_id: RouterId,
+    /// Where its port is.
+    pub host: HostName,
 }
 
 /// A floating IP some of whose ports lead to ports of this host; the others lead nowhere here.

@@ -23,20 +23,21 @@ mod security_group;
 mod snapshot;
 mod stage;
 mod validate;
+mod validate_gateway;
 mod validate_security_group;
 
 pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};
 pub use drop_reason::DropReason;
 pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost};
-pub use floating_ip::{FloatingIp, ForwardedIp, PortForwarding};
+pub use floating_ip::{FloatingIp, ForwardedIp, PortForwarding, RemoteFloatingIp};
 pub use id::{
     AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, LocalIpId, NetworkId,
     PortForwardingId, PortId, QosPolicyId, Revision, RouterId, SecurityGroupId,
     SecurityGroupRuleId, SubnetId,
 };
 pub use local_ip::{LocalIp, LocalIpMode, LocalIpTarget};
-pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet};
+pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet, Transit};
 pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, RemotePort, VhostUserMode,
 };

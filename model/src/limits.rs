@@ -16,6 +16,8 @@ pub const DNS_NAMESERVERS_MAX: usize = 8;
 pub const HOST_ROUTES_MAX: usize = 32;
 /// Interfaces of one router.
 pub const ROUTER_INTERFACES_MAX: usize = 256;
+/// Hosts that share the ports of one gateway's address: 4 have 8,192 each, 16 have 1,024, and 240 have 64.
+pub const SNAT_HOSTS_PER_GATEWAY_MAX: usize = 260;
 /// Extra routes of one router (Neutron's `max_routes` is 30 by default).
 pub const ROUTER_ROUTES_MAX: usize = 256;
 /// Port forwardings of one floating IP.

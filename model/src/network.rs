@@ -45,6 +45,18 @@ pub struct Segment {
     pub segmentation_id: Option<u32>,
 }
 
+/// How hosts exchange frames of a physical network: what one of them received or is to send for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transit {
+    /// The VNI (VXLAN) of these frames, which no network has.
+    pub vni: u32,
+    /// The largest IP packet that it carries, in bytes (68 to 65,535).
+    pub mtu: u32,
+    /// Whether this host has the physical network itself; if not, all of it goes through other hosts.
+    pub uplink: bool,
+}
+
 /// A network with at least one port on this host, or reachable from one through a router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +71,9 @@ pub struct Network {
     /// The DNS domain told to guests; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dns_domain: String,
+    /// Physical networks only: several hosts share it. Without it this host has the physical network, and is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transit: Option<Transit>,
 }
 
 /// Neutron's `ipv6_ra_mode` and `ipv6_address_mode`.

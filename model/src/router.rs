@@ -1,8 +1,9 @@
 //! Routers: interfaces on project networks, a gateway on an external network, extra routes.
 
-use crate::{MacAddress, NetworkId, PortId, SubnetId};
+use crate::{HostName, MacAddress, NetworkId, PortId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An address of a router.
@@ -40,6 +41,22 @@ pub struct PortBlock {
     pub last: u16,
 }
 
+impl PortBlock {
+    /// Whether a port lies in it.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    /// How many bits all its ports share, if it has 2^n ports from a multiple of that on.
+    #[must_use]
+    pub fn prefix_bits(self) -> Option<u32> {
+        let differ = self.first ^ self.last;
+        let whole = self.first & differ == 0 && self.last & differ == differ;
+        (whole && (u32::from(differ) + 1).is_power_of_two()).then(|| differ.leading_zeros())
+    }
+}
+
 /// A router's leg in an external network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,8 +71,32 @@ pub struct RouterGateway {
     pub addresses: Vec<RouterAddress>,
     /// Whether IPv4 traffic without a floating IP leaves under the gateway's address. If not, it is routed plainly.
     pub enable_snat: bool,
-    /// The ports that this host may use for SNAT; a reply to any other port is another host's.
-    pub snat_port_block: PortBlock,
+    /// The ports that this host may use for SNAT. None: no guest of this host is behind the router, or none was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat_port_block: Option<PortBlock>,
+    /// The ports of other hosts: what comes for them is theirs. Of 2^n ports each, from a multiple of that on; no two
+    /// overlap.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snat_port_blocks_elsewhere: BTreeMap<HostName, PortBlock>,
+    /// The host that answers for the router outside, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_host: Option<HostName>,
+}
+
+impl RouterGateway {
+    /// Whether other hosts use the gateway's addresses too, so that they may come from outside.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.gateway_host.is_some() || !self.snat_port_blocks_elsewhere.is_empty()
+    }
+
+    /// Whether SNAT of protocols without ports is this host's: the block with the smallest numbers is.
+    #[must_use]
+    pub fn has_portless(&self) -> bool {
+        let mut others = self.snat_port_blocks_elsewhere.values();
+        self.snat_port_block
+            .is_some_and(|own| others.all(|other| own.first < other.first))
+    }
 }
 
 /// An extra route.

@@ -2,8 +2,8 @@
 
 use crate::{
     AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName, Invalid,
-    LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemotePort,
-    Revision, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember,
+    LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemoteFloatingIp,
+    RemotePort, Revision, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember,
     SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, limits,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,9 @@ pub struct HostSnapshot {
     /// Floating IPs that lead to ports of this host.
     #[serde(default)]
     pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
+    /// Floating IPs that lead to ports of other hosts, and that this one answers for outside.
+    #[serde(default)]
+    pub remote_floating_ips: BTreeMap<FloatingIpId, RemoteFloatingIp>,
     /// Floating IPs with ports that lead to ports of this host.
     #[serde(default)]
     pub forwarded_ips: BTreeMap<FloatingIpId, ForwardedIp>,
@@ -74,7 +77,7 @@ pub struct HostSnapshot {
     /// QoS policies of ports here.
     #[serde(default)]
     pub qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
-    /// The hosts of `remote_ports`, and this one itself: without an address of its own it has no tunnels.
+    /// The other hosts that this one speaks of, and this one itself: without an address of its own it has no tunnels.
     #[serde(default)]
     pub tunnel_hosts: BTreeMap<HostName, TunnelHost>,
 }
@@ -133,6 +136,7 @@ impl HostSnapshot {
             remote_ports: BTreeMap::new(),
             routers: BTreeMap::new(),
             floating_ips: BTreeMap::new(),
+            remote_floating_ips: BTreeMap::new(),
             forwarded_ips: BTreeMap::new(),
             local_ips: BTreeMap::new(),
             security_groups: BTreeMap::new(),

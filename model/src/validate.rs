@@ -50,7 +50,7 @@ impl Report {
         }
     }
 
-    fn count(&mut self, path: &str, have: usize, max: usize) {
+    pub(crate) fn count(&mut self, path: &str, have: usize, max: usize) {
         self.check(
             have <= max,
             || path.to_owned(),
@@ -77,6 +77,7 @@ impl HostSnapshot {
         self.validate_remote_ports(r, self.remote_ports.iter());
         self.validate_routers(r, self.routers.iter());
         self.validate_floating_ips(r, self.floating_ips.iter());
+        self.validate_remote_floating_ips(r, self.remote_floating_ips.iter());
         self.validate_forwarded_ips(r, self.forwarded_ips.iter());
         self.validate_local_ips(r, self.local_ips.iter());
         self.validate_rules(r, self.security_group_rules.iter());
@@ -100,6 +101,7 @@ impl HostSnapshot {
         self.validate_remote_ports(r, delta.remote_ports.put.iter());
         self.validate_routers(r, delta.routers.put.iter());
         self.validate_floating_ips(r, delta.floating_ips.put.iter());
+        self.validate_remote_floating_ips(r, delta.remote_floating_ips.put.iter());
         self.validate_forwarded_ips(r, delta.forwarded_ips.put.iter());
         self.validate_local_ips(r, delta.local_ips.put.iter());
         self.validate_rules(r, delta.security_group_rules.put.iter());
@@ -184,6 +186,7 @@ impl HostSnapshot {
                 NetworkType::Gre => (s.segmentation_id.is_some_and(|i| i >= 1), "1 to 4294967295"),
             };
             r.check(good, || path("segment.segmentation_id"), expected);
+            self.validate_transit(r, *id, network);
         }
     }
 
@@ -415,9 +418,7 @@ impl HostSnapshot {
                 let at = || at(&format!("addresses[{m}]"));
                 self.address_fits(r, gateway.network_id, a.subnet_id, a.ip_address, at);
             }
-            let block = gateway.snat_port_block;
-            let good = block.first >= 1 && block.first <= block.last;
-            r.check(good, || at("snat_port_block"), "1 <= first <= last");
+            self.validate_blocks(r, gateway, at);
         }
     }
 
@@ -506,7 +507,7 @@ impl HostSnapshot {
         }
     }
 
-    fn gateway_in(
+    pub(crate) fn gateway_in(
         &self,
         r: &mut Report,
         router: RouterId,
@@ -588,7 +589,7 @@ pub(crate) fn is_canonical(range: IpNet) -> bool {
     range.trunc() == range
 }
 
-fn check_mac(r: &mut Report, mac: MacAddress, path: impl FnOnce() -> String) {
+pub(crate) fn check_mac(r: &mut Report, mac: MacAddress, path: impl FnOnce() -> String) {
     r.check(
         !mac.is_zero() && !mac.is_multicast(),
         path,

@@ -178,6 +178,7 @@ fn with_network(mut snapshot: HostSnapshot, mtu: u32) -> HostSnapshot {
         mtu,
         external: false,
         dns_domain: String::new(),
+        transit: None,
     };
     snapshot.networks.insert(NetworkId(uuid(1)), network);
     snapshot

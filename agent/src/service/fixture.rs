@@ -42,6 +42,7 @@ fn network(network_type: NetworkType, mtu: u32) -> Network {
         mtu,
         external: physical,
         dns_domain: "example.org.".to_owned(),
+        transit: None,
     }
 }
 
@@ -106,10 +107,12 @@ fn router() -> Router {
                 at(OUTSIDE6, "2001:db8:203::10"),
             ],
             enable_snat: true,
-            snat_port_block: PortBlock {
+            snat_port_block: Some(PortBlock {
                 first: 1_024,
                 last: 65_535,
-            },
+            }),
+            snat_port_blocks_elsewhere: std::collections::BTreeMap::new(),
+            gateway_host: None,
         }),
         routes: Vec::new(),
         ndp_proxies: Vec::new(),

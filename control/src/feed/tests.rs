@@ -125,6 +125,7 @@ impl Server {
                 mtu: 1500,
                 external: false,
                 dns_domain: String::new(),
+                transit: None,
             };
             snapshot.networks.insert(*id, network);
         }

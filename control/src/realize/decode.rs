@@ -226,6 +226,7 @@ pub(super) fn network(row: &NetworkRow, segments: &[SegmentRow]) -> Result<Netwo
         mtu: at.number("mtu", row.mtu.max(MTU_MIN))?,
         external: row.external,
         dns_domain: row.dns_domain.clone(),
+        transit: None,
     })
 }
 

@@ -341,7 +341,9 @@ impl<'a> View<'a> {
                 mac_address: port.mac_address,
                 addresses,
                 enable_snat: router.enable_snat,
-                snat_port_block: SNAT_PORT_BLOCK,
+                snat_port_block: Some(SNAT_PORT_BLOCK),
+                snat_port_blocks_elsewhere: BTreeMap::new(),
+                gateway_host: None,
             })
         };
         model::Router {

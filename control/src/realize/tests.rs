@@ -386,10 +386,10 @@ async fn a_guest_brings_its_network_router_and_gateway() {
     let gateway = router.gateway.as_ref().unwrap();
     assert_eq!(
         gateway.snat_port_block,
-        PortBlock {
+        Some(PortBlock {
             first: 1_024,
             last: 65_535
-        }
+        })
     );
     assert_eq!(
         gateway.addresses[0].ip_address,

@@ -4,12 +4,11 @@
 //! through a tunnel (section 7).
 
 use super::key::{Ingress, SessionKey, Tuple};
+use crate::stage::nat::SnatPorts;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::limits::session_timeout_s as timeout;
-use weft_model::{
-    MacAddress, NetworkId, NetworkType, PortBlock, PortId, Revision, SecurityGroupRuleId,
-};
+use weft_model::{MacAddress, NetworkId, NetworkType, PortId, Revision, SecurityGroupRuleId};
 use weft_wire::{protocol, tcp};
 
 /// Which of the two ways.
@@ -88,6 +87,15 @@ pub struct Back {
     pub hop: Option<Hop>,
 }
 
+/// How a session reaches the outside of a physical network by another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByTransit {
+    /// To that host.
+    pub tunnel: Tunnel,
+    /// Whether this host says the destination MAC; else it is zero in what is routed, and the other host finds it.
+    pub resolved: bool,
+}
+
 /// Where a walk leads: the forward transformation, the port of SNAT still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -100,11 +108,13 @@ pub struct Path {
     /// New destination address.
     pub destination: IpAddr,
     /// The new source port is to be taken from here.
-    pub snat: Option<PortBlock>,
+    pub snat: Option<SnatPorts>,
     /// To another host; `output` is the network in the tunnel then.
     pub tunnel: Option<Tunnel>,
     /// Of what came from a tunnel.
     pub back: Option<Back>,
+    /// What leaves by a physical network goes to another host.
+    pub transit: Option<ByTransit>,
 }
 
 impl Path {
@@ -119,7 +129,20 @@ impl Path {
             snat: None,
             tunnel: None,
             back: None,
+            transit: None,
         }
+    }
+
+    /// The tunnel of what leaves by this output.
+    fn tunnel_by(&self, output: Ingress) -> Option<Tunnel> {
+        let transit = self.transit.map(|transit| transit.tunnel);
+        transit.filter(|tunnel| output == Ingress::Network(tunnel.network_id))
+    }
+
+    /// The tunnel of the way forward.
+    #[must_use]
+    pub fn forward_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.or_else(|| self.tunnel_by(self.output))
     }
 
     /// Where replies enter, if the opener is on this network.
@@ -206,7 +229,7 @@ impl Session {
                 to: self.reply.tuple.reversed(),
                 output: self.path.output,
                 hop: self.path.hop,
-                tunnel: self.path.tunnel,
+                tunnel: self.path.forward_tunnel(),
             },
             Way::Reply => Transformation {
                 from: self.reply.tuple,
@@ -216,7 +239,10 @@ impl Session {
                     None => self.forward.ingress,
                 },
                 hop: self.reply_hop(),
-                tunnel: self.path.back.map(|back| back.tunnel),
+                tunnel: match self.path.back {
+                    Some(back) => Some(back.tunnel),
+                    None => self.path.tunnel_by(self.forward.ingress),
+                },
             },
         }
     }
@@ -226,11 +252,17 @@ impl Session {
             return back.hop;
         }
         let mirrored = self.path.hop.filter(|_| self.path.tunnel.is_none());
+        let by_transit = self.path.tunnel_by(self.forward.ingress);
+        let unresolved = by_transit.is_some() && self.path.transit.is_some_and(|t| !t.resolved);
         mirrored.map(|hop| Hop {
             source_mac: self.opener.destination_mac,
-            destination_mac: self.opener.source_mac,
+            destination_mac: if unresolved {
+                MacAddress([0; 6])
+            } else {
+                self.opener.source_mac
+            },
             next_hop: None,
-            mtu: hop.reply_mtu,
+            mtu: by_transit.map_or(hop.reply_mtu, |tunnel| hop.reply_mtu.min(tunnel.mtu)),
             reply_mtu: hop.mtu,
             ..hop
         })

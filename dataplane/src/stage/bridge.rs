@@ -29,7 +29,7 @@ pub enum Next<'a> {
     Pass,
 }
 
-/// The way by destination MAC.
+/// The way by destination MAC. `opener`: the packet opens the session.
 ///
 /// # Errors
 /// The reason to drop it.
@@ -37,11 +37,12 @@ pub fn process<'a>(
     sight: &Sight<'a>,
     destination_mac: MacAddress,
     source: IpAddr,
+    opener: bool,
 ) -> Result<Next<'a>, DropReason> {
     match sight.port {
         Some(_) => from_guest(sight, destination_mac, source),
-        None if sight.is_tunnel() => from_tunnel(sight, destination_mac, source),
-        None => from_uplink(sight, destination_mac, source),
+        None if sight.is_physical() => from_uplink(sight, destination_mac, source, opener),
+        None => from_tunnel(sight, destination_mac, source),
     }
 }
 
@@ -109,20 +110,27 @@ fn from_uplink<'a>(
     sight: &Sight<'a>,
     mac: MacAddress,
     source: IpAddr,
+    opener: bool,
 ) -> Result<Next<'a>, DropReason> {
     let (snapshot, network_id) = (sight.snapshot, sight.network_id);
     if !topology::is_let_in(snapshot, network_id, mac) {
-        return Ok(Next::Pass);
+        return if sight.transit {
+            Err(DropReason::DestinationMacUnknown)
+        } else {
+            Ok(Next::Pass)
+        };
     }
     let ours = topology::floating_ip(snapshot, network_id, source).is_some()
+        || topology::remote_floating_ip(snapshot, network_id, source).is_some()
         || snapshot.routers.values().any(|router| {
             router
                 .gateway
                 .as_ref()
-                .is_some_and(|g| g.network_id == network_id)
+                .is_some_and(|g| g.network_id == network_id && !g.is_shared())
                 && topology::is_gateway_address(router, source)
         });
-    if ours || topology::is_no_source(source) {
+    let rogue = ours && opener && !sight.transit;
+    if rogue || topology::is_no_source(source) {
         return Err(DropReason::RogueSource);
     }
     if let Some((id, router)) = topology::router_by_outside(snapshot, network_id, mac) {

@@ -14,6 +14,7 @@ pub mod qos;
 pub mod router;
 pub mod security_group;
 pub mod session;
+pub mod transit;
 pub mod tunnel;
 pub mod vlan;
 
@@ -33,6 +34,8 @@ pub struct Sight<'a> {
     pub network_id: NetworkId,
     /// The guest's port; none for the uplink and for tunnels.
     pub port: Option<(PortId, &'a Port)>,
+    /// Whether it came from another host by the transit of that network.
+    pub transit: bool,
     /// A planted mistake, in tests of the tests.
     pub mutant: Option<Mutant>,
 }
@@ -59,8 +62,18 @@ impl<'a> Sight<'a> {
             ingress,
             network_id,
             port,
+            transit: false,
             mutant,
         })
+    }
+
+    /// The same, of what came out of a tunnel.
+    #[must_use]
+    pub fn tunnelled(self) -> Self {
+        Self {
+            transit: self.is_physical(),
+            ..self
+        }
     }
 
     /// Whether this mistake is planted.
@@ -72,13 +85,13 @@ impl<'a> Sight<'a> {
     /// Whether the packet came out of a tunnel.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.port.is_none() && !self.is_physical()
+        self.port.is_none() && (self.transit || !self.is_physical())
     }
 
     /// Whether it came from the uplink.
     #[must_use]
     pub fn is_uplink(&self) -> bool {
-        self.port.is_none() && self.is_physical()
+        self.port.is_none() && !self.transit && self.is_physical()
     }
 
     /// Whether frames of the packet's network leave through an interface of the host.

@@ -10,8 +10,28 @@ use crate::mutant::Mutant;
 use crate::topology;
 use std::net::IpAddr;
 use weft_model::limits::NAT_PORT_TRIES_MAX;
-use weft_model::{DropReason, MacAddress, PortBlock, Router, RouterId};
+use weft_model::{DropReason, MacAddress, PortBlock, Router, RouterGateway, RouterId};
 use weft_wire::protocol;
+
+/// What SNAT may take on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnatPorts {
+    /// Its ports, if it has any.
+    pub block: Option<PortBlock>,
+    /// Whether protocols without ports are its own.
+    pub portless: bool,
+}
+
+impl SnatPorts {
+    /// Of a router's gateway.
+    #[must_use]
+    pub fn of(gateway: &RouterGateway) -> Self {
+        Self {
+            block: gateway.snat_port_block,
+            portless: gateway.has_portless(),
+        }
+    }
+}
 
 /// What a packet looks like outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +41,7 @@ pub struct Seen {
     /// Its source MAC there.
     pub source_mac: MacAddress,
     /// Where its source port is to be taken from, if it changes.
-    pub snat: Option<PortBlock>,
+    pub snat: Option<SnatPorts>,
     /// Whether any of it is NAT.
     pub translated: bool,
 }
@@ -66,15 +86,19 @@ pub fn source(
     Ok(Seen {
         source,
         source_mac,
-        snat: Some(gateway.snat_port_block),
+        snat: Some(SnatPorts::of(gateway)),
         translated: true,
     })
 }
 
-/// Whether a block holds a port; what has no port needs none.
+/// Whether a port is this host's.
 #[must_use]
-pub fn holds(block: PortBlock, tuple: Tuple, source_port: u16) -> bool {
-    !translates_port(tuple) || (block.first..=block.last).contains(&source_port)
+pub fn holds(ports: SnatPorts, tuple: Tuple, source_port: u16) -> bool {
+    if translates_port(tuple) {
+        ports.block.is_some_and(|block| block.contains(source_port))
+    } else {
+        ports.portless
+    }
 }
 
 fn translates_port(tuple: Tuple) -> bool {
@@ -87,10 +111,14 @@ fn translates_port(tuple: Tuple) -> bool {
 /// No candidate is free.
 pub fn source_port(
     sight: &Sight<'_>,
-    block: PortBlock,
+    ports: SnatPorts,
     tuple: Tuple,
     mut is_free: impl FnMut(u16) -> bool,
 ) -> Result<u16, DropReason> {
+    let block = ports.block.ok_or(DropReason::NatPortsExhausted)?;
+    if !ports.portless && !translates_port(tuple) {
+        return Err(DropReason::NatPortsExhausted);
+    }
     let mut candidates = candidates(sight, block, tuple);
     candidates
         .find(|port| sight.has(Mutant::SnatPortTaken) || is_free(*port))
@@ -138,8 +166,16 @@ mod tests {
             ingress,
             network_id,
             port: None,
+            transit: false,
             mutant: None,
         });
+    }
+
+    fn ports(block: PortBlock) -> SnatPorts {
+        SnatPorts {
+            block: Some(block),
+            portless: true,
+        }
     }
 
     fn tuple(protocol: u8, source_port: u16) -> Tuple {
@@ -160,13 +196,13 @@ mod tests {
                 last: 1123,
             };
             assert_eq!(
-                source_port(sight, block, tuple(6, 1100), |_| true),
+                source_port(sight, ports(block), tuple(6, 1100), |_| true),
                 Ok(1100)
             );
             let all: Vec<u16> = candidates(sight, block, tuple(6, 80)).collect();
             assert_eq!(all.len(), NAT_PORT_TRIES_MAX as usize - 1);
             assert!(all.iter().all(|port| (1024..=1123).contains(port)));
-            let none = source_port(sight, block, tuple(6, 1100), |_| false);
+            let none = source_port(sight, ports(block), tuple(6, 1100), |_| false);
             assert_eq!(none, Err(DropReason::NatPortsExhausted));
         });
     }

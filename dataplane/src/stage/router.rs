@@ -3,9 +3,9 @@
 //! Guarantees: what leaves a router goes to a neighbour that the snapshot or the neighbour table knows, or to the uplink
 //! unresolved. Assumes the bridge stage's choice of a router. Cost: all routes of the router.
 
-use super::{nat, tunnel};
+use super::{Sight, nat, transit, tunnel};
 use crate::flow::key::{Ingress, Tuple};
-use crate::flow::session::{Back, Hop, Path, Tunnel};
+use crate::flow::session::{Back, ByTransit, Hop, Path, Tunnel};
 use crate::mutant::Mutant;
 use crate::topology;
 use crate::walk::{End, Walk};
@@ -16,7 +16,7 @@ use weft_model::{
 
 /// Where a route leads.
 #[derive(Clone, Copy, Debug)]
-enum Target<'a> {
+pub enum Target<'a> {
     /// By an interface to this neighbour.
     Inside(&'a RouterInterface, IpAddr),
     /// By the gateway to this neighbour.
@@ -52,7 +52,7 @@ pub fn route(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, 
     if let Some(floating) = floating {
         return hairpin(walk, id, router, floating);
     }
-    match longest_prefix(walk, router, tuple.destination, true).ok_or(DropReason::NoRoute)? {
+    match longest_prefix(&walk.sight, router, tuple.destination, true).ok_or(DropReason::NoRoute)? {
         Target::Inside(interface, next_hop) => inside(walk, interface, next_hop),
         Target::Outside(next_hop) => outside(walk, id, router, next_hop),
         Target::Unreachable => Err(DropReason::NoRoute),
@@ -91,6 +91,9 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
             },
         );
     }
+    if let Some(end) = relay(walk, router)? {
+        return Ok(end);
+    }
     if !tuple.is_ipv6() {
         if topology::is_gateway_address(router, tuple.destination) {
             return echo(walk, DropReason::NatNoSession);
@@ -104,14 +107,49 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     if own {
         return echo(walk, DropReason::RouterLocalUnsupported);
     }
-    match longest_prefix(walk, router, tuple.destination, false) {
-        Some(Target::Inside(interface, next_hop)) => inside(walk, interface, next_hop),
+    match longest_prefix(&walk.sight, router, tuple.destination, false) {
+        Some(Target::Inside(interface, next_hop)) => {
+            let end = inside(walk, interface, next_hop)?;
+            let circles = matches!(&end, End::Path(path) if path.tunnel.is_some());
+            if circles && sight.transit {
+                return Err(DropReason::NoRoute);
+            }
+            Ok(end)
+        }
         _ => Err(DropReason::NoRoute),
     }
 }
 
+/// To another host, if what comes from outside is that one's.
+fn relay(walk: &mut Walk<'_>, router: &Router) -> Result<Option<End>, DropReason> {
+    let (sight, tuple) = (walk.sight, walk.opening.tuple);
+    if sight.transit {
+        return Ok(None);
+    }
+    let end = (tuple.protocol, tuple.destination, tuple.destination_port);
+    let Some(to) = transit::whose(&sight, router, end) else {
+        return Ok(None);
+    };
+    let tunnel = transit::to_host(sight.snapshot, sight.network_id, to.host)?;
+    walk.say(
+        Stage::Router,
+        format!("{} is of host {}", tuple.destination, to.host),
+    );
+    if sight.port.is_none() {
+        return Ok(Some(End::Relay(tunnel)));
+    }
+    let by = ByTransit {
+        tunnel,
+        resolved: true,
+    };
+    Ok(Some(End::Path(Path {
+        transit: Some(by),
+        ..Path::bridged(Ingress::Network(sight.network_id), tuple)
+    })))
+}
+
 fn echo(walk: &mut Walk<'_>, otherwise: DropReason) -> Result<End, DropReason> {
-    if walk.opening.echo_request {
+    if walk.opening.echo_request && !walk.sight.transit {
         Ok(End::EchoReply)
     } else {
         Err(otherwise)
@@ -202,6 +240,7 @@ fn to_floating(
         snat: None,
         tunnel: None,
         back: None,
+        transit: None,
     }))
 }
 
@@ -235,6 +274,7 @@ fn inside(
         snat: None,
         tunnel: near.tunnel,
         back: None,
+        transit: None,
     }))
 }
 
@@ -266,7 +306,7 @@ fn outside(
         source_mac: seen.source_mac,
         ttl_decrement: 1,
     };
-    let near = neighbour(walk, gateway.network_id, next_hop, &leg)?;
+    let near = neighbour_outside(walk, router, gateway.network_id, next_hop, &leg)?;
     Ok(End::Path(Path {
         output: near.output,
         hop: Some(near.hop),
@@ -275,6 +315,7 @@ fn outside(
         snat: seen.snat,
         tunnel: near.tunnel,
         back: None,
+        transit: near.transit,
     }))
 }
 
@@ -283,6 +324,46 @@ struct Near {
     output: Ingress,
     hop: Hop,
     tunnel: Option<Tunnel>,
+    transit: Option<ByTransit>,
+}
+
+/// A neighbour outside: as others, or by the network's transit.
+fn neighbour_outside(
+    walk: &Walk<'_>,
+    router: &Router,
+    network_id: NetworkId,
+    address: IpAddr,
+    leg: &Leg,
+) -> Result<Near, DropReason> {
+    let snapshot = walk.sight.snapshot;
+    let near = neighbour(walk, network_id, address, leg)?;
+    let shared = snapshot.networks.get(&network_id).and_then(|n| n.transit);
+    if matches!(near.output, Ingress::Port(_)) || near.tunnel.is_some() || shared.is_none() {
+        return Ok(near);
+    }
+    let floating = topology::remote_floating_ip(snapshot, network_id, address);
+    let (destination_mac, by) = match floating {
+        Some(floating) => {
+            let tunnel = transit::to_host(snapshot, network_id, &floating.host)?;
+            let resolved = true;
+            (floating.mac_address, ByTransit { tunnel, resolved })
+        }
+        None if transit::has_uplink(snapshot, network_id) => return Ok(near),
+        None => {
+            let by = transit::to_gateway_host(snapshot, router)?;
+            (MacAddress([0; 6]), by)
+        }
+    };
+    Ok(Near {
+        hop: Hop {
+            destination_mac,
+            next_hop: None,
+            mtu: near.hop.mtu.min(by.tunnel.mtu),
+            ..near.hop
+        },
+        transit: Some(by),
+        ..near
+    })
 }
 
 fn neighbour(
@@ -303,6 +384,7 @@ fn neighbour(
             reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
         },
         tunnel: None,
+        transit: None,
     };
     if let Some((id, port)) = topology::port_by_address(snapshot, network_id, address) {
         return Ok(near(Ingress::Port(id), port.mac_address, None));
@@ -346,7 +428,7 @@ pub fn back(walk: &Walk<'_>) -> Result<Back, DropReason> {
         return Err(DropReason::RouterDown);
     }
     let Some(Target::Inside(interface, next_hop)) =
-        longest_prefix(walk, router, opening.tuple.source, false)
+        longest_prefix(&walk.sight, router, opening.tuple.source, false)
     else {
         return Err(DropReason::NoRoute);
     };
@@ -362,18 +444,18 @@ pub fn back(walk: &Walk<'_>) -> Result<Back, DropReason> {
 }
 
 /// The route with the longest prefix; the first named of equals. With `all`, the gateway's routes take part.
-fn longest_prefix<'a>(
-    walk: &Walk<'_>,
+pub fn longest_prefix<'a>(
+    sight: &Sight<'_>,
     router: &'a Router,
     destination: IpAddr,
     all: bool,
 ) -> Option<Target<'a>> {
-    let snapshot = walk.sight.snapshot;
+    let snapshot = sight.snapshot;
     let cidr = |subnet_id| snapshot.subnets.get(subnet_id).map(|s| s.cidr);
     let mut best: Option<(u8, Target<'a>)> = None;
     let mut consider = |length: u8, target: Target<'a>| {
         let longer =
-            best.is_none_or(|(have, _)| have < length && !walk.sight.has(Mutant::LongestPrefix));
+            best.is_none_or(|(have, _)| have < length && !sight.has(Mutant::LongestPrefix));
         if longer {
             best = Some((length, target));
         }

@@ -51,7 +51,7 @@ impl New {
             to: self.path.translated(tuple, tuple.source_port),
             output: self.path.output,
             hop: self.path.hop,
-            tunnel: self.path.tunnel,
+            tunnel: self.path.forward_tunnel(),
         }
     }
 }
@@ -273,9 +273,9 @@ fn rewalk(
     let same_translation = path.source == session.path.source
         && path.destination == session.path.destination
         && path.snat.is_some() == session.path.snat.is_some()
-        && path.snat.is_none_or(|block| {
+        && path.snat.is_none_or(|ports| {
             nat::holds(
-                block,
+                ports,
                 session.forward.tuple,
                 session.reply.tuple.destination_port,
             )
@@ -317,11 +317,11 @@ pub fn record(
     desk.sessions.room_for(owner)?;
     let reply = match path.snat {
         None => plain,
-        Some(block) => {
+        Some(ports) => {
             let (sessions, now_s) = (&mut *desk.sessions, desk.now_s);
             reply_key(nat::source_port(
                 &desk.sight,
-                block,
+                ports,
                 forward.tuple,
                 |port| sessions.get(&reply_key(port), now_s).is_none(),
             )?)

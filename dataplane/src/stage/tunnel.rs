@@ -22,7 +22,7 @@ const TTL: u8 = 64;
 pub enum Outer<'a> {
     /// Not Weft's.
     Pass,
-    /// A frame of this network.
+    /// A frame of this network; of a physical one, from its transit.
     Inner(NetworkId, &'a [u8]),
 }
 
@@ -44,6 +44,28 @@ pub fn to_host(snapshot: &HostSnapshot, network_id: NetworkId, host: &HostName) 
         local,
         remote,
         mtu: network.mtu,
+    })
+}
+
+/// The tunnel of a physical network's transit to a host, if there is one.
+#[must_use]
+pub fn transit_to_host(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    host: &HostName,
+) -> Option<Tunnel> {
+    let transit = snapshot.networks.get(&network_id)?.transit?;
+    let (local, remote) = (
+        snapshot.tunnel_ip()?,
+        snapshot.tunnel_hosts.get(host)?.tunnel_ip,
+    );
+    (local.is_ipv6() == remote.is_ipv6()).then_some(Tunnel {
+        network_id,
+        kind: NetworkType::Vxlan,
+        vni: transit.vni,
+        local,
+        remote,
+        mtu: transit.mtu,
     })
 }
 
@@ -182,7 +204,9 @@ pub fn decapsulate<'a>(
         return Err(DropReason::TunnelOptionUnknown);
     }
     let network = snapshot.networks.iter().find(|(_, network)| {
-        network.segment.network_type == kind && network.segment.segmentation_id == Some(vni)
+        let transit = network.transit.map(|transit| transit.vni) == Some(vni);
+        (network.segment.network_type == kind && network.segment.segmentation_id == Some(vni))
+            || (kind == NetworkType::Vxlan && transit)
     });
     let (id, _) = network.ok_or(DropReason::TunnelNetworkUnknown)?;
     let inner = &outer.datagram[udp::HEADER_BYTES + header_bytes..];

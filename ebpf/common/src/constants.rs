@@ -53,8 +53,10 @@ constants! {
         APPLY = 13;
         /// Frames from the underlay.
         UNDERLAY = 14;
+        /// Frames that another host left to this one, to bring them outside.
+        OUTBOUND = 15;
         /// Slots in all.
-        COUNT = 16;
+        COUNT = 24;
     }
     /// The collector's runs.
     expire: u32 {
@@ -111,6 +113,8 @@ constants! {
         UNDERLAY = 4095;
         /// Slots of the hosts that tunnels lead to; the first is this host itself.
         TUNNELS_MAX = 4096;
+        /// Entries of `transits`: whether a tunnel whose number ends so may be a transit.
+        TRANSIT_HINTS = 4096;
         /// No slot.
         NONE = 0xffff_ffff;
     }
@@ -143,6 +147,10 @@ constants! {
         PHYSICAL = 1;
         /// A router that is up announces a prefix.
         RA = 2;
+        /// Has a transit.
+        SHARED = 4;
+        /// This host has not its uplink.
+        ELSEWHERE = 8;
     }
     /// What a MAC address stands for on a network; several may hold.
     fdb: u32 {
@@ -165,8 +173,8 @@ constants! {
         ROUTER = 4;
         /// An address of a router's gateway.
         GATEWAY = 8;
-        /// A floating IP.
-        FLOATING = 16;
+        /// Nobody outside may have it: a floating IP, or a gateway's that no other host shares.
+        ROGUE = 16;
         /// A fixed IP of a local port.
         LOCAL = 32;
         /// A fixed IP of a remote port.
@@ -182,6 +190,8 @@ constants! {
         SNAT = 4;
         /// The gateway has an IPv4 address.
         SNAT_ADDRESS = 8;
+        /// SNAT of protocols without ports is this host's.
+        SNAT_PORTLESS = 16;
     }
     /// Flags of a router's own address.
     router_address: u32 {
@@ -205,6 +215,8 @@ constants! {
         ROUTER_UP = 1;
         /// The router has an interface whose subnet holds the fixed address.
         LEG = 2;
+        /// Of another host: `port` is its slot, `leg_mac` the floating IP's own.
+        ELSEWHERE = 4;
     }
     /// Flags of a session's entry.
     session: u16 {
@@ -224,6 +236,8 @@ constants! {
         QOS = 64;
         /// Marked with `dscp`.
         DSCP = 128;
+        /// Leaves its physical network by the transit: encapsulated, and the MTU holds.
+        TRANSIT = 256;
     }
     /// Where a port's limits stand: of bytes, then of packets.
     qos: u32 {
@@ -267,6 +281,8 @@ constants! {
         REPLY = 32;
         /// A test run: devices need not be there.
         TEST = 64;
+        /// It came from another host by a physical network's transit.
+        TRANSIT = 512;
         /// A tag was taken off: `pass` puts it on again.
         TAGGED = 128;
     }

@@ -84,6 +84,10 @@ layout! {
         uplink: u32,
         /// Its tunnel's slot, with `slot::TUNNEL`.
         tunnel: u32,
+        /// SHARED: its transit's slot, with `slot::TUNNEL`.
+        transit: u32,
+        /// SHARED: the largest IP packet there.
+        transit_mtu: u32,
         /// Its id, for adoption.
         id: [u8; 16],
     }
@@ -122,8 +126,8 @@ layout! {
         port: u32,
         /// LOCAL, else REMOTE: the port's MAC.
         port_mac: [u8; 6],
-        /// Zero.
-        reserved: u16,
+        /// REMOTE: the slot of its host, whatever network a tunnel is for, or zero.
+        host: u16,
     }
 
     /// A host that tunnels lead to, by its slot; slot 0 is this host.
@@ -158,6 +162,8 @@ layout! {
         reserved: u16,
         /// SNAT's address.
         snat_address: u32,
+        /// The slot of the host that answers outside, or `slot::NONE`.
+        gateway_host: u32,
         /// Its id, for adoption.
         id: [u8; 16],
     }
@@ -216,6 +222,30 @@ layout! {
         flags: u16,
     }
 
+    /// The key of the trie of other hosts' blocks of ports.
+    struct SnatBlockKey = "snat_block_key" {
+        /// Bits that count: those of network and address, and of the port those that the block shares.
+        prefix_bits: u32,
+        /// The external network; with the highest bit: protocols without ports.
+        network: u32,
+        /// The gateway's address.
+        address: u32,
+        /// The port.
+        port: u16,
+        /// Zero.
+        reserved: u16,
+    }
+
+    /// Another host's block of ports.
+    struct SnatBlock = "snat_block" {
+        /// The slot of the host, or `slot::NONE`.
+        host: u32,
+        /// The gateway's MAC.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: u16,
+    }
+
     /// The key of a floating IP by what is behind it.
     struct FloatingSourceKey = "floating_source_key" {
         /// Its router.
@@ -242,6 +272,8 @@ layout! {
         network: u32,
         /// The tag of its frames; 0: none.
         vlan: u32,
+        /// The network's transit, with `slot::TUNNEL`, or 0.
+        transit: u32,
         /// The network's id, for adoption.
         id: [u8; 16],
     }

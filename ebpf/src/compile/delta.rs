@@ -46,11 +46,13 @@ tables! {
     floating_srcs,
     owners,
     routes,
+    snat_blocks,
     fdb,
     uplinks,
     wires,
     tunnel_slots,
     tunnel_nets,
+    transits,
 }
 
 /// Puts a typed entry.

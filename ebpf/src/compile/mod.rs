@@ -109,6 +109,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     port::ports(input, policy, &mut tables);
     qos::qos(input, &mut tables);
     router::routers(input, &mut tables);
+    router::snat_blocks(input, &mut tables);
     router::floating_ips(input, &mut tables);
     tables
 }

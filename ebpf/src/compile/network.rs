@@ -14,11 +14,18 @@ pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
         let physical = network.segment.network_type.is_physical();
         let announced = announces_prefix(input.snapshot, *id);
         let uplink = input.slots.uplinks.get(*id);
+        let elsewhere = network.transit.is_some_and(|transit| !transit.uplink);
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
         let record = NetworkRecord {
-            flags: if physical { flag::PHYSICAL } else { 0 } | if announced { flag::RA } else { 0 },
+            flags: bit(physical, flag::PHYSICAL)
+                | bit(announced, flag::RA)
+                | bit(network.transit.is_some(), flag::SHARED)
+                | bit(elsewhere, flag::ELSEWHERE),
             mtu: network.mtu,
             uplink: uplink.map_or(slot::NONE, |u| u | slot::UPLINK),
             tunnel: input.tunnel(*id, network),
+            transit: tunnel::transit_slot_of(network).unwrap_or(0),
+            transit_mtu: network.transit.map_or(0, |transit| transit.mtu),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);
@@ -94,6 +101,13 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             e.router_outside = router
         });
     }
+    for f in snapshot.remote_floating_ips.values() {
+        let network = input.network(f.floating_network_id);
+        let router = input.router(f.router_id);
+        fdb_entry(&mut fdb, network, f.mac_address, kind::OUTSIDE, |e| {
+            e.router_outside = router
+        });
+    }
     for (id, port) in &snapshot.ports {
         let slot = input.port(*id);
         let network = input.network(port.network_id);
@@ -153,7 +167,13 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
             f.floating_ip_address.into(),
         );
         owners.answer(network, address, f.mac_address, owner::ANSWER);
-        owners.entry(network, address).flags |= owner::FLOATING;
+        owners.entry(network, address).flags |= owner::ROGUE;
+    }
+    for f in input.snapshot.remote_floating_ips.values() {
+        let network = input.network(f.floating_network_id);
+        let address = f.floating_ip_address.into();
+        owners.answer(network, address, f.mac_address, owner::ANSWER);
+        owners.entry(network, address).flags |= owner::ROGUE;
     }
     port_owners(input, &mut owners);
     for ((network, address), entry) in owners.0 {
@@ -185,11 +205,21 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
     for router in routers() {
         let Some(g) = &router.gateway else { continue };
         let network = input.network(g.network_id);
+        let answer = if g.gateway_host.is_none() {
+            owner::ANSWER
+        } else {
+            owner::ANSWER_GUEST
+        };
+        let flags = answer | owner::ROUTER;
         for a in &g.addresses {
             if router.admin_state_up {
                 owners.answer(network, a.ip_address, g.mac_address, flags);
             }
-            owners.entry(network, a.ip_address).flags |= owner::GATEWAY;
+            let entry = owners.entry(network, a.ip_address);
+            entry.flags |= owner::GATEWAY;
+            if !g.is_shared() {
+                entry.flags |= owner::ROGUE;
+            }
         }
         if router.admin_state_up {
             owners.answer(
@@ -226,6 +256,8 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
             if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
                 entry.port = tunnel::host_slot(input, port.network_id, &port.host);
                 entry.port_mac = mac.0;
+                let host = tunnel::any_host_slot(input, &port.host);
+                entry.host = u16::try_from(host).unwrap_or(0);
             }
             entry.flags |= owner::REMOTE;
         }

@@ -2,17 +2,22 @@
 
 use super::address::{AddressBytes, address_key, ipv4_word};
 use super::delta::{put, put_first};
-use super::{Input, Tables, network};
+use super::{Input, Tables, network, tunnel};
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use weft_ebpf_common::constants::{floating, route as kind, router as flag, router_address};
+use weft_ebpf_common::constants::{floating, route as kind, router as flag, router_address, slot};
 use weft_ebpf_common::layout::{
     Floating, FloatingKey, FloatingSource, FloatingSourceKey, Route, RouteKey, RouterAddress,
-    RouterRecord,
+    RouterRecord, SnatBlock, SnatBlockKey,
 };
-use weft_model::{MacAddress, Router, RouterId};
+use weft_model::{HostName, MacAddress, Router, RouterId};
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Bits of a block's key in front of the port.
+const SNAT_SCOPE_BITS: u32 = 64;
+/// In a block's network: protocols without ports.
+const PORTLESS: u32 = 1 << 31;
 /// Bits of a route's key in front of the address.
 const ROUTE_SCOPE_BITS: u32 = 64;
 
@@ -62,8 +67,14 @@ fn record(input: &Input<'_>, id: RouterId, router: &Router) -> RouterRecord {
     record.flags |= flag::GATEWAY;
     record.gateway_network = input.network(g.network_id);
     record.gateway_mac = g.mac_address.0;
-    record.snat_first = g.snat_port_block.first;
-    record.snat_last = g.snat_port_block.last;
+    // Without a block no port is in it.
+    (record.snat_first, record.snat_last) =
+        (g.snat_port_block).map_or((1, 0), |block| (block.first, block.last));
+    if g.has_portless() {
+        record.flags |= flag::SNAT_PORTLESS;
+    }
+    let host = g.gateway_host.as_ref();
+    record.gateway_host = host.map_or(slot::NONE, |host| tunnel::any_host_slot(input, host));
     if g.enable_snat {
         record.flags |= flag::SNAT;
     }
@@ -180,6 +191,56 @@ fn route_key(table: u32, range: IpNet) -> RouteKey {
     }
 }
 
+/// Other hosts' blocks of the gateways' ports.
+pub(super) fn snat_blocks(input: &Input<'_>, tables: &mut Tables) {
+    let mut seen = BTreeSet::new();
+    for router in input.snapshot.routers.values() {
+        let addresses = router.gateway.iter().flat_map(|g| &g.addresses);
+        let mut addresses = addresses.filter_map(|a| match a.ip_address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let (Some(g), Some(address)) = (&router.gateway, addresses.next()) else {
+            continue;
+        };
+        let network = input.snapshot.networks.get(&g.network_id);
+        let shared = network.is_some_and(|network| network.transit.is_some());
+        // Of two routers with one address the one with the smaller id.
+        if !shared || !seen.insert((g.network_id, address)) {
+            continue;
+        }
+        let mut put = |network: u32, port: u16, bits: u32, host: &HostName| {
+            let key = SnatBlockKey {
+                prefix_bits: SNAT_SCOPE_BITS + bits,
+                network,
+                address: ipv4_word(address),
+                port: port.to_be(),
+                reserved: 0,
+            };
+            let value = SnatBlock {
+                host: tunnel::any_host_slot(input, host),
+                mac: g.mac_address.0,
+                reserved: 0,
+            };
+            put_first(&mut tables.snat_blocks, &key, &value);
+        };
+        let network = input.network(g.network_id);
+        let others = &g.snat_port_blocks_elsewhere;
+        for (host, block) in others {
+            put(
+                network,
+                block.first,
+                block.prefix_bits().unwrap_or(16),
+                host,
+            );
+        }
+        let lowest = others.iter().min_by_key(|(_, block)| block.first);
+        if let Some((host, _)) = lowest.filter(|_| !g.has_portless()) {
+            put(network | PORTLESS, 0, 16, host);
+        }
+    }
+}
+
 pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
     for f in network::floating_ips(input.snapshot) {
         let Some(router) = input.snapshot.routers.get(&f.router_id) else {
@@ -225,5 +286,19 @@ pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
             reserved: 0,
         };
         put_first(&mut tables.floating_srcs, &key, &value);
+    }
+    for f in input.snapshot.remote_floating_ips.values() {
+        let key = FloatingKey {
+            network: input.network(f.floating_network_id),
+            address: ipv4_word(f.floating_ip_address),
+        };
+        let value = Floating {
+            router: input.router(f.router_id),
+            port: tunnel::any_host_slot(input, &f.host),
+            fixed: 0,
+            leg_mac: f.mac_address.0,
+            flags: floating::ELSEWHERE,
+        };
+        put_first(&mut tables.floatings, &key, &value);
     }
 }

@@ -22,11 +22,16 @@ pub(super) fn slot_of(network: &Network) -> Option<u32> {
     }
 }
 
+/// The slot of a physical network's transit.
+pub(super) fn transit_slot_of(network: &Network) -> Option<u32> {
+    network.transit.map(|transit| slot::TUNNEL | transit.vni)
+}
+
 /// The network in each tunnel; of two with one number the one with the smaller id.
 pub(super) fn networks(snapshot: &HostSnapshot) -> BTreeMap<u32, NetworkId> {
     let mut networks = BTreeMap::new();
     for (id, network) in &snapshot.networks {
-        if let Some(slot) = slot_of(network) {
+        for slot in slot_of(network).into_iter().chain(transit_slot_of(network)) {
             networks.entry(slot).or_insert(*id);
         }
     }
@@ -45,6 +50,11 @@ pub(super) fn hosts(snapshot: &HostSnapshot) -> impl Iterator<Item = IpAddr> {
 /// Where a network's tunnel to a host leads, if there is one.
 pub(super) fn host(snapshot: &HostSnapshot, network: NetworkId, host: &HostName) -> Option<IpAddr> {
     slot_of(snapshot.networks.get(&network)?)?;
+    any_host(snapshot, host)
+}
+
+/// Where tunnels to a host lead, if there can be any.
+fn any_host(snapshot: &HostSnapshot, host: &HostName) -> Option<IpAddr> {
     let (own, other) = (snapshot.tunnel_ip()?, snapshot.tunnel_hosts.get(host)?);
     (own.is_ipv6() == other.tunnel_ip.is_ipv6()).then_some(other.tunnel_ip)
 }
@@ -52,6 +62,13 @@ pub(super) fn host(snapshot: &HostSnapshot, network: NetworkId, host: &HostName)
 /// The slot of the host that a network's tunnel leads to, or `slot::NONE`.
 pub(super) fn host_slot(input: &Input<'_>, network: NetworkId, name: &HostName) -> u32 {
     host(input.snapshot, network, name)
+        .and_then(|address| input.slots.hosts.get(address))
+        .unwrap_or(slot::NONE)
+}
+
+/// The slot of a host that tunnels can lead to, or `slot::NONE`.
+pub(super) fn any_host_slot(input: &Input<'_>, name: &HostName) -> u32 {
+    any_host(input.snapshot, name)
         .and_then(|address| input.slots.hosts.get(address))
         .unwrap_or(slot::NONE)
 }
@@ -72,6 +89,10 @@ pub(super) fn tunnels(input: &Input<'_>, tables: &mut Tables) {
     for (tunnel, id) in &input.slots.tunnels {
         let slot = input.network(*id);
         put(&mut tables.tunnel_nets, tunnel, &TunnelSlot { slot });
+    }
+    for transit in input.snapshot.networks.values().filter_map(transit_slot_of) {
+        let hint = transit & (slot::TRANSIT_HINTS - 1);
+        put(&mut tables.transits, &hint, &1_u32);
     }
 }
 

@@ -4,7 +4,7 @@
 //! name it; no two have one number.
 
 use super::delta::put;
-use super::{Input, Tables};
+use super::{Input, Tables, tunnel};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_ebpf_common::constants::slot;
 use weft_ebpf_common::layout::{UplinkRecord, Wire, WireKey};
@@ -53,6 +53,7 @@ pub(super) fn wires(input: &Input<'_>, tables: &mut Tables) {
         let record = UplinkRecord {
             network: input.network(*id),
             vlan,
+            transit: tunnel::transit_slot_of(network).unwrap_or(0),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.uplinks, &uplink, &record);
@@ -84,6 +85,7 @@ mod tests {
                 mtu: 1500,
                 external: false,
                 dns_domain: String::new(),
+                transit: None,
             };
             let id = uuid::Uuid::from_u128(id).into();
             snapshot.networks.insert(id, network);

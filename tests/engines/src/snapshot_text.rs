@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
 use weft_model::{
-    AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
+    AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp, HostName,
     HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType, Port, PortBlock,
     PortInterface, PortRange, QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy,
-    Remote, RemotePort, Revision, Router, RouterAddress, RouterGateway, RouterInterface,
-    RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId,
-    TunnelHost,
+    Remote, RemoteFloatingIp, RemotePort, Revision, Router, RouterAddress, RouterGateway,
+    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
+    Subnet, SubnetId, Transit, TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -87,6 +87,13 @@ pub struct NetworkText {
     /// Of type local: not in any tunnel.
     #[serde(default)]
     local: bool,
+    /// The transit's VNI.
+    transit: Option<u32>,
+    /// The transit's MTU.
+    transit_mtu: Option<u32>,
+    /// Whether this host has the physical network.
+    #[serde(default = "yes")]
+    uplink: bool,
 }
 
 /// A subnet.
@@ -151,8 +158,13 @@ pub struct GatewayText {
     ips: Vec<IpAddr>,
     #[serde(default = "yes")]
     snat: bool,
-    /// First and last port; the default is the upper half.
+    /// First and last port; the default is the upper half. Two zeros: none.
     ports: Option<[u16; 2]>,
+    /// Other hosts' first and last ports.
+    #[serde(default)]
+    elsewhere: BTreeMap<String, [u16; 2]>,
+    /// The host that answers outside.
+    host: Option<String>,
 }
 
 /// A router. Interfaces are a table of network's name → addresses.
@@ -175,8 +187,11 @@ pub struct RouterText {
 pub struct FloatingIpText {
     address: Ipv4Addr,
     router: String,
+    #[serde(default)]
     port: String,
-    fixed: Ipv4Addr,
+    fixed: Option<Ipv4Addr>,
+    /// Of a port of this host, in place of a port here.
+    host: Option<String>,
 }
 
 /// A snapshot.
@@ -260,6 +275,10 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
     }
 }
 
+fn host_name(name: &str) -> Result<HostName, String> {
+    name.parse().map_err(|error| format!("{error}"))
+}
+
 fn network_id(name: &str) -> NetworkId {
     uuid_of(kind::NETWORK, name).into()
 }
@@ -287,6 +306,11 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
             mtu: network.mtu,
             external,
             dns_domain: String::new(),
+            transit: network.transit.map(|vni| Transit {
+                vni,
+                mtu: network.transit_mtu.unwrap_or(1500),
+                uplink: network.uplink,
+            }),
         };
         e.snapshot.networks.insert(network_id(name), network);
     }
@@ -433,7 +457,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             .insert(uuid_of(kind::PORT, name).into(), made);
     }
     for (name, tunnel_ip) in &text.hosts {
-        let host: weft_model::HostName = name.parse().map_err(|x| format!("{x}"))?;
+        let host = host_name(name)?;
         let tunnel_ip = *tunnel_ip;
         e.snapshot
             .tunnel_hosts
@@ -441,7 +465,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
     }
     for (name, port) in &text.remote_ports {
         let host = port.host.as_deref().unwrap_or("elsewhere");
-        let host: weft_model::HostName = host.parse().map_err(|x| format!("{x}"))?;
+        let host = host_name(host)?;
         let tunnel_ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
         e.snapshot
             .tunnel_hosts
@@ -485,13 +509,22 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         if let Some(gateway) = &router.gateway {
             let leg = format!("{name}@{}", gateway.network);
             let [first, last] = gateway.ports.unwrap_or([32_768, 65_535]);
+            let elsewhere = gateway.elsewhere.iter().map(|(host, [first, last])| {
+                let block = PortBlock {
+                    first: *first,
+                    last: *last,
+                };
+                Ok((host_name(host)?, block))
+            });
             made.gateway = Some(RouterGateway {
                 port_id: uuid_of(kind::PORT, &leg).into(),
                 network_id: network_id(&gateway.network),
                 mac_address: mac(3, &leg),
                 addresses: router_addresses(e, &gateway.network, &gateway.ips)?,
                 enable_snat: gateway.snat,
-                snat_port_block: PortBlock { first, last },
+                snat_port_block: (first > 0).then_some(PortBlock { first, last }),
+                snat_port_blocks_elsewhere: elsewhere.collect::<Result<_, String>>()?,
+                gateway_host: gateway.host.as_deref().map(host_name).transpose()?,
             });
             let leg_mac = mac(3, &leg);
             e.names.insert(leg, leg_mac);
@@ -522,18 +555,31 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         let floating_network_id = gateway
             .map(|g| g.network_id)
             .ok_or_else(|| format!("{name}: {} has no gateway", floating.router))?;
+        let mac_address = mac(4, name);
+        e.names.insert(name.clone(), mac_address);
+        let id = uuid_of(kind::FLOATING_IP, name).into();
+        if let Some(host) = &floating.host {
+            let made = RemoteFloatingIp {
+                floating_network_id,
+                floating_ip_address: floating.address,
+                mac_address,
+                router_id,
+                host: host_name(host)?,
+            };
+            e.snapshot.remote_floating_ips.insert(id, made);
+            continue;
+        }
         let made = FloatingIp {
             floating_network_id,
             floating_ip_address: floating.address,
-            mac_address: mac(4, name),
+            mac_address,
             router_id,
             port_id: uuid_of(kind::PORT, &floating.port).into(),
-            fixed_ip_address: floating.fixed,
+            fixed_ip_address: floating
+                .fixed
+                .ok_or_else(|| format!("{name}: no fixed address"))?,
         };
-        e.names.insert(name.clone(), made.mac_address);
-        e.snapshot
-            .floating_ips
-            .insert(uuid_of(kind::FLOATING_IP, name).into(), made);
+        e.snapshot.floating_ips.insert(id, made);
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ pub fn guests(
         mtu: 1_450,
         external: false,
         dns_domain: String::new(),
+        transit: None,
     };
     snapshot.networks.insert(network_id, network);
     let subnet = Subnet {

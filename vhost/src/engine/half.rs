@@ -5,7 +5,7 @@
 use super::key::{Meta, Place};
 use std::net::IpAddr;
 use weft_dataplane::State;
-use weft_model::PortBlock;
+use weft_dataplane::stage::nat::SnatPorts;
 use weft_model::limits::session_timeout_s as timeout;
 use weft_wire::protocol;
 
@@ -59,7 +59,7 @@ pub(super) struct Cold {
     /// Who has the forward direction's destination MAC, if the neighbour table was asked.
     pub(super) next_hop: Option<IpAddr>,
     /// Where the source port came from.
-    pub(super) snat: Option<PortBlock>,
+    pub(super) snat: Option<SnatPorts>,
     /// Whose quota it counts for.
     pub(super) owner: Option<Place>,
     /// The network that the opener was on.

@@ -9,9 +9,10 @@ use super::half::Half;
 use super::key::Place;
 use super::key::unpair;
 use super::limit::units;
+use super::path::End;
 use super::record::First;
 use super::table::Ref;
-use super::walk::{End, Opening, walk};
+use super::walk::{Opening, walk};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
@@ -122,13 +123,14 @@ impl Engine {
             icmp: None,
             test: Some(glance.tcp_flags),
             echo_request: false,
+            transit: false,
         };
         let path = match walk(&plan, &self.neighbours, &opening) {
             Ok(End::Path(path)) => path,
             Ok(_) => return Err(Judged::Slow),
             Err(reason) => return Err(Judged::Drop(reason)),
         };
-        if path.tunnel.is_some() {
+        if path.forward_tunnel().is_some() {
             return Err(Judged::Slow);
         }
         if let Some(hop) = &path.hop {

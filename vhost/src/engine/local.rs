@@ -30,6 +30,8 @@ pub(super) struct Asker<'a> {
     pub(super) place: Place,
     pub(super) port: Option<&'a PortPlan>,
     pub(super) network: &'a NetworkPlan,
+    /// Whether it came by a tunnel.
+    pub(super) tunnelled: bool,
 }
 
 impl Asker<'_> {
@@ -89,7 +91,7 @@ impl Asker<'_> {
         if !matches!(kind, 130..=137 | 143) {
             return None;
         }
-        if self.port.is_none() && !self.network.physical {
+        if self.tunnelled {
             return Some(Answer::Drop(DropReason::NdIgnored));
         }
         let uplink = self.port.is_none();

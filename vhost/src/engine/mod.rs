@@ -18,11 +18,13 @@ mod limit;
 mod local;
 mod map;
 mod owners;
+mod path;
 mod place;
 mod plan;
 mod process;
 mod record;
 mod table;
+mod transit;
 mod view;
 mod walk;
 

@@ -3,7 +3,7 @@
 //! Guarantees: the order is that of docs/pipeline.md, "owner"; where several fit, the one with the smallest id counts.
 
 use super::key::Place;
-use super::plan::{NetworkPlan, Numbers, Owner, Plan, RemoteIs};
+use super::plan::{FloatingElsewhere, NetworkPlan, Numbers, Owner, Plan, RemoteIs};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::stage::tunnel;
@@ -33,21 +33,24 @@ fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
             let is = network.macs.entry(gateway.mac_address.0).or_default();
             is.outside = is.outside.or(Some(at));
             for address in &gateway.addresses {
-                network
-                    .addresses
-                    .entry(address.ip_address)
-                    .or_default()
-                    .gateway = true;
+                let is = network.addresses.entry(address.ip_address).or_default();
+                is.gateway = true;
+                is.gateway_alone |= !gateway.is_shared();
+            }
+            if let Some(address) = topology::snat_address(router) {
+                let is = network.addresses.entry(address.into()).or_default();
+                is.snat = is.snat.or(Some(at));
             }
         }
     }
     let up = || snapshot.routers.values().filter(|r| r.admin_state_up);
-    let leg = |i: &RouterInterface| (i.network_id, i.mac_address, i.addresses.clone());
+    let leg = |i: &RouterInterface| (i.network_id, i.mac_address, i.addresses.clone(), false);
     let interfaces = up().flat_map(|r| &r.interfaces).map(leg);
-    let gateways = up()
-        .filter_map(|r| r.gateway.as_ref())
-        .map(|g| (g.network_id, g.mac_address, g.addresses.clone()));
-    for (network_id, mac, addresses) in interfaces.chain(gateways).collect::<Vec<_>>() {
+    let gateways = up().filter_map(|r| r.gateway.as_ref()).map(|g| {
+        let elsewhere = g.gateway_host.is_some();
+        (g.network_id, g.mac_address, g.addresses.clone(), elsewhere)
+    });
+    for (network_id, mac, addresses, guests) in interfaces.chain(gateways).collect::<Vec<_>>() {
         let Some(network) = network_mut(plan, numbers, network_id) else {
             continue;
         };
@@ -63,7 +66,7 @@ fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
                     mac,
                     router: true,
                     port: None,
-                    remote: false,
+                    guests,
                 });
         }
     }
@@ -87,7 +90,27 @@ fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
             mac: f.mac_address,
             router: false,
             port: None,
-            remote: false,
+            guests: false,
+        });
+    }
+    for f in snapshot.remote_floating_ips.values() {
+        let router = numbers.routers.get(&f.router_id).copied();
+        let host = numbers.host(&f.host);
+        let Some(network) = network_mut(plan, numbers, f.floating_network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(f.mac_address.0).or_default();
+        is.outside = is.outside.or(router);
+        let address = f.floating_ip_address.into();
+        let is = network.addresses.entry(address).or_default();
+        let mac = f.mac_address;
+        is.floating_elsewhere
+            .get_or_insert(FloatingElsewhere { mac, host });
+        is.owners.push(Owner {
+            mac,
+            router: false,
+            port: None,
+            guests: false,
         });
     }
 }
@@ -116,6 +139,7 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
             continue;
         };
         let here = RemoteIs {
+            host: numbers.host(&port.host),
             mac: port.mac_address,
             tunnel,
         };
@@ -143,7 +167,7 @@ fn own(network: &mut NetworkPlan, mac: MacAddress, fixed_ips: &[FixedIp], place:
                 mac,
                 router: false,
                 port: place,
-                remote: place.is_none(),
+                guests: place.is_none(),
             });
     }
 }

@@ -104,6 +104,7 @@ mod tests {
                 mtu: 1500,
                 external: false,
                 dns_domain: String::new(),
+                transit: None,
             };
             snapshot
                 .networks

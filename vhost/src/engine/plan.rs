@@ -16,11 +16,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use weft_dataplane::Ingress;
 use weft_dataplane::flow::session::Tunnel;
-use weft_dataplane::stage::vlan;
+use weft_dataplane::stage::nat::SnatPorts;
+use weft_dataplane::stage::{tunnel, vlan};
 use weft_dataplane::topology;
 use weft_model::{
-    HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterId,
-    eui64_link_local,
+    HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterGateway,
+    RouterId, eui64_link_local,
 };
 
 /// The index of a network, router or floating IP.
@@ -54,9 +55,26 @@ pub(super) struct MacIs {
     pub(super) remote: Option<RemoteIs>,
 }
 
+/// How hosts share a physical network.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) mtu: u32,
+    pub(super) uplink: bool,
+    /// By host: the tunnel to it, if there is one.
+    pub(super) tunnels: Vec<Option<At>>,
+}
+
+/// A floating IP of another host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FloatingElsewhere {
+    pub(super) mac: MacAddress,
+    pub(super) host: At,
+}
+
 /// A port elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemoteIs {
+    pub(super) host: At,
     pub(super) mac: MacAddress,
     /// The tunnel to its host, if there is one.
     pub(super) tunnel: Option<At>,
@@ -69,7 +87,8 @@ pub(super) struct Owner {
     pub(super) router: bool,
     /// The port here, if it is one.
     pub(super) port: Option<Place>,
-    pub(super) remote: bool,
+    /// Answered to guests only.
+    pub(super) guests: bool,
 }
 
 /// What an address is on a network.
@@ -83,8 +102,14 @@ pub(super) struct AddressIs {
     pub(super) remote: Option<RemoteIs>,
     /// A floating IP that is translated one to one.
     pub(super) floating: Option<At>,
+    /// A floating IP of another host.
+    pub(super) floating_elsewhere: Option<FloatingElsewhere>,
     /// An address of a router's gateway.
     pub(super) gateway: bool,
+    /// One that no other host shares.
+    pub(super) gateway_alone: bool,
+    /// The router whose guests are seen with it.
+    pub(super) snat: Option<At>,
 }
 
 /// A network.
@@ -102,6 +127,7 @@ pub(super) struct NetworkPlan {
     pub(super) addresses: FastMap<IpAddr, AddressIs>,
     /// A router of ours sends router advertisements on it.
     pub(super) announces: bool,
+    pub(super) shared: Option<Shared>,
 }
 
 impl NetworkPlan {
@@ -114,7 +140,7 @@ impl NetworkPlan {
         let owners = &self.addresses.get(&address)?.owners;
         let fits = |owner: &&Owner| match asker {
             Some(_) => owner.port.is_none() || owner.port != asker,
-            None => !owner.remote,
+            None => !owner.guests,
         };
         owners.iter().find(fits).copied()
     }
@@ -139,13 +165,17 @@ pub(super) struct Leg {
 }
 
 /// A router's leg in an external network.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GatewayPlan {
     pub(super) mac: MacAddress,
     pub(super) network: At,
     pub(super) enable_snat: bool,
     pub(super) snat: Option<Ipv4Addr>,
-    pub(super) block: PortBlock,
+    pub(super) ports: SnatPorts,
+    /// The other hosts' ports, in their order.
+    pub(super) elsewhere: Vec<(PortBlock, At)>,
+    /// The host that answers outside, if it is another.
+    pub(super) host: Option<At>,
 }
 
 /// A router.
@@ -216,6 +246,15 @@ pub(super) struct Numbers {
     pub(super) networks: FastMap<NetworkId, At>,
     pub(super) routers: FastMap<RouterId, At>,
     pub(super) ports: FastMap<PortId, Place>,
+    /// Other hosts.
+    pub(super) hosts: FastMap<HostName, At>,
+}
+
+impl Numbers {
+    /// The number of a host that a valid snapshot speaks of.
+    pub(super) fn host(&self, name: &HostName) -> At {
+        self.hosts.get(name).copied().unwrap_or(At::MAX)
+    }
 }
 
 impl Plan {
@@ -225,7 +264,11 @@ impl Plan {
             networks: FastMap::with_hasher(seed),
             routers: FastMap::with_hasher(seed),
             ports: FastMap::with_hasher(seed),
+            hosts: FastMap::with_hasher(seed),
         };
+        numbers
+            .hosts
+            .extend(snapshot.tunnel_hosts.keys().cloned().zip(0..));
         numbers
             .networks
             .extend(snapshot.networks.keys().copied().zip(0..));
@@ -261,9 +304,32 @@ impl Plan {
                 plan.wires.entry(key).or_insert(network.place);
             }
         }
+        plan.share(snapshot, &numbers);
         plan.places = place_plans(&plan, &numbers, places, seed);
         owners::fill(&mut plan, &numbers);
         plan
+    }
+
+    /// Fills in how hosts share networks.
+    fn share(&mut self, snapshot: &HostSnapshot, numbers: &Numbers) {
+        for (id, network) in &snapshot.networks {
+            let (Some(transit), Some(at)) = (network.transit, numbers.networks.get(id)) else {
+                continue;
+            };
+            let tunnels = snapshot.tunnel_hosts.keys().map(|host| {
+                let tunnel = tunnel::transit_to_host(snapshot, *id, host)?;
+                self.tunnels.push(tunnel);
+                Some(self.tunnels.len() - 1)
+            });
+            let shared = Shared {
+                mtu: transit.mtu,
+                uplink: transit.uplink,
+                tunnels: tunnels.collect(),
+            };
+            if let Some(plan) = self.networks.get_mut(*at) {
+                plan.shared = Some(shared);
+            }
+        }
     }
 
     pub(super) fn port(&self, place: Place) -> Option<&PortPlan> {
@@ -300,6 +366,7 @@ fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<Ne
         macs: FastMap::with_hasher(seed),
         addresses: FastMap::with_hasher(seed),
         announces: announces(snapshot, *id),
+        shared: None,
     };
     snapshot.networks.iter().map(plan).collect()
 }
@@ -386,6 +453,16 @@ fn port_plan(
     }
 }
 
+/// The other hosts' blocks, in their order.
+fn elsewhere(gateway: &RouterGateway, numbers: &Numbers) -> Vec<(PortBlock, At)> {
+    let blocks = gateway.snat_port_blocks_elsewhere.iter();
+    let mut blocks: Vec<_> = blocks
+        .map(|(host, block)| (*block, numbers.host(host)))
+        .collect();
+    blocks.sort_by_key(|(block, _)| block.first);
+    blocks
+}
+
 fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<RouterPlan> {
     let plan = |router: &Router| {
         let network = |id: &NetworkId| numbers.networks.get(id).copied();
@@ -398,7 +475,9 @@ fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<R
             network: network(&g.network_id).unwrap_or(At::MAX),
             enable_snat: g.enable_snat,
             snat: topology::snat_address(router),
-            block: g.snat_port_block,
+            ports: SnatPorts::of(g),
+            elsewhere: elsewhere(g, numbers),
+            host: g.gateway_host.as_ref().map(|host| numbers.host(host)),
         });
         let gateway_addresses: Vec<IpAddr> = (router.gateway.iter())
             .flat_map(|g| &g.addresses)

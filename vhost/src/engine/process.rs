@@ -7,24 +7,27 @@ use super::judge::packet_bytes;
 use super::key::{Key, Place};
 use super::limit::units;
 use super::local::{Answer, Asker};
-use super::plan::{NetworkPlan, Plan, PortPlan};
+use super::path::End;
+use super::plan::{At, NetworkPlan, Plan, PortPlan};
 use super::record::{First, hop_of};
 use super::table::Ref;
-use super::walk::{End, Opening, walk};
+use super::walk::{Opening, walk};
 use super::{Engine, Outcome};
 use std::sync::Arc;
-use weft_dataplane::flow::session::{Hop, Transformation};
+use weft_dataplane::flow::session::{Hop, Transformation, Tunnel};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
+use weft_dataplane::stage::transit::{self, Outbound};
 use weft_dataplane::stage::tunnel;
 use weft_dataplane::stage::{
     self, Entered, Sight, deliver, dhcp, mtu, port_security, qos, session, vlan,
 };
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
-use weft_model::{DropReason, Port};
+use weft_model::{DropReason, MacAddress, Port};
 use weft_wire::virtio_net::Load;
 
 /// A packet on its way.
+#[derive(Clone, Copy)]
 struct On<'a> {
     plan: &'a Plan,
     sight: Sight<'a>,
@@ -46,7 +49,7 @@ impl On<'_> {
 enum Found {
     Hit(Ref),
     Error(Ref, Inside),
-    Opened(Opening, super::walk::Path),
+    Opened(Opening, super::path::Path),
     End(End),
 }
 
@@ -72,6 +75,7 @@ impl Engine {
         };
         let mut copy = None;
         let plan: Option<Arc<Plan>> = self.plan.clone();
+        let tunnelled = ingress == Ingress::Underlay;
         let verdict = plan.as_deref().and_then(|plan| {
             let entered = stage::enter(&plan.snapshot, ingress, frame, None);
             let Entered { ingress, frame } = match entered {
@@ -80,9 +84,10 @@ impl Engine {
             };
             let place = self.places.of(ingress)?;
             let (port, network) = plan.sight(place)?;
+            let sight = Sight::new(&plan.snapshot, ingress, None)?;
             let on = On {
                 plan,
-                sight: Sight::new(&plan.snapshot, ingress, None)?,
+                sight: if tunnelled { sight.tunnelled() } else { sight },
                 place,
                 port,
                 network,
@@ -104,7 +109,7 @@ impl Engine {
             return Err(DropReason::PortDown);
         }
         let mut packet = match decode::process(on.frame) {
-            Err(_) if on.port.is_none() && on.network.physical => return Ok(Verdict::Pass),
+            Err(_) if on.sight.is_uplink() => return Ok(Verdict::Pass),
             decoded => decoded?,
         };
         let port: Option<&Port> = on.sight.port.map(|(_, port)| port);
@@ -158,6 +163,7 @@ impl Engine {
             place: on.place,
             port: on.port,
             network: on.network,
+            tunnelled: on.sight.is_tunnel(),
         };
         let answer = match &packet.body {
             Body::Arp(request) => asker.arp(packet, request, on.frame),
@@ -201,22 +207,44 @@ impl Engine {
         packet: &mut Packet,
         copy: &mut Option<Copy>,
     ) -> Result<Verdict, DropReason> {
+        match self.outbound(on, packet)? {
+            None => self.follow(on, packet, copy),
+            Some(Outbound::Here(mac)) => {
+                let frame = &with_destination(on.frame, mac);
+                packet.destination_mac = mac;
+                self.follow(&On { frame, ..*on }, packet, copy)
+            }
+            Some(elsewhere) => self.bring_outside(on, packet, &elsewhere, copy),
+        }
+    }
+
+    fn follow(
+        &mut self,
+        on: &On<'_>,
+        packet: &mut Packet,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
         let Body::Ip(ip) = &mut packet.body else {
             return Err(DropReason::EngineError);
         };
         let followed = session::fragment_follow(&on.sight, &mut self.fragments, ip);
         let is = on.network.mac(packet.destination_mac);
-        let uplink = on.port.is_none() && on.network.physical;
-        let strange = uplink && is.outside.is_none() && is.port.is_none();
+        let physical = on.port.is_none() && on.network.physical;
+        let strange = physical && is.outside.is_none() && is.port.is_none();
+        let stray = match on.sight.transit {
+            true => Err(DropReason::DestinationMacUnknown),
+            false => Ok(Verdict::Pass),
+        };
         let found = followed.and_then(|()| self.find(on, packet));
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError);
         };
         let is_error = ip.icmp_kind() == Some(IcmpKind::Error);
         match found {
-            Err(DropReason::FragmentUnknown) if strange => Ok(Verdict::Pass),
-            Err(DropReason::IcmpNoSession) if strange && is_error => Ok(Verdict::Pass),
+            Err(DropReason::FragmentUnknown) if strange => stray,
+            Err(DropReason::IcmpNoSession) if strange && is_error => stray,
             Err(reason) => Err(reason),
+            Ok(Found::End(End::Relay(by))) => self.relay(on, ip, by.tunnel, copy),
             Ok(Found::End(End::EchoReply)) => Ok(Verdict::Reply {
                 frame: deliver::echo_reply(on.frame, ip),
             }),
@@ -234,7 +262,9 @@ impl Engine {
                     to: ip.tuple,
                     output: self.output(path.output)?,
                     hop: path.hop.map(|hop| hop_of(&hop, on.network.mtu)),
-                    tunnel: path.tunnel.and_then(|at| on.plan.tunnels.get(at).copied()),
+                    tunnel: path
+                        .forward_tunnel()
+                        .and_then(|at| on.plan.tunnels.get(at).copied()),
                 };
                 self.measure(on, ip, &towards, Way::Forward, copy)?;
                 let forward = Key::new(&ip.tuple, on.place);
@@ -270,6 +300,85 @@ impl Engine {
         }
     }
 
+    /// What another host left to this one, to bring it outside; none for all others.
+    fn outbound(
+        &mut self,
+        on: &On<'_>,
+        packet: &mut Packet,
+    ) -> Result<Option<Outbound>, DropReason> {
+        if !on.sight.transit || !packet.destination_mac.is_zero() {
+            return Ok(None);
+        }
+        let Body::Ip(ip) = &mut packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        let known = session::fragment_follow(&on.sight, &mut self.fragments, ip);
+        known.map_err(|_unknown| DropReason::DestinationMacUnknown)?;
+        let (inside, mac) = (transit::quoted(on.frame, ip), packet.source_mac);
+        let way = on
+            .plan
+            .outbound(on.network, mac, ip, inside.as_ref(), &self.neighbours)?;
+        Ok(Some(way))
+    }
+
+    fn bring_outside(
+        &mut self,
+        on: &On<'_>,
+        packet: &Packet,
+        way: &Outbound,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let Body::Ip(ip) = &packet.body else {
+            return Err(DropReason::EngineError);
+        };
+        match way {
+            Outbound::Relay(mac, tunnel) => {
+                let frame = with_destination(on.frame, *mac);
+                self.hand_on(on, ip, (tunnel, &frame), copy)
+            }
+            Outbound::Uplink(mac, next_hop) => {
+                if mac.is_zero() {
+                    self.copy(on, copy, Copy::NeighbourNeeded(*next_hop));
+                }
+                Ok(Verdict::Uplink {
+                    network: on.network.id,
+                    frame: with_destination(on.frame, *mac),
+                })
+            }
+            Outbound::Here(_) => Err(DropReason::EngineError),
+        }
+    }
+
+    /// To another host as it is.
+    fn relay(
+        &mut self,
+        on: &On<'_>,
+        ip: &IpPacket,
+        tunnel: At,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let tunnel = on.plan.tunnels.get(tunnel).copied();
+        let tunnel = tunnel.ok_or(DropReason::EngineError)?;
+        self.hand_on(on, ip, (&tunnel, on.frame), copy)
+    }
+
+    fn hand_on(
+        &mut self,
+        on: &On<'_>,
+        ip: &IpPacket,
+        (tunnel, frame): (&Tunnel, &[u8]),
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
+        if bytes > usize::try_from(tunnel.mtu).unwrap_or(usize::MAX) {
+            self.copy(on, copy, Copy::MtuExceeded(tunnel.mtu));
+            return Err(DropReason::MtuExceeded);
+        }
+        Ok(Verdict::Tunnel {
+            frame: tunnel::encapsulate(frame, tunnel, ip.tuple, None),
+        })
+    }
+
     fn find(&mut self, on: &On<'_>, packet: &Packet) -> Result<Found, DropReason> {
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError);
@@ -278,8 +387,15 @@ impl Engine {
             let inside = icmp_error::inside(on.frame, ip).ok_or(DropReason::IcmpNoSession)?;
             let key = Key::new(&inside.tuple.reversed(), on.place);
             let hash = self.table.seeds().hash(&key);
-            let at = self.table.find_fresh(&key, hash, on.now_s);
-            let at = at.ok_or(DropReason::IcmpNoSession)?;
+            let Some(at) = self.table.find_fresh(&key, hash, on.now_s) else {
+                if !on.sight.is_uplink() {
+                    return Err(DropReason::IcmpNoSession);
+                }
+                let mac = packet.destination_mac;
+                let by = on.plan.error_relay(on.network, mac, ip, Some(&inside))?;
+                let by = by.ok_or(DropReason::IcmpNoSession)?;
+                return Ok(Found::End(End::Relay(by)));
+            };
             self.freshen(on.plan, at)?;
             return Ok(Found::Error(at, inside));
         }
@@ -306,6 +422,7 @@ impl Engine {
             icmp: ip.icmp,
             test: Some(ip.tcp_flags),
             echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
+            transit: on.sight.transit,
         };
         Ok(match walk(on.plan, &self.neighbours, &opening)? {
             End::Path(path) => Found::Opened(opening, path),
@@ -389,4 +506,13 @@ impl Engine {
             self.copy(on, copy, Copy::NeighbourNeeded(address));
         }
     }
+}
+
+/// The frame with this destination MAC.
+fn with_destination(frame: &[u8], mac: MacAddress) -> Vec<u8> {
+    let mut bytes = frame.to_vec();
+    if let Some(destination) = bytes.first_chunk_mut() {
+        *destination = mac.0;
+    }
+    bytes
 }

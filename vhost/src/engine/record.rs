@@ -5,9 +5,10 @@ use super::Engine;
 use super::half::{Cold, Half, LIMITED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::is_limited;
+use super::path::{Back, End, Hop, Path};
 use super::plan::Plan;
 use super::table::{New, Ref};
-use super::walk::{Back, End, Hop, Opening, Path, walk};
+use super::walk::{Opening, walk};
 use weft_dataplane::flow::session::{Seen, Tunnel};
 use weft_dataplane::stage::{Sight, nat};
 use weft_dataplane::{Ingress, State, Tuple, Way};
@@ -49,10 +50,15 @@ fn halves(
         ..half
     };
     let tunnelled = path.tunnel.is_some();
-    let mut forward = plain(path.output, opening.destination_mac, tunnelled);
+    let mut forward = plain(
+        path.output,
+        opening.destination_mac,
+        path.forward_tunnel().is_some(),
+    );
+    let by_transit = path.transit_by(opening.place);
     let mut reply = match &path.back {
         Some(back) => plain(back.output, opening.source_mac, true),
-        None => plain(opening.place, opening.source_mac, false),
+        None => plain(opening.place, opening.source_mac, by_transit.is_some()),
     };
     if let Some(hop) = &path.hop {
         forward = routed(forward, hop);
@@ -62,9 +68,12 @@ fn halves(
         (None, Some(hop)) => {
             let mirrored = Hop {
                 source_mac: opening.destination_mac,
-                destination_mac: opening.source_mac,
+                destination_mac: match by_transit {
+                    Some(transit) if !transit.resolved => MacAddress([0; 6]),
+                    _ => opening.source_mac,
+                },
                 next_hop: None,
-                mtu: reply_mtu,
+                mtu: by_transit.map_or(reply_mtu, |transit| reply_mtu.min(transit.mtu)),
                 ..hop
             };
             reply = Half {
@@ -83,8 +92,10 @@ fn halves(
 }
 
 /// The tunnels of both directions, as a session keeps them.
-fn tunnels(path: &Path) -> [u32; 2] {
-    [path.tunnel, path.back.map(|back| back.tunnel)]
+fn tunnels(path: &Path, place: Place) -> [u32; 2] {
+    let back = path.back.map(|back| back.tunnel);
+    let transit = path.transit_by(place).map(|transit| transit.tunnel);
+    [path.forward_tunnel(), back.or(transit)]
         .map(|at| at.map_or(0, |at| u32::try_from(at + 1).unwrap_or(0)))
 }
 
@@ -130,7 +141,7 @@ impl Engine {
         self.table.room_for(owner)?;
         let reply = match path.snat {
             None => plain,
-            Some(block) => {
+            Some(ports) => {
                 let ingress = match port {
                     Some(port) => Ingress::Port(port.id),
                     None => Ingress::Network(network.id),
@@ -143,7 +154,7 @@ impl Engine {
                     table.find_fresh(&key, hash, now_s).is_none()
                 };
                 let sight = sight.ok_or(DropReason::EngineError)?;
-                reply_key(nat::source_port(&sight, block, opening.tuple, free)?)
+                reply_key(nat::source_port(&sight, ports, opening.tuple, free)?)
             }
         };
         let [forward_half, reply_half] = halves(plan, self.generation, opening, path, network.mtu);
@@ -159,7 +170,7 @@ impl Engine {
                 snat: path.snat,
                 owner,
                 network: network.place,
-                tunnels: tunnels(path),
+                tunnels: tunnels(path, opening.place),
             },
         };
         self.table.insert(&new, now_s)
@@ -208,6 +219,7 @@ impl Engine {
             icmp: cold.icmp,
             test: None,
             echo_request: false,
+            transit: false,
         };
         let End::Path(path) = walk(plan, &self.neighbours, &opening)? else {
             return Err(DropReason::SessionRevoked);
@@ -218,7 +230,7 @@ impl Engine {
             && path.snat.is_some() == cold.snat.is_some()
             && path
                 .snat
-                .is_none_or(|block| nat::holds(block, opening.tuple, behind.source_port))
+                .is_none_or(|ports| nat::holds(ports, opening.tuple, behind.source_port))
             && path.output == half.output;
         if !same {
             return Err(DropReason::SessionRevoked);
@@ -233,7 +245,7 @@ impl Engine {
             cold: Cold {
                 next_hop: path.hop.and_then(|hop| hop.next_hop),
                 snat: path.snat,
-                tunnels: tunnels(&path),
+                tunnels: tunnels(&path, place),
                 ..cold
             },
         })

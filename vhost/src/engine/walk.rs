@@ -5,11 +5,14 @@
 //! rules of two ports as `classify` bounds them, the routes of one router.
 
 use super::key::Place;
+use super::path::{Back, End, Hop, Path};
 use super::plan::{At, FloatingPlan, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
+use super::transit::ByTransit;
 use std::net::IpAddr;
 use weft_dataplane::stage::decode::{IcmpKind, icmp_kind, is_icmp};
+use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::{Tuple, topology};
-use weft_model::{Direction, DropReason, MacAddress, NetworkId, PortBlock};
+use weft_model::{Direction, DropReason, MacAddress, NetworkId};
 use weft_wire::{protocol, tcp};
 
 /// MAC addresses on physical networks, as somebody learned them.
@@ -26,38 +29,8 @@ pub(super) struct Opening {
     /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
     pub(super) test: Option<u8>,
     pub(super) echo_request: bool,
-}
-
-/// How a routed packet's link header changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hop {
-    pub(super) ttl_decrement: u8,
-    pub(super) source_mac: MacAddress,
-    pub(super) destination_mac: MacAddress,
-    pub(super) next_hop: Option<IpAddr>,
-    pub(super) mtu: u32,
-}
-
-/// Where a walk leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Path {
-    pub(super) output: Place,
-    pub(super) hop: Option<Hop>,
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) snat: Option<PortBlock>,
-    /// To another host: one of the plan's tunnels. `output` is the network in it then.
-    pub(super) tunnel: Option<At>,
-    /// Of what came from a tunnel.
-    pub(super) back: Option<Back>,
-}
-
-/// The way back of what came from a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Back {
-    pub(super) output: Place,
-    pub(super) tunnel: At,
-    pub(super) hop: Option<Hop>,
+    /// It came from another host by the network's transit.
+    pub(super) transit: bool,
 }
 
 /// A neighbour, and how to get there.
@@ -65,22 +38,14 @@ struct Near {
     output: Place,
     hop: Hop,
     tunnel: Option<At>,
-}
-
-/// Where a walk ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Path(Path),
-    EchoReply,
-    Multicast,
-    Pass,
+    transit: Option<ByTransit>,
 }
 
 /// What a packet looks like outside.
 struct Seen {
     source: IpAddr,
     source_mac: MacAddress,
-    snat: Option<PortBlock>,
+    snat: Option<SnatPorts>,
     translated: bool,
 }
 
@@ -120,12 +85,12 @@ pub(super) fn walk(
             return Err(DropReason::SecurityGroupEgressDenied);
         }
     }
-    let end = match port {
+    let mut end = match port {
         Some(_) => walk.guest_sent()?,
         None if !network.physical => walk.host_sent()?,
         None => walk.uplink_sent()?,
     };
-    if let End::Path(path) = &end {
+    if let End::Path(path) = &mut end {
         walk.arrive(path)?;
     }
     Ok(end)
@@ -153,10 +118,17 @@ impl<'a> Walk<'a> {
     }
 
     /// At a local destination port.
-    fn arrive(&self, path: &Path) -> Result<(), DropReason> {
+    fn arrive(&self, path: &mut Path) -> Result<(), DropReason> {
         let Some(port) = self.plan.port(path.output) else {
             return Ok(());
         };
+        let opening = self.opening;
+        if self.port.is_none() && self.network.physical {
+            let macs = [opening.source_mac, opening.destination_mac];
+            path.transit = self
+                .plan
+                .back_by_transit(self.network, opening.tuple, macs)?;
+        }
         if !port.up {
             return Err(DropReason::DestinationPortDown);
         }
@@ -195,6 +167,7 @@ impl<'a> Walk<'a> {
             snat: None,
             tunnel: None,
             back: None,
+            transit: None,
         }
     }
 
@@ -289,12 +262,19 @@ impl<'a> Walk<'a> {
     fn uplink_sent(&self) -> Result<End, DropReason> {
         let is = self.network.mac(self.opening.destination_mac);
         if is.outside.is_none() && is.port.is_none() {
-            return Ok(End::Pass);
+            return if self.opening.transit {
+                Err(DropReason::DestinationMacUnknown)
+            } else {
+                Ok(End::Pass)
+            };
         }
         let source = self.opening.tuple.source;
         let known = self.network.addresses.get(&source);
-        let ours = known.is_some_and(|a| a.floating.is_some() || a.gateway);
-        if ours || topology::is_no_source(source) {
+        let ours = known.is_some_and(|a| {
+            a.floating.is_some() || a.floating_elsewhere.is_some() || a.gateway_alone
+        });
+        let opener = self.opening.test.is_some() && !self.opening.transit;
+        if (ours && opener) || topology::is_no_source(source) {
             return Err(DropReason::RogueSource);
         }
         if let Some(at) = is.outside {
@@ -313,7 +293,7 @@ impl<'a> Walk<'a> {
     }
 
     fn echo(&self, otherwise: DropReason) -> Result<End, DropReason> {
-        if self.opening.echo_request {
+        if self.opening.echo_request && !self.opening.transit {
             Ok(End::EchoReply)
         } else {
             Err(otherwise)
@@ -326,9 +306,8 @@ impl<'a> Walk<'a> {
         if router.own.contains_key(&destination) {
             return self.echo(DropReason::RouterLocalUnsupported);
         }
-        let outside = router
-            .gateway
-            .and_then(|g| self.plan.networks.get(g.network));
+        let gateway = router.gateway.as_ref();
+        let outside = gateway.and_then(|g| self.plan.networks.get(g.network));
         let known = outside.and_then(|network| network.addresses.get(&destination));
         if known.is_some_and(|address| address.gateway) {
             return Err(DropReason::RouterLocalUnsupported);
@@ -361,11 +340,21 @@ impl<'a> Walk<'a> {
             let mac = self.floating_leg(floating)?;
             return self.to_floating(floating, source, mac, 1, None);
         }
+        let Tuple {
+            protocol: number,
+            destination_port,
+            ..
+        } = self.opening.tuple;
+        let end = (number, destination, destination_port);
+        let elsewhere = self.plan.whose(self.network, router, end);
+        if let Some((host, _)) = elsewhere.filter(|_| !self.opening.transit) {
+            return self.relay(host);
+        }
         if destination.is_ipv4() {
             if router.gateway_addresses.contains(&destination) {
                 return self.echo(DropReason::NatNoSession);
             }
-            if router.gateway.is_some_and(|g| g.enable_snat) {
+            if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
                 return Err(DropReason::NatPrivateDestination);
             }
         }
@@ -373,9 +362,28 @@ impl<'a> Walk<'a> {
             return self.echo(DropReason::RouterLocalUnsupported);
         }
         match router.route(destination, false) {
-            Some(Target::Inside(leg, hop)) => self.inside(router, leg, hop.unwrap_or(destination)),
+            Some(Target::Inside(leg, hop)) => {
+                let end = self.inside(router, leg, hop.unwrap_or(destination))?;
+                let circles = matches!(&end, End::Path(path) if path.tunnel.is_some());
+                if circles && self.opening.transit {
+                    return Err(DropReason::NoRoute);
+                }
+                Ok(end)
+            }
             _ => Err(DropReason::NoRoute),
         }
+    }
+
+    /// To another host.
+    fn relay(&self, host: At) -> Result<End, DropReason> {
+        let by = self.plan.transit(self.network, host, true)?;
+        if self.port.is_none() {
+            return Ok(End::Relay(by));
+        }
+        Ok(End::Path(Path {
+            transit: Some(by),
+            ..self.bridged_path(self.network.place)
+        }))
     }
 
     fn hairpin(
@@ -410,7 +418,7 @@ impl<'a> Walk<'a> {
         source: IpAddr,
         source_mac: MacAddress,
         ttl_decrement: u8,
-        snat: Option<PortBlock>,
+        snat: Option<SnatPorts>,
     ) -> Result<End, DropReason> {
         let output = floating.port.ok_or(DropReason::NoRoute)?;
         let port = self.plan.port(output).ok_or(DropReason::NoRoute)?;
@@ -430,12 +438,13 @@ impl<'a> Walk<'a> {
             snat,
             tunnel: None,
             back: None,
+            transit: None,
         }))
     }
 
     /// The source behind a router's gateway: the guest's floating IP, SNAT, or plain.
     fn seen(&self, at: At, router: &RouterPlan) -> Result<Seen, DropReason> {
-        let gateway = router.gateway.ok_or(DropReason::NoRoute)?;
+        let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
         let source = self.opening.tuple.source;
         let floating = match (self.port, source) {
             (Some(_), IpAddr::V4(fixed)) => {
@@ -462,7 +471,7 @@ impl<'a> Walk<'a> {
         Ok(Seen {
             source: translated,
             source_mac: gateway.mac,
-            snat: (!plain).then_some(gateway.block),
+            snat: (!plain).then_some(gateway.ports),
             translated: !plain,
         })
     }
@@ -483,16 +492,17 @@ impl<'a> Walk<'a> {
             snat: None,
             tunnel: near.tunnel,
             back: None,
+            transit: None,
         }))
     }
 
     fn outside(&self, at: At, router: &RouterPlan, hop: IpAddr) -> Result<End, DropReason> {
-        let gateway = router.gateway.ok_or(DropReason::NoRoute)?;
+        let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
         let seen = self.seen(at, router)?;
         if seen.translated {
             self.opener_test()?;
         }
-        let near = self.neighbour(gateway.network, hop, seen.source_mac)?;
+        let near = self.neighbour_outside(router, gateway.network, hop, seen.source_mac)?;
         Ok(End::Path(Path {
             output: near.output,
             hop: Some(near.hop),
@@ -501,7 +511,41 @@ impl<'a> Walk<'a> {
             snat: seen.snat,
             tunnel: near.tunnel,
             back: None,
+            transit: near.transit,
         }))
+    }
+
+    /// A neighbour outside: as others, or by the network's transit.
+    fn neighbour_outside(
+        &self,
+        router: &RouterPlan,
+        network_at: At,
+        address: IpAddr,
+        source_mac: MacAddress,
+    ) -> Result<Near, DropReason> {
+        let near = self.neighbour(network_at, address, source_mac)?;
+        let network = self.plan.networks.get(network_at);
+        let network = network.ok_or(DropReason::EngineError)?;
+        let elsewhere = near.output != network.place || near.tunnel.is_some();
+        if elsewhere || network.shared.is_none() {
+            return Ok(near);
+        }
+        let known = network.addresses.get(&address);
+        let (mac, by) = match known.and_then(|known| known.floating_elsewhere) {
+            Some(to) => (to.mac, self.plan.transit(network, to.host, true)?),
+            None if network.has_uplink() => return Ok(near),
+            None => (MacAddress([0; 6]), self.plan.to_gateway_host(router)?),
+        };
+        Ok(Near {
+            hop: Hop {
+                destination_mac: mac,
+                next_hop: None,
+                mtu: near.hop.mtu.min(by.mtu),
+                ..near.hop
+            },
+            transit: Some(by),
+            ..near
+        })
     }
 
     fn neighbour(
@@ -525,6 +569,7 @@ impl<'a> Walk<'a> {
                 mtu: network.mtu,
             },
             tunnel: None,
+            transit: None,
         };
         let known = network.addresses.get(&address);
         let place = known.and_then(|address| address.port);

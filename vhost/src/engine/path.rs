@@ -1,0 +1,66 @@
+//! Where a walk leads, and by which tunnels.
+
+use super::key::Place;
+use super::plan::At;
+use super::transit::ByTransit;
+use std::net::IpAddr;
+use weft_dataplane::stage::nat::SnatPorts;
+use weft_model::MacAddress;
+
+/// How a routed packet's link header changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) ttl_decrement: u8,
+    pub(super) source_mac: MacAddress,
+    pub(super) destination_mac: MacAddress,
+    pub(super) next_hop: Option<IpAddr>,
+    pub(super) mtu: u32,
+}
+
+/// Where a walk leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub(super) output: Place,
+    pub(super) hop: Option<Hop>,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) snat: Option<SnatPorts>,
+    /// To another host: one of the plan's tunnels. `output` is the network in it then.
+    pub(super) tunnel: Option<At>,
+    /// Of what came from a tunnel.
+    pub(super) back: Option<Back>,
+    /// What leaves by a physical network goes to another host.
+    pub(super) transit: Option<ByTransit>,
+}
+
+impl Path {
+    /// The transit that what leaves by this place goes by.
+    pub(super) fn transit_by(&self, place: Place) -> Option<ByTransit> {
+        self.transit.filter(|transit| transit.place == place)
+    }
+
+    /// The tunnel of the way forward.
+    pub(super) fn forward_tunnel(&self) -> Option<At> {
+        let transit = self.transit_by(self.output);
+        self.tunnel.or(transit.map(|transit| transit.tunnel))
+    }
+}
+
+/// The way back of what came from a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Back {
+    pub(super) output: Place,
+    pub(super) tunnel: At,
+    pub(super) hop: Option<Hop>,
+}
+
+/// Where a walk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Path(Path),
+    EchoReply,
+    Multicast,
+    /// As it is to another host, without a session.
+    Relay(ByTransit),
+    Pass,
+}
