@@ -10,6 +10,7 @@
 
 mod bars;
 mod conformance;
+mod fuzz;
 mod r#gen;
 mod tidy;
 mod tree;
@@ -34,6 +35,8 @@ enum Chore {
     Bars(bars::Arguments),
     /// Run OpenStack's own API suites against a server of their own.
     Conformance(conformance::Arguments),
+    /// Fuzz what guests can write: the vhost-user protocol and both kinds of rings.
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Chore::Gen => r#gen::run(),
         Chore::Tidy => tidy::run(),
         Chore::Bars(arguments) => bars::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Conformance(arguments) => conformance::run(&arguments),
     };
     match holds {
