@@ -23,7 +23,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use weft_dataplane::stage::vlan;
 use weft_ebpf::{Engine, EngineError, Event, Ingress};
 use weft_model::{
-    Epoch, HostReport, HostSnapshot, NetworkId, PortId, PortInterface, Revision, Unsupported,
+    Epoch, HostReport, HostSnapshot, NetworkId, Port, PortId, PortInterface, Revision, Unsupported,
     VhostUserHost, limits,
 };
 use weft_wire::ethernet;
@@ -211,7 +211,10 @@ impl Host {
         };
         let attached = snapshot.ports.keys().copied();
         self.attached = attached
-            .filter(|id| self.engine.port_attached(*id) || self.user.port_attached(*id))
+            .filter(|id| {
+                let vhost_user = snapshot.ports.get(id).is_some_and(is_vhost_user);
+                self.engine.port_attached(*id) && (!vhost_user || self.user.port_attached(*id))
+            })
             .collect();
     }
 
@@ -340,20 +343,19 @@ impl Host {
     }
 
     /// Index and name of a place's interface, if it is there.
-    fn interface_of(&self, place: Place) -> Option<(u32, &str)> {
+    fn interface_of(&self, place: Place) -> Option<(u32, Cow<'_, str>)> {
         let snapshot = self.in_force.as_ref()?;
         let name = match place {
-            Place::Port(id) => match &snapshot.ports.get(&id)?.interface {
-                PortInterface::Tap { name } => name,
-                PortInterface::VhostUser { .. } | PortInterface::Subport { .. } => return None,
-            },
+            Place::Port(id) => snapshot.ports.get(&id)?.device(id)?,
             Place::Network(id) => {
                 let segment = &snapshot.networks.get(&id)?.segment;
-                self.physical_networks
-                    .get(segment.physical_network.as_ref()?)?
+                let name = self
+                    .physical_networks
+                    .get(segment.physical_network.as_ref()?)?;
+                Cow::Borrowed(name.as_str())
             }
         };
-        self.index_of(name).map(|index| (index, name.as_str()))
+        self.index_of(&name).map(|index| (index, name))
     }
 
     fn index_of(&self, name: &str) -> Option<u32> {
@@ -401,7 +403,7 @@ impl Host {
             .filter_map(|(place, wanted)| {
                 let (index, name) = self.interface_of(place)?;
                 let open = self.prepared.get(&index) != Some(&wanted);
-                open.then(|| (index, name.to_owned(), wanted))
+                open.then(|| (index, name.into_owned(), wanted))
             })
             .collect()
     }
@@ -427,21 +429,21 @@ impl Host {
 
     fn statuses(&self, snapshot: &HostSnapshot) -> BTreeMap<PortId, Said> {
         let each = snapshot.ports.iter();
-        each.map(|(id, port)| {
-            (
-                *id,
-                report::status(port, &self.device(*id, &port.interface)),
-            )
-        })
-        .collect()
+        each.map(|(id, port)| (*id, report::status(port, &self.device(*id, port))))
+            .collect()
     }
 
-    fn device(&self, id: PortId, interface: &PortInterface) -> Device {
-        let name = match interface {
-            PortInterface::Tap { name } => name,
-            PortInterface::VhostUser { .. } => return self.user.device(id),
-            PortInterface::Subport { .. } => return Device::Missing,
+    fn device(&self, id: PortId, port: &Port) -> Device {
+        if is_vhost_user(port) {
+            let socket = self.user.device(id);
+            if socket != Device::Attached {
+                return socket;
+            }
+        }
+        let Some(name) = port.device(id) else {
+            return Device::Missing;
         };
+        let name = &*name;
         if self.attached.contains(&id) {
             Device::Attached
         } else if self.index_of(name).is_none() {
@@ -552,6 +554,10 @@ impl Host {
     pub(crate) fn close(self, remove: bool) -> Result<(), EngineError> {
         self.engine.close(remove)
     }
+}
+
+fn is_vhost_user(port: &Port) -> bool {
+    matches!(port.interface, PortInterface::VhostUser { .. })
 }
 
 fn service_event(event: Event) -> ServiceEvent {

@@ -1,5 +1,8 @@
 //! The user engine of this host: started with the first vhost-user port, its sockets kept as the snapshot says.
 //!
+//! It judges what goes from one vhost-user port to another; a tap for each port, its way out, is what the kernel engine sees
+//! of the others' traffic (docs/adr/0011-one-engine-a-flow.md).
+//!
 //! Guarantees: a port that cannot be served is told with the reason and keeps no other from being served; sockets that a
 //! snapshot no longer names are removed. It compiles policies on the caller's thread and copies no packet.
 
@@ -12,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use weft_dataplane::{Copy, Service, State};
+use weft_ebpf::sys::tap_open;
 use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
 use weft_model::{
     HostSnapshot, MacAddress, NetworkId, PortId, PortInterface, VhostUserMode, limits,
@@ -69,6 +73,7 @@ impl Running {
                 let event = service_event(ingress, handed, frame);
                 event.is_some_and(|event| events.try_send(event).is_ok())
             })),
+            shared: true,
         });
         let started = now();
         Ok(Self {
@@ -145,6 +150,17 @@ impl UserEngine {
                 mode,
                 queues: Arc::clone(&queues),
             };
+            let device = snapshot.ports.get(&id).and_then(|port| port.device(id));
+            let device = device.unwrap_or_default();
+            let way_out = match tap_open(&device) {
+                Ok(way_out) => way_out,
+                Err(error) => {
+                    let error = format!("cannot make the tap {device}, its way out: {error}");
+                    tracing::error!(port = %id, "{error}");
+                    self.errors.insert(id, error);
+                    continue;
+                }
+            };
             if let Err(error) = running.server.add(endpoint) {
                 let error = format!("{}: {error}", served.path.display());
                 tracing::error!(port = %id, "the vhost-user socket cannot be used: {error}");
@@ -152,6 +168,7 @@ impl UserEngine {
                 continue;
             }
             running.switch.port_add(id, queues, counters);
+            running.switch.way_out(id, way_out);
             running.ports.insert(id, served);
         }
     }
@@ -211,7 +228,7 @@ impl UserEngine {
         }
     }
 
-    /// Adds the counters of its ports.
+    /// Adds the counters of its ports. What the kernel engine has counted of one is part of it, but for its drops.
     pub(crate) fn count(&self, counters: &mut Counters) {
         for (id, served) in self.running.iter().flat_map(|running| &running.ports) {
             let PortTotals {
@@ -219,8 +236,12 @@ impl UserEngine {
                 rx_bytes,
                 tx_packets,
                 tx_bytes,
-                drops,
+                mut drops,
             } = served.counters.totals();
+            let there = counters.ports.get(id).map(|counters| &counters.drops);
+            for (reason, count) in there.into_iter().flatten() {
+                *drops.entry(*reason).or_default() += count;
+            }
             let device = DeviceCounters {
                 rx_packets,
                 rx_bytes,

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use weft_ebpf_common::constants::{device as flag, slot, stage};
 use weft_ebpf_common::layout::Device;
-use weft_model::{PortId, PortInterface};
+use weft_model::PortId;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The underlay's device, among the uplinks.
@@ -233,11 +233,11 @@ impl Engine {
             return wanted;
         };
         for (id, port) in &snapshot.ports {
-            let PortInterface::Tap { name } = &port.interface else {
+            let Some(name) = port.device(*id) else {
                 continue;
             };
             if let (Some(slot), Some(interface)) =
-                (self.slots.ports.get(*id), self.devices.interface(name))
+                (self.slots.ports.get(*id), self.devices.interface(&name))
             {
                 wanted.insert(slot, interface);
             }

@@ -3,6 +3,7 @@
 use crate::{HostName, MacAddress, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One address of a port.
@@ -44,7 +45,7 @@ pub enum PortInterface {
         /// The device's name; `tap` and the first 11 characters of the port's id, unless a file says otherwise.
         name: String,
     },
-    /// A vhost-user socket: the user engine.
+    /// A vhost-user socket: the user engine, and the kernel engine for what leaves it.
     VhostUser {
         /// The socket's path.
         socket: String,
@@ -107,6 +108,23 @@ pub struct Port {
     /// The QoS policy that holds for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos_policy_id: Option<QosPolicyId>,
+}
+
+impl Port {
+    /// The kernel's device that the port's frames come and go by, if it has one of its own. That of a vhost-user port, `vho` and
+    /// the last 12 characters of its id, is its way out of the user engine.
+    #[must_use]
+    pub fn device(&self, id: PortId) -> Option<Cow<'_, str>> {
+        match &self.interface {
+            PortInterface::Tap { name } => Some(Cow::Borrowed(name)),
+            PortInterface::VhostUser { .. } => {
+                let id = id.to_string();
+                let end = id.get(id.len() - 12..).unwrap_or_default();
+                Some(format!("vho{end}").into())
+            }
+            PortInterface::Subport { .. } => None,
+        }
+    }
 }
 
 /// A port on another host that a guest here may speak to: its place in the forwarding tables.

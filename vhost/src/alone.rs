@@ -94,6 +94,7 @@ impl Alone {
             },
             cpu: config.cpu,
             hand_over: None,
+            shared: false,
         })?;
         switch.apply(snapshot);
         let server = Server::start()?;

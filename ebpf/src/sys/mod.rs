@@ -1,4 +1,4 @@
-//! The seam to bpf(2): the only unsafe code of this crate.
+//! The seam to bpf(2), and to the ioctls of taps: the only unsafe code of this crate.
 //!
 //! Guarantees: every file descriptor is owned (closed once, close-on-exec by the kernel's doing); no buffer is handed
 //! to the kernel that is shorter than what the kernel will read or write; an error names the operation, the object
@@ -11,6 +11,7 @@ mod link;
 mod map;
 mod object;
 mod prog;
+mod tap;
 
 pub use link::{LinkInfo, TcxDirection, link_create_tcx, link_detach, link_info, link_update};
 pub use map::{BatchCursor, Entry, Map, MapInfo, MapSpec, MapType, UpdateMode};
@@ -18,6 +19,7 @@ pub use object::{
     ObjectKind, next_id, obj_get_link, obj_get_map, obj_get_prog, obj_pin, possible_cpus,
 };
 pub use prog::{Insn, Prog, ProgInfo, ProgSpec, ProgType, TestRun, TestRunOutput};
+pub use tap::tap_open;
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -95,7 +95,7 @@ impl UserUnderTest {
         let mut out = frame.to_vec();
         out[..bytes].copy_from_slice(&header[..bytes]);
         Ok(match judged {
-            Judged::Slow => None,
+            Judged::Slow | Judged::Elsewhere => None,
             Judged::Drop(reason) => Some(Verdict::Drop(reason)),
             Judged::Send(place) => match self.engine.ingress(place) {
                 Some(Ingress::Port(port)) => Some(Verdict::Deliver { port, frame: out }),

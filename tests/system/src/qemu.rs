@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 /// How a guest is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its number, the last byte of its MAC address 02:00:00:00:00:XX.
-    pub number: usize,
+    /// Its MAC address.
+    pub mac: String,
     /// Its vhost-user socket.
     pub socket: PathBuf,
     /// Whether it listens there, and Weft dials.
@@ -22,11 +22,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// One of the guests of [`vm::two_ports`] that dials.
+    #[must_use]
+    pub fn numbered(number: usize, socket: &Path) -> Self {
+        Self::new(&format!("02:00:00:00:00:{number:02x}"), socket)
+    }
+
     /// A guest that dials, with a stock device.
     #[must_use]
-    pub fn new(number: usize, socket: &Path) -> Self {
+    pub fn new(mac: &str, socket: &Path) -> Self {
         Self {
-            number,
+            mac: mac.to_owned(),
             socket: socket.to_owned(),
             listens: false,
             device: Vec::new(),
@@ -65,10 +71,7 @@ impl Guest {
             "reconnect=1"
         };
         let chardev = format!("socket,id=c,path={},{role}", options.socket.display());
-        let mut device = format!(
-            "virtio-net-pci,netdev=n,mac=02:00:00:00:00:{:02x},vectors=0",
-            options.number
-        );
+        let mut device = format!("virtio-net-pci,netdev=n,mac={},vectors=0", options.mac);
         for option in &options.device {
             device = format!("{device},{option}");
         }

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 fn boot(number: usize, socket: &Path) -> Result<Guest> {
     Guest::boot(&Options {
         listens: number != 1,
-        ..Options::new(number, socket)
+        ..Options::numbered(number, socket)
     })
 }
 

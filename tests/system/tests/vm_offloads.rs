@@ -35,7 +35,7 @@ fn word(lines: &[String], length: usize) -> Result<String> {
 }
 
 fn boot(number: usize, socket: &Path, without: &[&str]) -> Result<Guest> {
-    let mut options = Options::new(number, socket);
+    let mut options = Options::numbered(number, socket);
     options.device = without.iter().map(|&option| option.to_owned()).collect();
     if without == NO_OFFLOADS {
         // Segments need checksums.

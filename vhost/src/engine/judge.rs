@@ -10,9 +10,10 @@ use super::key::Place;
 use super::key::unpair;
 use super::limit::units;
 use super::path::End;
+use super::plan::Plan;
 use super::record::First;
 use super::table::Ref;
-use super::walk::{Opening, walk};
+use super::walk::{Opening, stays, walk};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
@@ -30,6 +31,8 @@ pub enum Judged {
     Drop(DropReason),
     /// To be judged as a whole.
     Slow,
+    /// The other engine's, with the header as it was.
+    Elsewhere,
 }
 
 impl Engine {
@@ -99,6 +102,11 @@ impl Engine {
         Judged::Send(output)
     }
 
+    /// Whether a session that is to be opened is the other engine's.
+    pub(super) fn is_elsewhere(&self, plan: &Plan, opening: &Opening) -> bool {
+        self.shared && !stays(plan, &self.neighbours, opening)
+    }
+
     /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
     fn open(
         &mut self,
@@ -125,6 +133,9 @@ impl Engine {
             echo_request: false,
             transit: false,
         };
+        if self.is_elsewhere(&plan, &opening) {
+            return Err(Judged::Elsewhere);
+        }
         let path = match walk(&plan, &self.neighbours, &opening) {
             Ok(End::Path(path)) => path,
             Ok(_) => return Err(Judged::Slow),

@@ -63,6 +63,22 @@ impl Engine {
         self.now_ns = now_ns;
     }
 
+    /// Whether a frame may leave a port for the other engine, which limits no port of this one.
+    ///
+    /// # Errors
+    /// A limit's refusal.
+    pub fn limit_out(&mut self, from: Place, load: &Load, bytes: usize) -> Result<(), DropReason> {
+        self.limit(from, Place::default(), units(load, bytes))
+    }
+
+    /// Whether a frame that comes from the other engine may go to a port.
+    ///
+    /// # Errors
+    /// A limit's refusal.
+    pub fn limit_in(&mut self, to: Place, load: &Load, bytes: usize) -> Result<(), DropReason> {
+        self.limit(Place::default(), to, units(load, bytes))
+    }
+
     /// Keeps what ports have paid that stay; `places` are the new ones already, the plan is the old one still.
     pub(super) fn paid_keep(&mut self, snapshot: &HostSnapshot) {
         let mut kept = vec![Paid::default(); self.places.len()];

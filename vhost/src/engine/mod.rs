@@ -64,6 +64,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What whoever serves guests gets beside.
     pub copy: Option<Copy>,
+    /// It is the other engine's to judge ([`Engine::share`]); without one the verdict holds.
+    pub elsewhere: bool,
 }
 
 /// The engine and all its state.
@@ -73,6 +75,7 @@ pub struct Engine {
     plan: Option<Arc<Plan>>,
     /// Sessions of another generation are stale.
     generation: u32,
+    shared: bool,
     table: Table,
     fragments: FragmentTable,
     neighbours: Neighbours,
@@ -91,6 +94,7 @@ impl Engine {
             places: Arc::new(Places::new(seed)),
             plan: None,
             generation: 0,
+            shared: false,
             table: Table::new(config.limits, config.seeds),
             fragments: FragmentTable::default(),
             neighbours: FastMap::with_hasher(seed),
@@ -98,6 +102,12 @@ impl Engine {
             paid: Vec::new(),
             now_ns: 0,
         }
+    }
+
+    /// From now on only what goes from one vhost-user port to another is judged here; everything else that a guest sends is the
+    /// host's other engine's, which judges it from the start (docs/adr/0011-one-engine-a-flow.md).
+    pub fn share(&mut self) {
+        self.shared = true;
     }
 
     /// Enforces another snapshot, prepared by this engine's compiler; all sessions become stale.

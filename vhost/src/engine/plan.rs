@@ -20,8 +20,8 @@ use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::stage::{tunnel, vlan};
 use weft_dataplane::topology;
 use weft_model::{
-    HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, Router, RouterGateway,
-    RouterId, eui64_link_local,
+    HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, PortInterface, Router,
+    RouterGateway, RouterId, eui64_link_local,
 };
 
 /// The index of a network, router or floating IP.
@@ -33,6 +33,8 @@ pub(super) struct PortPlan {
     pub(super) id: PortId,
     pub(super) up: bool,
     pub(super) secured: bool,
+    /// Whether it is a vhost-user port.
+    pub(super) served: bool,
     pub(super) network: At,
     pub(super) mac: [u8; 6],
     /// Addresses that the port may send from with its own MAC.
@@ -441,6 +443,7 @@ fn port_plan(
         id,
         up: port.admin_state_up,
         secured: port.port_security_enabled,
+        served: matches!(port.interface, PortInterface::VhostUser { .. }),
         network,
         mac: port.mac_address.0,
         own4: own4

@@ -45,6 +45,20 @@ impl On<'_> {
     }
 }
 
+/// Why a packet goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Drop(DropReason),
+    /// It is the other engine's.
+    Elsewhere,
+}
+
+impl From<DropReason> for Stop {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
 /// What a packet meets.
 enum Found {
     Hit(Ref),
@@ -73,7 +87,7 @@ impl Engine {
             Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
             Ingress::Network(_) | Ingress::Underlay => Verdict::Pass,
         };
-        let mut copy = None;
+        let (mut copy, mut elsewhere) = (None, false);
         let plan: Option<Arc<Plan>> = self.plan.clone();
         let tunnelled = ingress == Ingress::Underlay;
         let verdict = plan.as_deref().and_then(|plan| {
@@ -95,18 +109,26 @@ impl Engine {
                 load,
                 now_s,
             };
-            let judged = self.judge_whole(&on, &mut copy);
-            Some(vlan::leave(&on.sight, judged.unwrap_or_else(Verdict::Drop)))
+            let verdict = match self.judge_whole(&on, &mut copy) {
+                Ok(verdict) => verdict,
+                Err(Stop::Drop(reason)) => Verdict::Drop(reason),
+                Err(Stop::Elsewhere) => {
+                    elsewhere = true;
+                    Verdict::Drop(DropReason::UplinkMissing)
+                }
+            };
+            Some(vlan::leave(&on.sight, verdict))
         });
         Outcome {
             verdict: verdict.unwrap_or(absent),
             copy,
+            elsewhere,
         }
     }
 
-    fn judge_whole(&mut self, on: &On<'_>, copy: &mut Option<Copy>) -> Result<Verdict, DropReason> {
+    fn judge_whole(&mut self, on: &On<'_>, copy: &mut Option<Copy>) -> Result<Verdict, Stop> {
         if on.port.is_some_and(|port| !port.up) {
-            return Err(DropReason::PortDown);
+            return Err(DropReason::PortDown.into());
         }
         let mut packet = match decode::process(on.frame) {
             Err(_) if on.sight.is_uplink() => return Ok(Verdict::Pass),
@@ -122,13 +144,11 @@ impl Engine {
         if let (Body::Ip(ip), Some(port)) = (&packet.body, port)
             && let Some(asked) = dhcp::process(&on.plan.snapshot, port, ip)
         {
-            return self.serve(
-                on,
-                match asked {
-                    dhcp::Asked::Dhcp => Service::Dhcp,
-                    dhcp::Asked::Dhcpv6 => Service::Dhcpv6,
-                },
-            );
+            let service = match asked {
+                dhcp::Asked::Dhcp => Service::Dhcp,
+                dhcp::Asked::Dhcpv6 => Service::Dhcpv6,
+            };
+            return Ok(self.serve(on, service)?);
         }
         self.forward(on, &mut packet, copy)
     }
@@ -157,7 +177,7 @@ impl Engine {
         on: &On<'_>,
         packet: &Packet,
         copy: &mut Option<Copy>,
-    ) -> Result<Option<Verdict>, DropReason> {
+    ) -> Result<Option<Verdict>, Stop> {
         let asker = Asker {
             plan: on.plan,
             place: on.place,
@@ -174,13 +194,14 @@ impl Engine {
         };
         let frame = on.frame.to_vec();
         Ok(Some(match answer {
-            Answer::Drop(reason) => return Err(reason),
+            Answer::Drop(reason) => return Err(reason.into()),
             Answer::Reply(frame) => {
                 if on.port.is_none() {
                     self.copy(on, copy, Copy::Neighbour);
                 }
                 Verdict::Reply { frame }
             }
+            Answer::Uplink if self.shared => return Err(Stop::Elsewhere),
             Answer::Uplink => Verdict::Uplink {
                 network: on.network.id,
                 frame,
@@ -206,7 +227,7 @@ impl Engine {
         on: &On<'_>,
         packet: &mut Packet,
         copy: &mut Option<Copy>,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Verdict, Stop> {
         match self.outbound(on, packet)? {
             None => self.follow(on, packet, copy),
             Some(Outbound::Here(mac)) => {
@@ -214,7 +235,7 @@ impl Engine {
                 packet.destination_mac = mac;
                 self.follow(&On { frame, ..*on }, packet, copy)
             }
-            Some(elsewhere) => self.bring_outside(on, packet, &elsewhere, copy),
+            Some(elsewhere) => Ok(self.bring_outside(on, packet, &elsewhere, copy)?),
         }
     }
 
@@ -223,9 +244,9 @@ impl Engine {
         on: &On<'_>,
         packet: &mut Packet,
         copy: &mut Option<Copy>,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Verdict, Stop> {
         let Body::Ip(ip) = &mut packet.body else {
-            return Err(DropReason::EngineError);
+            return Err(DropReason::EngineError.into());
         };
         let followed = session::fragment_follow(&on.sight, &mut self.fragments, ip);
         let is = on.network.mac(packet.destination_mac);
@@ -235,16 +256,21 @@ impl Engine {
             true => Err(DropReason::DestinationMacUnknown),
             false => Ok(Verdict::Pass),
         };
-        let found = followed.and_then(|()| self.find(on, packet));
+        let found = match followed {
+            Ok(()) => self.find(on, packet),
+            // Its first fragment went there.
+            Err(DropReason::FragmentUnknown) if self.shares(on) => Err(Stop::Elsewhere),
+            Err(reason) => Err(reason.into()),
+        };
         let Body::Ip(ip) = &packet.body else {
-            return Err(DropReason::EngineError);
+            return Err(DropReason::EngineError.into());
         };
         let is_error = ip.icmp_kind() == Some(IcmpKind::Error);
         match found {
-            Err(DropReason::FragmentUnknown) if strange => stray,
-            Err(DropReason::IcmpNoSession) if strange && is_error => stray,
-            Err(reason) => Err(reason),
-            Ok(Found::End(End::Relay(by))) => self.relay(on, ip, by.tunnel, copy),
+            Err(Stop::Drop(DropReason::FragmentUnknown)) if strange => Ok(stray?),
+            Err(Stop::Drop(DropReason::IcmpNoSession)) if strange && is_error => Ok(stray?),
+            Err(stop) => Err(stop),
+            Ok(Found::End(End::Relay(by))) => Ok(self.relay(on, ip, by.tunnel, copy)?),
             Ok(Found::End(End::EchoReply)) => Ok(Verdict::Reply {
                 frame: deliver::echo_reply(on.frame, ip),
             }),
@@ -279,12 +305,12 @@ impl Engine {
                     half.packets = 1;
                     half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
                 }
-                self.transform(on, ip, at, copy)
+                Ok(self.transform(on, ip, at, copy)?)
             }
             Ok(Found::Hit(at)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), copy)?;
-                self.transform(on, ip, at, copy)
+                Ok(self.transform(on, ip, at, copy)?)
             }
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
@@ -295,7 +321,7 @@ impl Engine {
                 if let Some(mark) = self.mark(on.place) {
                     qos::mark_write(&mut frame, ip, mark);
                 }
-                self.transformed_send(at, &transformation, frame)
+                Ok(self.transformed_send(at, &transformation, frame)?)
             }
         }
     }
@@ -379,17 +405,25 @@ impl Engine {
         })
     }
 
-    fn find(&mut self, on: &On<'_>, packet: &Packet) -> Result<Found, DropReason> {
+    /// Whether the other engine has what is not known here.
+    fn shares(&self, on: &On<'_>) -> bool {
+        self.shared && on.port.is_some()
+    }
+
+    fn find(&mut self, on: &On<'_>, packet: &Packet) -> Result<Found, Stop> {
         let Body::Ip(ip) = &packet.body else {
-            return Err(DropReason::EngineError);
+            return Err(DropReason::EngineError.into());
         };
         if ip.icmp_kind() == Some(IcmpKind::Error) {
             let inside = icmp_error::inside(on.frame, ip).ok_or(DropReason::IcmpNoSession)?;
             let key = Key::new(&inside.tuple.reversed(), on.place);
             let hash = self.table.seeds().hash(&key);
             let Some(at) = self.table.find_fresh(&key, hash, on.now_s) else {
+                if self.shares(on) {
+                    return Err(Stop::Elsewhere);
+                }
                 if !on.sight.is_uplink() {
-                    return Err(DropReason::IcmpNoSession);
+                    return Err(DropReason::IcmpNoSession.into());
                 }
                 let mac = packet.destination_mac;
                 let by = on.plan.error_relay(on.network, mac, ip, Some(&inside))?;
@@ -424,6 +458,9 @@ impl Engine {
             echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
             transit: on.sight.transit,
         };
+        if self.is_elsewhere(on.plan, &opening) {
+            return Err(Stop::Elsewhere);
+        }
         Ok(match walk(on.plan, &self.neighbours, &opening)? {
             End::Path(path) => Found::Opened(opening, path),
             end => Found::End(end),

@@ -85,18 +85,47 @@ pub(super) fn walk(
             return Err(DropReason::SecurityGroupEgressDenied);
         }
     }
-    let mut end = match port {
-        Some(_) => walk.guest_sent()?,
-        None if !network.physical => walk.host_sent()?,
-        None => walk.uplink_sent()?,
-    };
+    let mut end = walk.lead()?;
     if let End::Path(path) = &mut end {
         walk.arrive(path)?;
     }
     Ok(end)
 }
 
+/// Whether a packet would go from a guest's port to a vhost-user port of this host, whatever the policies say.
+pub(super) fn stays(plan: &Plan, neighbours: &Neighbours, opening: &Opening) -> bool {
+    let Some((port, network)) = plan.sight(opening.place) else {
+        return true;
+    };
+    let untested = Opening {
+        test: None,
+        ..*opening
+    };
+    let walk = Walk {
+        plan,
+        neighbours,
+        opening: &untested,
+        port,
+        network,
+    };
+    match walk.lead() {
+        Ok(End::Path(path)) if path.tunnel.is_none() => {
+            plan.port(path.output).is_some_and(|port| port.served)
+        }
+        _ => false,
+    }
+}
+
 impl<'a> Walk<'a> {
+    /// Where it goes, before anybody is asked whether it may.
+    fn lead(&self) -> Result<End, DropReason> {
+        match self.port {
+            Some(_) => self.guest_sent(),
+            None if !self.network.physical => self.host_sent(),
+            None => self.uplink_sent(),
+        }
+    }
+
     fn opener_test(&self) -> Result<(), DropReason> {
         let Some(flags) = self.opening.test else {
             return Ok(());

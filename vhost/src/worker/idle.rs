@@ -5,7 +5,7 @@
 
 use crate::queue::PortQueues;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +47,11 @@ impl Idle {
         idle > PAUSING
     }
 
-    /// Sleeps until one of the queues is kicked, the bell rings, or a second is over.
+    /// Sleeps until one of the queues is kicked, something comes by one of the ways, the bell rings, or a second is over.
     pub(super) fn sleep<'a>(
         &mut self,
         queues: impl Iterator<Item = (&'a PortQueues, usize)> + Clone,
+        ways: Option<BorrowedFd<'_>>,
         now: Duration,
     ) {
         let mut kicks = Vec::new();
@@ -69,7 +70,7 @@ impl Idle {
         if more {
             self.since = Some(now);
         } else {
-            self.wait(&kicks);
+            self.wait(&kicks, ways);
         }
         for (port, number) in queues {
             if let Some(mut queue) = port.lock(number)
@@ -80,9 +81,11 @@ impl Idle {
         }
     }
 
-    fn wait(&mut self, kicks: &[Arc<OwnedFd>]) {
+    fn wait(&mut self, kicks: &[Arc<OwnedFd>], ways: Option<BorrowedFd<'_>>) {
         let all = kicks.iter().map(|kick| &**kick).chain([&*self.bell]);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        // Behind the others: it is not read.
+        fds.extend(ways.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         // Whatever ends it, the rings are looked at.
         let _ended = rustix::event::poll(&mut fds, Some(&ASLEEP));
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();

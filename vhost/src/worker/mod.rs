@@ -12,6 +12,9 @@ mod offload_tests;
 mod poll;
 #[cfg(test)]
 mod scene;
+mod way;
+#[cfg(test)]
+mod way_tests;
 #[cfg(test)]
 mod worker_tests;
 
@@ -30,6 +33,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use way::{WayOut, Ways};
 use weft_dataplane::{Copy, Ingress, Service};
 use weft_model::{HostSnapshot, PortId};
 
@@ -69,6 +73,8 @@ pub struct SwitchConfig {
     pub cpu: Option<usize>,
     /// Who serves guests, if anybody does.
     pub hand_over: Option<HandOver>,
+    /// Whether the host has another engine for what does not stay between vhost-user ports.
+    pub shared: bool,
 }
 
 /// Why a switch does not start.
@@ -101,6 +107,8 @@ struct WorkerPort {
     receiving: usize,
     /// Who looks on, by the numbers that they were given.
     taps: Vec<(u64, Tap)>,
+    /// To the other engine and from there.
+    way_out: Option<Arc<WayOut>>,
 }
 
 type Question = Box<dyn FnOnce(&mut Engine) + Send>;
@@ -109,6 +117,7 @@ enum Order {
     Apply(Box<Prepared>),
     Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
     Remove(PortId),
+    WayOut(PortId, Arc<WayOut>),
     Send(PortId, Vec<u8>),
     Tap(PortId, u64, Tap),
     Untap(u64),
@@ -144,6 +153,9 @@ impl Switch {
         let bell = Arc::new(rustix::event::eventfd(0, flags).map_err(io::Error::from)?);
         let mut worker = Worker::new(config.engine, orders, Arc::clone(&bell));
         worker.hand_over = config.hand_over;
+        if config.shared {
+            worker.share()?;
+        }
         let cpu = config.cpu;
         let (started, pinned) = channel();
         let thread = std::thread::Builder::new()
@@ -201,6 +213,12 @@ impl Switch {
     /// Polls it no longer.
     pub fn port_remove(&self, id: PortId) {
         self.order(Order::Remove(id));
+    }
+
+    /// Gives a port that is polled its way to the host's other engine: a descriptor that reads and writes whole frames behind
+    /// virtio-net's header of 12 bytes, as a tap does, and never waits.
+    pub fn way_out(&self, id: PortId, file: OwnedFd) {
+        self.order(Order::WayOut(id, Arc::new(WayOut::new(file))));
     }
 
     /// Sends a frame to a guest.
@@ -263,6 +281,8 @@ struct Worker {
     /// Taken out while a queue is polled.
     batch: Option<Box<Batch>>,
     idle: Idle,
+    /// What waits at the ports' ways out; none if there is no other engine.
+    ways: Option<Ways>,
     expired_to: usize,
     expired_s: u32,
     /// What [`lost_count`] was.
@@ -280,6 +300,7 @@ impl Worker {
             start: clock::now(),
             batch: Some(Box::default()),
             idle: Idle::new(bell),
+            ways: None,
             expired_to: 0,
             expired_s: 0,
             lost: 0,
@@ -299,6 +320,7 @@ impl Worker {
                         self.ports.retain(|port| port.id != id);
                         self.places_look_up();
                     }
+                    Order::WayOut(id, out) => self.way_out_set(id, out),
                     Order::Send(id, frame) => self.send(id, &frame),
                     Order::Tap(id, number, tap) => {
                         let port = self.ports.iter_mut().find(|port| port.id == id);
@@ -323,15 +345,55 @@ impl Worker {
         }
     }
 
+    /// There is another engine.
+    fn share(&mut self) -> io::Result<()> {
+        self.engine.share();
+        self.ways = Some(Ways::new()?);
+        Ok(())
+    }
+
+    fn way_out_set(&mut self, id: PortId, out: Arc<WayOut>) {
+        let port = self.ports.iter_mut().find(|port| port.id == id);
+        if let (Some(port), Some(ways)) = (port, &mut self.ways) {
+            match ways.add(&out) {
+                Ok(()) => port.way_out = Some(out),
+                Err(error) => tracing::error!(port = %id, "its way out is not watched: {error}"),
+            }
+        }
+    }
+
+    /// Looks at the ways out, if it is time to, and says how many frames came.
+    fn ways_poll(&mut self, now: Duration, now_s: u32) -> usize {
+        let ready = match &mut self.ways {
+            Some(ways) if ways.is_due(now) => ways.ready(),
+            _ => return 0,
+        };
+        let mut frames = 0;
+        for number in ready {
+            let is_here = |port: &WorkerPort| {
+                let out = port.way_out.as_ref();
+                out.is_some_and(|out| out.number() == number)
+            };
+            if let Some(at) = self.ports.iter().position(is_here) {
+                frames += self.way_poll(at, now_s);
+            }
+        }
+        if let Some(ways) = &mut self.ways {
+            ways.looked(frames, now);
+        }
+        frames
+    }
+
     /// Looks at every ring once, and says how many frames came.
     fn turn(&mut self, now: Duration) -> usize {
         let now_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
         self.engine
             .tick(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
         self.ports.iter_mut().for_each(WorkerPort::look);
-        let frames = (0..self.ports.len())
+        let frames: usize = (0..self.ports.len())
             .map(|at| self.port_poll(at, now_s))
             .sum();
+        let frames = frames + self.ways_poll(now, now_s);
         self.expire(now_s);
         self.lost_look();
         frames
@@ -366,6 +428,7 @@ impl Worker {
             sending: Vec::new(),
             receiving: 0,
             taps: Vec::new(),
+            way_out: None,
         });
         self.places_look_up();
     }
@@ -400,7 +463,8 @@ impl Worker {
             let numbers = port.sending.iter();
             numbers.map(|number| (&*port.queues, *number))
         });
-        self.idle.sleep(queues, now);
+        let ways = self.ways.as_ref().map(Ways::file);
+        self.idle.sleep(queues, ways, now);
     }
 }
 

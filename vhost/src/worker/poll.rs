@@ -21,7 +21,7 @@ pub(super) const VIRTIO_BYTES: usize = 12;
 /// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
 const BUFFERS_AT: usize = virtio_net::HEADER_BYTES;
 /// Bytes of a frame at most: IPv6's largest packet with its link header.
-const FRAME_BYTES_MAX: usize = 65_600;
+pub(super) const FRAME_BYTES_MAX: usize = 65_600;
 /// Bytes of a frame at least.
 const FRAME_BYTES_MIN: usize = 14;
 
@@ -220,6 +220,7 @@ impl Worker {
                 Judged::Send(place) => run = Some(Run { place, from: index }),
                 Judged::Drop(reason) => self.drop_count(from.port, reason, 1),
                 Judged::Slow => self.slow(batch, index, from),
+                Judged::Elsewhere => self.hand_out(batch, index, from),
             }
         }
         if let Some(run) = run {
@@ -363,6 +364,9 @@ impl Worker {
             // Without room, or anybody, nobody learns of it; what becomes of the frame stays the same.
             handed(Handed::Copy(copy));
         }
+        if outcome.elsewhere {
+            return self.whole_out(batch, load, from);
+        }
         let (to, frame) = match outcome.verdict {
             Verdict::Drop(reason) => return self.drop_count(from.port, reason, 1),
             Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
@@ -386,6 +390,72 @@ impl Worker {
             return self.drop_count(from.port, DropReason::EngineError, 1);
         };
         self.deliver_own(place, &frame, load, &mut batch.room, from);
+    }
+
+    /// Hands a frame as it came to the other engine.
+    fn hand_out(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
+        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get(index)) else {
+            return;
+        };
+        let pieces = pieces_of(&batch.pieces, taken);
+        whole_read(from, pieces, head, taken, &mut batch.whole);
+        let load = batch.loads.get(index).copied().flatten();
+        self.whole_out(batch, load.unwrap_or_default(), from);
+    }
+
+    /// Hands the frame that was read whole to the other engine, by its port's way out.
+    fn whole_out(&mut self, batch: &Batch, load: Load, from: &From<'_>) {
+        let Some(port) = self.ports.get(from.port) else {
+            return;
+        };
+        let place = port.place.unwrap_or_default();
+        let limited = self.engine.limit_out(place, &load, batch.whole.len());
+        let sent = limited.and_then(|()| {
+            let out = port.way_out.as_ref();
+            out.map_or(Err(DropReason::UplinkMissing), |out| {
+                out.send(&load, &batch.whole)
+            })
+        });
+        if let Err(reason) = sent {
+            self.drop_count(from.port, reason, 1);
+        }
+    }
+
+    /// Delivers what the other engine sends to a port's guest, and says how many frames came.
+    pub(super) fn way_poll(&mut self, at: usize, now_s: u32) -> usize {
+        let Some(port) = self.ports.get(at) else {
+            return 0;
+        };
+        let (Some(out), Some(place)) = (port.way_out.clone(), port.place) else {
+            return 0;
+        };
+        let Some(mut batch) = self.batch.take() else {
+            return 0;
+        };
+        let from = From {
+            port: at,
+            queue: 0,
+            memory: &Regions::default(),
+            header_bytes: 0,
+            now_s,
+        };
+        let mut count = 0;
+        while count < BATCH
+            && let Some(received) = out.receive(&mut batch.whole)
+        {
+            count += 1;
+            let frame = batch.whole.get(received.start..).unwrap_or_default();
+            let allowed = received.load.ok_or(DropReason::Malformed).and_then(|load| {
+                self.engine.limit_in(place, &load, frame.len())?;
+                Ok(load)
+            });
+            match allowed {
+                Ok(load) => self.deliver_own(place, frame, load, &mut batch.room, &from),
+                Err(reason) => self.drop_count(at, reason, 1),
+            }
+        }
+        self.batch = Some(batch);
+        count
     }
 
     /// Delivers a frame of our own.

@@ -1,5 +1,6 @@
 //! A worker between two guests, each a driver of its own: for the tests of the worker.
 
+use super::way::WayOut;
 use super::{Order, PortCounters, Worker};
 use crate::driver::{Buffer, DriverRing, Layout};
 use crate::engine::{Compiler, EngineConfig, Limits, Seeds};
@@ -8,6 +9,7 @@ use crate::protocol::{Device, Request, RingAddress, feature};
 use crate::queue::PortQueues;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -264,6 +266,24 @@ pub(super) fn snapshot(name: &str) -> HostSnapshot {
 
 pub(super) fn scene(kinds: [Kind; 2]) -> Scene {
     scene_of(kinds, snapshot("two-ports-policy.json"))
+}
+
+/// A switch that shares its host with another engine, and the other ends of its ports' ways out.
+pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
+    let mut scene = scene_of([PLAIN; 2], snapshot);
+    scene.worker.share().unwrap();
+    let ends = scene.ports.map(|port| {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        scene.worker.way_out_set(port, Arc::new(WayOut::new(ours)));
+        theirs
+    });
+    (scene, ends)
 }
 
 pub(super) fn scene_of(kinds: [Kind; 2], snapshot: HostSnapshot) -> Scene {
