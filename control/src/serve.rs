@@ -294,6 +294,7 @@ impl Control {
         };
         let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
         let agents = feed::agent::run(self.store.clone(), &hub, shutdown.clone());
+        let waits = feed::wait::answer(self.store.clone(), &hub, shutdown.clone());
         let nova = async {
             if let Some(nova) = self.nova {
                 nova.run(shutdown.clone()).await;
@@ -305,11 +306,12 @@ impl Control {
             }
             result.map_err(ServeError::Serve)
         };
-        let (api, feed, (), (), ()) = tokio::join!(
+        let (api, feed, (), (), (), ()) = tokio::join!(
             async { stop_on_error(api.await) },
             async { stop_on_error(feed.await) },
             realize,
             agents,
+            waits,
             nova
         );
         self.store.close().await;

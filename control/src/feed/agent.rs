@@ -101,3 +101,54 @@ async fn look(store: &Store, living: Vec<Living>) -> Result<(), StoreError> {
     }
     tx.commit().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Durability;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    /// Whether all agents of the host are alive, since when, and when they were heard of last; in microseconds.
+    async fn shown(store: &Store) -> Vec<(bool, i64, i64)> {
+        let mut read = store.read().await.unwrap();
+        let rows = agent_list_hosts(read.conn(), &["h1"]).await.unwrap();
+        assert_eq!(rows.len(), TYPES.len());
+        let mut said: Vec<_> = rows
+            .iter()
+            .map(|row| (row.alive, row.started_at, row.heartbeat_at))
+            .collect();
+        said.dedup();
+        said
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_dead_after_75_seconds_without_a_report() {
+        const MISSED_US: i64 = 75_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let time = Arc::new(AtomicI64::new(1_000));
+        let clock = time.clone();
+        let clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        let store = Store::open(&file, Durability::Process, clock)
+            .await
+            .unwrap();
+        let living = Living {
+            host: "h1".to_owned(),
+            physical_networks: Vec::new(),
+        };
+        look(&store, vec![living.clone()]).await.unwrap();
+        assert_eq!(shown(&store).await, [(true, 1_000, 1_000)]);
+        time.store(1_000 + MISSED_US, Ordering::Relaxed);
+        look(&store, Vec::new()).await.unwrap();
+        assert_eq!(shown(&store).await, [(true, 1_000, 1_000)]);
+        time.store(1_001 + MISSED_US, Ordering::Relaxed);
+        look(&store, Vec::new()).await.unwrap();
+        assert_eq!(shown(&store).await, [(false, 1_000, 1_000)]);
+        // It is heard of again.
+        let back = 2 * MISSED_US;
+        time.store(back, Ordering::Relaxed);
+        look(&store, vec![living]).await.unwrap();
+        assert_eq!(shown(&store).await, [(true, back, back)]);
+    }
+}

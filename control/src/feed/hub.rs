@@ -302,6 +302,15 @@ impl Hub {
         lock(&self.hosts).keys().cloned().collect()
     }
 
+    /// Those of them whose agents are connected to this server.
+    pub(super) fn hosts_followed(&self) -> BTreeSet<HostName> {
+        let hosts = lock(&self.hosts).clone();
+        let followed = hosts
+            .into_iter()
+            .filter(|(_, host)| lock(host).streams.receiver_count() > 0);
+        followed.map(|(name, _)| name).collect()
+    }
+
     /// How many those are.
     #[must_use]
     pub fn hosts_count(&self) -> usize {
@@ -505,9 +514,7 @@ impl Hub {
         let mut said = lock(&host).enforced.subscribe();
         let hub = self.clone();
         Ok(async move {
-            let mut realized = hub.realized.subscribe();
-            // Errors mean that a sender is gone, which `hub` rules out.
-            drop(realized.wait_for(|realized| *realized >= revision).await);
+            hub.realized(revision).await;
             loop {
                 // The two locks are taken one after the other: `report` holds them nested the other way round.
                 let enforced = *said.borrow_and_update();
@@ -515,40 +522,21 @@ impl Hub {
                 if enforced.is_some_and(|enforced| enforced >= change) {
                     return;
                 }
+                // An error means that the sender is gone, which `host` rules out.
                 drop(said.changed().await);
             }
         })
     }
 
-    /// Those of the hosts that a write concerns, and of `bound`, that have not said until `deadline` that they enforce
-    /// it; `revision` is the write's.
-    pub async fn late(
-        self: &Arc<Self>,
-        revision: Revision,
-        bound: BTreeSet<HostName>,
-        deadline: Instant,
-    ) -> BTreeSet<HostName> {
+    /// Resolves once all hosts' duties are known as of `revision`.
+    pub(super) async fn realized(&self, revision: Revision) {
         let mut realized = self.realized.subscribe();
-        let known = realized.wait_for(|realized| *realized >= revision);
-        if tokio::time::timeout_at(deadline, known).await.is_err() {
-            // Nobody knows yet whom it concerns.
-            return self.hosts_wanted().into_iter().chain(bound).collect();
-        }
-        let concerned = bound.into_iter().chain(self.concerned(revision));
-        let concerned: BTreeSet<HostName> = concerned.collect();
-        let waits = concerned.into_iter().map(|host| async {
-            let done = match self.enforced(&host, revision) {
-                Ok(enforced) => tokio::time::timeout_at(deadline, enforced).await.is_ok(),
-                Err(_one_host_too_many) => false,
-            };
-            (!done).then_some(host)
-        });
-        let late = futures_util::future::join_all(waits).await;
-        late.into_iter().flatten().collect()
+        // An error means that the sender is gone, which `self` rules out.
+        drop(realized.wait_for(|realized| *realized >= revision).await);
     }
 
     /// The hosts whose duty changed when everything up to `revision` was realized; all if that is forgotten.
-    fn concerned(&self, revision: Revision) -> Vec<HostName> {
+    pub(super) fn concerned(&self, revision: Revision) -> Vec<HostName> {
         let published = self.published_lock();
         let found = published.iter().position(|(upto, _)| *upto >= revision);
         match found {

@@ -17,6 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub(crate) mod wait;
 
 pub use authority::{Authority, AuthorityError};
 pub use hub::{HostState, Hub, HubError, Round};

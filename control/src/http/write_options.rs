@@ -14,6 +14,7 @@ use super::{Handler, Server};
 use crate::app::attribute::{Attributes, bool_of, int_of};
 use crate::app::error::Error;
 use crate::app::policy::Caller;
+use crate::feed::wait;
 use crate::realize::Trial;
 use crate::store::Resource;
 use crate::store::observer::{Observer, Touched, Written};
@@ -87,7 +88,7 @@ pub(super) async fn serve(
     match asked(&request.query)? {
         Asked::Nothing => handler(server, request).await,
         Asked::DryRun => dry_run(&server, request, handler).await,
-        Asked::Wait(time) => wait(&server, request, handler, time).await,
+        Asked::Wait(time) => done_and_waited(&server, request, handler, time).await,
     }
 }
 
@@ -160,7 +161,7 @@ fn resources(caller: &Caller, written: &Written) -> Vec<Value> {
     written.touched.iter().filter(own).map(view).collect()
 }
 
-async fn wait(
+async fn done_and_waited(
     server: &Arc<Server>,
     request: Request,
     handler: Handler,
@@ -174,10 +175,8 @@ async fn wait(
         Some(revision) => {
             let revision = Revision(revision.unsigned_abs());
             let bound = bound_hosts(server, &written).await?;
-            server
-                .hub
-                .late(revision, bound, Instant::now() + time)
-                .await
+            let (hub, store) = (&server.hub, &server.app.store);
+            wait::late(hub, store, revision, bound, Instant::now() + time).await?
         }
         None => BTreeSet::new(),
     };

@@ -3,6 +3,7 @@
 //! Each function marks with the index as it was and as it is; what it says of one row holds whatever else changes
 //! with it, because every row says it for itself.
 
+use super::agent::Agent;
 use super::decode::{FloatingIp, ForwardedIp, LocalIp, Port, Router};
 use super::index::{Move, of};
 use super::mark::Marks;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
     AddressGroup, AddressGroupId, FloatingIpId, HostName, LocalIpId, Network, NetworkId, PortId,
     QosPolicy, QosPolicyId, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
+    SecurityGroupRuleId, Segment, Subnet, SubnetId, TunnelHost,
 };
 
 /// Puts a value in the place of what was there, or takes that out; none if that is what was there.
@@ -36,15 +37,19 @@ impl Rows {
     pub(super) fn network_set(
         &mut self,
         id: NetworkId,
-        network: Option<Network>,
+        network: Option<(Network, Vec<Segment>)>,
         policy: Option<QosPolicyId>,
     ) {
+        let (network, segments) = network.unzip();
         let is_there = network.is_some();
-        if let Some(old) = set(&mut self.networks, id, network) {
+        let old = set(&mut self.networks, id, network);
+        let segments = segments.filter(|segments| !segments.is_empty());
+        let moved = set(&mut self.segments, id, segments).is_some();
+        if old.is_some() || moved {
             self.marks.networks.insert(id);
-            if old.is_some() != is_there {
-                self.mark_network(id);
-            }
+        }
+        if moved || old.is_some_and(|old| old.is_some() != is_there) {
+            self.mark_network(id);
         }
         if let Some(old) = set(&mut self.network_qos_policies, id, policy) {
             for (to, policy) in [(Move::Out, old), (Move::In, policy)] {
@@ -55,6 +60,23 @@ impl Rows {
             for port in self.guests(id) {
                 self.mark_guest(port);
             }
+        }
+    }
+
+    /// What a host says of itself, by the id of its agent.
+    pub(super) fn agent_set(&mut self, id: &str, agent: Option<Agent>) {
+        if self.agents.get(id) == agent.as_ref() {
+            return;
+        }
+        let old = self.agents.remove(id);
+        for (to, agent) in [(Move::Out, &old), (Move::In, &agent)] {
+            if let Some(agent) = agent {
+                self.index.agent(to, agent);
+                self.mark_segments(&agent.host);
+            }
+        }
+        if let Some(agent) = agent {
+            self.agents.insert(id.to_owned(), agent);
         }
     }
 
@@ -301,6 +323,21 @@ impl Rows {
             if let Some(port) = self.ports.get(&id) {
                 let remote = self.marks.remote_ports.entry(port.network_id).or_default();
                 remote.insert(id);
+            }
+        }
+    }
+
+    /// The networks that have several segments, as a host has them, and its guests on them as others do.
+    fn mark_segments(&mut self, host: &HostName) {
+        if self.loading || self.segments.is_empty() {
+            return;
+        }
+        self.marks.networks.extend(self.segments.keys());
+        for id in of(&self.index.guests_by_host, host) {
+            let network = self.ports.get(id).map(|port| port.network_id);
+            if let Some(network) = network.filter(|id| self.segments.contains_key(id)) {
+                let remote = self.marks.remote_ports.entry(network).or_default();
+                remote.insert(*id);
             }
         }
     }

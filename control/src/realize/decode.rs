@@ -11,7 +11,6 @@ use crate::store::network::NetworkRow;
 use crate::store::port::Port as PortParts;
 use crate::store::port_binding::VhostUser;
 use crate::store::port_forwarding::PortForwardingRow;
-use crate::store::qos_policy::{QosPolicyRow, QosRuleRow};
 use crate::store::router::{RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::SegmentRow;
@@ -27,9 +26,8 @@ use std::str::FromStr;
 use weft_model::{
     AddressGroup, AllowedAddressPair, ConntrackHelper, DhcpOption, EtherType, FixedIp, HostName,
     HostRoute, LocalIpMode, LocalIpTarget, MacAddress, Network, NetworkId, PortForwarding, PortId,
-    PortRange, QosBandwidthLimit, QosPacketRateLimit, QosPolicy, QosPolicyId, Remote, RouterId,
-    RouterRoute, SecurityGroup, SecurityGroupId, SecurityGroupRule, Segment, Subnet, VhostUserMode,
-    limits,
+    PortRange, QosPolicyId, Remote, RouterId, RouterRoute, SecurityGroup, SecurityGroupId,
+    SecurityGroupRule, Segment, Subnet, VhostUserMode, limits,
 };
 
 /// A row that cannot be realized.
@@ -180,12 +178,12 @@ impl At<'_> {
     }
 
     /// A value by the name that serde gives it.
-    fn named<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T> {
+    pub(super) fn named<T: DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T> {
         let text = StrDeserializer::<serde::de::value::Error>::new(text);
         T::deserialize(text).map_err(|error| self.error(column, error))
     }
 
-    fn number<T: TryFrom<i64>>(&self, column: &'static str, number: i64) -> Result<T> {
+    pub(super) fn number<T: TryFrom<i64>>(&self, column: &'static str, number: i64) -> Result<T> {
         T::try_from(number)
             .map_err(|_range| self.error(column, format_args!("{number} is out of range")))
     }
@@ -209,25 +207,43 @@ impl At<'_> {
     }
 }
 
-pub(super) fn network(row: &NetworkRow, segments: &[SegmentRow]) -> Result<Network> {
+/// A network on its first segment, and all segments if there are several. A network without one is nobody's duty.
+pub(super) fn network(
+    row: &NetworkRow,
+    segments: &[SegmentRow],
+) -> Result<Option<(Network, Vec<Segment>)>> {
     let at = At(Resource::Network, &row.id);
-    let segment = segments.iter().min_by_key(|segment| segment.segment_index);
-    let segment = segment.ok_or_else(|| at.error("segments", "there is none"))?;
-    Ok(Network {
-        segment: Segment {
+    let mut segments: Vec<&SegmentRow> = segments.iter().collect();
+    segments.sort_by_key(|segment| segment.segment_index);
+    let segment = |segment: &&SegmentRow| {
+        Ok(Segment {
             network_type: at.named("network_type", &segment.network_type)?,
             physical_network: segment.physical_network.clone(),
             segmentation_id: segment
                 .segmentation_id
                 .map(|id| at.number("segmentation_id", id))
                 .transpose()?,
-        },
+        })
+    };
+    let mut segments = segments
+        .iter()
+        .map(segment)
+        .collect::<Result<Vec<Segment>>>()?;
+    let Some(first) = segments.first().cloned() else {
+        return Ok(None);
+    };
+    if segments.len() == 1 {
+        segments.clear();
+    }
+    let network = Network {
+        segment: first,
         // A network whose MTU is below IPv4's least has no subnets; its frames need a bound all the same.
         mtu: at.number("mtu", row.mtu.max(MTU_MIN))?,
         external: row.external,
         dns_domain: row.dns_domain.clone(),
         transit: None,
-    })
+    };
+    Ok(Some((network, segments)))
 }
 
 pub(super) fn subnet(row: SubnetRow) -> Result<Subnet> {
@@ -341,35 +357,6 @@ fn attached(
         (None, Some(VhostUser { socket, mode })) => Attached::VhostUser { socket, mode },
         (None, None) => Attached::Tap,
     })
-}
-
-/// What of a policy an engine enforces; guarantees are the scheduler's. None if there is nothing.
-pub(super) fn qos_policy(row: &QosPolicyRow, rules: &[QosRuleRow]) -> Result<Option<QosPolicy>> {
-    let at = At(Resource::QosPolicy, &row.id);
-    let mut policy = QosPolicy::default();
-    for rule in rules {
-        let number = |column, value: Option<i64>| at.number(column, value.unwrap_or_default());
-        match rule.rule_type.as_str() {
-            "bandwidth_limit" => policy.bandwidth_limits.push(QosBandwidthLimit {
-                direction: at.named("direction", &rule.direction)?,
-                max_kbps: number("max_kbps", rule.max_kbps)?,
-                max_burst_kbps: number("max_burst_kbps", rule.max_burst_kbps)?,
-            }),
-            "packet_rate_limit" => policy.packet_rate_limits.push(QosPacketRateLimit {
-                direction: at.named("direction", &rule.direction)?,
-                max_kpps: number("max_kpps", rule.max_kpps)?,
-                max_burst_kpps: number("max_burst_kpps", rule.max_burst_kpps)?,
-            }),
-            "dscp_marking" => {
-                policy.dscp_mark = rule
-                    .dscp_mark
-                    .map(|mark| at.number("dscp_mark", mark))
-                    .transpose()?;
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(policy).filter(|policy| *policy != QosPolicy::default()))
 }
 
 pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {

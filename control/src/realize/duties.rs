@@ -126,6 +126,7 @@ impl Duties {
         for (network, ids) in marks.remote_ports {
             let physical = rows.networks.get(&network);
             let physical = physical.is_some_and(|n| n.segment.network_type.is_physical());
+            let physical = physical && !rows.segments.contains_key(&network);
             let hosts = of(&self.reach.networks, &network).filter(|_| !physical);
             all.each(hosts, |dirt| dirt.remote_ports.extend(&ids));
         }

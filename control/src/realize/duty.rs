@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
     AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, Network, NetworkId, Port,
     PortId, QosPolicyId, Remote, RemotePort, Router, RouterId, SecurityGroupId,
-    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, SnapshotDelta, SubnetId,
+    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Segment, SnapshotDelta, SubnetId,
     TableDelta, limits,
 };
 
@@ -309,11 +309,12 @@ impl<'a> Update<'a> {
     }
 
     fn networks(&mut self) {
-        let (index, rows) = (self.cloud.view.index(), self.cloud.view.rows());
+        let (view, rows) = (&self.cloud.view, self.cloud.view.rows());
+        let index = view.index();
         for id in std::mem::take(&mut self.dirt.networks) {
             let needed = self.needs.guests.contains_key(&id) || self.needs.legs.contains_key(&id);
-            let network = rows.networks.get(&id).filter(|_| needed);
-            let Some((old, new)) = set!(self.networks, &id, network) else {
+            let network = needed.then(|| view.network(&self.snapshot.host, id));
+            let Some((old, new)) = set!(self.networks, &id, network.flatten().as_ref()) else {
                 continue;
             };
             if old.is_some() != new.is_some() {
@@ -321,7 +322,7 @@ impl<'a> Update<'a> {
                 let local_ips = of(&index.local_ips_by_network, &id);
                 self.dirt.local_ips.extend(local_ips);
             }
-            if old.as_ref().map(is_tunnelled) != new.as_ref().map(is_tunnelled) {
+            if old.as_ref().and_then(tunnel) != new.as_ref().and_then(tunnel) {
                 let guests = of(&index.guests_by_network, &id);
                 self.dirt.remote_ports.extend(guests);
             }
@@ -443,7 +444,7 @@ impl<'a> Update<'a> {
         for id in std::mem::take(&mut self.dirt.remote_ports) {
             let known = |port: &RemotePort| {
                 let network = self.snapshot.networks.get(&port.network_id);
-                network.is_some_and(is_tunnelled) && rows.tunnel_hosts.contains_key(&port.host)
+                network.and_then(tunnel).is_some() && rows.tunnel_hosts.contains_key(&port.host)
             };
             let port = view.remote_port(&self.snapshot.host, id).filter(known);
             let Some((old, new)) = set!(self.remote_ports, &id, port.as_ref()) else {
@@ -466,6 +467,8 @@ impl<'a> Update<'a> {
     }
 }
 
-fn is_tunnelled(network: &Network) -> bool {
-    !network.segment.network_type.is_physical()
+/// The segment, if frames of it travel in tunnels.
+fn tunnel(network: &Network) -> Option<&Segment> {
+    let segment = &network.segment;
+    (!segment.network_type.is_physical()).then_some(segment)
 }

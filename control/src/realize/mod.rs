@@ -6,11 +6,12 @@
 //! nothing, those that it concerns cost the entries that it may change, and where no agent ever came nothing is read. [`snapshot`] makes a host's duty from
 //! scratch, and is the oracle of that.
 //!
-//! `rows` and `decode` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
+//! `rows`, `decode`, `agent` and `qos_policy` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
 //! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
 //! It writes nothing to the store, and knows nothing of how hosts are reached (`feed`).
 
+mod agent;
 mod change;
 mod decode;
 mod duties;
@@ -21,6 +22,7 @@ mod index;
 mod interface;
 mod mark;
 mod policy_limits;
+mod qos_policy;
 mod rows;
 mod snapshot;
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! Guarantees: after [`Rows::update`] they are what [`Rows::load`] would read at the same revision (the tests hold it
 //! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
 
+use super::agent::{self, Agent};
 use super::decode::{self, At, RouterParts, RowError};
 use super::index::Index;
 use super::mark::Marks;
+use crate::app::agent::L2;
 use crate::store::address_group::{self, AddressGroupRow};
+use crate::store::agent::{AgentRow, agent_list_type};
 use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
 use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
@@ -25,7 +28,7 @@ use std::str::FromStr;
 use weft_model::{
     AddressGroup, AddressGroupId, FloatingIpId, HostName, LocalIpId, Network, NetworkId, PortId,
     QosPolicy, QosPolicyId, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
+    SecurityGroupRuleId, Segment, Subnet, SubnetId, TunnelHost,
 };
 
 /// Changes that are read row by row; above that, everything is read.
@@ -36,6 +39,8 @@ const CHANGES_MAX: u32 = 20_000;
 pub(super) struct Rows {
     pub(super) revision: Revision,
     pub(super) networks: BTreeMap<NetworkId, Network>,
+    /// The segments of those that have several, in order.
+    pub(super) segments: BTreeMap<NetworkId, Vec<Segment>>,
     /// The QoS policies of networks: they hold for ports without one of their own.
     pub(super) network_qos_policies: BTreeMap<NetworkId, QosPolicyId>,
     /// Those that ask something of an engine.
@@ -51,6 +56,8 @@ pub(super) struct Rows {
     pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
     /// The hosts whose tunnel address is known.
     pub(super) tunnel_hosts: BTreeMap<HostName, TunnelHost>,
+    /// Weft agents, by id.
+    pub(super) agents: BTreeMap<String, Agent>,
     pub(super) index: Index,
     /// What the changes of the update that is under way may change for hosts.
     pub(super) marks: Marks,
@@ -113,6 +120,9 @@ impl Rows {
         for row in qos_policy::policy_list_all(&mut *conn).await? {
             let rules = rules.remove(&row.id).unwrap_or_default();
             rows.qos_policy_put(&row, &rules);
+        }
+        for row in agent_list_type(&mut *conn, L2).await? {
+            rows.agent_set(&row.id, decoded(agent::agent(&row)).flatten());
         }
         for row in tunnel_host::tunnel_host_list(conn).await? {
             rows.tunnel_host_put(&row.host, Some(&row.tunnel_ip));
@@ -286,6 +296,11 @@ impl Rows {
                 Some(row) => self.address_group_put(&row),
                 None => self.gone(id, |rows, id| rows.address_group_set(id, None)),
             },
+            "agent" => {
+                let row = store::get::<AgentRow>(conn, id).await?;
+                let agent = row.and_then(|row| decoded(agent::agent(&row)).flatten());
+                self.agent_set(id, agent);
+            }
             "tunnel_host" => {
                 let row = tunnel_host::tunnel_host_get(conn, id).await?;
                 self.tunnel_host_put(id, row.as_ref().map(|row| row.tunnel_ip.as_str()));
@@ -301,13 +316,14 @@ impl Rows {
         if let Some(id) = known(at) {
             let policy = row.qos_policy_id.as_deref();
             let policy = policy.and_then(|policy| decoded(at.parse("qos_policy_id", policy)));
-            self.network_set(id, decoded(decode::network(row, segments)), policy);
+            let network = decoded(decode::network(row, segments)).flatten();
+            self.network_set(id, network, policy);
         }
     }
 
     fn qos_policy_put(&mut self, row: &QosPolicyRow, rules: &[QosRuleRow]) {
         if let Some(id) = known(At(Resource::QosPolicy, &row.id)) {
-            let policy = decoded(decode::qos_policy(row, rules)).flatten();
+            let policy = decoded(super::qos_policy::qos_policy(row, rules)).flatten();
             self.qos_policy_set(id, policy);
         }
     }

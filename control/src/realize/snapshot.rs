@@ -296,16 +296,36 @@ impl<'a> View<'a> {
             ids.extend(legs.map(|port| port.network_id));
         }
         for id in ids {
-            let Some(network) = self.rows.networks.get(&id) else {
+            let Some(network) = self.network(&snapshot.host, id) else {
                 continue;
             };
-            snapshot.networks.insert(id, network.clone());
+            snapshot.networks.insert(id, network);
             for subnet_id in of(&self.index.subnets, &id) {
                 if let Some(subnet) = self.rows.subnets.get(subnet_id) {
                     snapshot.subnets.insert(*subnet_id, subnet.clone());
                 }
             }
         }
+    }
+
+    /// A network as a host has it: on its own segment.
+    pub(super) fn network(&self, host: &HostName, id: NetworkId) -> Option<model::Network> {
+        let mut network = self.rows.networks.get(&id)?.clone();
+        if let Some(segment) = self.segment(host, id) {
+            network.segment = segment.clone();
+        }
+        Some(network)
+    }
+
+    /// A host's segment of a network that has several: the first that it reaches, or the first of all.
+    fn segment(&self, host: &HostName, id: NetworkId) -> Option<&'a model::Segment> {
+        let segments = self.rows.segments.get(&id)?;
+        let connected = self.index.physical_networks.get(host);
+        let reached = |segment: &&model::Segment| match &segment.physical_network {
+            Some(name) => connected.is_some_and(|connected| connected.contains(name)),
+            None => true,
+        };
+        segments.iter().find(reached).or(segments.first())
     }
 
     /// A router, for a host with these ports.
@@ -519,6 +539,11 @@ impl<'a> View<'a> {
     pub(super) fn remote_port(&self, here: &HostName, id: PortId) -> Option<RemotePort> {
         let port = self.rows.ports.get(&id)?;
         let host = port.guest_host().filter(|host| *host != here)?;
+        // On another segment it is not reached by frames.
+        let network = port.network_id;
+        if self.segment(host, network) != self.segment(here, network) {
+            return None;
+        }
         Some(RemotePort {
             network_id: port.network_id,
             mac_address: port.mac_address,

@@ -2,8 +2,10 @@
 
 use super::snapshot::View;
 use super::*;
+use crate::app::agent::L2;
 use crate::feed::hub::Subscription;
 use crate::store::address_group::AddressGroupRow;
+use crate::store::agent::AgentRow;
 use crate::store::floating_ip::FloatingIpRow;
 use crate::store::network::NetworkRow;
 use crate::store::port::{
@@ -13,7 +15,7 @@ use crate::store::port_binding::VhostUser;
 use crate::store::qos_policy::{QosPolicyRow, QosRuleRow};
 use crate::store::router::{RouterRow, interface_insert};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
-use crate::store::segment::{SegmentRow, segment_insert};
+use crate::store::segment::{SegmentRow, segment_delete, segment_insert};
 use crate::store::subnet::{Route, SubnetRow};
 use crate::store::trunk::{SubportRow, TrunkRow, subport_insert};
 use crate::store::{self, Durability, JsonText, WriteTx};
@@ -23,8 +25,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
-    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, PortBlock, PortInterface, PortRange,
-    Remote, Revision, TunnelHost, VhostUserMode,
+    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, NetworkId, PortBlock, PortInterface,
+    PortRange, Remote, Revision, TunnelHost, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -1038,4 +1040,83 @@ async fn a_port_keeps_the_socket_that_nova_was_told() {
     };
     let duty = cloud.duty("h1").await;
     assert_eq!(duty.ports.values().next().unwrap().interface, expected);
+}
+
+#[tokio::test]
+async fn each_host_is_on_its_own_segment_of_a_network() {
+    let mut cloud = Cloud::new().await;
+    cloud.network(NET_A, true).await;
+    for (n, kind, physical) in [(1, "flat", Some("other")), (2, "vxlan", None)] {
+        let mut tx = cloud.write().await;
+        let mut segment = SegmentRow {
+            id: id(100 + n),
+            network_id: id(NET_A),
+            segment_index: i64::try_from(n).unwrap(),
+            network_type: kind.to_owned(),
+            physical_network: physical.map(str::to_owned),
+            segmentation_id: physical.is_none().then_some(7),
+            ..SegmentRow::default()
+        };
+        segment_insert(&mut tx, &mut segment).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    cloud.guest(GUEST, NET_A, "h1", &[], &[]).await;
+    cloud.guest(GUEST + 1, NET_A, "h2", &[], &[]).await;
+    let network = NetworkId(uuid(NET_A));
+    let segment = |duty: HostSnapshot| {
+        let segment = &duty.networks[&network].segment;
+        (segment.physical_network.clone(), duty.remote_ports.len())
+    };
+    // Neither says what it is connected to: frames travel in tunnels.
+    assert_eq!(segment(cloud.duty("h1").await), (None, 1));
+    for (n, at, physical) in [(1, "h1", "physnet1"), (2, "h2", "other")] {
+        let mut tx = cloud.write().await;
+        let mut agent = AgentRow {
+            id: id(n),
+            host: at.to_owned(),
+            agent_type: L2.to_owned(),
+            physical_networks: JsonText(vec![physical.to_owned()]),
+            ..AgentRow::default()
+        };
+        store::insert(&mut tx, &mut agent).await.unwrap();
+        tx.commit().await.unwrap();
+        let duty = cloud.duty(at).await;
+        assert_eq!(segment(duty), (Some(physical.to_owned()), 0));
+    }
+    // One that is moved to the other's is on its segment; one that is connected to nothing is in the tunnels again.
+    let connected = |to: &[&str]| JsonText(to.iter().map(|name| (*name).to_owned()).collect());
+    let other = connected(&["x", "other"]);
+    cloud
+        .change::<AgentRow>(1, |row| row.physical_networks = other)
+        .await;
+    let duty = cloud.duty("h1").await;
+    assert_eq!(segment(duty), (Some("other".to_owned()), 0));
+    cloud
+        .change::<AgentRow>(1, |row| row.physical_networks = connected(&[]))
+        .await;
+    assert_eq!(segment(cloud.duty("h1").await), (None, 0));
+    cloud.delete::<AgentRow>(2).await;
+    assert_eq!(segment(cloud.duty("h1").await), (None, 1));
+    assert_eq!(
+        segment(cloud.duty("h2").await),
+        (None, 0),
+        "h1 has no tunnel address"
+    );
+}
+
+#[tokio::test]
+async fn a_network_without_segments_is_nobodys_duty_and_no_mistake() {
+    let mut cloud = Cloud::new().await;
+    cloud.network(NET_A, false).await;
+    cloud.guest(GUEST, NET_A, "h1", &[], &[]).await;
+    assert_eq!(cloud.duty("h1").await.ports.len(), 1);
+    let mut tx = cloud.write().await;
+    let segment: SegmentRow = store::get(tx.conn(), &id(NET_A)).await.unwrap().unwrap();
+    segment_delete(&mut tx, &segment).await.unwrap();
+    let row: NetworkRow = store::get(tx.conn(), &id(NET_A)).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    let duty = cloud.duty("h1").await;
+    assert_eq!((duty.ports.len(), duty.networks.len()), (0, 0));
+    // What cannot be decoded is an error in the log; this is none.
+    assert!(decode::network(&row, &[]).unwrap().is_none());
 }

@@ -65,6 +65,14 @@ pub async fn agent_list_hosts(conn: &mut Conn, hosts: &[&str]) -> Result<Vec<Age
     by_parents(conn, &select, "ORDER BY host, agent_type", hosts).await
 }
 
+/// The agents of a type.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn agent_list_type(conn: &mut Conn, agent_type: &str) -> Result<Vec<AgentRow>> {
+    super::row::fetch(conn, "agent_type = $1 ORDER BY host", &[agent_type]).await
+}
+
 /// Notes that all agents of some hosts were alive at `now`.
 ///
 /// # Errors
@@ -109,6 +117,16 @@ pub async fn agents_dead(tx: &mut WriteTx, then: i64) -> Result<()> {
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// The hosts whose agents are alive, in order.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn agent_hosts_alive(conn: &mut Conn) -> Result<Vec<String>> {
+    sql::query_scalar("SELECT DISTINCT host FROM agents WHERE alive ORDER BY host")
+        .fetch_all(conn)
+        .await
 }
 
 /// Whether an agent of this type is alive and meant to work.

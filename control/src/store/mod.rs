@@ -61,7 +61,7 @@ use sql::{Kind, Postgresql, Sqlite};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use weft_model::{Epoch, Revision};
 
@@ -127,6 +127,23 @@ struct Inner {
     server_events: OnceLock<mpsc::Sender<ServerEvent>>,
     /// Hears of the commits of other servers.
     _listener: Option<AbortOnDropHandle<()>>,
+}
+
+/// What servers on one database say to each other.
+pub struct Words(broadcast::Receiver<Arc<str>>);
+
+impl Words {
+    /// The next word; none once the store is closed.
+    pub async fn next(&mut self) -> Option<Arc<str>> {
+        loop {
+            match self.0.recv().await {
+                Ok(word) => return Some(word),
+                // Whoever is too slow misses some: they may be lost anyway.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
 }
 
 /// The databases that a store may be in.
@@ -219,6 +236,27 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.0.nudge.subscribe()
+    }
+
+    /// What all servers on this database say to each other from now on, this one's own words too; none if there can be no
+    /// others.
+    #[must_use]
+    pub fn words(&self) -> Option<Words> {
+        match &self.0.database {
+            Database::Sqlite(_) => None,
+            Database::Postgresql(postgresql) => Some(Words(postgresql.words())),
+        }
+    }
+
+    /// Says something to all servers on this database, of at most 8,000 bytes. It may be lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn say_word(&self, word: &str) -> Result<()> {
+        match &self.0.database {
+            Database::Sqlite(_) => Ok(()),
+            Database::Postgresql(postgresql) => postgresql.say(word).await,
+        }
     }
 
     /// From now on, what happens to servers' ports is said here. Only the first listener counts.

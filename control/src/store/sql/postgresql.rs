@@ -13,7 +13,7 @@ use sqlx::postgres::{
 use sqlx::{Arguments as _, Connection as _, Postgres, SqlStr, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use weft_model::Revision;
 
 /// Statements that a connection keeps prepared.
@@ -33,6 +33,10 @@ const POLL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 /// Where commits are told.
 const CHANNEL: &str = "weft_revision";
+/// Where servers speak to each other.
+const WORDS: &str = "weft_words";
+/// Words that a listener may be behind.
+const WORDS_KEPT: usize = 1_024;
 /// The number is "weft" in ASCII: of this database's advisory locks, the one that writers take.
 const BEGIN_WRITE: &str = "BEGIN; SELECT pg_advisory_xact_lock(2003134068)";
 
@@ -75,6 +79,7 @@ pub(in crate::store) struct Postgresql {
     writers: Arc<Semaphore>,
     turn: Duration,
     nudge: watch::Sender<Revision>,
+    words: broadcast::Sender<Arc<str>>,
 }
 
 impl Postgresql {
@@ -120,6 +125,7 @@ impl Postgresql {
             writers: Arc::new(Semaphore::new(WRITERS)),
             turn,
             nudge,
+            words: broadcast::Sender::new(WORDS_KEPT),
         })
     }
 
@@ -162,7 +168,7 @@ impl Postgresql {
 
     async fn listen_until_error(&self) -> Result<()> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
+        listener.listen_all([CHANNEL, WORDS]).await?;
         loop {
             // First what was committed before it listened, or while the connection was lost.
             let now: i64 = sqlx::query_scalar("SELECT revision FROM control_state WHERE id = 1")
@@ -173,11 +179,29 @@ impl Postgresql {
                 let Some(told) = told? else {
                     break;
                 };
-                if let Ok(revision) = told.payload().parse() {
+                if told.channel() == WORDS {
+                    // Nobody may listen.
+                    drop(self.words.send(told.payload().into()));
+                } else if let Ok(revision) = told.payload().parse() {
                     heard(&self.nudge, revision);
                 }
             }
         }
+    }
+
+    /// What the servers say to each other from now on.
+    pub(in crate::store) fn words(&self) -> broadcast::Receiver<Arc<str>> {
+        self.words.subscribe()
+    }
+
+    /// Says something to all servers.
+    pub(in crate::store) async fn say(&self, word: &str) -> Result<()> {
+        sqlx::query("SELECT pg_notify($1, $2)")
+            .bind(WORDS)
+            .bind(word)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Closes what is open.

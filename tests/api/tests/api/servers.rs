@@ -1,5 +1,6 @@
 //! Several servers on one PostgreSQL, with no state of their own.
 
+use crate::write_options::{Agent, port_body};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -98,4 +99,35 @@ async fn a_port_bound_on_one_reaches_an_agent_of_the_other() {
     tokio::time::timeout(DEADLINE, told)
         .await
         .expect("the agent is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_on_one_waits_for_an_agent_of_the_other() {
+    let two = two().await;
+    let a = two.a.admin().await;
+    // Its stream stays open: it follows the second server.
+    let watch = format!("{}/feed/v1/hosts/h1/watch", two.b.feed_url);
+    let _feed = reqwest::get(watch).await.expect("a stream");
+    let agent = Agent::new(&two.b, "h1").await;
+    let body = port_body(&a, "h1").await;
+    let write = a.post("/v2.0/ports?wait_for=enforced&wait_timeout=20", &body);
+    let answer = tokio::select! {
+        answer = write => answer,
+        () = agent.obey() => unreachable!("it obeys for ever"),
+    };
+    assert_eq!(answer.header("weft-enforced"), "true");
+    let port = answer.expect(201)["port"].clone();
+    // What does not concern its host is waited for as long as the servers need to say so.
+    let path = "/v2.0/networks?wait_for=enforced&wait_timeout=20";
+    let answer = a.post(path, &json!({ "network": {} })).await;
+    assert_eq!(answer.header("weft-enforced"), "true");
+    // It says nothing of a change that concerns it.
+    let one = format!(
+        "/v2.0/ports/{}?wait_for=enforced&wait_timeout=1",
+        text(&port["id"])
+    );
+    let down = json!({ "port": { "admin_state_up": false } });
+    let answer = a.put(&one, &down).await;
+    assert_eq!(answer.header("weft-enforced"), "false");
+    assert_eq!(answer.header("weft-not-enforced"), "h1");
 }

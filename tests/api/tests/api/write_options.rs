@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use weft_tests_api::{Api, Session, text};
 
 /// A host's agent, as far as the server can tell.
-struct Agent {
+pub(crate) struct Agent {
     session: Session,
     host: &'static str,
 }
 
 impl Agent {
     /// One that has asked for its host's duty.
-    async fn new(api: &Api, host: &'static str) -> Self {
+    pub(crate) async fn new(api: &Api, host: &'static str) -> Self {
         let session = api.agent();
         let agent = Self { session, host };
         agent.report(0).await;
@@ -38,7 +38,7 @@ impl Agent {
     }
 
     /// Says that it enforces what it was told, as often as it is told something new, for ever.
-    async fn obey(&self) {
+    pub(crate) async fn obey(&self) {
         let mut told = 0;
         loop {
             let hosts = self.hosts().await;
@@ -54,7 +54,8 @@ impl Agent {
     }
 }
 
-async fn port_body(admin: &Session, host: &str) -> Value {
+/// A guest's port on a new network.
+pub(crate) async fn port_body(admin: &Session, host: &str) -> Value {
     let (network, _) = admin.network_with_subnet("n", "192.0.2.0/24").await;
     json!({ "port": {
         "network_id": network["id"],
