@@ -5,6 +5,7 @@
 
 pub mod alone;
 mod clock;
+pub mod dirty;
 pub mod driver;
 pub mod engine;
 pub mod memory;

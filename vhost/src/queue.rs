@@ -3,6 +3,7 @@
 //! Guarantees: a ring is taken away only while no worker is inside, so that GET_VRING_BASE tells the truth. A worker holds
 //! the lock of one queue to read from and, inside of it, of one to write to, and never two of a kind: no circle.
 
+use crate::dirty::QueueLog;
 use crate::memory::Regions;
 use crate::protocol::feature::Accepts;
 use crate::ring::Ring;
@@ -32,6 +33,22 @@ pub struct Queue {
     pub mergeable: bool,
     /// Work on frames that the guest takes upon itself.
     pub accepts: Accepts,
+    /// Where it is told which pages are written, while the guest is moved.
+    pub log: Option<QueueLog>,
+}
+
+impl Queue {
+    /// Asks the guest to tell of what it sends, or not to, and says whether something is there already.
+    pub fn kicks_ask(&mut self, wanted: bool) -> bool {
+        let Some(ring) = &mut self.ring else {
+            return false;
+        };
+        ring.kicks_ask(wanted);
+        if let Some(log) = &self.log {
+            log.ring_written();
+        }
+        ring.has_available()
+    }
 }
 
 /// A port's queues.

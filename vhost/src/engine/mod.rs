@@ -23,6 +23,7 @@ mod place;
 mod plan;
 mod process;
 mod record;
+mod stay;
 mod table;
 mod transit;
 mod view;

@@ -282,31 +282,7 @@ impl Engine {
                 })
             }
             Ok(Found::End(_)) => Ok(Verdict::Pass),
-            Ok(Found::Opened(opening, path)) => {
-                let towards = Transformation {
-                    from: ip.tuple,
-                    to: ip.tuple,
-                    output: self.output(path.output)?,
-                    hop: path.hop.map(|hop| hop_of(&hop, on.network.mtu)),
-                    tunnel: path
-                        .forward_tunnel()
-                        .and_then(|at| on.plan.tunnels.get(at).copied()),
-                };
-                self.measure(on, ip, &towards, Way::Forward, copy)?;
-                let forward = Key::new(&ip.tuple, on.place);
-                let first = First {
-                    opening: &opening,
-                    forward,
-                    hash: self.table.seeds().hash(&forward),
-                    path,
-                };
-                let at = self.record(on.plan, &first, on.now_s)?;
-                if let Some(half) = self.table.half_mut(at) {
-                    half.packets = 1;
-                    half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
-                }
-                Ok(self.transform(on, ip, at, copy)?)
-            }
+            Ok(Found::Opened(opening, path)) => Ok(self.open_whole(on, ip, &opening, path, copy)?),
             Ok(Found::Hit(at)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), copy)?;
@@ -465,6 +441,40 @@ impl Engine {
             End::Path(path) => Found::Opened(opening, path),
             end => Found::End(end),
         })
+    }
+
+    /// A first packet.
+    fn open_whole(
+        &mut self,
+        on: &On<'_>,
+        ip: &IpPacket,
+        opening: &Opening,
+        path: super::path::Path,
+        copy: &mut Option<Copy>,
+    ) -> Result<Verdict, DropReason> {
+        let towards = Transformation {
+            from: ip.tuple,
+            to: ip.tuple,
+            output: self.output(path.output)?,
+            hop: path.hop.map(|hop| hop_of(&hop, on.network.mtu)),
+            tunnel: path
+                .forward_tunnel()
+                .and_then(|at| on.plan.tunnels.get(at).copied()),
+        };
+        self.measure(on, ip, &towards, Way::Forward, copy)?;
+        let forward = Key::new(&ip.tuple, on.place);
+        let first = First {
+            opening,
+            forward,
+            hash: self.table.seeds().hash(&forward),
+            path,
+        };
+        let at = self.record(on.plan, &first, on.now_s)?;
+        if let Some(half) = self.table.half_mut(at) {
+            half.packets = 1;
+            half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
+        }
+        self.transform(on, ip, at, copy)
     }
 
     fn measure(

@@ -51,11 +51,11 @@ struct Seen {
 
 /// A walk under way.
 pub(super) struct Walk<'a> {
-    plan: &'a Plan,
-    neighbours: &'a Neighbours,
-    opening: &'a Opening,
-    port: Option<&'a PortPlan>,
-    network: &'a NetworkPlan,
+    pub(super) plan: &'a Plan,
+    pub(super) neighbours: &'a Neighbours,
+    pub(super) opening: &'a Opening,
+    pub(super) port: Option<&'a PortPlan>,
+    pub(super) network: &'a NetworkPlan,
 }
 
 /// Walks.
@@ -92,33 +92,9 @@ pub(super) fn walk(
     Ok(end)
 }
 
-/// Whether a packet would go from a guest's port to a vhost-user port of this host, whatever the policies say.
-pub(super) fn stays(plan: &Plan, neighbours: &Neighbours, opening: &Opening) -> bool {
-    let Some((port, network)) = plan.sight(opening.place) else {
-        return true;
-    };
-    let untested = Opening {
-        test: None,
-        ..*opening
-    };
-    let walk = Walk {
-        plan,
-        neighbours,
-        opening: &untested,
-        port,
-        network,
-    };
-    match walk.lead() {
-        Ok(End::Path(path)) if path.tunnel.is_none() => {
-            plan.port(path.output).is_some_and(|port| port.served)
-        }
-        _ => false,
-    }
-}
-
 impl<'a> Walk<'a> {
     /// Where it goes, before anybody is asked whether it may.
-    fn lead(&self) -> Result<End, DropReason> {
+    pub(super) fn lead(&self) -> Result<End, DropReason> {
         match self.port {
             Some(_) => self.guest_sent(),
             None if !self.network.physical => self.host_sent(),

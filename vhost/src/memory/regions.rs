@@ -171,6 +171,17 @@ impl Regions {
         Some(Span::new(base, bytes))
     }
 
+    /// The guest address of a piece; none if it is of other regions.
+    #[must_use]
+    pub fn piece_address(&self, piece: &Piece) -> Option<u64> {
+        let mapped = self.mapped.get(usize::try_from(piece.region).ok()?)?;
+        let inside = piece.offset.checked_sub(mapped.offset)?;
+        mapped
+            .region
+            .guest_address
+            .checked_add(u64::try_from(inside).ok()?)
+    }
+
     /// A window at a guest address; it must lie in one region.
     #[must_use]
     pub fn window_at_guest(&self, address: u64, bytes: usize) -> Option<Window> {

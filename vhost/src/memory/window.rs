@@ -136,11 +136,11 @@ impl Window {
         }
     }
 
-    /// Sets bits of a byte.
+    /// Sets bits of a byte; whoever sees them sees what was written before.
     #[inline]
     pub fn u8_or(&self, at: usize, bits: u8) {
         if let Some(byte) = self.word::<AtomicU8>(at) {
-            byte.fetch_or(bits, Ordering::Relaxed);
+            byte.fetch_or(bits, Ordering::Release);
         }
     }
 

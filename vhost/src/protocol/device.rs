@@ -6,6 +6,7 @@
 use super::ProtocolError;
 use super::feature::{self, Accepts};
 use super::message::{Request, RingAddress};
+use crate::dirty::{DirtyLog, QueueLog};
 use crate::memory::{Region, Regions};
 use crate::queue::{PortQueues, Queue};
 use crate::ring::{PackedRing, Parts, Ring, RingFeatures, SplitRing, part_bytes};
@@ -50,6 +51,7 @@ pub struct Device {
     features: u64,
     protocol_features: u64,
     memory: Arc<Regions>,
+    log: Option<Arc<DirtyLog>>,
     rings: Vec<Told>,
 }
 
@@ -65,6 +67,7 @@ impl Device {
             features: 0,
             protocol_features: 0,
             memory: Arc::default(),
+            log: None,
             rings,
         }
     }
@@ -121,6 +124,14 @@ impl Device {
                 let mut memory = Regions::clone(&self.memory);
                 memory.remove(&region)?;
                 self.memory_use(memory)?;
+            }
+            Request::LogBase(bytes, offset) => {
+                let file = fds.pop().ok_or(ProtocolError::Payload(6))?;
+                let log = DirtyLog::new(&file, offset, bytes).map_err(ProtocolError::Log)?;
+                self.log = Some(Arc::new(log));
+                self.indices()
+                    .try_for_each(|index| self.ring_set_up(index))?;
+                return Ok(Some(Reply::Number(0)));
             }
             Request::RingBaseGet(index) => return self.ring_stop(index).map(Some),
             Request::RingSize(index, size) => {
@@ -226,6 +237,25 @@ impl Device {
         Ok(())
     }
 
+    /// What is to be told of the pages that a ring and its buffers are in, if anything.
+    fn queue_log(&self, address: &RingAddress, bytes: [usize; 3]) -> Option<QueueLog> {
+        let log = self.log.as_ref();
+        let log = log.filter(|_| self.features & feature::LOG_ALL != 0)?;
+        let [descriptors, _, device] = bytes;
+        // Of a packed ring we write the descriptors, too.
+        let packed = self.features & feature::PACKED != 0;
+        let descriptors = packed.then_some((address.descriptors, descriptors));
+        let parts = descriptors.into_iter().chain([(address.device, device)]);
+        let ring = parts.filter_map(|(address, bytes)| {
+            let address = self.memory.guest_address(address)?;
+            Some((address, u64::try_from(bytes).ok()?))
+        });
+        Some(QueueLog {
+            log: Arc::clone(log),
+            ring: ring.collect(),
+        })
+    }
+
     /// Makes a ring of all that was told, if it is enough; a running one goes on where it was.
     fn ring_set_up(&mut self, index: u32) -> Result<(), ProtocolError> {
         let told = *self.told(index)?;
@@ -253,6 +283,7 @@ impl Device {
         let wide = self.features & (feature::VERSION_1 | feature::NET_MERGEABLE) != 0;
         let mergeable = self.features & feature::NET_MERGEABLE != 0;
         let accepts = Accepts::new(self.features);
+        let log = self.queue_log(&address, part_bytes(packed, told.size));
         let memory = Arc::clone(&self.memory);
         let made = self.queue(index, |queue| {
             let base = queue.ring.as_ref().map_or(told.base, Ring::base);
@@ -265,6 +296,10 @@ impl Device {
             };
             let mut ring = ring?;
             ring.kicks_ask(true);
+            if let Some(log) = &log {
+                log.ring_written();
+            }
+            queue.log = log;
             queue.ring = Some(ring);
             queue.memory = memory;
             queue.header_bytes = if wide { 12 } else { 10 };

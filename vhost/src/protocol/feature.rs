@@ -30,6 +30,8 @@ pub const NET_CONTROL: u64 = 1 << 17;
 pub const NET_ANNOUNCE: u64 = 1 << 21;
 /// VIRTIO_NET_F_MQ
 pub const NET_MULTIQUEUE: u64 = 1 << 22;
+/// VHOST_F_LOG_ALL: all pages that are written are marked in the log.
+pub const LOG_ALL: u64 = 1 << 26;
 /// VIRTIO_F_ANY_LAYOUT
 pub const ANY_LAYOUT: u64 = 1 << 27;
 /// VIRTIO_F_INDIRECT_DESC
@@ -70,6 +72,7 @@ pub const OFFERED: u64 = NET_MTU
     | NET_CONTROL
     | NET_ANNOUNCE
     | NET_MULTIQUEUE
+    | LOG_ALL
     | ANY_LAYOUT
     | INDIRECT
     | EVENT_INDEX
@@ -80,6 +83,8 @@ pub const OFFERED: u64 = NET_MTU
 
 /// Several queue pairs.
 pub const PROTOCOL_MULTIQUEUE: u64 = 1 << 0;
+/// A log of dirty pages in shared memory.
+pub const PROTOCOL_LOG: u64 = 1 << 1;
 /// SEND_RARP
 pub const PROTOCOL_RARP: u64 = 1 << 2;
 /// A reply to every request that asks for one.
@@ -90,8 +95,12 @@ pub const PROTOCOL_MTU: u64 = 1 << 4;
 pub const PROTOCOL_MEMORY_SLOTS: u64 = 1 << 15;
 
 /// What is offered of the protocol.
-pub const PROTOCOL_OFFERED: u64 =
-    PROTOCOL_MULTIQUEUE | PROTOCOL_RARP | PROTOCOL_REPLY_ACK | PROTOCOL_MTU | PROTOCOL_MEMORY_SLOTS;
+pub const PROTOCOL_OFFERED: u64 = PROTOCOL_MULTIQUEUE
+    | PROTOCOL_LOG
+    | PROTOCOL_RARP
+    | PROTOCOL_REPLY_ACK
+    | PROTOCOL_MTU
+    | PROTOCOL_MEMORY_SLOTS;
 
 /// Work on frames that a guest takes upon itself; what it does not is done before it gets them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

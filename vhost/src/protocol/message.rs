@@ -92,6 +92,8 @@ pub enum Request {
     OwnerReset,
     /// SET_MEM_TABLE
     MemoryTable(Vec<Region>),
+    /// SET_LOG_BASE: bytes of the log, and where it starts in its file.
+    LogBase(u64, u64),
     /// SET_VRING_NUM
     RingSize(u32, u32),
     /// SET_VRING_ADDR
@@ -179,7 +181,7 @@ impl Request {
             Self::RingKick(_, fd) | Self::RingCall(_, fd) | Self::RingError(_, fd) => {
                 usize::from(*fd)
             }
-            Self::MemoryAdd(_) => 1,
+            Self::MemoryAdd(_) | Self::LogBase(..) => 1,
             // Some front-ends send the descriptor along, as the text once asked for.
             Self::MemoryRemove(_) => fds.min(1),
             _ => 0,
@@ -198,6 +200,7 @@ impl Request {
             3 => Some(Self::OwnerSet),
             4 => Some(Self::OwnerReset),
             5 => Self::memory_table(words),
+            6 => Self::log_base(words),
             8 => words
                 .pair()
                 .map(|(index, size)| Self::RingSize(index, size)),
@@ -233,6 +236,10 @@ impl Request {
             .filter(|n| (1..=REGIONS_MAX).contains(n))?;
         let regions: Option<Vec<Region>> = (0..count).map(|_| words.region()).collect();
         regions.map(Self::MemoryTable)
+    }
+
+    fn log_base(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self::LogBase(words.u64()?, words.u64()?))
     }
 
     fn one_region(words: &mut Words<'_>) -> Option<Region> {

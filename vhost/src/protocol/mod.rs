@@ -57,6 +57,9 @@ pub enum ProtocolError {
     /// A ring that cannot be one.
     #[error("ring {0} cannot be used")]
     Ring(u32, #[source] SetupError),
+    /// A log that cannot be mapped.
+    #[error("the log of dirty pages is refused")]
+    Log(#[source] std::io::Error),
     /// Memory that cannot be mapped.
     #[error("the guest's memory is refused")]
     Memory(#[from] MemoryError),

@@ -122,7 +122,11 @@ pub(super) fn deliver<'a>(
             deliver_worked(queue, &source, room, &mut delivered);
         }
     }
-    if queue.ring.as_mut().is_some_and(crate::ring::Ring::publish) {
+    let wanted = queue.ring.as_mut().is_some_and(crate::ring::Ring::publish);
+    if let Some(log) = &queue.log {
+        log.ring_written();
+    }
+    if wanted {
         call(queue.call.as_ref());
     }
     delivered
@@ -227,6 +231,11 @@ fn deliver_quick<'a>(
         delivered.count(&source);
         done += 1;
     }
+    if let Some(log) = &queue.log {
+        for chain in room.chains.iter().take(done) {
+            log.pieces_written(memory, pieces_of(&room.pieces, chain));
+        }
+    }
     if let Some(rest) = room.chains.get_mut(done..)
         && !rest.is_empty()
     {
@@ -286,6 +295,9 @@ fn buffers_write(queue: &mut Queue, source: &Source<'_>, room: &Room) {
     let header_bytes = usize::from(queue.header_bytes);
     let buffers = u16::try_from(room.chains.len()).unwrap_or(u16::MAX);
     frame_write(&queue.memory, &room.pieces, header_bytes, buffers, source);
+    if let Some(log) = &queue.log {
+        log.pieces_written(&queue.memory, &room.pieces);
+    }
     let mut written = source.frame_bytes + header_bytes;
     if let Some(ring) = queue.ring.as_mut() {
         for chain in &room.chains {

@@ -57,11 +57,8 @@ impl Idle {
         let mut kicks = Vec::new();
         let mut more = false;
         for (port, number) in queues.clone() {
-            if let Some(mut queue) = port.lock(number)
-                && let Some(ring) = queue.ring.as_mut()
-            {
-                ring.kicks_ask(true);
-                more |= ring.has_available();
+            if let Some(mut queue) = port.lock(number).filter(|queue| queue.ring.is_some()) {
+                more |= queue.kicks_ask(true);
                 // A ring without a kick is one that must be polled.
                 more |= queue.kick.is_none();
                 kicks.extend(queue.kick.clone());
@@ -73,10 +70,8 @@ impl Idle {
             self.wait(&kicks, ways);
         }
         for (port, number) in queues {
-            if let Some(mut queue) = port.lock(number)
-                && let Some(ring) = queue.ring.as_mut()
-            {
-                ring.kicks_ask(false);
+            if let Some(mut queue) = port.lock(number) {
+                queue.kicks_ask(false);
             }
         }
     }

@@ -6,6 +6,8 @@
 
 mod counters;
 mod deliver;
+#[cfg(test)]
+mod dirty_tests;
 mod idle;
 #[cfg(test)]
 mod offload_tests;

@@ -15,7 +15,7 @@ use weft_model::{DropReason, PortId};
 use weft_wire::virtio_net::{self, Load};
 
 /// Frames of one batch.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// Bytes of virtio's header at most; the frame's header is kept behind it, so that both are written at once.
 pub(super) const VIRTIO_BYTES: usize = 12;
 /// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
@@ -36,14 +36,14 @@ pub(super) const EMPTY_HEAD: Head = {
 
 /// What a batch needs, kept from one to the next.
 pub(super) struct Batch {
-    pieces: Vec<Piece>,
-    taken: Vec<Taken>,
-    heads: Vec<Head>,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) taken: Vec<Taken>,
+    pub(super) heads: Vec<Head>,
     /// What their senders left to others; none of a frame whose header is wrong.
-    loads: Vec<Option<Load>>,
+    pub(super) loads: Vec<Option<Load>>,
     glances: Vec<Glance>,
-    room: Room,
-    whole: Vec<u8>,
+    pub(super) room: Room,
+    pub(super) whole: Vec<u8>,
 }
 
 impl Default for Batch {
@@ -61,14 +61,14 @@ impl Default for Batch {
 }
 
 /// Where a batch comes from.
-struct From<'a> {
+pub(super) struct From<'a> {
     /// The port, by its number.
-    port: usize,
+    pub(super) port: usize,
     /// The queue.
-    queue: usize,
-    memory: &'a Regions,
-    header_bytes: usize,
-    now_s: u32,
+    pub(super) queue: usize,
+    pub(super) memory: &'a Regions,
+    pub(super) header_bytes: usize,
+    pub(super) now_s: u32,
 }
 
 impl From<'_> {
@@ -118,6 +118,7 @@ impl Worker {
             memory,
             call: told,
             header_bytes,
+            log,
             ..
         } = &mut *queue;
         if count > 0 {
@@ -135,7 +136,11 @@ impl Worker {
             self.hand_on(&mut batch, &from);
             if let Some(ring) = ring.as_mut() {
                 batch.taken.iter().for_each(|taken| ring.give(taken, 0));
-                if ring.publish() {
+                let wanted = ring.publish();
+                if let Some(log) = log {
+                    log.ring_written();
+                }
+                if wanted {
                     call(told.as_ref());
                 }
             }
@@ -248,7 +253,7 @@ impl Worker {
         }
     }
 
-    fn drop_count(&self, port: usize, reason: DropReason, count: u64) {
+    pub(super) fn drop_count(&self, port: usize, reason: DropReason, count: u64) {
         if let Some(port) = self.ports.get(port) {
             port.counters.dropped(reason, count);
         }
@@ -392,74 +397,8 @@ impl Worker {
         self.deliver_own(place, &frame, load, &mut batch.room, from);
     }
 
-    /// Hands a frame as it came to the other engine.
-    fn hand_out(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
-        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get(index)) else {
-            return;
-        };
-        let pieces = pieces_of(&batch.pieces, taken);
-        whole_read(from, pieces, head, taken, &mut batch.whole);
-        let load = batch.loads.get(index).copied().flatten();
-        self.whole_out(batch, load.unwrap_or_default(), from);
-    }
-
-    /// Hands the frame that was read whole to the other engine, by its port's way out.
-    fn whole_out(&mut self, batch: &Batch, load: Load, from: &From<'_>) {
-        let Some(port) = self.ports.get(from.port) else {
-            return;
-        };
-        let place = port.place.unwrap_or_default();
-        let limited = self.engine.limit_out(place, &load, batch.whole.len());
-        let sent = limited.and_then(|()| {
-            let out = port.way_out.as_ref();
-            out.map_or(Err(DropReason::UplinkMissing), |out| {
-                out.send(&load, &batch.whole)
-            })
-        });
-        if let Err(reason) = sent {
-            self.drop_count(from.port, reason, 1);
-        }
-    }
-
-    /// Delivers what the other engine sends to a port's guest, and says how many frames came.
-    pub(super) fn way_poll(&mut self, at: usize, now_s: u32) -> usize {
-        let Some(port) = self.ports.get(at) else {
-            return 0;
-        };
-        let (Some(out), Some(place)) = (port.way_out.clone(), port.place) else {
-            return 0;
-        };
-        let Some(mut batch) = self.batch.take() else {
-            return 0;
-        };
-        let from = From {
-            port: at,
-            queue: 0,
-            memory: &Regions::default(),
-            header_bytes: 0,
-            now_s,
-        };
-        let mut count = 0;
-        while count < BATCH
-            && let Some(received) = out.receive(&mut batch.whole)
-        {
-            count += 1;
-            let frame = batch.whole.get(received.start..).unwrap_or_default();
-            let allowed = received.load.ok_or(DropReason::Malformed).and_then(|load| {
-                self.engine.limit_in(place, &load, frame.len())?;
-                Ok(load)
-            });
-            match allowed {
-                Ok(load) => self.deliver_own(place, frame, load, &mut batch.room, &from),
-                Err(reason) => self.drop_count(at, reason, 1),
-            }
-        }
-        self.batch = Some(batch);
-        count
-    }
-
     /// Delivers a frame of our own.
-    fn deliver_own(
+    pub(super) fn deliver_own(
         &self,
         place: Place,
         frame: &[u8],
@@ -607,7 +546,13 @@ fn load_read(
 }
 
 /// Copies a whole frame. Its first bytes are those that were looked at: the guest may have written meanwhile.
-fn whole_read(from: &From<'_>, pieces: &[Piece], head: &Head, taken: &Taken, whole: &mut Vec<u8>) {
+pub(super) fn whole_read(
+    from: &From<'_>,
+    pieces: &[Piece],
+    head: &Head,
+    taken: &Taken,
+    whole: &mut Vec<u8>,
+) {
     whole.clear();
     whole.resize(from.frame_bytes(taken), 0);
     let mut skip = from.header_bytes;

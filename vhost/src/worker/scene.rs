@@ -83,7 +83,7 @@ pub(super) struct Guest {
     pub(super) queues: Arc<PortQueues>,
     pub(super) call: OwnedFd,
     pub(super) file: OwnedFd,
-    pub(super) _device: Device,
+    pub(super) device: Device,
 }
 
 pub(super) fn event() -> OwnedFd {
@@ -145,7 +145,7 @@ impl Guest {
             queues,
             call,
             file,
-            _device: device,
+            device,
         };
         guest.receive_offer(32);
         guest

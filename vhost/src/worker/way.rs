@@ -5,7 +5,9 @@
 //!
 //! Guarantees: waits for nothing; a frame that the other side does not take is dropped with a reason.
 
-use super::poll::VIRTIO_BYTES;
+use super::Worker;
+use super::poll::{BATCH, Batch, From, VIRTIO_BYTES, pieces_of, whole_read};
+use crate::memory::Regions;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::io;
@@ -122,5 +124,73 @@ impl Ways {
     /// A look is over.
     pub(super) fn looked(&mut self, frames: usize, now: Duration) {
         self.due = if frames > 0 { now } else { now + LOOK_PERIOD };
+    }
+}
+
+impl Worker {
+    /// Hands a frame as it came to the other engine.
+    pub(super) fn hand_out(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
+        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get(index)) else {
+            return;
+        };
+        let pieces = pieces_of(&batch.pieces, taken);
+        whole_read(from, pieces, head, taken, &mut batch.whole);
+        let load = batch.loads.get(index).copied().flatten();
+        self.whole_out(batch, load.unwrap_or_default(), from);
+    }
+
+    /// Hands the frame that was read whole to the other engine, by its port's way out.
+    pub(super) fn whole_out(&mut self, batch: &Batch, load: Load, from: &From<'_>) {
+        let Some(port) = self.ports.get(from.port) else {
+            return;
+        };
+        let place = port.place.unwrap_or_default();
+        let limited = self.engine.limit_out(place, &load, batch.whole.len());
+        let sent = limited.and_then(|()| {
+            let out = port.way_out.as_ref();
+            out.map_or(Err(DropReason::UplinkMissing), |out| {
+                out.send(&load, &batch.whole)
+            })
+        });
+        if let Err(reason) = sent {
+            self.drop_count(from.port, reason, 1);
+        }
+    }
+
+    /// Delivers what the other engine sends to a port's guest, and says how many frames came.
+    pub(super) fn way_poll(&mut self, at: usize, now_s: u32) -> usize {
+        let Some(port) = self.ports.get(at) else {
+            return 0;
+        };
+        let (Some(out), Some(place)) = (port.way_out.clone(), port.place) else {
+            return 0;
+        };
+        let Some(mut batch) = self.batch.take() else {
+            return 0;
+        };
+        let from = From {
+            port: at,
+            queue: 0,
+            memory: &Regions::default(),
+            header_bytes: 0,
+            now_s,
+        };
+        let mut count = 0;
+        while count < BATCH
+            && let Some(received) = out.receive(&mut batch.whole)
+        {
+            count += 1;
+            let frame = batch.whole.get(received.start..).unwrap_or_default();
+            let allowed = received.load.ok_or(DropReason::Malformed).and_then(|load| {
+                self.engine.limit_in(place, &load, frame.len())?;
+                Ok(load)
+            });
+            match allowed {
+                Ok(load) => self.deliver_own(place, frame, load, &mut batch.room, &from),
+                Err(reason) => self.drop_count(at, reason, 1),
+            }
+        }
+        self.batch = Some(batch);
+        count
     }
 }
