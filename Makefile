@@ -1,10 +1,17 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo up down release conformance test test-vm format lint tidy test-unprivileged test-postgresql test-root test-conformance
+.PHONY: demo demo-vm up down release conformance test test-vm format lint tidy test-unprivileged test-postgresql test-root test-conformance
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo: release
 	@$${CARGO_TARGET_DIR:-target}/release/weft-demo
+
+# The same in short with two virtual machines under QEMU, on the user engine.
+demo-vm: release
+	@scripts/guest-image.sh target/vm
+	@[ -f /usr/include/libvirt/libvirt.h ] || apt-get -q -y install --no-install-recommends libvirt-dev pkg-config >/dev/null
+	@cargo build --release --package weft-guest
+	@$${CARGO_TARGET_DIR:-target}/release/weft-demo --vm
 
 # The same all-in-one on loopback, left running for the stock client; `make down` ends it.
 up: release

@@ -32,6 +32,8 @@ pub struct WeftOptions {
     pub underlay: Option<(String, IpAddr)>,
     /// Where the server listens for agents, which find it there: of an instance in several namespaces.
     pub feed: Option<SocketAddr>,
+    /// Whether guests are attached by vhost-user, with sockets in the lab's folder.
+    pub vhost_user: bool,
     /// Whether it removes its programs and maps when it ends.
     pub remove_on_stop: bool,
 }
@@ -57,6 +59,7 @@ impl WeftOptions {
             physical_networks,
             underlay: None,
             feed: None,
+            vhost_user: false,
             remove_on_stop: true,
         })
     }
@@ -140,7 +143,11 @@ impl Site {
              [store]\npath = \"{store}\"\n\n\
              [identity]\nadmin_password = \"{ADMIN_PASSWORD}\"\n\n\
              [agent]\nsocket = \"{socket}\"\nremove_on_stop = {remove}\n\
-             {underlay}physical_networks = {{ {networks} }}\n",
+             {underlay}{vhost_user}physical_networks = {{ {networks} }}\n",
+            vhost_user = match options.vhost_user {
+                true => format!("vhost_user = {{ socket_folder = {directory:?} }}\n"),
+                false => String::new(),
+            },
             underlay = underlay.unwrap_or_default(),
             feed = feed.unwrap_or_default(),
             name = self.name,

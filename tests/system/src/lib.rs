@@ -8,3 +8,4 @@ pub mod report;
 pub mod scene;
 pub mod story;
 pub mod vm;
+pub mod vm_story;

@@ -16,6 +16,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A guest under TCG on a busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+/// What busybox's shell says when it waits.
+const PROMPT: &str = "/ # ";
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `scripts/guest-image.sh` boots to.
@@ -37,7 +39,10 @@ impl Shell {
         let output = BufReader::new(output);
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                if sender.send(line.trim().to_owned()).is_err() {
+                if sender
+                    .send(line.trim().trim_start_matches(PROMPT).to_owned())
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use weft_kit::WeftOptions;
 use weft_tests_system::scene::Scene;
-use weft_tests_system::story;
+use weft_tests_system::{story, vm_story};
 
 #[derive(Parser)]
 #[command(about = "Shows Weft at work on real packets")]
@@ -15,6 +15,9 @@ struct Arguments {
     /// The weft binary; otherwise the one that was built beside this program.
     #[arg(long)]
     weft: Option<PathBuf>,
+    /// With two virtual machines under QEMU, by vhost-user on the user engine (needs the guests' image: `make demo-vm` makes it).
+    #[arg(long)]
+    vm: bool,
 }
 
 fn main() -> ExitCode {
@@ -31,12 +34,19 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut options = WeftOptions::new(arguments.weft.clone())?;
     options.remove_on_stop = true;
+    options.vhost_user = arguments.vm;
     let mut scene = Scene::open("weft-demo", &options)?;
     scene.report.remark(&format!(
         "weft all-in-one runs in the namespace {}: API, feed and database on its loopback, the agent, its programs",
         scene.host.name()
     ));
-    story::play_all(&mut scene);
+    if arguments.vm {
+        if let Err(error) = vm_story::play(&mut scene) {
+            scene.report.failure(&error);
+        }
+    } else {
+        story::play_all(&mut scene);
+    }
     let report = scene.close()?;
     report.table();
     Ok(report.failures().is_empty())
