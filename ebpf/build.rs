@@ -111,6 +111,15 @@ fn header() -> Result<String, String> {
             "SERVICE_PACKETS_BURST",
             limits::SERVICE_PACKETS_BURST.into(),
         ),
+        ("MULTICAST_COPIES_MAX", limits::MULTICAST_COPIES_MAX.into()),
+        (
+            "MULTICAST_COPIES_PER_SECOND",
+            limits::MULTICAST_COPIES_PER_SECOND.into(),
+        ),
+        (
+            "MULTICAST_COPIES_BURST",
+            limits::MULTICAST_COPIES_BURST.into(),
+        ),
         (
             "SERVICE_FRAME_BYTES_MAX",
             limits::SERVICE_FRAME_BYTES_MAX as u64,

@@ -103,6 +103,10 @@ fn told(verdict: &Verdict) -> (&'static str, String, Option<DropReason>, Option<
             let text = format!("handed to the agent's service {}", service.name());
             ("service", text, None, None)
         }
+        Verdict::Multicast => {
+            let text = "to the members of its network alone".to_owned();
+            ("multicast", text, None, None)
+        }
         Verdict::Pass => {
             let text = "not Weft's: left to the host's own stack".to_owned();
             ("pass", text, None, None)

@@ -54,6 +54,12 @@ pub enum Mutant {
     QosIngress,
     /// A frame whose tag is of no network is of the flat one.
     VlanNative,
+    /// Multicast comes back to its sender.
+    MulticastSender,
+    /// What came out of a tunnel by multicast goes into tunnels again.
+    MulticastAgain,
+    /// Copies pass whatever the destination's rules say.
+    MulticastIngress,
 }
 
 impl Mutant {
@@ -84,5 +90,8 @@ impl Mutant {
         Self::TunnelMtu,
         Self::QosIngress,
         Self::VlanNative,
+        Self::MulticastSender,
+        Self::MulticastAgain,
+        Self::MulticastIngress,
     ];
 }

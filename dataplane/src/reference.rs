@@ -3,7 +3,7 @@
 //! Guarantees: it reads the configuration, never anything lowered from it, so that it cannot share a compiler's mistakes;
 //! it accepts any bytes as a frame. A snapshot must have been validated. It is slow: every question is a search.
 
-use crate::flow::bucket::Bucket;
+use crate::flow::bucket::{self, Bucket};
 use crate::flow::fragment::FragmentTable;
 use crate::flow::key::Ingress;
 use crate::flow::session::{Hop, Session, Transformation, Way};
@@ -28,6 +28,7 @@ use std::sync::Arc;
 use weft_model::limits::{SESSIONS_MAX_DEFAULT, SESSIONS_PER_PORT_MAX_DEFAULT};
 use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId, Stage};
 
+mod multicast;
 mod relay;
 
 /// How a reference engine is set up.
@@ -61,6 +62,7 @@ pub struct Reference {
     fragments: FragmentTable,
     neighbours: Neighbours,
     buckets: BTreeMap<Ingress, Bucket>,
+    copy_buckets: BTreeMap<Ingress, Bucket>,
     ledger: qos::Ledger,
 }
 
@@ -70,6 +72,7 @@ struct Notes {
     trace: Trace,
     session: Option<SessionNote>,
     copy: Option<Copy>,
+    copies: Vec<Verdict>,
     tuple: Option<crate::Tuple>,
 }
 
@@ -96,6 +99,7 @@ impl Reference {
             fragments: FragmentTable::default(),
             neighbours: Neighbours::new(),
             buckets: BTreeMap::new(),
+            copy_buckets: BTreeMap::new(),
             ledger: qos::Ledger::new(),
         }
     }
@@ -198,6 +202,7 @@ impl Reference {
             tuple: notes.tuple,
             session: notes.session,
             copy: notes.copy,
+            copies: notes.copies,
             revision: revision.unwrap_or_default(),
         }
     }
@@ -236,7 +241,7 @@ impl Reference {
         self.buckets
             .entry(on.sight.ingress)
             .or_default()
-            .take(on.now_s)
+            .take(bucket::SERVICE, 1, on.now_s)
     }
 
     fn serve(&mut self, on: &Packets<'_>, service: Service) -> Result<Verdict, DropReason> {
@@ -357,18 +362,7 @@ impl Reference {
                     frame: deliver::echo_reply(on.frame, ip),
                 })
             }
-            Ok(Found::End(End::Multicast)) => {
-                notes.trace.say(
-                    Stage::Bridge,
-                    "multicast on a physical network: to the uplink",
-                );
-                let network = on.sight.network_id;
-                self.limit(on, Ingress::Network(network), notes)?;
-                Ok(Verdict::Uplink {
-                    network,
-                    frame: on.frame.to_vec(),
-                })
-            }
+            Ok(Found::End(End::Multicast)) => self.multicast(on, packet, notes),
             Ok(Found::End(_)) => {
                 notes.trace.say(Stage::Bridge, "not ours: the host's own");
                 Ok(Verdict::Pass)

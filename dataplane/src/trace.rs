@@ -77,6 +77,8 @@ pub enum Verdict {
     },
     /// To the agent.
     Service(Service),
+    /// Nothing but its copies.
+    Multicast,
     /// The host's own.
     Pass,
 }
@@ -139,6 +141,8 @@ pub struct Outcome {
     pub session: Option<SessionNote>,
     /// What the agent gets beside.
     pub copy: Option<Copy>,
+    /// Of multicast and broadcast: what members get, each to be delivered or to go by a tunnel.
+    pub copies: Vec<Verdict>,
     /// The revision in force.
     pub revision: Revision,
 }

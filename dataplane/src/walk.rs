@@ -16,7 +16,9 @@ use crate::stage::transit;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use weft_model::{Direction, DropReason, MacAddress, NetworkId, Port, SecurityGroupRuleId, Stage};
+use weft_model::{
+    Direction, DropReason, MacAddress, NetworkId, Port, PortId, SecurityGroupRuleId, Stage,
+};
 use weft_wire::{protocol, tcp};
 
 /// MAC addresses on physical networks, as the agent learned them.
@@ -46,7 +48,7 @@ pub enum End {
     Path(Path),
     /// Answered by a router.
     EchoReply,
-    /// Out by the uplink as it is, without a session.
+    /// To all members, without a session.
     Multicast,
     /// As it is to another host, without a session.
     Relay(Tunnel),
@@ -104,6 +106,15 @@ impl<'a> Walk<'a> {
             }
         }
         self.end.ok_or(DropReason::EngineError)
+    }
+
+    /// Judges a copy at a local port.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    pub fn arrive(&mut self, port: PortId) -> Result<(), DropReason> {
+        let tuple = self.opening.tuple;
+        self.ingress_ask(port, tuple.source, tuple.destination)
     }
 
     /// Adds a sentence to the trace.
@@ -179,7 +190,7 @@ impl<'a> Walk<'a> {
     fn bridge(&mut self) -> Result<(), DropReason> {
         let Opening { tuple, opener, .. } = self.opening;
         let asked = self.opening.test.is_some();
-        let next = bridge::process(&self.sight, opener.destination_mac, tuple.source, asked)?;
+        let next = bridge::process(&self.sight, &opener, tuple.source, asked)?;
         match next {
             Next::Bridge(output) => {
                 self.say(
@@ -255,6 +266,16 @@ impl<'a> Walk<'a> {
             let macs = [opener.source_mac, opener.destination_mac];
             path.transit = transit::back(&self.sight, tuple, macs)?;
         }
+        self.ingress_ask(id, source, destination)
+    }
+
+    /// At a local destination port, between these addresses.
+    fn ingress_ask(
+        &mut self,
+        id: PortId,
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Result<(), DropReason> {
         let port = self
             .sight
             .snapshot

@@ -25,22 +25,26 @@ static __always_inline int drop(struct __sk_buff *skb, struct scratch *s, __u32 
 	return TC_ACT_SHOT;
 }
 
-/* Takes one from the input's token bucket. */
+/* Takes tokens from a bucket, the last ones on credit. Says whether there were any. */
+static __always_inline int tokens_take(struct bucket *bucket, __u32 per_second, __u32 burst, __u32 tokens, __u32 now_s)
+{
+	__u64 gained = now_s > bucket->asked_s ? (__u64)(now_s - bucket->asked_s) * per_second : 0;
+
+	bucket->spent = gained >= bucket->spent ? 0 : bucket->spent - gained;
+	bucket->asked_s = now_s;
+	if (bucket->spent >= burst)
+		return 0;
+	bucket->spent += tokens;
+	return 1;
+}
+
+/* Takes one from the input's bucket in front of the agent. */
 static __always_inline int bucket_take(__u32 ingress, __u32 now_s)
 {
 	__u32 index = device_index(ingress);
 	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &index);
-	__u64 gained;
 
-	if (!bucket)
-		return 0;
-	gained = now_s > bucket->asked_s ? (__u64)(now_s - bucket->asked_s) * LIMIT_SERVICE_PACKETS_PER_SECOND : 0;
-	bucket->spent = gained >= bucket->spent ? 0 : bucket->spent - gained;
-	bucket->asked_s = now_s;
-	if (bucket->spent >= LIMIT_SERVICE_PACKETS_BURST)
-		return 0;
-	bucket->spent++;
-	return 1;
+	return bucket && tokens_take(bucket, LIMIT_SERVICE_PACKETS_PER_SECOND, LIMIT_SERVICE_PACKETS_BURST, 1, now_s);
 }
 
 struct event_record {
@@ -136,8 +140,10 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, slot & SLOT_UPLINK ? VERDICT_UPLINK : VERDICT_DELIVER, 0, slot);
 	if (device->flags & DEVICE_PEER) {
-		/* The host's end of the veth took it for another's: eth_type_trans is not run again at the peer. */
-		bpf_skb_change_type(skb, PACKET_TO_HOST);
+		/* The host's end of the veth took it for another's: eth_type_trans is not run again at the peer. What is for
+		 * everybody it took for that. */
+		if (!(s->flags & PACKET_COPY))
+			bpf_skb_change_type(skb, PACKET_TO_HOST);
 		return bpf_redirect_peer(device->ifindex, 0);
 	}
 	return bpf_redirect(device->ifindex, 0);

@@ -6,7 +6,7 @@
  * looks at it alone.
  */
 #pragma once
-#include "walk.h"
+#include "multicast.h"
 
 /* MACs stay; to a local port or out by the uplink. */
 static __always_inline int bridge(struct __sk_buff *skb, struct scratch *s, __u32 to)
@@ -283,10 +283,14 @@ static __always_inline int forward_from_tunnel(struct __sk_buff *skb, struct scr
 {
 	int reason;
 
+	if (s->opener_destination_mac[0] & 1) {
+		entry = fdb_get(s->network, s->opener_source_mac);
+		if (!entry || !(entry->flags & FDB_REMOTE))
+			return walk_fail(skb, s, REASON_ROGUE_SOURCE);
+		return multicast(skb, s, bpf_map_lookup_elem(&networks, &s->network));
+	}
 	if (address_rogue(s->forward.source, s->forward.family))
 		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
-	if (s->opener_destination_mac[0] & 1)
-		return walk_fail(skb, s, REASON_MULTICAST_UNSUPPORTED);
 	if (!entry || !(entry->flags & FDB_LOCAL))
 		return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
 	reason = back_find(s);
@@ -300,6 +304,8 @@ static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scr
 	if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL))) {
 		if (by_transit(s))
 			return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
+		if (s->opener_destination_mac[0] & 1 && !source_rogue(s))
+			return multicast(skb, s, bpf_map_lookup_elem(&networks, &s->network));
 		FRESH_ONLY(skb, s);
 		return pass(skb, s);
 	}
@@ -308,17 +314,6 @@ static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scr
 	if (source_rogue(s))
 		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
 	return bridge(skb, s, entry->port);
-}
-
-/* 2. of a guest's walk: only a physical network takes it, as it is. */
-static __always_inline int multicast(struct __sk_buff *skb, struct scratch *s, const struct network_record *network)
-{
-	if (!network || !(network->flags & NETWORK_PHYSICAL))
-		return walk_fail(skb, s, REASON_MULTICAST_UNSUPPORTED);
-	FRESH_ONLY(skb, s);
-	if (!qos_pass(skb, network->uplink))
-		return drop(skb, s, REASON_QOS_RATE_LIMIT);
-	return output(skb, s, network->uplink);
 }
 
 static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
@@ -379,7 +374,7 @@ int weft_destination(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
-	if (s->forward.ingress & SLOT_UPLINK) {
+	if (s->forward.ingress & SLOT_UPLINK && !(s->flags & PACKET_COPY)) {
 		reason = back_by_transit(s);
 		if (reason)
 			return walk_fail(skb, s, reason);

@@ -27,6 +27,19 @@ static __always_inline struct scratch *start(struct __sk_buff *skb)
 	return s;
 }
 
+/* Whether it is a copy of a multicast frame that comes in again. */
+static __always_inline int is_copy(const struct __sk_buff *skb)
+{
+	return unlikely((skb->mark & COPY_MARK_MASK) == COPY_MARK);
+}
+
+static __always_inline int copy(struct __sk_buff *skb, struct scratch *s, __u32 ingress)
+{
+	s->ingress = ingress;
+	bpf_tail_call(skb, &stages, STAGE_COPY);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
 /* Misses, and what is stale. */
 static __always_inline int walk(struct __sk_buff *skb, struct scratch *s)
 {
@@ -80,6 +93,8 @@ int weft_guest(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	if (is_copy(skb))
+		return copy(skb, s, s->ingress);
 	traffic_count(s->ingress, 0, skb->len);
 	port = bpf_map_lookup_elem(&ports, &s->ingress);
 	if (!port || !(port->flags & PORT_UP))
@@ -141,6 +156,8 @@ int weft_uplink(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	if (is_copy(skb))
+		return copy(skb, s, SLOT_UPLINK);
 	key.vlan = tci & VLAN_ID_MASK;
 	wire = tci < 0 ? 0 : bpf_map_lookup_elem(&wires, &key);
 	if (!wire)
@@ -181,6 +198,8 @@ int weft_underlay(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	if (is_copy(skb))
+		return copy(skb, s, SLOT_TUNNEL);
 	reason = decapsulate(skb);
 	if (reason == UNDERLAY_PASS)
 		return pass(skb, s);

@@ -58,8 +58,8 @@ static __always_inline int qos_port(__u32 slot, int first, __u64 now_ns, __u64 b
 	       qos_take(&record->rates[first + 1], &paid->paid_ns[first + 1], now_ns, packets);
 }
 
-/* Whether the packet may pass from where it came in to `output`. */
-__noinline int qos_pass(struct __sk_buff *skb, __u32 output)
+/* Whether the packet may pass from `from` to `output`; what is no guest's has no limits. */
+__noinline int qos_pass(struct __sk_buff *skb, __u32 from, __u32 output)
 {
 	struct scratch *s = scratch_get();
 	__u64 now_ns, bytes, packets;
@@ -68,7 +68,7 @@ __noinline int qos_pass(struct __sk_buff *skb, __u32 output)
 		return 0;
 	now_ns = s->flags & PACKET_TEST ? s->now_s * 1000000000ULL : bpf_ktime_get_ns();
 	qos_units(skb, s, &bytes, &packets);
-	return qos_port(s->ingress, QOS_EGRESS, now_ns, bytes, packets) &&
+	return qos_port(from, QOS_EGRESS, now_ns, bytes, packets) &&
 	       qos_port(output, QOS_INGRESS, now_ns, bytes, packets);
 }
 
@@ -104,7 +104,7 @@ static __always_inline int qos_apply(struct __sk_buff *skb, struct scratch *s, c
 {
 	if (likely(!(e->flags & (SESSION_QOS | SESSION_DSCP))))
 		return 0;
-	if (e->flags & SESSION_QOS && !qos_pass(skb, e->output))
+	if (e->flags & SESSION_QOS && !qos_pass(skb, s->ingress, e->output))
 		return REASON_QOS_RATE_LIMIT;
 	if (e->flags & SESSION_DSCP && dscp_write(skb, s, e->dscp))
 		return REASON_ENGINE_ERROR;

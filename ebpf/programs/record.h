@@ -303,6 +303,8 @@ int weft_record(struct __sk_buff *skb)
 		if (s->rule == POLICY_RULE_NONE)
 			return walk_fail(skb, s, REASON_SECURITY_GROUP_INGRESS_DENIED);
 	}
+	if (s->flags & PACKET_COPY)
+		return copy_deliver(skb, s);
 	if (s->flags & PACKET_STALE) {
 		reason = session_renew(skb, s);
 		if (reason)

@@ -137,6 +137,7 @@ CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, L
 CONFIG_HASH(tunnel_slots, struct address_key, struct tunnel_slot, SLOT_TUNNELS_MAX); /* by hosts' addresses; scope 0 */
 CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(wires, struct wire_key, struct wire, SLOT_UPLINKS_MAX);
+CONFIG_HASH(members, struct member_key, struct member, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(neighbours, struct address_key, struct neighbour, LIMIT_NEIGHBOURS_MAX);
 CONFIG_HASH(sessions, struct session_key, struct session, 2 * LIMIT_SESSIONS_MAX_DEFAULT);
 
@@ -181,6 +182,7 @@ TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot:
 TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
 TABLE(qos_paid, struct qos_paid, LIMIT_PORTS_PER_HOST_MAX);
 TABLE(buckets, struct bucket, DEVICES_MAX);
+TABLE(copy_buckets, struct bucket, DEVICES_MAX);
 TABLE(drops, struct drop_counts, DEVICES_MAX);
 
 struct {

@@ -46,6 +46,7 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_apply", stage::APPLY),
     ("weft_underlay", stage::UNDERLAY),
     ("weft_outbound", stage::OUTBOUND),
+    ("weft_copy", stage::COPY),
 ];
 
 /// The interpreter of policies, in its own array.
@@ -99,6 +100,7 @@ maps! {
     uplinks,
     wires,
     transits,
+    members,
     tunnel_hosts,
     tunnel_slots,
     tunnel_nets,
@@ -108,6 +110,7 @@ maps! {
     qos,
     qos_paid,
     buckets,
+    copy_buckets,
     drops,
     traffics,
     events,
@@ -154,7 +157,9 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("qos_paid", sizes.ports_max)
         .map_max_entries("revisions", sizes.ports_max + 1)
         .map_max_entries("devices", devices)
+        .map_max_entries("members", sizes.ports_max + REMOTE_PORTS)
         .map_max_entries("buckets", devices)
+        .map_max_entries("copy_buckets", devices)
         .map_max_entries("traffics", devices)
         .map_max_entries("drops", devices);
     let mut ebpf = loader.load(OBJECT).map_err(object)?;

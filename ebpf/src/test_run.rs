@@ -8,12 +8,16 @@ use crate::stub::{CB_OFFSET, Fallback, stub};
 use crate::sys::{self, Prog, ProgSpec, ProgType};
 use std::os::fd::AsFd;
 use std::time::Duration;
-use weft_ebpf_common::constants::{packet, stage, verdict};
+use weft_ebpf_common::constants::{copy, packet, stage, verdict};
+use weft_ebpf_common::layout::NetworkRecord;
 use weft_ebpf_common::policy::RULE_NONE;
 use weft_model::{DropReason, NetworkId, PortId};
+use zerocopy::FromBytes;
 
 /// Bytes of `struct __sk_buff`.
 const CONTEXT_BYTES: usize = 192;
+/// Where `mark` is in it.
+const MARK_AT: usize = 8;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum Verdict {
     Reply,
     /// Handed to the agent.
     Service(EventKind),
+    /// To the members of its network alone.
+    Multicast,
     /// Left to the host's own stack.
     Pass,
 }
@@ -45,6 +51,8 @@ pub struct TestRun {
     pub rule_index: Option<u32>,
     /// A session was there, and was evaluated again because something changed.
     pub stale: bool,
+    /// The copies of a multicast frame that reach a member: each was run as the frame was.
+    pub copies: Vec<(Verdict, Vec<u8>)>,
 }
 
 /// A context whose `cb` begins with `words`.
@@ -98,12 +106,53 @@ impl Engine {
         frame: &[u8],
         now_s: u32,
     ) -> Result<TestRun, EngineError> {
+        let (verdict, cb, data) = self.run_once(name, slot, frame, now_s, 0)?;
+        let mut copies = Vec::new();
+        if cb[3] & packet::COPIED != 0 {
+            // A guest's frame goes out with a tag, its copies as it came.
+            let inner = if name == "weft_guest" { frame } else { &data };
+            for index in 0..self.members(cb[4]) {
+                let mark = copy::MARK | cb[4] << copy::NETWORK_SHIFT | index;
+                let (verdict, _, data) = self.run_once(name, slot, inner, now_s, mark)?;
+                if matches!(verdict, Verdict::Deliver(_) | Verdict::Tunnel) {
+                    copies.push((verdict, data));
+                }
+            }
+        }
+        Ok(TestRun {
+            verdict,
+            frame: data,
+            rule_index: (cb[2] != RULE_NONE).then_some(cb[2]),
+            stale: cb[3] & packet::STALE != 0,
+            copies,
+        })
+    }
+
+    /// How many members the network in a slot has.
+    fn members(&self, network: u32) -> u32 {
+        let record = self.loaded.maps.networks.lookup(&network.to_ne_bytes());
+        let record = record.ok().flatten();
+        let record = record.and_then(|bytes| NetworkRecord::read_from_bytes(&bytes).ok());
+        record.map_or(0, |record| record.members)
+    }
+
+    fn run_once(
+        &self,
+        name: &'static str,
+        slot: u32,
+        frame: &[u8],
+        now_s: u32,
+        mark: u32,
+    ) -> Result<(Verdict, [u32; 5], Vec<u8>), EngineError> {
         let program = self
             .loaded
             .programs
             .get(name)
             .ok_or(EngineError::Missing { name })?;
-        let context = context([slot, 1, now_s]);
+        let mut context = context([slot, 1, now_s]);
+        if let Some(at) = context.get_mut(MARK_AT..MARK_AT + 4) {
+            at.copy_from_slice(&mark.to_ne_bytes());
+        }
         let run = sys::TestRun {
             data: frame,
             context: &context,
@@ -118,12 +167,7 @@ impl Engine {
                 output.value
             ),
         })?;
-        Ok(TestRun {
-            verdict,
-            frame: output.data,
-            rule_index: (cb[2] != RULE_NONE).then_some(cb[2]),
-            stale: cb[3] & packet::STALE != 0,
-        })
+        Ok((verdict, cb, output.data))
     }
 
     /// Mean time of one run out of `repeat`. Each run enters anew, but works on the frame that the one before left behind:
@@ -194,6 +238,7 @@ impl Engine {
             verdict::TUNNEL => Verdict::Tunnel,
             verdict::REPLY => Verdict::Reply,
             verdict::SERVICE => Verdict::Service(EventKind::from_number(what)?),
+            verdict::MULTICAST => Verdict::Multicast,
             verdict::PASS => Verdict::Pass,
             _ => return None,
         })

@@ -73,7 +73,7 @@ drop_reasons! {
     24 SecurityGroupEgressDenied "security_group_egress_denied" SecurityGroupEgress "No egress rule of the port's security groups allows it.";
     25 SecurityGroupIngressDenied "security_group_ingress_denied" SecurityGroupIngress "No ingress rule of the destination's security groups allows it.";
     26 DestinationMacUnknown "destination_mac_unknown" Bridge "No port or router on the network has the destination MAC address.";
-    27 MulticastUnsupported "multicast_unsupported" Bridge "Multicast and broadcast IP packets are not forwarded between guests.";
+    27 MulticastUnsupported "multicast_unsupported" Bridge "A multicast or broadcast IP packet on a network with more ports and hosts than it is copied to.";
     28 DestinationPortDown "destination_port_down" Bridge "The destination port is down or its interface is missing.";
     29 RouterDown "router_down" Router "The router is administratively down.";
     30 TtlExceeded "ttl_exceeded" Router "The TTL or hop limit ran out at the router.";
@@ -96,6 +96,7 @@ drop_reasons! {
     48 TunnelMalformed "tunnel_malformed" Tunnel "A tunnelled packet whose outer headers are cut or contradict each other.";
     49 TunnelNetworkUnknown "tunnel_network_unknown" Tunnel "A tunnelled packet for a network that this host has nothing to do with.";
     50 TunnelOptionUnknown "tunnel_option_unknown" Tunnel "A GENEVE packet with an option that its sender calls critical and that is not known here.";
+    51 MulticastRateLimit "multicast_rate_limit" Bridge "Multicast and broadcast IP packets above the number of copies that one port may cause in a second.";
 }
 
 impl DropReason {

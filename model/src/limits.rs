@@ -103,6 +103,12 @@ pub const SERVICE_PACKETS_PER_SECOND: u32 = 64;
 pub const SERVICE_PACKETS_BURST: u32 = 128;
 /// Bytes of a frame handed to the host's services; what is longer is cut.
 pub const SERVICE_FRAME_BYTES_MAX: usize = 2_048;
+/// Local ports and hosts that one multicast or broadcast frame is copied to.
+pub const MULTICAST_COPIES_MAX: u32 = 512;
+/// Copies a second of the multicast and broadcast frames of one port or uplink, in the long run.
+pub const MULTICAST_COPIES_PER_SECOND: u32 = 8_192;
+/// The same in a burst.
+pub const MULTICAST_COPIES_BURST: u32 = 8_192;
 
 /// Idle seconds after which a session ends, by what was seen of it. TCP: RFC 5382 REQ-5; UDP: RFC 4787 REQ-5;
 /// ICMP: RFC 5508 REQ-1 and REQ-2.

@@ -271,6 +271,7 @@ fn sentence(outcome: &Outcome) -> String {
         Verdict::Tunnel { .. } => "by a tunnel to another host".to_owned(),
         Verdict::Reply { .. } => "answered to where it came from".to_owned(),
         Verdict::Service(service) => format!("handed to the agent's service {}", service.name()),
+        Verdict::Multicast => "copied to the members of its network".to_owned(),
         Verdict::Pass => "not Weft's: left to the host's own stack".to_owned(),
     };
     let rules: Vec<String> = outcome

@@ -1,6 +1,9 @@
-//! The token bucket in front of the host's services, one an input.
+//! Token buckets, one an input: in front of the host's services, and of the copies of multicast and broadcast frames.
 
-use weft_model::limits::{SERVICE_PACKETS_BURST, SERVICE_PACKETS_PER_SECOND};
+use weft_model::limits::{
+    MULTICAST_COPIES_BURST, MULTICAST_COPIES_PER_SECOND, SERVICE_PACKETS_BURST,
+    SERVICE_PACKETS_PER_SECOND,
+};
 
 /// A bucket; a new one is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,16 +12,40 @@ pub struct Bucket {
     asked_s: u32,
 }
 
+/// How fast a bucket fills, and how much it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Tokens for every whole second.
+    pub per_second: u32,
+    /// Tokens of a full one.
+    pub burst: u32,
+}
+
+/// Frames for the host's services.
+pub const SERVICE: Fill = Fill {
+    per_second: SERVICE_PACKETS_PER_SECOND,
+    burst: SERVICE_PACKETS_BURST,
+};
+
+/// Copies of multicast and broadcast frames.
+pub const MULTICAST: Fill = Fill {
+    per_second: MULTICAST_COPIES_PER_SECOND,
+    burst: MULTICAST_COPIES_BURST,
+};
+
 impl Bucket {
-    /// Takes one token; false if there is none. `now_s` in whole seconds of any clock that does not run backwards.
-    pub fn take(&mut self, now_s: u32) -> bool {
+    /// Takes tokens; false if there are none. The last ones may be owed. `now_s` in whole seconds of any clock that does not
+    /// run backwards.
+    pub fn take(&mut self, fill: Fill, tokens: u32, now_s: u32) -> bool {
         let gained = now_s
             .saturating_sub(self.asked_s)
-            .saturating_mul(SERVICE_PACKETS_PER_SECOND);
+            .saturating_mul(fill.per_second);
         self.spent = self.spent.saturating_sub(gained);
         self.asked_s = now_s;
-        let some = self.spent < SERVICE_PACKETS_BURST;
-        self.spent += u32::from(some);
+        let some = self.spent < fill.burst;
+        if some {
+            self.spent += tokens;
+        }
         some
     }
 }
@@ -30,9 +57,18 @@ mod tests {
     #[test]
     fn a_burst_passes_and_one_more_does_not() {
         let mut bucket = Bucket::default();
-        assert!((0..SERVICE_PACKETS_BURST).all(|_| bucket.take(1_000)));
-        assert!(!bucket.take(1_000));
-        assert!((0..SERVICE_PACKETS_PER_SECOND).all(|_| bucket.take(1_001)));
-        assert!(!bucket.take(1_001));
+        assert!((0..SERVICE_PACKETS_BURST).all(|_| bucket.take(SERVICE, 1, 1_000)));
+        assert!(!bucket.take(SERVICE, 1, 1_000));
+        assert!((0..SERVICE_PACKETS_PER_SECOND).all(|_| bucket.take(SERVICE, 1, 1_001)));
+        assert!(!bucket.take(SERVICE, 1, 1_001));
+    }
+
+    #[test]
+    fn the_last_tokens_may_be_owed() {
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(MULTICAST, MULTICAST_COPIES_BURST - 1, 1_000));
+        assert!(bucket.take(MULTICAST, 512, 1_000));
+        assert!(!bucket.take(MULTICAST, 1, 1_000));
+        assert!(bucket.take(MULTICAST, 1, 1_001), "a second paid most of it");
     }
 }

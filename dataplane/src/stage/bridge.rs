@@ -5,7 +5,7 @@
 
 use super::{Sight, tunnel};
 use crate::flow::key::Ingress;
-use crate::flow::session::Tunnel;
+use crate::flow::session::{Opener, Tunnel};
 use crate::topology;
 use std::net::IpAddr;
 use weft_model::{DropReason, MacAddress, PortId, Router, RouterId};
@@ -23,7 +23,7 @@ pub enum Next<'a> {
     Route(RouterId, &'a Router),
     /// From outside, to this router's gateway or floating IP.
     Outside(RouterId, &'a Router),
-    /// Out by the uplink as it is, without a session.
+    /// To all members, without a session.
     Multicast,
     /// The host's own.
     Pass,
@@ -35,14 +35,16 @@ pub enum Next<'a> {
 /// The reason to drop it.
 pub fn process<'a>(
     sight: &Sight<'a>,
-    destination_mac: MacAddress,
+    opener: &Opener,
     source: IpAddr,
-    opener: bool,
+    is_opener: bool,
 ) -> Result<Next<'a>, DropReason> {
     match sight.port {
-        Some(_) => from_guest(sight, destination_mac, source),
-        None if sight.is_physical() => from_uplink(sight, destination_mac, source, opener),
-        None => from_tunnel(sight, destination_mac, source),
+        Some(_) => from_guest(sight, opener.destination_mac, source),
+        None if sight.is_physical() => {
+            from_uplink(sight, opener.destination_mac, source, is_opener)
+        }
+        None => from_tunnel(sight, opener, source),
     }
 }
 
@@ -54,11 +56,7 @@ fn from_guest<'a>(
     let (snapshot, network_id) = (sight.snapshot, sight.network_id);
     let physical = sight.is_physical();
     if mac.is_multicast() {
-        return if physical {
-            Ok(Next::Multicast)
-        } else {
-            Err(DropReason::MulticastUnsupported)
-        };
+        return Ok(Next::Multicast);
     }
     if let Some((id, router)) = topology::router_by_interface(snapshot, network_id, mac) {
         return if router.admin_state_up {
@@ -92,14 +90,20 @@ fn from_guest<'a>(
 
 fn from_tunnel<'a>(
     sight: &Sight<'a>,
-    mac: MacAddress,
+    opener: &Opener,
     source: IpAddr,
 ) -> Result<Next<'a>, DropReason> {
+    let mac = opener.destination_mac;
+    if mac.is_multicast() {
+        let sender = topology::remote_port(sight.snapshot, sight.network_id, |port| {
+            port.mac_address == opener.source_mac
+        });
+        return sender
+            .map(|_| Next::Multicast)
+            .ok_or(DropReason::RogueSource);
+    }
     if topology::is_no_source(source) {
         return Err(DropReason::RogueSource);
-    }
-    if mac.is_multicast() {
-        return Err(DropReason::MulticastUnsupported);
     }
     topology::port_by_mac(sight.snapshot, sight.network_id, mac)
         .map(Next::Arrive)
@@ -113,12 +117,12 @@ fn from_uplink<'a>(
     opener: bool,
 ) -> Result<Next<'a>, DropReason> {
     let (snapshot, network_id) = (sight.snapshot, sight.network_id);
-    if !topology::is_let_in(snapshot, network_id, mac) {
-        return if sight.transit {
-            Err(DropReason::DestinationMacUnknown)
-        } else {
-            Ok(Next::Pass)
-        };
+    let let_in = topology::is_let_in(snapshot, network_id, mac);
+    if !let_in && sight.transit {
+        return Err(DropReason::DestinationMacUnknown);
+    }
+    if !let_in && !mac.is_multicast() {
+        return Ok(Next::Pass);
     }
     let ours = topology::floating_ip(snapshot, network_id, source).is_some()
         || topology::remote_floating_ip(snapshot, network_id, source).is_some()
@@ -130,8 +134,11 @@ fn from_uplink<'a>(
                 && topology::is_gateway_address(router, source)
         });
     let rogue = ours && opener && !sight.transit;
-    if rogue || topology::is_no_source(source) {
-        return Err(DropReason::RogueSource);
+    match (let_in, rogue || topology::is_no_source(source)) {
+        (true, false) => {}
+        (true, true) => return Err(DropReason::RogueSource),
+        (false, true) => return Ok(Next::Pass),
+        (false, false) => return Ok(Next::Multicast),
     }
     if let Some((id, router)) = topology::router_by_outside(snapshot, network_id, mac) {
         return Ok(Next::Outside(id, router));

@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod dhcp;
 pub mod icmp_error;
 pub mod mtu;
+pub mod multicast;
 pub mod nat;
 pub mod port_security;
 pub mod qos;

@@ -134,17 +134,8 @@ pub fn process(
         let encounter = freshen(desk, &forward, &session)?;
         return seen(desk, &forward, way, ip, encounter);
     }
-    let opener = Opener {
-        source_mac: packet.source_mac,
-        destination_mac: packet.destination_mac,
-        icmp: ip.icmp,
-    };
-    let opening = Opening {
-        tuple: ip.tuple,
-        opener,
-        test: Some(ip.tcp_flags),
-        echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
-    };
+    let opening = opening(packet, ip);
+    let opener = opening.opener;
     desk.trace.say(
         Stage::Session,
         format!("none for {}: a first packet", ip.tuple),
@@ -159,6 +150,21 @@ pub fn process(
         }),
         end => Found::End(end),
     })
+}
+
+/// What a first packet asks.
+#[must_use]
+pub fn opening(packet: &Packet, ip: &IpPacket) -> Opening {
+    Opening {
+        tuple: ip.tuple,
+        opener: Opener {
+            source_mac: packet.source_mac,
+            destination_mac: packet.destination_mac,
+            icmp: ip.icmp,
+        },
+        test: Some(ip.tcp_flags),
+        echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
+    }
 }
 
 fn seen(

@@ -55,6 +55,8 @@ constants! {
         UNDERLAY = 14;
         /// Frames that another host left to this one, to bring them outside.
         OUTBOUND = 15;
+        /// A copy of a multicast frame, on its way to one member.
+        COPY = 16;
         /// Slots in all.
         COUNT = 24;
     }
@@ -79,6 +81,8 @@ constants! {
         PASS = 6;
         /// To another host.
         TUNNEL = 7;
+        /// To the members of its network alone.
+        MULTICAST = 8;
     }
     /// What a record of the ring buffer is about.
     event: u32 {
@@ -117,6 +121,19 @@ constants! {
         TRANSIT_HINTS = 4096;
         /// No slot.
         NONE = 0xffff_ffff;
+    }
+    /// `skb->mark` of a copy of a multicast frame between its two runs: the network's slot and the member's index below.
+    copy: u32 {
+        /// The byte that says so.
+        MARK = 0x5700_0000;
+        /// Its bits.
+        MARK_MASK = 0xff00_0000;
+        /// Where the network's slot begins.
+        NETWORK_SHIFT = 9;
+        /// Its bits, behind the shift.
+        NETWORK_MASK = 0x7fff;
+        /// The index's bits.
+        INDEX_MASK = 0x1ff;
     }
     /// Address families of keys.
     family: u8 {
@@ -285,5 +302,9 @@ constants! {
         TRANSIT = 512;
         /// A tag was taken off: `pass` puts it on again.
         TAGGED = 128;
+        /// One copy of a multicast frame.
+        COPY = 256;
+        /// Copies went to members.
+        COPIED = 1024;
     }
 }

@@ -88,8 +88,24 @@ layout! {
         transit: u32,
         /// SHARED: the largest IP packet there.
         transit_mtu: u32,
+        /// Local ports, and hosts with ports, on it.
+        members: u32,
         /// Its id, for adoption.
         id: [u8; 16],
+    }
+
+    /// A member of a network by number.
+    struct MemberKey = "member_key" {
+        /// The network's slot.
+        network: u32,
+        /// From 0 on.
+        index: u32,
+    }
+
+    /// A member of a network.
+    struct Member = "member" {
+        /// A port's slot, or with `slot::TUNNEL` that of a host.
+        slot: u32,
     }
 
     /// A MAC address on a network.

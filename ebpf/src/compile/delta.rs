@@ -49,6 +49,7 @@ tables! {
     snat_blocks,
     fdb,
     uplinks,
+    members,
     wires,
     tunnel_slots,
     tunnel_nets,

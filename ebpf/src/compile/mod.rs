@@ -6,6 +6,7 @@
 
 mod address;
 mod delta;
+mod member;
 mod network;
 mod port;
 mod qos;
@@ -101,7 +102,8 @@ impl Input<'_> {
 /// All that the configuration maps shall hold. `policy` says the slot of each policy.
 pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> Tables {
     let mut tables = Tables::default();
-    network::networks(input, &mut tables);
+    let members = member::members(input, &mut tables);
+    network::networks(input, &members, &mut tables);
     wire::wires(input, &mut tables);
     network::fdb(input, &mut tables);
     network::owners(input, &mut tables);

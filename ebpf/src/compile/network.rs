@@ -9,7 +9,8 @@ use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry};
 use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, eui64_link_local};
 use zerocopy::IntoBytes;
 
-pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
+/// `members`: how many there are on each.
+pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, tables: &mut Tables) {
     for (id, network) in &input.snapshot.networks {
         let physical = network.segment.network_type.is_physical();
         let announced = announces_prefix(input.snapshot, *id);
@@ -26,6 +27,7 @@ pub(super) fn networks(input: &Input<'_>, tables: &mut Tables) {
             tunnel: input.tunnel(*id, network),
             transit: tunnel::transit_slot_of(network).unwrap_or(0),
             transit_mtu: network.transit.map_or(0, |transit| transit.mtu),
+            members: members.get(id).copied().unwrap_or_default(),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);

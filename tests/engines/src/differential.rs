@@ -132,6 +132,16 @@ fn packet_compare(
         let (a, b) = (verdict_text(&x.verdict), verdict_text(&y.verdict));
         return Ok(Some(format!("{left}: {a}\n{right}: {b}\n  {words}")));
     }
+    if x.copies != y.copies {
+        let [a, b] = [&x, &y].map(|said| {
+            let copies = said.copies.iter().map(verdict_text);
+            copies.collect::<Vec<_>>().join("\n    ")
+        });
+        let what = "copies to members";
+        return Ok(Some(format!(
+            "{what}\n{left}: {a}\n{right}: {b}\n  {words}"
+        )));
+    }
     if x.copy != y.copy {
         let (a, b) = (x.copy, y.copy);
         return Ok(Some(format!(

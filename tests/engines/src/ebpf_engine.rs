@@ -4,7 +4,7 @@
 //! the maps that packets write, and loads anew only for other limits. The kernel takes no frames in a test run that are
 //! shorter than 15 bytes, or than the IP header that their EtherType promises: decoding answers those.
 
-use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen};
+use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen, in_order};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId};
 /// Maps that packets or the agent fill, emptied by a reset.
 const HASHES: &[&str] = &["sessions", "fragments", "neighbours"];
 /// Arrays likewise.
-const ARRAYS: &[&str] = &["quotas", "buckets"];
+const ARRAYS: &[&str] = &["quotas", "buckets", "copy_buckets"];
 /// Polls of the policy compiler before it is given up.
 const POLLS_MAX: usize = 10_000_000;
 
@@ -179,9 +179,9 @@ fn our_ingress(ingress: weft_ebpf::Ingress) -> Ingress {
     }
 }
 
-fn verdict(run: weft_ebpf::TestRun) -> Result<Verdict, String> {
-    let frame = run.frame;
-    Ok(match run.verdict {
+fn verdict(said: weft_ebpf::Verdict, frame: Vec<u8>) -> Result<Verdict, String> {
+    Ok(match said {
+        weft_ebpf::Verdict::Multicast => Verdict::Multicast,
         weft_ebpf::Verdict::Drop(reason) => Verdict::Drop(reason),
         weft_ebpf::Verdict::Deliver(port) => Verdict::Deliver { port, frame },
         weft_ebpf::Verdict::Uplink(network) => Verdict::Uplink { network, frame },
@@ -260,6 +260,7 @@ impl EngineUnderTest for EbpfUnderTest {
         let observed = |verdict| Observed {
             verdict,
             copy: None,
+            copies: vec![],
             rules: vec![],
             words: vec![],
         };
@@ -279,7 +280,14 @@ impl EngineUnderTest for EbpfUnderTest {
         let engine = self.engine()?;
         let run = run(engine, ingress, frame, now_s)?;
         let copies = engine.events().iter().filter_map(copy).collect::<Vec<_>>();
-        let verdict = verdict(run)?;
+        let to_members = run.copies.into_iter();
+        let to_members = to_members.map(|(said, frame)| verdict(said, frame));
+        let to_members = in_order(to_members.collect::<Result<_, String>>()?);
+        let observed = |verdict| Observed {
+            copies: to_members,
+            ..observed(verdict)
+        };
+        let verdict = verdict(run.verdict, run.frame)?;
         match (&copies[..], &verdict) {
             // A service is an event itself.
             (_, Verdict::Service(_)) | ([], _) => Ok(observed(verdict)),

@@ -42,10 +42,19 @@ pub struct Observed {
     pub verdict: Verdict,
     /// What the agent gets beside.
     pub copy: Option<Copy>,
+    /// What members of a network get of multicast, in an order that is the same for all engines.
+    pub copies: Vec<Verdict>,
     /// The rules that allowed it, where the engine tells them.
     pub rules: Vec<SecurityGroupRuleId>,
     /// What the engine said beside, for people.
     pub words: Vec<String>,
+}
+
+/// Copies in the order of who gets them, and of what.
+#[must_use]
+pub fn in_order(mut copies: Vec<Verdict>) -> Vec<Verdict> {
+    copies.sort_by_cached_key(crate::vector::verdict_text);
+    copies
 }
 
 /// An engine under test. Errors are failures of the test, not verdicts.
@@ -133,6 +142,7 @@ impl EngineUnderTest for ReferenceUnderTest {
         Ok(Observed {
             verdict: outcome.verdict,
             copy: outcome.copy,
+            copies: in_order(outcome.copies),
             rules: outcome.steps.iter().filter_map(|step| step.rule).collect(),
             words: outcome
                 .steps

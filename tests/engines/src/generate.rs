@@ -91,7 +91,8 @@ impl Generator<'_> {
             55..=62 => self.lines.iter().rfind(|l| l.contains(": eth")).cloned(),
             63..=70 => self.outsider(),
             71..=76 => self.crowd(),
-            77..=82 => self.tunnelled(),
+            77..=81 => self.tunnelled(),
+            82..=87 => self.multicast(),
             _ => self.opener(),
         };
         if let Some(line) = line {

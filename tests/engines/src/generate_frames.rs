@@ -157,6 +157,39 @@ impl Generator<'_> {
         self.line(ingress, &frame)
     }
 
+    /// To everybody, from a guest, from outside, or out of a tunnel.
+    pub(crate) fn multicast(&mut self) -> Option<String> {
+        let v6 = self.chance.percent(35);
+        let (name, _, source, network) = self.guest(v6)?;
+        let mac = self
+            .chance
+            .word(&["bcast", "01:00:5e:00:00:fb", "33:33:00:00:00:01"]);
+        let to = match (v6, self.chance.below(3)) {
+            (true, _) => "ff02::1".to_owned(),
+            (false, 0) => "224.0.0.251".to_owned(),
+            (false, 1) => "255.255.255.255".to_owned(),
+            (false, _) => self.address(false),
+        };
+        let (l4, tail) = (self.layer4(v6), self.tail());
+        if self.chance.percent(60) {
+            return Some(format!(
+                "{name}: eth {name}>{mac} ip {source}>{to} {l4} {tail}"
+            ));
+        }
+        let physical = (self.snapshot().networks.iter()).find(|(id, _)| name_of(id.0) == *network);
+        let (id, physical) = physical.map(|(id, n)| (*id, n.segment.network_type.is_physical()))?;
+        if physical {
+            let from = if v6 { "2001:db8:0::1" } else { "203.0.110.1" };
+            return Some(self.by_uplink(id, &format!("eth gw>{mac} ip {from}>{to} {l4} {tail}")));
+        }
+        let remotes = self.snapshot().remote_ports.keys().map(|id| name_of(id.0));
+        let remotes: Vec<String> = remotes.collect();
+        let remote = self.chance.one(&remotes)?.clone();
+        let from = self.address(v6);
+        let frame = format!("eth {remote}>{mac} ip {from}>{to} {l4} {tail}");
+        self.line(Ingress::Network(id), &frame)
+    }
+
     fn recent(&mut self) -> Option<Emitted> {
         let window = self.emitted.len().min(8);
         let back = self.chance.below(window.max(1));

@@ -11,6 +11,7 @@ pub mod frame_text;
 pub mod generate;
 mod generate_frames;
 pub mod generate_snapshot;
+pub mod members;
 pub mod script;
 pub mod snapshot_text;
 pub mod user_engine;

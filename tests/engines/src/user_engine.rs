@@ -1,6 +1,6 @@
 //! The user engine under test, as its workers use it: a header is judged, and a whole frame only where that is not enough.
 
-use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen};
+use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen, in_order};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -147,16 +147,17 @@ impl EngineUnderTest for UserUnderTest {
             self.judge(ingress, frame, now_s)?
         };
         self.quick += usize::from(quick.is_some());
-        let (verdict, copy) = match quick {
-            Some(verdict) => (verdict, None),
+        let (verdict, copy, copies) = match quick {
+            Some(verdict) => (verdict, None, Vec::new()),
             None => {
                 let outcome = self.engine.process(ingress, frame, now_s);
-                (outcome.verdict, outcome.copy)
+                (outcome.verdict, outcome.copy, outcome.copies)
             }
         };
         Ok(Observed {
             verdict,
             copy,
+            copies: in_order(copies),
             rules: vec![],
             words: vec![],
         })

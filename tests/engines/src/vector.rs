@@ -1,10 +1,11 @@
 //! Vectors: files of cases, each a snapshot and a script of frames with what must become of them.
 //!
 //! A script's lines are those of [`crate::script`]. Verdicts: `drop REASON`, `pass`, `service KIND`, and `deliver PORT FRAME`, `uplink NETWORK
-//! FRAME`, `tunnel FRAME`, `reply FRAME`, where FRAME is a frame's words, `same`, or `with WORDS`, or of what came by a tunnel `inner` or `inner with WORDS`. Behind a verdict: `+N` or `-N`, by how much
+//! FRAME`, `tunnel FRAME`, `reply FRAME`, `multicast`, where FRAME is a frame's words, `same`, or `with WORDS`, or of what came by a tunnel `inner` or `inner with WORDS`. Behind a verdict: what
+//! members get of multicast, each in brackets, as `[deliver b same]` (else none gets any); `+N` or `-N`, by how much
 //! the number of sessions changes (else it must not), and `by RULE`, rules that must have allowed it.
 
-use crate::engine::{EngineUnderTest, Limits, Observed};
+use crate::engine::{EngineUnderTest, Limits, Observed, in_order};
 use crate::frame_text::{self, FrameText};
 use crate::script::{Action, PacketLine, Script, merge};
 use crate::snapshot_text::{kind, name_of, uuid_of};
@@ -183,8 +184,7 @@ pub fn reasons(script: &str) -> impl Iterator<Item = DropReason> {
 }
 
 fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
-    let (text, sent, names) = (packet.expected.as_str(), &packet.sent, script.names());
-    let (mut text, mut rules, mut delta) = (text, Vec::new(), 0);
+    let (mut text, mut rules, mut delta) = (packet.expected.as_str(), Vec::new(), 0);
     while let Some((before, last)) = text.rsplit_once(' ') {
         if let Some((before, "by")) = before.rsplit_once(' ') {
             rules.push(SecurityGroupRuleId::from(uuid_of(kind::RULE, last)));
@@ -196,6 +196,20 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
             break;
         }
     }
+    let (text, brackets) = text.split_once('[').unwrap_or((text, ""));
+    let brackets = brackets.trim_end().trim_end_matches(']');
+    let copies = brackets.split("] [").filter(|copy| !copy.is_empty());
+    let copies = copies.map(|copy| verdict_of(script, packet, copy));
+    Ok(Expected {
+        verdict: verdict_of(script, packet, text.trim_end())?,
+        copies: in_order(copies.collect::<Result<_, String>>()?),
+        delta,
+        rules,
+    })
+}
+
+fn verdict_of(script: &Script, packet: &PacketLine, text: &str) -> Result<Verdict, String> {
+    let (sent, names) = (&packet.sent, script.names());
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let target = rest.split(' ').next().unwrap_or_default();
     let frame = |words: &str| {
@@ -212,9 +226,10 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
             }
         }
     };
-    let verdict = match word {
+    Ok(match word {
         "drop" => Verdict::Drop(reason(rest)?),
         "pass" => Verdict::Pass,
+        "multicast" => Verdict::Multicast,
         "service" => Verdict::Service(service(rest)?),
         "deliver" => Verdict::Deliver {
             port: uuid_of(kind::PORT, target).into(),
@@ -231,11 +246,6 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
             frame: frame(rest)?,
         },
         _ => return Err(format!("no such verdict: {word:?}")),
-    };
-    Ok(Expected {
-        verdict,
-        delta,
-        rules,
     })
 }
 
@@ -265,6 +275,7 @@ fn service(name: &str) -> Result<Service, String> {
 
 struct Expected {
     verdict: Verdict,
+    copies: Vec<Verdict>,
     delta: i64,
     rules: Vec<SecurityGroupRuleId>,
 }
@@ -275,6 +286,15 @@ impl Expected {
         if observed.verdict != self.verdict {
             let (want, have) = (verdict_text(&self.verdict), verdict_text(&observed.verdict));
             return Err(format!("expected {want}\nobserved {have}\n  {words}"));
+        }
+        if observed.copies != self.copies {
+            let [want, have] = [&self.copies, &observed.copies].map(|copies| {
+                let copies = copies.iter().map(verdict_text);
+                copies.collect::<Vec<_>>().join("\n  ")
+            });
+            return Err(format!(
+                "expected copies\n  {want}\nobserved copies\n  {have}\n  {words}"
+            ));
         }
         let missing = self
             .rules
@@ -301,6 +321,7 @@ pub fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Drop(reason) => format!("drop {reason}"),
         Verdict::Pass => "pass".to_owned(),
+        Verdict::Multicast => "multicast".to_owned(),
         Verdict::Service(service) => format!("service {}", service.name()),
         Verdict::Reply { frame } => format!("reply frame {}", hex(frame)),
         Verdict::Tunnel { frame } => format!("tunnel frame {}", hex(frame)),

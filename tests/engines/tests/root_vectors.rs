@@ -1,7 +1,7 @@
 //! Every vector on the loaded programs, with policies interpreted and compiled.
 
 use weft_tests_engines::vector::play_all;
-use weft_tests_engines::{EbpfUnderTest, Policies};
+use weft_tests_engines::{EbpfUnderTest, Policies, members};
 
 fn play(policies: Policies) {
     let mut engine = EbpfUnderTest::new(&["provider1"], policies);
@@ -21,4 +21,10 @@ fn every_vector_holds_on_the_kernel_engine_with_interpreted_policies() {
 #[test]
 fn every_vector_holds_on_the_kernel_engine_with_compiled_policies() {
     play(Policies::Compiled);
+}
+
+#[test]
+fn as_many_members_get_copies_as_the_limit_says() {
+    let mut engine = EbpfUnderTest::new(&[], Policies::Interpreted);
+    assert_eq!(members::limit_holds(&mut engine), Ok(()));
 }

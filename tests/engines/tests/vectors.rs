@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use weft_dataplane::ReferenceConfig;
 use weft_model::DropReason;
-use weft_tests_engines::ReferenceUnderTest;
 use weft_tests_engines::vector::{VectorFile, files, play_all, reasons};
+use weft_tests_engines::{ReferenceUnderTest, UserUnderTest, members};
 
 #[test]
 fn every_vector_holds_on_the_reference_engine() {
@@ -36,4 +36,11 @@ fn every_drop_reason_has_a_vector_or_an_excuse() {
             (_, why) => assert!(why.is_none_or(|why| why.len() > 20), "{reason}: why not?"),
         }
     }
+}
+
+#[test]
+fn as_many_members_get_copies_as_the_limit_says() {
+    let mut engine = ReferenceUnderTest::new(ReferenceConfig::default());
+    assert_eq!(members::limit_holds(&mut engine), Ok(()));
+    assert_eq!(members::limit_holds(&mut UserUnderTest::new(false)), Ok(()));
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use weft_kit::capture::Capture;
 use weft_kit::clock::{now, pause, until};
 use weft_kit::lab::Process;
 use weft_kit::ping::{ping, ping_with};
@@ -477,5 +478,132 @@ fn agents_die_and_return_under_load() -> Result<()> {
         ping(&a.namespace, to.into(), 3)?.all(),
         "a new flow, by the agents that came back"
     );
+    hosts.close()
+}
+
+/// A UDP datagram to port 5353 of everybody, as a frame.
+fn to_everybody(from: &Guest, v6: bool) -> Result<Vec<u8>> {
+    let mac = weft_kit::frame::mac(&from.port.mac)?;
+    let datagram = weft_wire::udp::Repr {
+        source_port: 5353,
+        destination_port: 5353,
+    };
+    if v6 {
+        let header = weft_wire::ipv6::Repr {
+            source: from.port.v6()?,
+            destination: "ff02::fb".parse()?,
+            next_header: 17,
+            hop_limit: 255,
+        };
+        let packet = header.emit(&datagram.emit_without_checksum(b"weft"));
+        let to = [0x33, 0x33, 0, 0, 0, 0xfb];
+        return Ok(weft_kit::frame::ethernet(to, mac, 0x86dd, &packet));
+    }
+    let datagram = weft_kit::frame::udp(5353, 5353, b"weft");
+    let broadcast = std::net::Ipv4Addr::new(192, 0, 2, 255);
+    let packet = weft_kit::frame::ipv4(from.port.v4()?, broadcast, 17, &datagram);
+    Ok(weft_kit::frame::ethernet([0xff; 6], mac, 0x0800, &packet))
+}
+
+/// How many frames with these bytes were heard so far.
+fn heard(capture: &mut Capture, frame: &[u8]) -> Result<usize> {
+    let mut count = 0;
+    capture.find(Duration::from_millis(150), |seen| {
+        count += usize::from(seen == frame);
+        false
+    })?;
+    Ok(count)
+}
+
+/// Broadcast and multicast: each member of the network gets one copy if its rules allow it, each host with members one tunnelled
+/// packet, and nobody else any.
+#[test]
+fn multicast_reaches_the_members_alone() -> Result<()> {
+    let mut hosts = Hosts::open("weft-multicast", 3, Underlay::V4)?;
+    let blue = hosts.network("blue", "192.0.2.0/24", "fd00:b::/64", "--mtu 1450")?;
+    let vni = blue["provider:segmentation_id"].as_u64();
+    hosts.network("green", "192.0.2.0/24", "fd00:b::/64", "--mtu 1450")?;
+    for subnet in ["blue-v4", "blue-v6"] {
+        let router = subnet.replace('-', "");
+        hosts.openstack(&format!("router create {router}"))?;
+        hosts.openstack(&format!("router add subnet {router} {subnet}"))?;
+    }
+    hosts.openstack("security group create mdns")?;
+    hosts.openstack("security group create deaf")?;
+    for family in ["IPv4", "IPv6"] {
+        hosts.openstack(&format!(
+            "security group rule create --ethertype {family} --protocol udp --dst-port 5353 mdns"
+        ))?;
+    }
+    let places = [
+        (0, "blue", "a", "mdns"),
+        (0, "blue", "b", "mdns"),
+        (0, "blue", "c", "deaf"),
+        (1, "blue", "d", "mdns"),
+        (1, "blue", "e", "mdns"),
+        (1, "blue", "f", "deaf"),
+        (1, "green", "g", "mdns"),
+        (2, "green", "h", "mdns"),
+    ];
+    let mut guests = Vec::new();
+    for (host, network, name, group) in places {
+        let guest = hosts.plug(host, network, name, &format!("--security-group {group}"))?;
+        guest.dhcp(&hosts.lab)?;
+        guests.push(guest);
+    }
+    let a = guests.first().context("no guest")?;
+    let socket = guests[3].namespace.udp("0.0.0.0".parse()?, 5353)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    until("a broadcast to get through", TIMEOUT, || {
+        let mut wire = Capture::open(&guests[3].namespace, "eth0")?;
+        Capture::open(&a.namespace, "eth0")?.send(&to_everybody(a, false)?)?;
+        Ok((heard(&mut wire, &to_everybody(a, false)?)? > 0).then_some(()))
+    })?;
+    let mut text = [0; 16];
+    let (bytes, from) = socket.recv_from(&mut text)?;
+    assert_eq!(&text[..bytes], b"weft", "its own stack takes it");
+    assert_eq!(from.ip(), IpAddr::from(a.port.v4()?));
+    for v6 in [false, true] {
+        let frame = to_everybody(a, v6)?;
+        let opened = guests.iter();
+        let opened = opened.map(|guest| Capture::open(&guest.namespace, "eth0"));
+        let mut captures = opened.collect::<Result<Vec<_>>>()?;
+        let mut wires = [0, 1, 2].map(|host| hosts.capture(host));
+        captures[0].send(&frame)?;
+        let mut counts = Vec::new();
+        for capture in &mut captures {
+            counts.push(heard(capture, &frame)?);
+        }
+        // The first is what it sent itself.
+        assert_eq!(counts, [1, 1, 0, 1, 1, 0, 0, 0], "IPv6: {v6}");
+        let mut tunnelled = Vec::new();
+        for wire in &mut wires {
+            let wire = wire.as_mut().map_err(|error| anyhow!("{error:#}"))?;
+            let mut count = 0;
+            wire.find(Duration::from_millis(150), |seen| {
+                let packet = Tunnelled::parse(seen).filter(|packet| packet.frame == frame);
+                count += usize::from(packet.is_some_and(|p| Some(u64::from(p.vni)) == vni));
+                false
+            })?;
+            tunnelled.push(count);
+        }
+        assert_eq!(tunnelled, [1, 1, 0], "one out of h1, to h2 alone");
+    }
+    assert!(hosts.drops(0, "security_group_ingress_denied")? >= 2);
+    assert!(hosts.drops(1, "security_group_ingress_denied")? >= 2);
+    // Above its rate, a port is held up, and nobody else.
+    let mut flood = Capture::open(&a.namespace, "eth0")?;
+    let frame = to_everybody(a, false)?;
+    for _ in 0..4_000 {
+        flood.send(&frame)?;
+    }
+    assert!(hosts.drops(0, "multicast_rate_limit")? > 0);
+    let b = &guests[1];
+    let mut wire = Capture::open(&guests[3].namespace, "eth0")?;
+    Capture::open(&b.namespace, "eth0")?.send(&to_everybody(b, false)?)?;
+    assert_eq!(heard(&mut wire, &to_everybody(b, false)?)?, 1);
+    for host in 0..3 {
+        assert_eq!(hosts.drops(host, "engine_error")?, 0);
+    }
     hosts.close()
 }

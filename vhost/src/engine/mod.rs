@@ -67,6 +67,8 @@ pub struct Outcome {
     pub copy: Option<Copy>,
     /// It is the other engine's to judge ([`Engine::share`]); without one the verdict holds.
     pub elsewhere: bool,
+    /// Of multicast and broadcast: what members get.
+    pub copies: Vec<Verdict>,
 }
 
 /// The engine and all its state.
@@ -81,6 +83,7 @@ pub struct Engine {
     fragments: FragmentTable,
     neighbours: Neighbours,
     buckets: Vec<Bucket>,
+    copy_buckets: Vec<Bucket>,
     /// By place.
     paid: Vec<Paid>,
     now_ns: u64,
@@ -100,6 +103,7 @@ impl Engine {
             fragments: FragmentTable::default(),
             neighbours: FastMap::with_hasher(seed),
             buckets: Vec::new(),
+            copy_buckets: Vec::new(),
             paid: Vec::new(),
             now_ns: 0,
         }
@@ -126,6 +130,8 @@ impl Engine {
         }
         self.places = prepared.places;
         self.buckets.resize(self.places.len(), Bucket::default());
+        self.copy_buckets
+            .resize(self.places.len(), Bucket::default());
         self.paid_keep(&prepared.plan.snapshot);
         self.plan = Some(prepared.plan);
         self.generation = self.generation.wrapping_add(1);

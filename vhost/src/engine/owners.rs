@@ -124,6 +124,7 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         };
         let is = network.macs.entry(port.mac_address.0).or_default();
         is.port = is.port.or(place);
+        network.ports.extend(place);
         for fixed in &port.fixed_ips {
             let is = network.addresses.entry(fixed.ip_address).or_default();
             is.port = is.port.or(place);
@@ -133,7 +134,7 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
     for port in snapshot.remote_ports.values() {
         let tunnel = tunnel::to_host(&snapshot, port.network_id, &port.host).map(|tunnel| {
             plan.tunnels.push(tunnel);
-            plan.tunnels.len() - 1
+            (plan.tunnels.len() - 1, tunnel)
         });
         let Some(network) = network_mut(plan, numbers, port.network_id) else {
             continue;
@@ -141,8 +142,10 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         let here = RemoteIs {
             host: numbers.host(&port.host),
             mac: port.mac_address,
-            tunnel,
+            tunnel: tunnel.map(|(at, _)| at),
         };
+        let to = tunnel.map(|(_, tunnel)| (tunnel.remote, tunnel));
+        network.hosts.extend(to);
         let is = network.macs.entry(port.mac_address.0).or_default();
         is.remote.get_or_insert(here);
         for fixed in &port.fixed_ips {

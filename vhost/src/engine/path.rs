@@ -1,11 +1,14 @@
-//! Where a walk leads, and by which tunnels.
+//! What is walked for, where a walk leads, and by which tunnels.
 
 use super::key::Place;
 use super::plan::At;
 use super::transit::ByTransit;
 use std::net::IpAddr;
+use weft_dataplane::Tuple;
+use weft_dataplane::stage::decode::{IcmpKind, icmp_kind, is_icmp};
 use weft_dataplane::stage::nat::SnatPorts;
-use weft_model::MacAddress;
+use weft_model::{DropReason, MacAddress};
+use weft_wire::{protocol, tcp};
 
 /// How a routed packet's link header changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,4 +66,42 @@ pub(super) enum End {
     /// As it is to another host, without a session.
     Relay(ByTransit),
     Pass,
+}
+
+/// What is walked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) place: Place,
+    pub(super) tuple: Tuple,
+    pub(super) source_mac: MacAddress,
+    pub(super) destination_mac: MacAddress,
+    pub(super) icmp: Option<(u8, u8)>,
+    /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
+    pub(super) test: Option<u8>,
+    pub(super) echo_request: bool,
+    /// It came from another host by the network's transit.
+    pub(super) transit: bool,
+}
+
+impl Opening {
+    /// Whether it may open a session.
+    pub(super) fn opener_test(&self) -> Result<(), DropReason> {
+        let Some(flags) = self.test else {
+            return Ok(());
+        };
+        let Tuple {
+            protocol: number, ..
+        } = self.tuple;
+        let v6 = self.tuple.is_ipv6();
+        if number == protocol::TCP
+            && flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) != tcp::SYN
+        {
+            return Err(DropReason::TcpNoSession);
+        }
+        let query = |(kind, _): (u8, u8)| icmp_kind(v6, kind) == IcmpKind::Query;
+        if is_icmp(v6, number) && !self.icmp.is_some_and(query) {
+            return Err(DropReason::IcmpNoSession);
+        }
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use super::map::{FastMap, Seed};
 use super::owners;
 use super::place::Places;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use weft_dataplane::Ingress;
@@ -130,6 +130,10 @@ pub(super) struct NetworkPlan {
     /// A router of ours sends router advertisements on it.
     pub(super) announces: bool,
     pub(super) shared: Option<Shared>,
+    /// Ports here.
+    pub(super) ports: Vec<Place>,
+    /// Tunnels to hosts that have ports on it.
+    pub(super) hosts: BTreeMap<IpAddr, Tunnel>,
 }
 
 impl NetworkPlan {
@@ -369,6 +373,8 @@ fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<Ne
         addresses: FastMap::with_hasher(seed),
         announces: announces(snapshot, *id),
         shared: None,
+        ports: Vec::new(),
+        hosts: BTreeMap::new(),
     };
     snapshot.networks.iter().map(plan).collect()
 }

@@ -7,13 +7,14 @@ use super::judge::packet_bytes;
 use super::key::{Key, Place};
 use super::limit::units;
 use super::local::{Answer, Asker};
-use super::path::End;
+use super::path::{End, Opening};
 use super::plan::{At, NetworkPlan, Plan, PortPlan};
 use super::record::{First, hop_of};
 use super::table::Ref;
-use super::walk::{Opening, walk};
+use super::walk::walk;
 use super::{Engine, Outcome};
 use std::sync::Arc;
+use weft_dataplane::flow::bucket;
 use weft_dataplane::flow::session::{Hop, Transformation, Tunnel};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
@@ -25,6 +26,8 @@ use weft_dataplane::stage::{
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, MacAddress, Port};
 use weft_wire::virtio_net::Load;
+
+mod multicast;
 
 /// A packet on its way.
 #[derive(Clone, Copy)]
@@ -59,6 +62,13 @@ impl From<DropReason> for Stop {
     }
 }
 
+/// What a frame has beside its verdict.
+#[derive(Default)]
+struct Beside {
+    copy: Option<Copy>,
+    copies: Vec<Verdict>,
+}
+
 /// What a packet meets.
 enum Found {
     Hit(Ref),
@@ -87,7 +97,7 @@ impl Engine {
             Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
             Ingress::Network(_) | Ingress::Underlay => Verdict::Pass,
         };
-        let (mut copy, mut elsewhere) = (None, false);
+        let (mut beside, mut elsewhere) = (Beside::default(), false);
         let plan: Option<Arc<Plan>> = self.plan.clone();
         let tunnelled = ingress == Ingress::Underlay;
         let verdict = plan.as_deref().and_then(|plan| {
@@ -109,7 +119,7 @@ impl Engine {
                 load,
                 now_s,
             };
-            let verdict = match self.judge_whole(&on, &mut copy) {
+            let verdict = match self.judge_whole(&on, &mut beside) {
                 Ok(verdict) => verdict,
                 Err(Stop::Drop(reason)) => Verdict::Drop(reason),
                 Err(Stop::Elsewhere) => {
@@ -121,12 +131,13 @@ impl Engine {
         });
         Outcome {
             verdict: verdict.unwrap_or(absent),
-            copy,
+            copy: beside.copy,
+            copies: beside.copies,
             elsewhere,
         }
     }
 
-    fn judge_whole(&mut self, on: &On<'_>, copy: &mut Option<Copy>) -> Result<Verdict, Stop> {
+    fn judge_whole(&mut self, on: &On<'_>, beside: &mut Beside) -> Result<Verdict, Stop> {
         if on.port.is_some_and(|port| !port.up) {
             return Err(DropReason::PortDown.into());
         }
@@ -138,7 +149,7 @@ impl Engine {
         if let Some(port) = port.filter(|port| port.port_security_enabled) {
             port_security::process(&on.sight, port, &packet, on.frame)?;
         }
-        if let Some(verdict) = self.local(on, &packet, copy)? {
+        if let Some(verdict) = self.local(on, &packet, beside)? {
             return Ok(verdict);
         }
         if let (Body::Ip(ip), Some(port)) = (&packet.body, port)
@@ -150,13 +161,13 @@ impl Engine {
             };
             return Ok(self.serve(on, service)?);
         }
-        self.forward(on, &mut packet, copy)
+        self.forward(on, &mut packet, beside)
     }
 
     /// Whether the host's services get one more frame of this input now.
     fn token_take(&mut self, on: &On<'_>) -> bool {
         let bucket = self.buckets.get_mut(on.place.at());
-        bucket.is_some_and(|bucket| bucket.take(on.now_s))
+        bucket.is_some_and(|bucket| bucket.take(bucket::SERVICE, 1, on.now_s))
     }
 
     fn serve(&mut self, on: &On<'_>, service: Service) -> Result<Verdict, DropReason> {
@@ -166,9 +177,9 @@ impl Engine {
             .ok_or(DropReason::ServiceRateLimit)
     }
 
-    fn copy(&mut self, on: &On<'_>, copy: &mut Option<Copy>, what: Copy) {
+    fn copy(&mut self, on: &On<'_>, beside: &mut Beside, what: Copy) {
         if self.token_take(on) {
-            *copy = Some(what);
+            beside.copy = Some(what);
         }
     }
 
@@ -176,7 +187,7 @@ impl Engine {
         &mut self,
         on: &On<'_>,
         packet: &Packet,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Option<Verdict>, Stop> {
         let asker = Asker {
             plan: on.plan,
@@ -197,7 +208,7 @@ impl Engine {
             Answer::Drop(reason) => return Err(reason.into()),
             Answer::Reply(frame) => {
                 if on.port.is_none() {
-                    self.copy(on, copy, Copy::Neighbour);
+                    self.copy(on, beside, Copy::Neighbour);
                 }
                 Verdict::Reply { frame }
             }
@@ -226,16 +237,16 @@ impl Engine {
         &mut self,
         on: &On<'_>,
         packet: &mut Packet,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, Stop> {
         match self.outbound(on, packet)? {
-            None => self.follow(on, packet, copy),
+            None => self.follow(on, packet, beside),
             Some(Outbound::Here(mac)) => {
                 let frame = &with_destination(on.frame, mac);
                 packet.destination_mac = mac;
-                self.follow(&On { frame, ..*on }, packet, copy)
+                self.follow(&On { frame, ..*on }, packet, beside)
             }
-            Some(elsewhere) => Ok(self.bring_outside(on, packet, &elsewhere, copy)?),
+            Some(elsewhere) => Ok(self.bring_outside(on, packet, &elsewhere, beside)?),
         }
     }
 
@@ -243,7 +254,7 @@ impl Engine {
         &mut self,
         on: &On<'_>,
         packet: &mut Packet,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, Stop> {
         let Body::Ip(ip) = &mut packet.body else {
             return Err(DropReason::EngineError.into());
@@ -270,30 +281,26 @@ impl Engine {
             Err(Stop::Drop(DropReason::FragmentUnknown)) if strange => Ok(stray?),
             Err(Stop::Drop(DropReason::IcmpNoSession)) if strange && is_error => Ok(stray?),
             Err(stop) => Err(stop),
-            Ok(Found::End(End::Relay(by))) => Ok(self.relay(on, ip, by.tunnel, copy)?),
+            Ok(Found::End(End::Relay(by))) => Ok(self.relay(on, ip, by.tunnel, beside)?),
             Ok(Found::End(End::EchoReply)) => Ok(Verdict::Reply {
                 frame: deliver::echo_reply(on.frame, ip),
             }),
-            Ok(Found::End(End::Multicast)) => {
-                self.limit(on.place, on.network.place, on.units())?;
-                Ok(Verdict::Uplink {
-                    network: on.network.id,
-                    frame: on.frame.to_vec(),
-                })
-            }
+            Ok(Found::End(End::Multicast)) => Ok(self.multicast(on, packet, beside)?),
             Ok(Found::End(_)) => Ok(Verdict::Pass),
-            Ok(Found::Opened(opening, path)) => Ok(self.open_whole(on, ip, &opening, path, copy)?),
+            Ok(Found::Opened(opening, path)) => {
+                Ok(self.open_whole(on, ip, &opening, path, beside)?)
+            }
             Ok(Found::Hit(at)) => {
                 let transformation = self.transformation(on.plan, at)?;
-                self.measure(on, ip, &transformation, at.way(), copy)?;
-                Ok(self.transform(on, ip, at, copy)?)
+                self.measure(on, ip, &transformation, at.way(), beside)?;
+                Ok(self.transform(on, ip, at, beside)?)
             }
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
-                self.measure(on, ip, &transformation, at.way(), copy)?;
+                self.measure(on, ip, &transformation, at.way(), beside)?;
                 self.limit(on.place, self.table.half(at).output, on.units())?;
                 let mut frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
-                self.resolve(on, &transformation, copy);
+                self.resolve(on, &transformation, beside);
                 if let Some(mark) = self.mark(on.place) {
                     qos::mark_write(&mut frame, ip, mark);
                 }
@@ -328,7 +335,7 @@ impl Engine {
         on: &On<'_>,
         packet: &Packet,
         way: &Outbound,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError);
@@ -336,11 +343,11 @@ impl Engine {
         match way {
             Outbound::Relay(mac, tunnel) => {
                 let frame = with_destination(on.frame, *mac);
-                self.hand_on(on, ip, (tunnel, &frame), copy)
+                self.hand_on(on, ip, (tunnel, &frame), beside)
             }
             Outbound::Uplink(mac, next_hop) => {
                 if mac.is_zero() {
-                    self.copy(on, copy, Copy::NeighbourNeeded(*next_hop));
+                    self.copy(on, beside, Copy::NeighbourNeeded(*next_hop));
                 }
                 Ok(Verdict::Uplink {
                     network: on.network.id,
@@ -357,11 +364,11 @@ impl Engine {
         on: &On<'_>,
         ip: &IpPacket,
         tunnel: At,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
         let tunnel = on.plan.tunnels.get(tunnel).copied();
         let tunnel = tunnel.ok_or(DropReason::EngineError)?;
-        self.hand_on(on, ip, (&tunnel, on.frame), copy)
+        self.hand_on(on, ip, (&tunnel, on.frame), beside)
     }
 
     fn hand_on(
@@ -369,11 +376,11 @@ impl Engine {
         on: &On<'_>,
         ip: &IpPacket,
         (tunnel, frame): (&Tunnel, &[u8]),
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
         let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
         if bytes > usize::try_from(tunnel.mtu).unwrap_or(usize::MAX) {
-            self.copy(on, copy, Copy::MtuExceeded(tunnel.mtu));
+            self.copy(on, beside, Copy::MtuExceeded(tunnel.mtu));
             return Err(DropReason::MtuExceeded);
         }
         Ok(Verdict::Tunnel {
@@ -450,7 +457,7 @@ impl Engine {
         ip: &IpPacket,
         opening: &Opening,
         path: super::path::Path,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
         let towards = Transformation {
             from: ip.tuple,
@@ -461,7 +468,7 @@ impl Engine {
                 .forward_tunnel()
                 .and_then(|at| on.plan.tunnels.get(at).copied()),
         };
-        self.measure(on, ip, &towards, Way::Forward, copy)?;
+        self.measure(on, ip, &towards, Way::Forward, beside)?;
         let forward = Key::new(&ip.tuple, on.place);
         let first = First {
             opening,
@@ -474,7 +481,7 @@ impl Engine {
             half.packets = 1;
             half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
         }
-        self.transform(on, ip, at, copy)
+        self.transform(on, ip, at, beside)
     }
 
     fn measure(
@@ -483,15 +490,15 @@ impl Engine {
         ip: &IpPacket,
         transformation: &Transformation,
         way: Way,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<(), DropReason> {
         let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
         let measured = mtu::process(ip.ttl, bytes, transformation, way, None);
         match measured {
-            Err(DropReason::TtlExceeded) => self.copy(on, copy, Copy::TtlExceeded),
+            Err(DropReason::TtlExceeded) => self.copy(on, beside, Copy::TtlExceeded),
             Err(DropReason::MtuExceeded) => {
                 let mtu = mtu::of(transformation, None).unwrap_or_default();
-                self.copy(on, copy, Copy::MtuExceeded(mtu));
+                self.copy(on, beside, Copy::MtuExceeded(mtu));
             }
             _ => {}
         }
@@ -514,7 +521,7 @@ impl Engine {
         on: &On<'_>,
         ip: &IpPacket,
         at: Ref,
-        copy: &mut Option<Copy>,
+        beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
         self.limit(on.place, self.table.half(at).output, on.units())?;
         let transformation = self.transformation(on.plan, at)?;
@@ -523,7 +530,7 @@ impl Engine {
         if let Some(mark) = self.mark(on.place) {
             qos::mark_write(&mut frame, ip, mark);
         }
-        self.resolve(on, &transformation, copy);
+        self.resolve(on, &transformation, beside);
         self.transformed_send(at, &transformation, frame)
     }
 
@@ -542,7 +549,7 @@ impl Engine {
     }
 
     /// Asks for a neighbour that is not known yet.
-    fn resolve(&mut self, on: &On<'_>, transformation: &Transformation, copy: &mut Option<Copy>) {
+    fn resolve(&mut self, on: &On<'_>, transformation: &Transformation, beside: &mut Beside) {
         if let Some(Hop {
             next_hop: Some(address),
             destination_mac,
@@ -550,7 +557,7 @@ impl Engine {
         }) = transformation.hop
             && destination_mac.is_zero()
         {
-            self.copy(on, copy, Copy::NeighbourNeeded(address));
+            self.copy(on, beside, Copy::NeighbourNeeded(address));
         }
     }
 }
@@ -562,4 +569,18 @@ fn with_destination(frame: &[u8], mac: MacAddress) -> Vec<u8> {
         *destination = mac.0;
     }
     bytes
+}
+
+/// What a first packet asks.
+fn opening_of(on: &On<'_>, packet: &Packet, ip: &IpPacket) -> Opening {
+    Opening {
+        place: on.place,
+        tuple: ip.tuple,
+        source_mac: packet.source_mac,
+        destination_mac: packet.destination_mac,
+        icmp: ip.icmp,
+        test: Some(ip.tcp_flags),
+        echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
+        transit: on.sight.transit,
+    }
 }

@@ -5,33 +5,16 @@
 //! rules of two ports as `classify` bounds them, the routes of one router.
 
 use super::key::Place;
-use super::path::{Back, End, Hop, Path};
+use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, FloatingPlan, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
 use super::transit::ByTransit;
 use std::net::IpAddr;
-use weft_dataplane::stage::decode::{IcmpKind, icmp_kind, is_icmp};
 use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::{Tuple, topology};
 use weft_model::{Direction, DropReason, MacAddress, NetworkId};
-use weft_wire::{protocol, tcp};
 
 /// MAC addresses on physical networks, as somebody learned them.
 pub(super) type Neighbours = super::map::FastMap<(NetworkId, IpAddr), MacAddress>;
-
-/// What is walked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Opening {
-    pub(super) place: Place,
-    pub(super) tuple: Tuple,
-    pub(super) source_mac: MacAddress,
-    pub(super) destination_mac: MacAddress,
-    pub(super) icmp: Option<(u8, u8)>,
-    /// The opener's TCP flags; none for a stale session, which is not asked for its opener.
-    pub(super) test: Option<u8>,
-    pub(super) echo_request: bool,
-    /// It came from another host by the network's transit.
-    pub(super) transit: bool,
-}
 
 /// A neighbour, and how to get there.
 struct Near {
@@ -67,16 +50,9 @@ pub(super) fn walk(
     neighbours: &Neighbours,
     opening: &Opening,
 ) -> Result<End, DropReason> {
-    let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
-    let walk = Walk {
-        plan,
-        neighbours,
-        opening,
-        port,
-        network,
-    };
-    if let Some(port) = port.filter(|port| port.secured) {
-        walk.opener_test()?;
+    let walk = Walk::begin(plan, neighbours, opening)?;
+    if let Some(port) = walk.port.filter(|port| port.secured) {
+        opening.opener_test()?;
         let Tuple { destination, .. } = opening.tuple;
         let policy = port
             .policies
@@ -92,7 +68,36 @@ pub(super) fn walk(
     Ok(end)
 }
 
+/// Judges a copy of a multicast frame at a local port.
+///
+/// # Errors
+/// The reason to drop it.
+pub(super) fn arrive(
+    plan: &Plan,
+    neighbours: &Neighbours,
+    opening: &Opening,
+    to: Place,
+) -> Result<(), DropReason> {
+    let walk = Walk::begin(plan, neighbours, opening)?;
+    walk.ingress_ask(&walk.bridged_path(to))
+}
+
 impl<'a> Walk<'a> {
+    pub(super) fn begin(
+        plan: &'a Plan,
+        neighbours: &'a Neighbours,
+        opening: &'a Opening,
+    ) -> Result<Self, DropReason> {
+        let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+        Ok(Self {
+            plan,
+            neighbours,
+            opening,
+            port,
+            network,
+        })
+    }
+
     /// Where it goes, before anybody is asked whether it may.
     pub(super) fn lead(&self) -> Result<End, DropReason> {
         match self.port {
@@ -102,45 +107,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn opener_test(&self) -> Result<(), DropReason> {
-        let Some(flags) = self.opening.test else {
-            return Ok(());
-        };
-        let Tuple {
-            protocol: number, ..
-        } = self.opening.tuple;
-        let v6 = self.opening.tuple.is_ipv6();
-        if number == protocol::TCP
-            && flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) != tcp::SYN
-        {
-            return Err(DropReason::TcpNoSession);
-        }
-        let query = |(kind, _): (u8, u8)| icmp_kind(v6, kind) == IcmpKind::Query;
-        if is_icmp(v6, number) && !self.opening.icmp.is_some_and(query) {
-            return Err(DropReason::IcmpNoSession);
-        }
-        Ok(())
-    }
-
     /// At a local destination port.
     fn arrive(&self, path: &mut Path) -> Result<(), DropReason> {
+        let (plan, opening) = (self.plan, self.opening);
+        if plan.port(path.output).is_some() && self.port.is_none() && self.network.physical {
+            let macs = [opening.source_mac, opening.destination_mac];
+            path.transit = plan.back_by_transit(self.network, opening.tuple, macs)?;
+        }
+        self.ingress_ask(path)
+    }
+
+    fn ingress_ask(&self, path: &Path) -> Result<(), DropReason> {
         let Some(port) = self.plan.port(path.output) else {
             return Ok(());
         };
-        let opening = self.opening;
-        if self.port.is_none() && self.network.physical {
-            let macs = [opening.source_mac, opening.destination_mac];
-            path.transit = self
-                .plan
-                .back_by_transit(self.network, opening.tuple, macs)?;
-        }
         if !port.up {
             return Err(DropReason::DestinationPortDown);
         }
         if !port.secured {
             return Ok(());
         }
-        self.opener_test()?;
+        self.opening.opener_test()?;
         let tuple = Tuple {
             source: path.source,
             destination: path.destination,
@@ -152,10 +139,6 @@ impl<'a> Walk<'a> {
         } else {
             Err(DropReason::SecurityGroupIngressDenied)
         }
-    }
-
-    fn bridged(&self, output: Place) -> End {
-        End::Path(self.bridged_path(output))
     }
 
     fn bridged_path(&self, output: Place) -> Path {
@@ -183,11 +166,7 @@ impl<'a> Walk<'a> {
     fn guest_sent(&self) -> Result<End, DropReason> {
         let mac = self.opening.destination_mac;
         if mac.is_multicast() {
-            return if self.network.physical {
-                Ok(End::Multicast)
-            } else {
-                Err(DropReason::MulticastUnsupported)
-            };
+            return Ok(End::Multicast);
         }
         let is = self.network.mac(mac);
         if let Some(at) = is.interface {
@@ -205,7 +184,7 @@ impl<'a> Walk<'a> {
             return self.outside_in(self.router(at)?);
         }
         if let Some(port) = is.port.filter(|port| *port != self.opening.place) {
-            return Ok(self.bridged(port));
+            return Ok(End::Path(self.bridged_path(port)));
         }
         if let Some(remote) = is.remote {
             let tunnel = remote.tunnel.ok_or(DropReason::TunnelUnsupported)?;
@@ -215,7 +194,7 @@ impl<'a> Walk<'a> {
             }));
         }
         if self.network.physical {
-            Ok(self.bridged(self.network.place))
+            Ok(End::Path(self.bridged_path(self.network.place)))
         } else {
             Err(DropReason::DestinationMacUnknown)
         }
@@ -224,11 +203,14 @@ impl<'a> Walk<'a> {
     /// Out of a tunnel.
     fn host_sent(&self) -> Result<End, DropReason> {
         let (source, mac) = (self.opening.tuple.source, self.opening.destination_mac);
+        if mac.is_multicast() {
+            let sender = self.network.mac(self.opening.source_mac).remote;
+            return sender
+                .map(|_| End::Multicast)
+                .ok_or(DropReason::RogueSource);
+        }
         if topology::is_no_source(source) {
             return Err(DropReason::RogueSource);
-        }
-        if mac.is_multicast() {
-            return Err(DropReason::MulticastUnsupported);
         }
         let port = self.network.mac(mac).port;
         let output = port.ok_or(DropReason::DestinationMacUnknown)?;
@@ -266,12 +248,12 @@ impl<'a> Walk<'a> {
 
     fn uplink_sent(&self) -> Result<End, DropReason> {
         let is = self.network.mac(self.opening.destination_mac);
-        if is.outside.is_none() && is.port.is_none() {
-            return if self.opening.transit {
-                Err(DropReason::DestinationMacUnknown)
-            } else {
-                Ok(End::Pass)
-            };
+        let let_in = is.outside.is_some() || is.port.is_some();
+        if !let_in && self.opening.transit {
+            return Err(DropReason::DestinationMacUnknown);
+        }
+        if !let_in && !self.opening.destination_mac.is_multicast() {
+            return Ok(End::Pass);
         }
         let source = self.opening.tuple.source;
         let known = self.network.addresses.get(&source);
@@ -279,14 +261,17 @@ impl<'a> Walk<'a> {
             a.floating.is_some() || a.floating_elsewhere.is_some() || a.gateway_alone
         });
         let opener = self.opening.test.is_some() && !self.opening.transit;
-        if (ours && opener) || topology::is_no_source(source) {
-            return Err(DropReason::RogueSource);
+        match (let_in, (ours && opener) || topology::is_no_source(source)) {
+            (true, false) => {}
+            (true, true) => return Err(DropReason::RogueSource),
+            (false, true) => return Ok(End::Pass),
+            (false, false) => return Ok(End::Multicast),
         }
         if let Some(at) = is.outside {
             return self.outside_in(self.router(at)?);
         }
         let port = is.port.ok_or(DropReason::EngineError)?;
-        Ok(self.bridged(port))
+        Ok(End::Path(self.bridged_path(port)))
     }
 
     fn never_routed(&self) -> Result<(), DropReason> {
@@ -340,7 +325,7 @@ impl<'a> Walk<'a> {
         } = self.opening.tuple;
         let known = self.network.addresses.get(&destination);
         if let Some(at) = known.and_then(|address| address.floating) {
-            self.opener_test()?;
+            self.opening.opener_test()?;
             let floating = self.plan.floating.get(at).ok_or(DropReason::EngineError)?;
             let mac = self.floating_leg(floating)?;
             return self.to_floating(floating, source, mac, 1, None);
@@ -403,7 +388,7 @@ impl<'a> Walk<'a> {
         }
         let seen = self.seen(at, router)?;
         let mac = self.floating_leg(floating)?;
-        self.opener_test()?;
+        self.opening.opener_test()?;
         let decrement = if other == at { 1 } else { 2 };
         self.to_floating(floating, seen.source, mac, decrement, seen.snat)
     }
@@ -505,7 +490,7 @@ impl<'a> Walk<'a> {
         let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
         let seen = self.seen(at, router)?;
         if seen.translated {
-            self.opener_test()?;
+            self.opening.opener_test()?;
         }
         let near = self.neighbour_outside(router, gateway.network, hop, seen.source_mac)?;
         Ok(End::Path(Path {

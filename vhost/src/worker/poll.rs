@@ -372,7 +372,18 @@ impl Worker {
         if outcome.elsewhere {
             return self.whole_out(batch, load, from);
         }
+        for copy in outcome.copies {
+            if let Verdict::Deliver { port, frame } = copy
+                && let Some(place) = self.engine.place(Ingress::Port(port))
+            {
+                self.deliver_own(place, &frame, load, &mut batch.room, from);
+            } else {
+                // This engine has no device towards other hosts.
+                self.drop_count(from.port, DropReason::UplinkMissing, 1);
+            }
+        }
         let (to, frame) = match outcome.verdict {
+            Verdict::Multicast => return,
             Verdict::Drop(reason) => return self.drop_count(from.port, reason, 1),
             Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
             Verdict::Reply { frame } => (Ingress::Port(id), frame),
