@@ -574,8 +574,8 @@ fn multicast_reaches_the_members_alone() -> Result<()> {
         for capture in &mut captures {
             counts.push(heard(capture, &frame)?);
         }
-        // The first is what it sent itself.
-        assert_eq!(counts, [1, 1, 0, 1, 1, 0, 0, 0], "IPv6: {v6}");
+        // A packet socket does not hear what it sends: the first would be a copy.
+        assert_eq!(counts, [0, 1, 0, 1, 1, 0, 0, 0], "IPv6: {v6}");
         let mut tunnelled = Vec::new();
         for wire in &mut wires {
             let wire = wire.as_mut().map_err(|error| anyhow!("{error:#}"))?;
