@@ -150,6 +150,10 @@ fn operation(route: &Route, routes: &[Route]) -> Value {
             "application/json": { "schema": schema } } }),
         None => json!({ "description": "Done" }),
     };
+    if matches!(route.path, "/identity" | "/identity/") {
+        // As Keystone does: a choice is no error.
+        operation["responses"]["300"] = json!({ "description": "The versions to choose from" });
+    }
     if let Some((Operation::Create, shape)) = &route.shape {
         operation["responses"][status]["links"] = links(route, shape, routes);
     }
