@@ -4,6 +4,7 @@ use crate::clock::now;
 use crate::feed::{self, FeedConfig, FeedStartError, FeedStatus};
 use crate::links::{self, LinksError};
 use crate::owner::{self, Channels, OwnerConfig, OwnerError};
+use crate::probe;
 use crate::service::dhcp;
 use crate::socket::SocketError;
 use crate::socket::server::{Context, Socket};
@@ -213,6 +214,8 @@ struct FeedClient {
     config: FeedConfig,
     snapshots: watch::Sender<Option<Arc<HostSnapshot>>>,
     reports: mpsc::Receiver<HostReport>,
+    /// What probes of other hosts find.
+    found: watch::Sender<probe::Unreachable>,
 }
 
 impl Feed {
@@ -236,10 +239,13 @@ impl Feed {
         let networks = config.physical_networks.keys().cloned();
         feed.physical_networks = networks.collect();
         feed.tunnel_ip = config.underlay.as_ref().map(|underlay| underlay.tunnel_ip);
+        let found = watch::Sender::new(None);
+        feed.unreachable = found.subscribe();
         let client = FeedClient {
             config: feed,
             snapshots: watch::Sender::new(None),
             reports: received,
+            found,
         };
         Self {
             url: Some(url),
@@ -253,13 +259,18 @@ impl Feed {
     async fn run(self, shutdown: &CancellationToken) -> Result<(), FeedStartError> {
         match self.client {
             Some(client) => {
-                feed::run(
+                let own = client.config.tunnel_ip;
+                let probing = probe::run(own, client.snapshots.subscribe(), client.found);
+                let feeding = feed::run(
                     client.config,
                     client.snapshots,
                     client.reports,
                     shutdown.clone(),
-                )
-                .await
+                );
+                tokio::select! {
+                    ended = feeding => ended,
+                    () = probing => Ok(()),
+                }
             }
             None => {
                 shutdown.cancelled().await;

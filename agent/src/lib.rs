@@ -14,6 +14,7 @@ pub mod feed;
 mod host;
 mod links;
 mod owner;
+mod probe;
 mod question;
 mod report;
 pub mod service;

@@ -129,6 +129,7 @@ impl Reporter {
                 .collect(),
             vhost_user: self.vhost_user.clone(),
             physical_networks: Vec::new(),
+            unreachable: None,
             tunnel_ip: None,
         }
     }

@@ -96,13 +96,11 @@ pub fn local_owner(
         });
     }
     let gateway = up().filter_map(|r| r.gateway.as_ref()).find(|g| {
-        let answered = asker.is_some() || g.gateway_host.is_none();
-        answered
-            && g.network_id == network_id
-            && leg_owns(g.mac_address, g.addresses.iter(), address)
+        g.network_id == network_id && leg_owns(g.mac_address, g.addresses.iter(), address)
     });
     if let Some(gateway) = gateway {
-        return Some(Owner {
+        let answered = asker.is_some() || gateway.gateway_host.is_none();
+        return answered.then_some(Owner {
             mac: gateway.mac_address,
             router: true,
         });

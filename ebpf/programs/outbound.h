@@ -29,6 +29,8 @@ static __always_inline int outbound_send(struct __sk_buff *skb, struct scratch *
 	}
 	address_copy(s->entry.next_hop, next_hop);
 	event_send(skb, EVENT_NEIGHBOUR_NEEDED, s->network);
+	if (s->flags & PACKET_TEST)
+		uplink_tag(skb, uplink);
 	told(skb, s, VERDICT_UPLINK, 0, uplink);
 	return TC_ACT_SHOT;
 }

@@ -5,6 +5,7 @@
 
 use crate::{Epoch, HostName, HostSnapshot, PortId, Revision, SnapshotDelta, VhostUserMode};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// One line of the feed, from control to an agent.
@@ -96,6 +97,10 @@ pub struct HostReport {
     /// [`crate::limits::PHYSICAL_NETWORKS_PER_HOST_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub physical_networks: Vec<String>,
+    /// Of the hosts that this one looks after (`probed` of the snapshot's tunnel hosts), those that it does not reach in the
+    /// underlay; none: it does not say. At most [`crate::limits::PROBED_HOSTS_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<BTreeSet<HostName>>,
     /// Where other hosts' tunnels to this one lead; none: nowhere. Looked at in full reports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_ip: Option<IpAddr>,

@@ -59,6 +59,8 @@ pub const SOCKET_FOLDER_BYTES_MAX: usize = 92;
 pub const UNSUPPORTED_MAX: usize = 64;
 /// Entries of [`crate::HostReport::physical_networks`].
 pub const PHYSICAL_NETWORKS_PER_HOST_MAX: usize = 256;
+/// Entries of [`crate::HostReport::unreachable`].
+pub const PROBED_HOSTS_MAX: usize = 64;
 /// Bytes of a physical network's name: 64 characters.
 pub const PHYSICAL_NETWORK_BYTES_MAX: usize = 256;
 /// Milliseconds between two reports of a host at most.

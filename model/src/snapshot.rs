@@ -20,6 +20,9 @@ pub const SNAPSHOT_FORMAT: u32 = 1;
 pub struct TunnelHost {
     /// Its address in the underlay.
     pub tunnel_ip: IpAddr,
+    /// Whether this host looks after it: says when it does not reach it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probed: bool,
 }
 
 /// All that one host must do, at one revision. Every table is keyed by id; references between tables are checked

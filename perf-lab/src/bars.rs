@@ -1,7 +1,7 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{api, classify, differential, enforce, forward, memory, simulate, user};
+use crate::{api, classify, differential, enforce, forward, gateway, memory, simulate, user};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -102,6 +102,10 @@ const HOSTS: &[Group] = &[
     Group {
         name: "realize",
         measure: simulate::realize_bars,
+    },
+    Group {
+        name: "gateway",
+        measure: gateway::bars,
     },
 ];
 

@@ -15,6 +15,7 @@ mod differential;
 mod enforce;
 mod figures;
 mod forward;
+mod gateway;
 mod memory;
 mod simulate;
 mod traffic;

@@ -19,6 +19,7 @@ mod watch;
 
 use identity::Identity;
 pub use identity::IdentityError;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct FeedConfig {
     pub physical_networks: Vec<String>,
     /// The host's address in the underlay: said with every report.
     pub tunnel_ip: Option<IpAddr>,
+    /// Of the hosts that this one looks after, those that it does not reach: said at once when it changes, and with every report.
+    pub unreachable: state::Receiver<Option<BTreeSet<HostName>>>,
     /// Where this host's certificate is kept, and looked for a token to join with; counts for `https://` only.
     pub identity_folder: PathBuf,
     /// How the connection is; whoever wants to know subscribes.
@@ -78,6 +81,7 @@ impl FeedConfig {
             report_every: Duration::from_millis(limits::FEED_REPORT_MS),
             physical_networks: Vec::new(),
             tunnel_ip: None,
+            unreachable: state::Sender::new(None).subscribe(),
             identity_folder: PathBuf::new(),
             status: state::Sender::new(FeedStatus::default()),
         }

@@ -25,6 +25,7 @@ pub(super) async fn deliver(
     mut refusals: mpsc::Receiver<Refusal>,
 ) {
     let mut connected = config.status.subscribe();
+    let mut unreachable = config.unreachable.clone();
     let mut connections = 0;
     let mut backoff = Backoff::new(config);
     // All that was ever said, what of it control has not taken yet, and what is on its way.
@@ -62,6 +63,12 @@ pub(super) async fn deliver(
                     // What was on its way is part of `said`, and may be said twice.
                     flight = None;
                     backoff.reset();
+                }
+            }
+            // Whoever looked after others may have ended: then there is nothing new.
+            Ok(()) = unreachable.changed() => {
+                if due.is_none() {
+                    due = said.as_ref().map(nothing_new);
                 }
             }
             failed = landed(&mut flight) => {
@@ -105,6 +112,7 @@ async fn post(
         .physical_networks
         .clone_from(&config.physical_networks);
     report.tunnel_ip = config.tunnel_ip;
+    report.unreachable = config.unreachable.borrow().clone();
     match try_post(config, http, &report).await {
         Ok(()) => None,
         Err(Failed::Refused(text)) => {
@@ -212,6 +220,7 @@ fn refusal(config: &FeedConfig, said: &Option<HostReport>, refused: Refusal) -> 
             .unwrap_or_default(),
         vhost_user: None,
         physical_networks: Vec::new(),
+        unreachable: None,
         tunnel_ip: None,
     }
 }

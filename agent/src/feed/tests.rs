@@ -355,6 +355,7 @@ fn said(revision: u64, full: bool, ports: &[(PortId, PortStatus)]) -> HostReport
         unsupported: Vec::new(),
         vhost_user: None,
         physical_networks: Vec::new(),
+        unreachable: None,
         tunnel_ip: None,
     }
 }

@@ -1,5 +1,5 @@
 //! Gratuitous ARP (RFC 5227 3) and unsolicited neighbour advertisements (RFC 4861 7.2.6) for the addresses that appear
-//! on a physical network: routers' gateway addresses and floating IPs. Whoever had them before, or another MAC address
+//! on a physical network at this host: gateway addresses of routers that it answers for, and floating IPs. Whoever had them before, or another MAC address
 //! for them, is corrected at once.
 //!
 //! Guarantees: each address is announced when it appears, when its MAC address changes, and when the network's
@@ -67,11 +67,15 @@ impl Announcer {
 fn owned(snapshot: &HostSnapshot) -> BTreeSet<Address> {
     let physical = |id: &NetworkId| {
         let network = snapshot.networks.get(id);
-        network.is_some_and(|network| network.segment.network_type.is_physical())
+        network.is_some_and(|network| {
+            let here = network.transit.is_none_or(|transit| transit.uplink);
+            network.segment.network_type.is_physical() && here
+        })
     };
     let up = snapshot.routers.values().filter(|r| r.admin_state_up);
     let gateways = up.filter_map(|router| router.gateway.as_ref());
-    let gateways = gateways.flat_map(|leg| {
+    let here = gateways.filter(|gateway| gateway.gateway_host.is_none());
+    let gateways = here.flat_map(|leg| {
         let each = leg.addresses.iter();
         each.map(|a| (leg.network_id, a.ip_address, leg.mac_address))
     });
@@ -81,8 +85,14 @@ fn owned(snapshot: &HostSnapshot) -> BTreeSet<Address> {
         let address = ip.floating_ip_address.into();
         (ip.floating_network_id, address, ip.mac_address)
     });
+    let remote = snapshot.remote_floating_ips.values();
+    let remote = remote.filter(|ip| router_up(&ip.router_id)).map(|ip| {
+        let address = ip.floating_ip_address.into();
+        (ip.floating_network_id, address, ip.mac_address)
+    });
     gateways
         .chain(floating)
+        .chain(remote)
         .filter(|(id, ..)| physical(id))
         .collect()
 }

@@ -82,7 +82,8 @@ impl Neighbours {
             ..Self::default()
         };
         for (id, network) in &snapshot.networks {
-            if network.segment.network_type.is_physical() {
+            let here = network.transit.is_none_or(|transit| transit.uplink);
+            if network.segment.network_type.is_physical() && here {
                 self.subnets
                     .insert(*id, snapshot.subnets_of(*id).map(|(_, s)| s.cidr).collect());
             }
@@ -91,6 +92,11 @@ impl Neighbours {
             self.add_router(snapshot, router);
         }
         for floating_ip in snapshot.floating_ips.values() {
+            let id = floating_ip.floating_network_id;
+            self.owned
+                .insert((id, floating_ip.floating_ip_address.into()));
+        }
+        for floating_ip in snapshot.remote_floating_ips.values() {
             let id = floating_ip.floating_network_id;
             self.owned
                 .insert((id, floating_ip.floating_ip_address.into()));

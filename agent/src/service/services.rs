@@ -257,6 +257,7 @@ fn answered_alike(a: &HostSnapshot, b: &HostSnapshot) -> bool {
         && a.ports == b.ports
         && a.routers == b.routers
         && a.floating_ips == b.floating_ips
+        && a.remote_floating_ips == b.remote_floating_ips
 }
 
 #[cfg(test)]

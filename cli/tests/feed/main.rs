@@ -201,6 +201,7 @@ impl Agent {
             unsupported: Vec::new(),
             vhost_user: None,
             physical_networks: Vec::new(),
+            unreachable: None,
             tunnel_ip: None,
         };
         self.reports.send(report).await.unwrap();

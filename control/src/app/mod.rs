@@ -71,6 +71,7 @@ mod subnet_segment;
 pub mod subnetpool;
 mod subnetpool_allocation;
 pub mod tag;
+mod transit;
 pub mod trunk;
 pub mod view;
 

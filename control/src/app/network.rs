@@ -11,7 +11,7 @@ use super::resource::{self, Resource, Write};
 use super::subnet_check::check_mtu;
 use super::view::{View, view};
 use super::{
-    availability_zone, port, port_address, port_pvlan, qos_policy, security_group, subnet,
+    availability_zone, port, port_address, port_pvlan, qos_policy, security_group, subnet, transit,
 };
 use crate::store::floating_ip::floating_ip_of_floating_port;
 use crate::store::network::{self as store, NetworkRow};
@@ -244,6 +244,9 @@ impl Resource for Network {
             segment.segment_index = index;
             network_segment::take(write, segment, &row.project_id).await?;
         }
+        if row.external {
+            transit::ensure(write, &row.id, &segments).await?;
+        }
         Ok(Item {
             row,
             segments,
@@ -285,6 +288,9 @@ impl Resource for Network {
         }
         update_sharing(write, row, &mut given).await?;
         one_default(write, row).await?;
+        if row.external {
+            transit::ensure(write, &row.id, &item.segments).await?;
+        }
         rows::update(&mut write.tx, row).await?;
         Ok(item)
     }

@@ -9,6 +9,7 @@ use super::error::{Error, Result, quote};
 use super::resource::Write;
 use super::view::View;
 use crate::store::StoreError;
+use crate::store::gateway::transit_has_vni;
 use crate::store::network_segment_range::{NetworkSegmentRangeRow, range_list_kind};
 use crate::store::segment::{SegmentRow, segment_insert, segment_update, segmentation_id_free};
 use serde::{Deserialize, Serialize};
@@ -270,6 +271,12 @@ pub(super) async fn take(
     if numbered && segment.segmentation_id.is_none() {
         choose(write, segment, project).await?;
     }
+    if kind == NetworkType::Vxlan
+        && let Some(number) = segment.segmentation_id
+        && transit_has_vni(write.conn(), number).await?
+    {
+        return Err(taken(segment));
+    }
     match segment_insert(&mut write.tx, segment).await {
         Err(StoreError::Conflict(_)) => Err(taken(segment)),
         done => Ok(done?),
@@ -277,7 +284,11 @@ pub(super) async fn take(
 }
 
 /// Looks through the physical networks, where the segment may be on several, for a number.
-async fn choose(write: &mut Write<'_>, segment: &mut SegmentRow, project: &str) -> Result<()> {
+pub(super) async fn choose(
+    write: &mut Write<'_>,
+    segment: &mut SegmentRow,
+    project: &str,
+) -> Result<()> {
     let physical: Vec<Option<String>> = match &segment.physical_network {
         Some(name) => vec![Some(name.clone())],
         None if segment.network_type == "vlan" => {

@@ -3,8 +3,8 @@
 
 use super::hub::{Hub, HubError};
 use crate::store::port_binding::{self, VhostUserHostRow};
-use crate::store::{Store, StoreError, port, trunk, tunnel_host};
-use std::collections::BTreeMap;
+use crate::store::{Store, StoreError, gateway, port, trunk, tunnel_host};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 use weft_model::{HostName, HostReport, PortStatus, VhostUserMode, limits};
 
@@ -53,7 +53,9 @@ pub(super) async fn report(
     if report.full {
         attachment_set(store, report).await?;
         tunnel_set(store, report).await?;
+        physical_networks_set(store, report).await?;
     }
+    unreachable_set(store, report).await?;
     if report.full || !report.ports.is_empty() {
         port_statuses_set(store, report).await?;
     }
@@ -130,6 +132,39 @@ async fn tunnel_set(store: &Store, report: &HostReport) -> Result<(), StoreError
     Ok(())
 }
 
+/// Notes which physical networks the host has, if that is news.
+async fn physical_networks_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    let host = report.host.as_str();
+    let said: BTreeSet<&String> = report.physical_networks.iter().collect();
+    let known = gateway::physical_network_list(store.read().await?.conn(), host).await?;
+    if !said.iter().copied().eq(&known) {
+        let names: Vec<String> = said.into_iter().cloned().collect();
+        let mut tx = store.write().await?;
+        gateway::physical_network_set(&mut tx, host, &names).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Notes which hosts this one does not reach, if that is news.
+async fn unreachable_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    let Some(said) = &report.unreachable else {
+        return Ok(());
+    };
+    let host = report.host.as_str();
+    let known = gateway::unreachable_said_by(store.read().await?.conn(), host).await?;
+    let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
+    let said: BTreeSet<&str> = said.iter().map(HostName::as_str).collect();
+    if known == said {
+        return Ok(());
+    }
+    let mut tx = store.write().await?;
+    for other in known.symmetric_difference(&said) {
+        gateway::unreachable_set(&mut tx, host, other, said.contains(other)).await?;
+    }
+    tx.commit().await
+}
+
 /// Neutron's word.
 fn name(status: PortStatus) -> &'static str {
     match status {
@@ -174,6 +209,11 @@ fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {
             "physical_networks",
             report.physical_networks.len(),
             limits::PHYSICAL_NETWORKS_PER_HOST_MAX,
+        ),
+        (
+            "unreachable",
+            report.unreachable.as_ref().map_or(0, BTreeSet::len),
+            limits::PROBED_HOSTS_MAX,
         ),
         (
             "physical_networks: a name",

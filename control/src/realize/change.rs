@@ -5,6 +5,7 @@
 
 use super::agent::Agent;
 use super::decode::{FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::gateway::{probed, ring_place};
 use super::index::{Move, of};
 use super::mark::Marks;
 use super::rows::Rows;
@@ -48,8 +49,22 @@ impl Rows {
         if old.is_some() || moved {
             self.marks.networks.insert(id);
         }
-        if moved || old.is_some_and(|old| old.is_some() != is_there) {
+        if moved || old.as_ref().is_some_and(|old| old.is_some() != is_there) {
             self.mark_network(id);
+        }
+        let transit = |network: Option<&Network>| network.and_then(|n| n.transit);
+        let now = transit(self.networks.get(&id));
+        if old.as_ref().is_some_and(|old| transit(old.as_ref()) != now) {
+            // Blocks of other hosts are there or not, floating IPs lead elsewhere or not.
+            self.marks.everything = true;
+            if now.is_some() {
+                self.index.shared.insert(id);
+            } else {
+                self.index.shared.remove(&id);
+            }
+        }
+        if old.is_some() || moved {
+            self.elections(|_, network| network == id);
         }
         if let Some(old) = set(&mut self.network_qos_policies, id, policy) {
             for (to, policy) in [(Move::Out, old), (Move::In, policy)] {
@@ -130,6 +145,9 @@ impl Rows {
         }
         self.router_networks(Move::In, &routers);
         self.mark_port(id);
+        for router in routers {
+            self.election(router);
+        }
         for group in groups {
             self.weigh_naming(group);
         }
@@ -168,6 +186,7 @@ impl Rows {
             }
         }
         self.mark_router(id);
+        self.election(id);
     }
 
     /// A floating IP: one guest's, or forwarded by ports.
@@ -318,6 +337,22 @@ impl Rows {
             None => drop(self.tunnel_hosts.remove(host)),
         }
         self.marks.tunnel_hosts.insert(host.clone());
+        // Whoever looked after the hosts before it may not any more.
+        let before: Vec<HostName> = probed(&self.index.ring, host).cloned().collect();
+        self.marks.tunnel_hosts.extend(before);
+        let place = ring_place(host);
+        if self.tunnel_hosts.contains_key(host) {
+            self.index.ring.insert(place);
+        } else {
+            self.index.ring.remove(&place);
+        }
+        self.look_who_is_down();
+        self.gateway_host_moved(host);
+        let blocks: Vec<RouterId> = of(&self.index.routers_by_block, host).copied().collect();
+        for router in blocks {
+            self.mark_router(router);
+        }
+        self.elections(|rows, network| rows.has_physical_network(host, network));
         let guests: Vec<PortId> = of(&self.index.guests_by_host, host).copied().collect();
         for id in guests {
             if let Some(port) = self.ports.get(&id) {
@@ -345,6 +380,8 @@ impl Rows {
     /// Ends the reading of everything: from here on, what changes is marked.
     pub(super) fn loaded(&mut self) {
         self.loading = false;
+        self.look_who_is_down();
+        self.elections(|_, _| true);
         let groups: Vec<SecurityGroupId> = self.index.rules.keys().copied().collect();
         for group in groups {
             self.weigh(group);
@@ -438,17 +475,16 @@ impl Rows {
         ports.extend(same_name);
         ports.insert(id);
         let floating = of(&self.index.floating_ips, &id);
-        let floating: Vec<_> = floating.chain(of(&self.index.forwarded_ips, &id)).collect();
-        if !floating.is_empty() {
-            let marks = self.marks.floating_ips.entry(host.clone()).or_default();
-            marks.extend(floating);
+        let floating = floating.chain(of(&self.index.forwarded_ips, &id)).copied();
+        for ip in floating.collect::<Vec<_>>() {
+            self.mark_floating_ip(ip);
         }
         if let Some(local) = self.index.local_ips.get(&id) {
             self.marks.local_ips.entry(host).or_default().extend(local);
         }
     }
 
-    fn mark_router(&mut self, id: RouterId) {
+    pub(super) fn mark_router(&mut self, id: RouterId) {
         if self.loading {
             return;
         }
@@ -464,9 +500,14 @@ impl Rows {
         }
     }
 
-    fn mark_floating_ip(&mut self, id: FloatingIpId) {
+    pub(super) fn mark_floating_ip(&mut self, id: FloatingIpId) {
         if self.loading {
             return;
+        }
+        let router = self.floating_ips.get(&id).map(|ip| ip.router_id);
+        let answers = router.and_then(|router| self.index.elected.get(&router));
+        if let Some(host) = answers.cloned() {
+            self.marks.floating_ips.entry(host).or_default().insert(id);
         }
         let floating = self.floating_ips.get(&id).map(|ip| ip.port_id);
         let forwarded = self.forwarded_ips.get(&id);

@@ -3,6 +3,7 @@
 //! Guarantees: a row that says what no host could enforce is refused with its name and the column, never bent into
 //! something else; the rest of the cloud does not suffer for it.
 
+use super::gateway;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::conntrack_helper::ConntrackHelperRow;
 use crate::store::local_ip::{LocalIpPortAssociationRow, LocalIpRow};
@@ -102,6 +103,7 @@ pub(super) struct Router {
     /// By the guest's port.
     pub(super) ndp_proxies: Vec<(PortId, Ipv6Addr)>,
     pub(super) conntrack_helpers: Vec<ConntrackHelper>,
+    pub(super) snat_port_blocks: gateway::Blocks,
 }
 
 impl Router {
@@ -117,6 +119,7 @@ pub(super) struct RouterParts {
     pub(super) interfaces: Vec<RouterInterfaceRow>,
     pub(super) ndp_proxies: Vec<NdpProxyRow>,
     pub(super) conntrack_helpers: Vec<ConntrackHelperRow>,
+    pub(super) snat_port_blocks: Vec<crate::store::gateway::SnatPortBlockRow>,
 }
 
 /// A floating IP some of whose ports lead somewhere.
@@ -406,6 +409,7 @@ pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
             helpers,
             limits::CONNTRACK_HELPERS_MAX,
         )?,
+        snat_port_blocks: gateway::blocks(&parts.snat_port_blocks),
     })
 }
 

@@ -72,6 +72,7 @@ impl Duties {
             let missing = wanted.filter(|host| !self.hosts.contains_key(*host));
             whole.extend(missing.cloned());
         }
+        whole.extend(marks.hosts.intersection(&self.wanted).cloned());
         if self.first_host != first_host {
             whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
             self.first_host = first_host;
@@ -114,15 +115,7 @@ impl Duties {
         if marks.everything {
             return all.dirt;
         }
-        for (host, ids) in marks.ports {
-            all.at(&host, |dirt| dirt.ports.extend(&ids));
-        }
-        for (host, ids) in marks.floating_ips {
-            all.at(&host, |dirt| dirt.floating_ips.extend(&ids));
-        }
-        for (host, ids) in marks.local_ips {
-            all.at(&host, |dirt| dirt.local_ips.extend(&ids));
-        }
+        all.own(&marks);
         for (network, ids) in marks.remote_ports {
             let physical = rows.networks.get(&network);
             let physical = physical.is_some_and(|n| n.segment.network_type.is_physical());
@@ -262,6 +255,22 @@ impl Spread<'_> {
     fn at(&mut self, host: &HostName, mark: impl FnOnce(&mut Dirt)) {
         if self.duties.hosts.contains_key(host) && !self.whole.contains(host) {
             mark(self.dirt.entry(host.clone()).or_default());
+        }
+    }
+
+    /// What is marked at certain hosts.
+    fn own(&mut self, marks: &Marks) {
+        for (host, ids) in &marks.ports {
+            self.at(host, |dirt| dirt.ports.extend(ids));
+        }
+        for (host, ids) in &marks.floating_ips {
+            self.at(host, |dirt| dirt.floating_ips.extend(ids));
+        }
+        for (host, ids) in &marks.local_ips {
+            self.at(host, |dirt| dirt.local_ips.extend(ids));
+        }
+        for (host, ids) in &marks.routers_at {
+            self.at(host, |dirt| dirt.routers.extend(ids));
         }
     }
 

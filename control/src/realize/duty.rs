@@ -6,13 +6,14 @@
 //!
 //! A host that has more than it may have is none of its business: what is left out then depends on all that is there.
 
+use super::external::hosts_of;
 use super::index::{Move, of};
 use super::snapshot::{Judged, View, local_ip};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
     AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, Network, NetworkId, Port,
-    PortId, QosPolicyId, Remote, RemotePort, Router, RouterId, SecurityGroupId,
+    PortId, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Router, RouterId, SecurityGroupId,
     SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Segment, SnapshotDelta, SubnetId,
     TableDelta, limits,
 };
@@ -32,7 +33,7 @@ pub(super) struct Needs {
     pub(super) address_groups: BTreeMap<AddressGroupId, usize>,
     /// Guests here under each QoS policy.
     pub(super) qos_policies: BTreeMap<QosPolicyId, usize>,
-    /// Guests known here of each other host.
+    /// What is known here of each other host: guests, floating IPs, ports of gateways' addresses, gateways.
     pub(super) tunnel_hosts: BTreeMap<HostName, usize>,
 }
 
@@ -50,6 +51,12 @@ impl Needs {
         }
         for port in snapshot.remote_ports.values() {
             Move::In.count(&mut needs.tunnel_hosts, &port.host);
+        }
+        for ip in snapshot.remote_floating_ips.values() {
+            Move::In.count(&mut needs.tunnel_hosts, &ip.host);
+        }
+        for host in snapshot.routers.values().flat_map(hosts_of) {
+            Move::In.count(&mut needs.tunnel_hosts, host);
         }
         needs
     }
@@ -266,10 +273,15 @@ impl<'a> Update<'a> {
         for id in std::mem::take(&mut self.dirt.routers) {
             let row = rows.routers.get(&id).filter(|row| {
                 let mut legs = row.interfaces.iter().filter_map(|leg| rows.ports.get(leg));
-                legs.any(|leg| self.needs.guests.contains_key(&leg.network_id))
-                    || first && view.is_lonely(row)
+                let answered = view.index().elected.get(&id);
+                let mine = answered.map_or_else(
+                    || first && view.is_lonely(row),
+                    |host| *host == self.snapshot.host,
+                );
+                mine || legs.any(|leg| self.needs.guests.contains_key(&leg.network_id))
             });
-            let router = row.map(|row| view.router(&self.snapshot.ports, row));
+            let (host, ports) = (&self.snapshot.host, &self.snapshot.ports);
+            let router = row.map(|row| view.router(host, ports, (id, row)));
             let Some((old, new)) = set!(self.routers, &id, router.as_ref()) else {
                 continue;
             };
@@ -279,10 +291,15 @@ impl<'a> Update<'a> {
                         self.dirt.networks.insert(network);
                     }
                 }
+                for host in router.iter().flat_map(hosts_of) {
+                    if to.count(&mut self.needs.tunnel_hosts, host) {
+                        self.dirt.tunnel_hosts.insert(host.clone());
+                    }
+                }
             }
             let gateway = |router: &Option<Router>| {
                 let gateway = router.as_ref().and_then(|router| router.gateway.as_ref());
-                gateway.map(|leg| leg.network_id)
+                gateway.map(|leg| (leg.network_id, leg.gateway_host.clone()))
             };
             if gateway(&old) != gateway(&new) {
                 self.floating_ips_through(id);
@@ -296,7 +313,11 @@ impl<'a> Update<'a> {
         let all = of(&index.floating_routers, &id);
         let rows = self.cloud.view.rows();
         let here = |port: PortId| self.snapshot.ports.contains_key(&port);
+        let mine = index.elected.get(&id) == Some(&self.snapshot.host);
         let near = all.filter(|ip| {
+            if mine || self.snapshot.remote_floating_ips.contains_key(ip) {
+                return true;
+            }
             let floating = rows.floating_ips.get(ip);
             let forwarded = rows.forwarded_ips.get(ip);
             floating.is_some_and(|ip| here(ip.port_id))
@@ -341,6 +362,16 @@ impl<'a> Update<'a> {
             let ip = rows.floating_ips.get(&id);
             let ip = ip.and_then(|ip| view.floating_ip(self.snapshot, ip));
             set!(self.floating_ips, &id, ip.as_ref());
+            let ip = view.remote_floating_ip(self.snapshot, id);
+            if let Some((old, new)) = set!(self.remote_floating_ips, &id, ip.as_ref()) {
+                for (to, ip) in [(Move::In, new), (Move::Out, old)] {
+                    if let Some(RemoteFloatingIp { host, .. }) = ip
+                        && to.count(&mut self.needs.tunnel_hosts, &host)
+                    {
+                        self.dirt.tunnel_hosts.insert(host);
+                    }
+                }
+            }
             let ip = rows.forwarded_ips.get(&id);
             let ip = ip.and_then(|ip| view.forwarded_ip(self.snapshot, ip));
             set!(self.forwarded_ips, &id, ip.as_ref());
@@ -460,9 +491,11 @@ impl<'a> Update<'a> {
         }
         for host in std::mem::take(&mut self.dirt.tunnel_hosts) {
             let own = host == self.snapshot.host;
-            let needed = own || self.needs.tunnel_hosts.contains_key(&host);
-            let tunnel = rows.tunnel_hosts.get(&host).filter(|_| needed);
-            set!(self.tunnel_hosts, &host, tunnel);
+            let tunnel = view.tunnel_host(&self.snapshot.host, &host);
+            let tunnel = tunnel.filter(|tunnel| {
+                own || tunnel.probed || self.needs.tunnel_hosts.contains_key(&host)
+            });
+            set!(self.tunnel_hosts, &host, tunnel.as_ref());
         }
     }
 }

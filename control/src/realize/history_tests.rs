@@ -33,13 +33,15 @@ use crate::app::trunk::{self, Trunk};
 use crate::app::{App, address_group, resource};
 use crate::feed::Hub;
 use crate::feed::hub::Subscription;
+use crate::store::gateway::{physical_network_set, unreachable_set};
+use crate::store::tunnel_host::tunnel_host_set;
 use crate::store::{Durability, Store};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
-use weft_model::{FeedMessage, HostName, HostSnapshot, Remote, TunnelHost};
+use weft_model::{FeedMessage, HostName, HostSnapshot, Remote};
 
 /// One request. Numbers pick among what is there, whatever there is.
 #[derive(Clone, Debug)]
@@ -139,6 +141,11 @@ enum Request {
         port: usize,
     },
     /// Not of the API: a host's tunnel address becomes known, or another, or unknown.
+    Gateway {
+        host: usize,
+        by: usize,
+        kind: usize,
+    },
     Tunnel {
         host: usize,
         address: u8,
@@ -191,6 +198,8 @@ fn request() -> impl Strategy<Value = Request> {
         2 => (n.clone(), n.clone())
             .prop_map(|(local_ip, port)| Request::LocalIpPort { local_ip, port }),
         2 => (n.clone(), 0u8..3).prop_map(|(host, address)| Request::Tunnel { host, address }),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(host, by, kind)| Request::Gateway { host, by, kind }),
         1 => n.clone().prop_map(|host| Request::Join { host }),
         3 => (n.clone(), n).prop_map(|(collection, which)| Request::Delete { collection, which }),
     ]
@@ -533,10 +542,30 @@ impl Cloud {
             }
             Request::Delete { collection, which } => self.delete(collection, which).await,
             Request::Tunnel { host, address } => {
-                let host = ["h0", "h1", "h2"][host % 3].parse().unwrap();
-                let tunnel_ip = [192, 0, 2, address].into();
-                let tunnel = (address > 0).then_some(TunnelHost { tunnel_ip });
-                self.rows.tunnel_host_set(&host, tunnel);
+                let host = ["h0", "h1", "h2"][host % 3];
+                let tunnel_ip = format!("192.0.2.{address}");
+                let tunnel_ip = Some(tunnel_ip.as_str()).filter(|_| address > 0);
+                let mut tx = self.app.store.write().await.unwrap();
+                tunnel_host_set(&mut tx, host, tunnel_ip).await.unwrap();
+                tx.commit().await.unwrap();
+                Ok(())
+            }
+            Request::Gateway { host, by, kind } => {
+                let name = |n: usize| ["h0", "h1", "h2"][n % 3];
+                let mut tx = self.app.store.write().await.unwrap();
+                if kind % 2 == 0 {
+                    let names = (0..number * (kind % 3)).map(|n| format!("physnet{n}"));
+                    let names: Vec<String> = names.collect();
+                    physical_network_set(&mut tx, name(host), &names)
+                        .await
+                        .unwrap();
+                } else if host % 3 != by % 3 {
+                    let (by, host) = (name(by), name(host));
+                    unreachable_set(&mut tx, by, host, kind % 3 > 0)
+                        .await
+                        .unwrap();
+                }
+                tx.commit().await.unwrap();
                 Ok(())
             }
             Request::Join { host } => {
@@ -730,8 +759,9 @@ impl Cloud {
 
     async fn check(&mut self) {
         let marks = self.rows.update(&self.app.store).await.unwrap();
-        let mut loaded = Rows::load(&self.app.store).await.unwrap();
-        loaded.tunnel_hosts = self.rows.tunnel_hosts.clone();
+        let given = super::ports_given(&self.app.store, &mut self.rows, marks);
+        let marks = given.await.unwrap();
+        let loaded = Rows::load(&self.app.store).await.unwrap();
         assert!(self.rows == loaded, "incremental and full rows");
         let marks = match std::mem::take(&mut self.marks) {
             Marks {
@@ -789,8 +819,9 @@ fn nothing_of_others(rows: &Rows, duty: &HostSnapshot) {
     for (id, router) in &duty.routers {
         let legs = || router.interfaces.iter().map(|leg| leg.network_id);
         let lonely = View::new(rows).is_lonely(&rows.routers[id]);
+        let answers = rows.index.elected.get(id) == Some(&duty.host);
         assert!(
-            lonely || legs().any(|network| own.contains(&network)),
+            answers || lonely || legs().any(|network| own.contains(&network)),
             "{id}"
         );
         near.extend(legs().chain(router.gateway.iter().map(|leg| leg.network_id)));

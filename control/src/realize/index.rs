@@ -53,6 +53,17 @@ pub(super) struct Index {
     pub(super) physical_networks: BTreeMap<HostName, BTreeSet<String>>,
     pub(super) local_ips: By<PortId, LocalIpId>,
     pub(super) local_ips_by_network: By<NetworkId, LocalIpId>,
+    pub(super) hosts_by_physical_network: By<String, HostName>,
+    /// Routers in whose gateways' addresses a host has ports.
+    pub(super) routers_by_block: By<HostName, RouterId>,
+    /// Networks with a transit.
+    pub(super) shared: BTreeSet<NetworkId>,
+    /// Hosts with tunnels, in the order of their places.
+    pub(super) ring: BTreeSet<(u64, HostName)>,
+    /// Hosts that are down, as others say.
+    pub(super) down: BTreeSet<HostName>,
+    /// The host that answers for a router outside.
+    pub(super) elected: BTreeMap<RouterId, HostName>,
 }
 
 /// Into the index, or out of it.
@@ -209,6 +220,9 @@ impl Index {
         }
         for (port, _) in &router.ndp_proxies {
             to.apply(&mut self.routers_by_ndp_proxy, *port, id);
+        }
+        for host in router.snat_port_blocks.keys() {
+            to.apply(&mut self.routers_by_block, host.clone(), id);
         }
     }
 

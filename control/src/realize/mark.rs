@@ -33,6 +33,10 @@ pub(super) struct Marks {
     pub(super) routers: BTreeSet<RouterId>,
     /// Routers, at hosts with guests in these networks of theirs.
     pub(super) routers_near: By<NetworkId, RouterId>,
+    /// Routers, at these hosts: they answer for them outside, or did.
+    pub(super) routers_at: By<HostName, RouterId>,
+    /// All of these hosts.
+    pub(super) hosts: BTreeSet<HostName>,
     /// Groups, at hosts that know them.
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
     /// Rules, at hosts with guests in their group.

@@ -9,13 +9,15 @@
 //! `rows`, `decode`, `agent` and `qos_policy` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
 //! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
-//! It writes nothing to the store, and knows nothing of how hosts are reached (`feed`).
+//! It writes nothing to the store but hosts' ports of gateways' addresses (`gateway`), and knows nothing of how hosts are reached (`feed`).
 
 mod agent;
 mod change;
 mod decode;
 mod duties;
 mod duty;
+mod external;
+mod gateway;
 #[cfg(test)]
 mod history_tests;
 mod index;
@@ -149,6 +151,7 @@ async fn round(
             (have, marks)
         }
     };
+    let marks = ports_given(store, &mut now.rows, marks).await?;
     let read = Instant::now();
     now.duties.update(&now.rows, marks, hub, committed);
     hub.round(Round {
@@ -157,4 +160,26 @@ async fn round(
     });
     *kept = Some(now);
     Ok(())
+}
+
+/// Sees to it that hosts which have come behind a router have ports of its gateway's address, before they are told of the
+/// router. Answers all marks, with those of what that changed.
+async fn ports_given(store: &Store, rows: &mut Rows, marks: Marks) -> Result<Marks, StoreError> {
+    let missing = rows.blocks_missing(&rows.translating(&marks));
+    if missing.is_empty() {
+        return Ok(marks);
+    }
+    if let Err(error) = rows.blocks_assign(store, &missing).await {
+        // Another server may have been quicker: then its writing wakes this one.
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "hosts did not get their ports of a gateway's address; trying again with the next change"
+        );
+        return Ok(marks);
+    }
+    rows.marks = marks;
+    let everything = rows.marks.everything;
+    let mut marks = rows.update(store).await?;
+    marks.everything |= everything;
+    Ok(marks)
 }

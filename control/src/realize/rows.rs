@@ -5,11 +5,13 @@
 
 use super::agent::{self, Agent};
 use super::decode::{self, At, RouterParts, RowError};
+use super::gateway::GatewayHost;
 use super::index::Index;
 use super::mark::Marks;
 use crate::app::agent::L2;
 use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::agent::{AgentRow, agent_list_type};
+use crate::store::gateway::{self, TransitRow};
 use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
 use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
@@ -58,6 +60,8 @@ pub(super) struct Rows {
     pub(super) tunnel_hosts: BTreeMap<HostName, TunnelHost>,
     /// Weft agents, by id.
     pub(super) agents: BTreeMap<String, Agent>,
+    /// What is known of hosts as gateways.
+    pub(super) gateway_hosts: BTreeMap<HostName, GatewayHost>,
     pub(super) index: Index,
     /// What the changes of the update that is under way may change for hosts.
     pub(super) marks: Marks,
@@ -85,9 +89,13 @@ impl Rows {
                 .or_default()
                 .push(segment);
         }
+        let mut transits: HashMap<String, TransitRow> = HashMap::new();
+        for transit in gateway::transit_list(&mut *conn).await? {
+            transits.insert(transit.network_id.clone(), transit);
+        }
         for row in network::network_list_all(&mut *conn).await? {
             let segments = segments.remove(&row.id).unwrap_or_default();
-            rows.network_put(&row, &segments);
+            rows.network_put(&row, &segments, transits.get(&row.id));
         }
         for row in subnet::subnet_list_all(&mut *conn).await? {
             rows.subnet_put(row);
@@ -124,8 +132,18 @@ impl Rows {
         for row in agent_list_type(&mut *conn, L2).await? {
             rows.agent_set(&row.id, decoded(agent::agent(&row)).flatten());
         }
-        for row in tunnel_host::tunnel_host_list(conn).await? {
+        for row in tunnel_host::tunnel_host_list(&mut *conn).await? {
             rows.tunnel_host_put(&row.host, Some(&row.tunnel_ip));
+        }
+        let mut gateway_hosts: BTreeMap<String, [Vec<String>; 2]> = BTreeMap::new();
+        for (host, name) in gateway::physical_network_list_all(&mut *conn).await? {
+            gateway_hosts.entry(host).or_default()[0].push(name);
+        }
+        for (host, by) in gateway::unreachable_list_all(conn).await? {
+            gateway_hosts.entry(host).or_default()[1].push(by);
+        }
+        for (host, [networks, unreachable_by]) in &gateway_hosts {
+            rows.gateway_host_put(host, networks, unreachable_by);
         }
         rows.loaded();
         Ok(rows)
@@ -145,6 +163,10 @@ impl Rows {
         for helper in conntrack_helper::conntrack_helper_list_all(&mut *conn).await? {
             let of = parts.entry(helper.router_id.clone()).or_default();
             of.conntrack_helpers.push(helper);
+        }
+        for block in gateway::snat_port_block_list_all(&mut *conn).await? {
+            let of = parts.entry(block.router_id.clone()).or_default();
+            of.snat_port_blocks.push(block);
         }
         for row in router::router_list_all(&mut *conn).await? {
             let parts = parts.remove(&row.id).unwrap_or_default();
@@ -242,8 +264,9 @@ impl Rows {
         match resource {
             "network" => match store::get::<NetworkRow>(&mut *conn, id).await? {
                 Some(row) => {
-                    let segments = segment::segment_list(conn, &[id]).await?;
-                    self.network_put(&row, &segments);
+                    let segments = segment::segment_list(&mut *conn, &[id]).await?;
+                    let transit = gateway::transit_get(conn, id).await?;
+                    self.network_put(&row, &segments, transit.as_ref());
                 }
                 None => self.gone(id, |rows, id| rows.network_set(id, None, None)),
             },
@@ -263,8 +286,12 @@ impl Rows {
                     let parts = RouterParts {
                         interfaces: router::interface_list(&mut *conn, &[id]).await?,
                         ndp_proxies: ndp_proxy::ndp_proxy_list(&mut *conn, &[id]).await?,
-                        conntrack_helpers: conntrack_helper::conntrack_helper_list(conn, &[id])
-                            .await?,
+                        conntrack_helpers: conntrack_helper::conntrack_helper_list(
+                            &mut *conn,
+                            &[id],
+                        )
+                        .await?,
+                        snat_port_blocks: gateway::snat_port_block_list(conn, id).await?,
                     };
                     self.router_put(row, parts);
                 }
@@ -305,18 +332,36 @@ impl Rows {
                 let row = tunnel_host::tunnel_host_get(conn, id).await?;
                 self.tunnel_host_put(id, row.as_ref().map(|row| row.tunnel_ip.as_str()));
             }
+            "gateway_host" => self.gateway_host_changed(conn, id).await?,
             // Not a host's business.
             _ => {}
         }
         Ok(())
     }
 
-    fn network_put(&mut self, row: &NetworkRow, segments: &[SegmentRow]) {
+    async fn gateway_host_changed(&mut self, conn: &mut Conn, id: &str) -> Result<(), StoreError> {
+        let networks = gateway::physical_network_list(&mut *conn, id).await?;
+        let unreachable_by = gateway::unreachable_list(conn, id).await?;
+        self.gateway_host_put(id, &networks, &unreachable_by);
+        Ok(())
+    }
+
+    fn network_put(
+        &mut self,
+        row: &NetworkRow,
+        segments: &[SegmentRow],
+        transit: Option<&TransitRow>,
+    ) {
         let at = At(Resource::Network, &row.id);
         if let Some(id) = known(at) {
             let policy = row.qos_policy_id.as_deref();
             let policy = policy.and_then(|policy| decoded(at.parse("qos_policy_id", policy)));
+            let transit = transit.and_then(super::gateway::transit);
             let network = decoded(decode::network(row, segments)).flatten();
+            let network = network.map(|(network, segments)| {
+                let transit = transit.filter(|_| row.external);
+                (Network { transit, ..network }, segments)
+            });
             self.network_set(id, network, policy);
         }
     }
@@ -332,7 +377,22 @@ impl Rows {
         let at = At(Resource::TunnelHost, host);
         if let Some(id) = known(at) {
             let address = tunnel_ip.and_then(|ip| decoded(at.parse("tunnel_ip", ip)));
-            self.tunnel_host_set(&id, address.map(|tunnel_ip| TunnelHost { tunnel_ip }));
+            let tunnel = address.map(|tunnel_ip| TunnelHost {
+                tunnel_ip,
+                probed: false,
+            });
+            self.tunnel_host_set(&id, tunnel);
+        }
+    }
+
+    fn gateway_host_put(&mut self, host: &str, networks: &[String], unreachable_by: &[String]) {
+        if let Some(id) = known(At(Resource::GatewayHost, host)) {
+            let names = unreachable_by.iter().filter_map(|name| name.parse().ok());
+            let known = GatewayHost {
+                physical_networks: networks.iter().cloned().collect(),
+                unreachable_by: names.collect(),
+            };
+            self.gateway_host_set(&id, known);
         }
     }
 

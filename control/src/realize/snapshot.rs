@@ -12,27 +12,21 @@
 //! 7. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
 
 use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::external::hosts_of;
 use super::index::{Index, member_addresses, of};
 use super::interface::{interface_key, tap_name};
 use super::rows::Rows;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use uuid::Uuid;
 use weft_model::{
-    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortBlock,
-    PortId, PortInterface, QosPolicyId, Remote, RemotePort, RouterAddress, RouterGateway, RouterId,
-    RouterInterface, SecurityGroupId, SecurityGroupMember, SecurityGroupRuleId, limits,
+    self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortId,
+    PortInterface, QosPolicyId, Remote, RemotePort, RouterId, SecurityGroupId, SecurityGroupMember,
+    SecurityGroupRuleId, limits,
 };
 
 /// All of an id but the ten hexadecimal digits that are in a device's name.
 const DIGITS_NOT_IN_NAMES: u128 = (1 << 88) - 1;
-
-/// The ports of a gateway's address that one host may use for SNAT. One host has them all until hosts share a
-/// gateway.
-const SNAT_PORT_BLOCK: PortBlock = PortBlock {
-    first: 1_024,
-    last: 65_535,
-};
 
 /// What duties are made from.
 pub(super) struct View<'a> {
@@ -99,11 +93,12 @@ impl<'a> View<'a> {
         self.networks(&mut snapshot, &routers);
         for id in routers {
             if let Some(router) = self.rows.routers.get(&id) {
-                let router = self.router(&snapshot.ports, router);
+                let router = self.router(&snapshot.host, &snapshot.ports, (id, router));
                 snapshot.routers.insert(id, router);
             }
         }
         self.floating_ips(&mut snapshot);
+        self.remote_floating_ips(&mut snapshot);
         self.forwarded_ips(&mut snapshot);
         self.local_ips(&mut snapshot);
         self.security_groups(&mut snapshot);
@@ -231,7 +226,7 @@ impl<'a> View<'a> {
     }
 
     /// The addresses of a port whose subnets can be realized.
-    fn known_addresses(&self, port: &Port) -> Vec<FixedIp> {
+    pub(super) fn known_addresses(&self, port: &Port) -> Vec<FixedIp> {
         let known = |ip: &&FixedIp| {
             let subnet = self.rows.subnets.get(&ip.subnet_id);
             subnet.is_some_and(|subnet| subnet.network_id == port.network_id)
@@ -261,15 +256,18 @@ impl<'a> View<'a> {
             .flat_map(|id| of(&self.index.routers, id))
             .copied();
         let near: BTreeSet<RouterId> = near.collect();
-        let lonely = self
-            .rows
-            .routers
-            .iter()
-            .filter(|(id, router)| first_host && !near.contains(id) && self.is_lonely(router));
-        let lonely = lonely.map(|(id, _)| *id);
+        let others = self.rows.routers.iter().filter(|(id, router)| {
+            let answered = self.index.elected.get(id);
+            let mine = answered.map_or_else(
+                || first_host && self.is_lonely(router),
+                |host| *host == snapshot.host,
+            );
+            mine && !near.contains(id)
+        });
+        let others = others.map(|(id, _)| *id);
         near.iter()
             .copied()
-            .chain(lonely)
+            .chain(others)
             .take(limits::ROUTERS_PER_HOST_MAX)
             .collect()
     }
@@ -308,17 +306,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A network as a host has it: on its own segment.
-    pub(super) fn network(&self, host: &HostName, id: NetworkId) -> Option<model::Network> {
-        let mut network = self.rows.networks.get(&id)?.clone();
-        if let Some(segment) = self.segment(host, id) {
-            network.segment = segment.clone();
-        }
-        Some(network)
-    }
-
     /// A host's segment of a network that has several: the first that it reaches, or the first of all.
-    fn segment(&self, host: &HostName, id: NetworkId) -> Option<&'a model::Segment> {
+    pub(super) fn segment(&self, host: &HostName, id: NetworkId) -> Option<&'a model::Segment> {
         let segments = self.rows.segments.get(&id)?;
         let connected = self.index.physical_networks.get(host);
         let reached = |segment: &&model::Segment| match &segment.physical_network {
@@ -326,54 +315,6 @@ impl<'a> View<'a> {
             None => true,
         };
         segments.iter().find(reached).or(segments.first())
-    }
-
-    /// A router, for a host with these ports.
-    pub(super) fn router(
-        &self,
-        local: &BTreeMap<PortId, model::Port>,
-        router: &Router,
-    ) -> model::Router {
-        let leg = |id: &PortId| {
-            let port = self.rows.ports.get(id)?;
-            self.rows.networks.get(&port.network_id)?;
-            let addresses = self.known_addresses(port).into_iter();
-            let addresses = addresses.map(|ip| RouterAddress {
-                subnet_id: ip.subnet_id,
-                ip_address: ip.ip_address,
-            });
-            Some((port, addresses.collect()))
-        };
-        let interface = |id: &PortId| {
-            let (port, addresses) = leg(id)?;
-            Some(RouterInterface {
-                port_id: *id,
-                network_id: port.network_id,
-                mac_address: port.mac_address,
-                addresses,
-            })
-        };
-        let gateway = |id: PortId| {
-            let (port, addresses) = leg(&id)?;
-            Some(RouterGateway {
-                port_id: id,
-                network_id: port.network_id,
-                mac_address: port.mac_address,
-                addresses,
-                enable_snat: router.enable_snat,
-                snat_port_block: Some(SNAT_PORT_BLOCK),
-                snat_port_blocks_elsewhere: BTreeMap::new(),
-                gateway_host: None,
-            })
-        };
-        model::Router {
-            admin_state_up: router.admin_state_up,
-            interfaces: router.interfaces.iter().filter_map(interface).collect(),
-            gateway: router.gateway_port_id.and_then(gateway),
-            routes: router.routes.clone(),
-            ndp_proxies: ndp_proxies(local, router),
-            conntrack_helpers: router.conntrack_helpers.clone(),
-        }
     }
 
     fn floating_ips(&self, snapshot: &mut HostSnapshot) {
@@ -511,9 +452,9 @@ impl<'a> View<'a> {
     }
 
     fn remote_ports(&self, snapshot: &mut HostSnapshot) {
-        if let Some(own) = self.rows.tunnel_hosts.get(&snapshot.host) {
+        if let Some(own) = self.tunnel_host(&snapshot.host, &snapshot.host) {
             let host = snapshot.host.clone();
-            snapshot.tunnel_hosts.insert(host, own.clone());
+            snapshot.tunnel_hosts.insert(host, own);
         }
         let tunnelled = snapshot
             .networks
@@ -527,10 +468,19 @@ impl<'a> View<'a> {
             let Some(remote) = self.remote_port(&snapshot.host, id) else {
                 continue;
             };
-            if let Some(tunnel) = self.rows.tunnel_hosts.get(&remote.host) {
+            if let Some(tunnel) = self.tunnel_host(&snapshot.host, &remote.host) {
                 let host = remote.host.clone();
-                snapshot.tunnel_hosts.insert(host, tunnel.clone());
+                snapshot.tunnel_hosts.insert(host, tunnel);
                 snapshot.remote_ports.insert(id, remote);
+            }
+        }
+        let routers = snapshot.routers.values().flat_map(hosts_of);
+        let floating = snapshot.remote_floating_ips.values().map(|ip| &ip.host);
+        let probed = self.rows.probed_by(&snapshot.host);
+        let hosts: BTreeSet<HostName> = routers.chain(floating).chain(probed).cloned().collect();
+        for host in hosts {
+            if let Some(tunnel) = self.tunnel_host(&snapshot.host, &host) {
+                snapshot.tunnel_hosts.insert(host, tunnel);
             }
         }
     }
@@ -567,25 +517,22 @@ pub(super) fn local_ip(snapshot: &HostSnapshot, ip: &LocalIp) -> Option<model::L
 }
 
 /// Whether a router of the snapshot has its gateway in a network.
-fn has_gateway_in(snapshot: &HostSnapshot, router: RouterId, network: NetworkId) -> bool {
+pub(super) fn has_gateway_in(
+    snapshot: &HostSnapshot,
+    router: RouterId,
+    network: NetworkId,
+) -> bool {
     let router = snapshot.routers.get(&router);
     let gateway = router.and_then(|router| router.gateway.as_ref());
     gateway.is_some_and(|gateway| gateway.network_id == network)
 }
 
 /// Whether a port of the host has an address.
-fn has_address(local: &BTreeMap<PortId, model::Port>, port: PortId, address: IpAddr) -> bool {
+pub(super) fn has_address(
+    local: &BTreeMap<PortId, model::Port>,
+    port: PortId,
+    address: IpAddr,
+) -> bool {
     let port = local.get(&port);
     port.is_some_and(|port| port.fixed_ips.iter().any(|ip| ip.ip_address == address))
-}
-
-/// The addresses of the host's guests that a router answers for outside.
-fn ndp_proxies(local: &BTreeMap<PortId, model::Port>, router: &Router) -> Vec<Ipv6Addr> {
-    let local = router
-        .ndp_proxies
-        .iter()
-        .filter(|(port, address)| has_address(local, *port, (*address).into()));
-    let addresses: BTreeSet<Ipv6Addr> = local.map(|(_, address)| *address).collect();
-    let addresses = addresses.into_iter().take(limits::NDP_PROXIES_MAX);
-    addresses.collect()
 }

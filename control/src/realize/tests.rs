@@ -18,6 +18,7 @@ use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{SegmentRow, segment_delete, segment_insert};
 use crate::store::subnet::{Route, SubnetRow};
 use crate::store::trunk::{SubportRow, TrunkRow, subport_insert};
+use crate::store::tunnel_host::tunnel_host_set;
 use crate::store::{self, Durability, JsonText, WriteTx};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,8 +26,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
-    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, NetworkId, PortBlock, PortInterface,
-    PortRange, Remote, Revision, TunnelHost, VhostUserMode,
+    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, NetworkId, PortInterface, PortRange,
+    Remote, Revision, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -59,9 +60,12 @@ impl Cloud {
         let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
             .await
             .unwrap();
-        let mut rows = Rows::load(&store).await.unwrap();
-        let tunnel_ip = "10.0.0.2".parse().unwrap();
-        rows.tunnel_host_set(&host("h2"), Some(TunnelHost { tunnel_ip }));
+        let mut tx = store.write().await.unwrap();
+        tunnel_host_set(&mut tx, "h2", Some("10.0.0.2"))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let rows = Rows::load(&store).await.unwrap();
         let hub = Hub::new(store.epoch());
         let hosts = [host("h1"), host("h2")];
         for name in &hosts {
@@ -80,8 +84,7 @@ impl Cloud {
     /// What `name` must do now: brought up to date, and checked against what is computed from scratch.
     async fn duty(&mut self, name: &str) -> HostSnapshot {
         let marks = self.rows.update(&self.store).await.unwrap();
-        let mut all = Rows::load(&self.store).await.unwrap();
-        all.tunnel_hosts = self.rows.tunnel_hosts.clone();
+        let all = Rows::load(&self.store).await.unwrap();
         assert!(self.rows == all, "incremental and full differ");
         self.duties
             .update(&self.rows, marks, &self.hub, Instant::now());
@@ -386,13 +389,7 @@ async fn a_guest_brings_its_network_router_and_gateway() {
         (2, 1, true)
     );
     let gateway = router.gateway.as_ref().unwrap();
-    assert_eq!(
-        gateway.snat_port_block,
-        Some(PortBlock {
-            first: 1_024,
-            last: 65_535
-        })
-    );
+    assert_eq!(gateway.snat_port_block, None, "nobody gave it one");
     assert_eq!(
         gateway.addresses[0].ip_address,
         "203.0.113.7".parse::<IpAddr>().unwrap()

@@ -21,6 +21,7 @@ pub mod feed_certificate;
 mod fixed_ip;
 pub mod flavor;
 pub mod floating_ip;
+pub mod gateway;
 pub mod identity;
 mod json_text;
 pub mod list;

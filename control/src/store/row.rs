@@ -70,6 +70,8 @@ pub enum Resource {
     Agent,
     /// `tunnel_hosts`; no resource of the API: its id is the host's name
     TunnelHost,
+    /// `host_physical_networks`, `unreachable_hosts`; no resource of the API: its id is the host's name
+    GatewayHost,
 }
 
 impl Resource {
@@ -108,6 +110,7 @@ impl Resource {
             Self::Trunk => "trunk",
             Self::Agent => "agent",
             Self::TunnelHost => "tunnel_host",
+            Self::GatewayHost => "gateway_host",
         }
     }
 }

@@ -94,7 +94,7 @@ pub async fn subnets_of_segment(conn: &mut Conn, segment: &str) -> Result<Vec<St
         .await
 }
 
-/// The smallest number in `first..=last` that no segment of this kind has. Walks the index only over the
+/// The smallest number in `first..=last` that no segment of this kind, and no transit, has. Walks the index only over the
 /// numbers in use at the range's beginning.
 ///
 /// # Errors
@@ -114,9 +114,12 @@ pub async fn segmentation_id_free(
            SELECT segmentation_id + 1 FROM network_segments \
            WHERE network_type = $1 AND (physical_network = $2 OR $2 IS NULL) \
              AND segmentation_id BETWEEN $3 AND $4 \
+           UNION ALL \
+           SELECT vni + 1 FROM transits WHERE $1 = 'vxlan' AND vni BETWEEN $3 AND $4 \
          ) AS candidates WHERE candidate <= $4 AND NOT EXISTS ( \
            SELECT 1 FROM network_segments s WHERE s.network_type = $1 \
-             AND (s.physical_network = $2 OR $2 IS NULL) AND s.segmentation_id = candidate)",
+             AND (s.physical_network = $2 OR $2 IS NULL) AND s.segmentation_id = candidate) \
+         AND NOT EXISTS (SELECT 1 FROM transits t WHERE $1 = 'vxlan' AND t.vni = candidate)",
     )
     .bind(network_type)
     .bind(physical_network)

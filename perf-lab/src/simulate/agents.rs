@@ -108,6 +108,7 @@ async fn enforce(
             unsupported: Vec::new(),
             vhost_user: None,
             physical_networks: Vec::new(),
+            unreachable: None,
             tunnel_ip,
         };
         known = Some(ports);

@@ -99,6 +99,7 @@ impl Follower {
             unsupported: Vec::new(),
             vhost_user: None,
             physical_networks: Vec::new(),
+            unreachable: None,
             tunnel_ip: None,
         };
         let url = format!("{}/report", self.url);

@@ -93,6 +93,7 @@ impl Generator<'_> {
             71..=76 => self.crowd(),
             77..=81 => self.tunnelled(),
             82..=87 => self.multicast(),
+            88..=91 => self.shared(),
             _ => self.opener(),
         };
         if let Some(line) = line {
@@ -199,6 +200,9 @@ impl Generator<'_> {
 
     /// The line of a frame that enters by the uplink of a network, mostly with the right tag.
     pub(crate) fn by_uplink(&mut self, network: NetworkId, frame: &str) -> String {
+        if let Some(line) = self.by_transit(network, frame) {
+            return line;
+        }
         let right = vlan::id_of(self.snapshot(), network);
         let tag = match self.chance.below(30) {
             0 => self
@@ -215,6 +219,40 @@ impl Generator<'_> {
     }
 
     /// The same of the external network, if there is one.
+    /// The same, now and then by the network's transit: for this host, or to be brought outside.
+    fn by_transit(&mut self, network: NetworkId, frame: &str) -> Option<String> {
+        let transit = self.snapshot().networks.get(&network)?.transit?;
+        let local = self.snapshot().tunnel_ip()?;
+        let others = self.snapshot().tunnel_hosts.values();
+        let senders: Vec<IpAddr> = others
+            .map(|host| host.tunnel_ip)
+            .filter(|ip| ip.is_ipv6() == local.is_ipv6() && *ip != local)
+            .collect();
+        let sender = *self.chance.one(&senders)?;
+        if self.chance.percent(if transit.uplink { 60 } else { 10 }) {
+            return None;
+        }
+        let mut frame = frame.to_owned();
+        if self.chance.percent(40) {
+            // `eth FROM>TO …`
+            let (link, rest) = frame.strip_prefix("eth ")?.split_once(' ')?;
+            let outsides: Vec<String> = self.script.names().keys().cloned().collect();
+            let outsides: Vec<&String> = outsides
+                .iter()
+                .filter(|name| name.ends_with("@ext") || name.starts_with('f'))
+                .collect();
+            let from = match self.chance.one(&outsides) {
+                Some(name) if self.chance.percent(90) => (*name).clone(),
+                _ => link.split_once('>')?.0.to_owned(),
+            };
+            frame = format!("eth {from}>zero {rest}");
+        }
+        let vni = transit.vni;
+        Some(format!(
+            "underlay: eth gw>host ip {sender}>{local} udp 50000>4789 nosum vxlan {vni} ({frame})"
+        ))
+    }
+
     pub(crate) fn by_ext(&mut self, frame: &str) -> Option<String> {
         let mut networks = self.snapshot().networks.keys().copied();
         let ext = networks.find(|id| name_of(id.0) == "ext")?;

@@ -113,6 +113,36 @@ impl Generator<'_> {
         self.by_ext(&format!("eth gw>{hop} ip {from}>{to} {l4} {tail}"))
     }
 
+    /// To an address that several hosts share, or about a packet from it.
+    pub(crate) fn shared(&mut self) -> Option<String> {
+        let snapshot = self.snapshot();
+        let gateways = snapshot.routers.values().filter_map(|r| r.gateway.as_ref());
+        let gateways = gateways.flat_map(|g| &g.addresses).map(|a| a.ip_address);
+        let gateways: Vec<IpAddr> = gateways.filter(IpAddr::is_ipv4).collect();
+        let floating = snapshot.remote_floating_ips.values();
+        let floating: Vec<IpAddr> = floating.map(|f| f.floating_ip_address.into()).collect();
+        let all: Vec<IpAddr> = gateways.into_iter().chain(floating).collect();
+        let to = self.chance.one(&all)?.to_string();
+        let from = self
+            .chance
+            .word(&["9.9.9.9", "203.0.110.77", "203.0.110.10", "203.0.110.90"]);
+        let hop = self.next_hop("ext", &to);
+        let port = self
+            .chance
+            .word(&["50000", "49152", "57343", "57344", "8200", "8256", "40001"]);
+        let l4 = match self.chance.below(8) {
+            0 => format!("tcp 443>{port} A"),
+            1 => format!("udp 53>{port}"),
+            2 => format!("pong {port}"),
+            3 => "proto 47".to_owned(),
+            4 => format!("icmp 11/0 about (ip {to}>{from} udp {port}>53)"),
+            5 => format!("icmp 3/3 about (ip {to}>{from} echo {port})"),
+            6 => format!("sctp 5000>{port}"),
+            _ => format!("frag 78:0+ udp 53>{port} data 24"),
+        };
+        self.by_ext(&format!("eth gw>{hop} ip {from}>{to} {l4}"))
+    }
+
     /// From a guest of another host, bridged or routed there.
     pub(crate) fn tunnelled(&mut self) -> Option<String> {
         let v6 = self.chance.percent(35);

@@ -143,6 +143,12 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
                 let vlan = *chance.one(&[101, 102, 4094]).unwrap_or(&1);
                 physical.insert("vlan".into(), Value::Integer(vlan));
             }
+            if number == 0 && chance.percent(50) {
+                physical.insert("transit".into(), Value::Integer(900));
+                physical.insert("uplink".into(), Value::Boolean(chance.percent(70)));
+                let mtu = *chance.one(&[1300, 1500]).unwrap_or(&1500);
+                physical.insert("transit_mtu".into(), Value::Integer(mtu));
+            }
             networks.insert(name.into(), Value::Table(physical));
             places.push((
                 name,
@@ -279,7 +285,11 @@ fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
             ),
             ("snat", Value::Boolean(chance.percent(70))),
         ]);
-        gateway.insert("ports".into(), block(chance));
+        if chance.percent(50) {
+            gateway.insert("ports".into(), block(chance));
+        } else {
+            share(chance, &mut gateway);
+        }
         router.insert("gateway".into(), Value::Table(gateway));
     }
     if chance.percent(50) {
@@ -293,6 +303,24 @@ fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
         router.insert("routes".into(), list(routes));
     }
     router
+}
+
+/// Ports of this host and of others, and the host that answers.
+fn share(chance: &mut Chance, gateway: &mut Table) {
+    let pair = |(first, last)| Value::Array(vec![Value::Integer(first), Value::Integer(last)]);
+    let own = [(32_768, 40_959), (40_000, 40_003), (1000, 1000), (0, 0)];
+    let own = *chance.one(&own).unwrap_or(&(0, 0));
+    gateway.insert("ports".into(), pair(own));
+    let mut others = Table::new();
+    for (host, block) in [("elsewhere", (49_152, 57_343)), ("third", (8_192, 8_255))] {
+        if chance.percent(75) {
+            others.insert(host.into(), pair(block));
+        }
+    }
+    gateway.insert("elsewhere".into(), Value::Table(others));
+    if chance.percent(50) {
+        gateway.insert("host".into(), text(chance.word(OTHERS)));
+    }
 }
 
 fn block(chance: &mut Chance) -> Value {
@@ -348,6 +376,16 @@ fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table) -> Table {
             let one = floating_ip(number, router, name, fixed);
             floating.insert(format!("f{name}"), Value::Table(one));
         }
+    }
+    if let Some(router) = chance.one(&with_gateway)
+        && chance.percent(40)
+    {
+        let elsewhere = table([
+            ("address", text("203.0.110.90")),
+            ("router", text(*router)),
+            ("host", text(chance.word(OTHERS))),
+        ]);
+        floating.insert("felsewhere".into(), Value::Table(elsewhere));
     }
     floating
 }
@@ -487,7 +525,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(20) {
+    Some(match chance.below(23) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -526,6 +564,19 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             pick(chance, "ports")?,
             chance.word(QOS)
         ),
+        19 => {
+            // Not of a network that is not there: it would be made, and others' numbers would move.
+            of.get("networks")?.get("ext")?.get("transit")?;
+            format!("change networks.ext.uplink {yes}")
+        }
+        20 => {
+            let host = chance.word(&["elsewhere", "third", "gone"]);
+            format!(
+                "change routers.{}.gateway.host {host:?}",
+                pick(chance, "routers")?
+            )
+        }
+        21 => format!("change floating_ips.{} gone", pick(chance, "floating_ips")?),
         18 => format!(
             "change qos.{} {}",
             chance.word(QOS),

@@ -459,9 +459,13 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
     for (name, tunnel_ip) in &text.hosts {
         let host = host_name(name)?;
         let tunnel_ip = *tunnel_ip;
-        e.snapshot
-            .tunnel_hosts
-            .insert(host, TunnelHost { tunnel_ip });
+        e.snapshot.tunnel_hosts.insert(
+            host,
+            TunnelHost {
+                tunnel_ip,
+                probed: false,
+            },
+        );
     }
     for (name, port) in &text.remote_ports {
         let host = port.host.as_deref().unwrap_or("elsewhere");
@@ -470,7 +474,10 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         e.snapshot
             .tunnel_hosts
             .entry(host.clone())
-            .or_insert(TunnelHost { tunnel_ip });
+            .or_insert(TunnelHost {
+                tunnel_ip,
+                probed: false,
+            });
         let made = RemotePort {
             network_id: network_id(&port.network),
             mac_address: mac(5, name),

@@ -144,11 +144,9 @@ impl NetworkPlan {
     /// Who answers for an address to `asker`; to the uplink (none) only what is here.
     pub(super) fn owner(&self, address: IpAddr, asker: Option<Place>) -> Option<Owner> {
         let owners = &self.addresses.get(&address)?.owners;
-        let fits = |owner: &&Owner| match asker {
-            Some(_) => owner.port.is_none() || owner.port != asker,
-            None => !owner.guests,
-        };
-        owners.iter().find(fits).copied()
+        let fits = |owner: &&Owner| owner.port.is_none() || owner.port != asker;
+        let owner = owners.iter().find(fits).copied();
+        owner.filter(|owner| asker.is_some() || !owner.guests)
     }
 }
 

@@ -1,0 +1,156 @@
+//! What hosts share of external networks, in one host's duty: transits, routers with their gateways, floating IPs of other
+//! hosts, and who is looked after.
+
+use super::decode::Router;
+use super::gateway::MTU_MIN;
+use super::index::of;
+use super::snapshot::{View, has_address, has_gateway_in};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use weft_model::{
+    self as model, FloatingIpId, HostName, HostSnapshot, NetworkId, PortId, RouterAddress,
+    RouterGateway, RouterId, RouterInterface, limits,
+};
+
+/// Bytes that a tunnel over IPv6 takes more than one over IPv4, which transits' MTUs are for.
+const IPV6_MORE: u32 = 20;
+
+impl View<'_> {
+    /// A network as a host has it: on its own segment.
+    pub(super) fn network(&self, host: &HostName, id: NetworkId) -> Option<model::Network> {
+        let mut network = self.rows().networks.get(&id)?.clone();
+        if let Some(segment) = self.segment(host, id) {
+            network.segment = segment.clone();
+        }
+        let own = self.rows().tunnel_hosts.get(host);
+        let physical = network.segment.network_type.is_physical();
+        network.transit = network.transit.filter(|_| own.is_some() && physical);
+        if let Some(transit) = &mut network.transit {
+            transit.uplink = self.rows().has_physical_network(host, id);
+            if own.is_some_and(|own| own.tunnel_ip.is_ipv6()) {
+                transit.mtu = transit.mtu.saturating_sub(IPV6_MORE).max(MTU_MIN);
+            }
+        }
+        Some(network)
+    }
+
+    /// A router, for a host with these ports.
+    pub(super) fn router(
+        &self,
+        host: &HostName,
+        local: &BTreeMap<PortId, model::Port>,
+        (id, router): (RouterId, &Router),
+    ) -> model::Router {
+        let leg = |id: &PortId| {
+            let port = self.rows().ports.get(id)?;
+            self.rows().networks.get(&port.network_id)?;
+            let addresses = self.known_addresses(port).into_iter();
+            let addresses = addresses.map(|ip| RouterAddress {
+                subnet_id: ip.subnet_id,
+                ip_address: ip.ip_address,
+            });
+            Some((port, addresses.collect()))
+        };
+        let interface = |id: &PortId| {
+            let (port, addresses) = leg(id)?;
+            Some(RouterInterface {
+                port_id: *id,
+                network_id: port.network_id,
+                mac_address: port.mac_address,
+                addresses,
+            })
+        };
+        let gateway = |port_id: PortId| {
+            let (port, addresses) = leg(&port_id)?;
+            let network = self.network(host, port.network_id)?;
+            let shared = network.transit.is_some();
+            let tunnels = |other: &&HostName| {
+                *other != host && shared && self.rows().tunnel_hosts.contains_key(*other)
+            };
+            let blocks = router.snat_port_blocks.iter();
+            let others = blocks.filter(|(other, _)| tunnels(other));
+            Some(RouterGateway {
+                port_id,
+                network_id: port.network_id,
+                mac_address: port.mac_address,
+                addresses,
+                enable_snat: router.enable_snat,
+                snat_port_block: router.snat_port_blocks.get(host).copied(),
+                snat_port_blocks_elsewhere: others.map(|(o, b)| (o.clone(), *b)).collect(),
+                gateway_host: self.index().elected.get(&id).filter(tunnels).cloned(),
+            })
+        };
+        model::Router {
+            admin_state_up: router.admin_state_up,
+            interfaces: router.interfaces.iter().filter_map(interface).collect(),
+            gateway: router.gateway_port_id.and_then(gateway),
+            routes: router.routes.clone(),
+            ndp_proxies: ndp_proxies(local, router),
+            conntrack_helpers: router.conntrack_helpers.clone(),
+        }
+    }
+
+    pub(super) fn remote_floating_ips(&self, snapshot: &mut HostSnapshot) {
+        let mine = snapshot.routers.keys();
+        let ids = mine.flat_map(|router| of(&self.index().floating_routers, router));
+        let realized = |id: &FloatingIpId| Some((*id, self.remote_floating_ip(snapshot, *id)?));
+        snapshot.remote_floating_ips = ids.filter_map(realized).collect();
+    }
+
+    /// A floating IP that a host answers for though its guest is elsewhere: that one's host has not the network.
+    pub(super) fn remote_floating_ip(
+        &self,
+        snapshot: &HostSnapshot,
+        id: FloatingIpId,
+    ) -> Option<model::RemoteFloatingIp> {
+        let ip = self.rows().floating_ips.get(&id)?;
+        let host = self.rows().ports.get(&ip.port_id)?.guest_host()?;
+        let network = snapshot.networks.get(&ip.floating_network_id);
+        let shared = network.is_some_and(|network| network.transit.is_some());
+        let fits = shared
+            && *host != snapshot.host
+            && self.index().elected.get(&ip.router_id) == Some(&snapshot.host)
+            && self.rows().tunnel_hosts.contains_key(host)
+            && !self
+                .rows()
+                .has_physical_network(host, ip.floating_network_id)
+            && has_gateway_in(snapshot, ip.router_id, ip.floating_network_id);
+        fits.then_some(model::RemoteFloatingIp {
+            floating_network_id: ip.floating_network_id,
+            floating_ip_address: ip.floating_ip_address,
+            mac_address: self.rows().ports.get(&ip.floating_port_id)?.mac_address,
+            router_id: ip.router_id,
+            host: host.clone(),
+        })
+    }
+
+    /// A host that tunnels lead to, as another one knows it.
+    pub(super) fn tunnel_host(
+        &self,
+        here: &HostName,
+        host: &HostName,
+    ) -> Option<model::TunnelHost> {
+        let tunnel = self.rows().tunnel_hosts.get(host)?;
+        Some(model::TunnelHost {
+            probed: self.rows().probed_by(here).any(|probed| probed == host),
+            ..tunnel.clone()
+        })
+    }
+}
+
+/// The hosts that a router speaks of.
+pub(super) fn hosts_of(router: &model::Router) -> impl Iterator<Item = &HostName> {
+    let gateway = router.gateway.iter();
+    gateway.flat_map(|g| g.snat_port_blocks_elsewhere.keys().chain(&g.gateway_host))
+}
+
+/// The addresses of the host's guests that a router answers for outside.
+fn ndp_proxies(local: &BTreeMap<PortId, model::Port>, router: &Router) -> Vec<Ipv6Addr> {
+    let local = router
+        .ndp_proxies
+        .iter()
+        .filter(|(port, address)| has_address(local, *port, (*address).into()));
+    let addresses: BTreeSet<Ipv6Addr> = local.map(|(_, address)| *address).collect();
+    let addresses = addresses.into_iter().take(limits::NDP_PROXIES_MAX);
+    addresses.collect()
+}
