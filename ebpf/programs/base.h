@@ -69,6 +69,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weft's programs are w
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
 #define PROTOCOL_DCCP 33
+#define PROTOCOL_GRE 47
 #define PROTOCOL_ICMPV6 58
 #define PROTOCOL_SCTP 132
 #define PROTOCOL_UDPLITE 136
@@ -140,8 +141,19 @@ struct udp {
 #define GENEVE_PORT 6081
 #define GENEVE_CONTROL 0x80
 #define GENEVE_CRITICAL 0x80
-#define GENEVE_ETHERNET 0x6558
 #define GENEVE_OPTIONS_MAX 63
+
+/* RFC 2784, RFC 2890. */
+#define GRE_HAS_KEY 0x2000
+#define GRE_VERSION 0x0007
+/* Of GENEVE too: an Ethernet frame. */
+#define TRANSPARENT_ETHERNET 0x6558
+
+struct gre {
+	__u16 flags;
+	__u16 protocol;
+	__u32 key;
+};
 
 /* VXLAN's or GENEVE's without options. */
 struct tunnel_header {

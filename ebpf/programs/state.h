@@ -135,6 +135,7 @@ CONFIG_HASH(router_addresses, struct address_key, struct router_address, LIMIT_R
 CONFIG_HASH(floatings, struct floating_key, struct floating, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_slots, struct address_key, struct tunnel_slot, SLOT_TUNNELS_MAX); /* by hosts' addresses; scope 0 */
+CONFIG_HASH(gre_keys, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(wires, struct wire_key, struct wire, SLOT_UPLINKS_MAX);
 CONFIG_HASH(members, struct member_key, struct member, LIMIT_REMOTE_PORTS_PER_HOST_MAX);

@@ -23,6 +23,12 @@ struct tunnel_headers {
 	struct ethernet ethernet;
 } __attribute__((packed));
 
+/* Behind the outer IP header likewise: GRE. */
+struct gre_headers {
+	struct gre gre;
+	struct ethernet ethernet;
+} __attribute__((packed));
+
 #define TUNNEL_BYTES sizeof(struct tunnel_headers)
 #define OUTER_BYTES_MAX (ETHERNET_BYTES + sizeof(struct ipv6) + TUNNEL_BYTES)
 _Static_assert(TUNNEL_BYTES == 30, "tunnel_headers");
@@ -51,7 +57,7 @@ static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct 
 	to->udp.destination = geneve ? htons(GENEVE_PORT) : htons(VXLAN_PORT);
 	to->udp.bytes = htons(bytes);
 	to->udp.checksum = 0;
-	store32((__u8 *)&to->header, geneve ? htonl(GENEVE_ETHERNET) : VXLAN_HAS_VNI);
+	store32((__u8 *)&to->header, geneve ? htonl(TRANSPARENT_ETHERNET) : VXLAN_HAS_VNI);
 	store32((__u8 *)&to->header + 4, htonl(tunnel << 8));
 	mac_copy(to->ethernet.destination, inner->destination);
 	mac_copy(to->ethernet.source, inner->source);
@@ -59,12 +65,44 @@ static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct 
 }
 
 /* Makes room for an outer IP header and what is behind it. */
-static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64 family)
+static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64 family, __u64 kind)
 {
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
-		      BPF_F_ADJ_ROOM_ENCAP_L2(ETHERNET_BYTES) | family;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(ETHERNET_BYTES) | family |
+		      kind;
 
 	return bpf_skb_adjust_room(skb, bytes, ADJUST_ROOM_MAC, flags);
+}
+
+/* `bytes` of IP packet; both MACs zero. The sum of the words that never change has UDP as protocol. */
+static __always_inline void outer_v4_fill(struct ethernet *ethernet, struct ipv4 *ip, __u32 bytes, __u8 protocol,
+					  const struct tunnel_host *from, const struct tunnel_host *to)
+{
+	__builtin_memset(ethernet, 0, 12);
+	ethernet->type = htons(ETHERTYPE_IPV4);
+	ip->version_ihl = 0x45;
+	ip->tos = 0;
+	ip->total = htons(bytes);
+	ip->identification = 0;
+	ip->fragment = htons(0x4000);
+	ip->ttl = OUTER_TTL;
+	ip->protocol = protocol;
+	ip->checksum = checksum_fold(to->checksum + htons(protocol - PROTOCOL_UDP) + htons(bytes));
+	ip->source = load32(from->address);
+	ip->destination = load32(to->address);
+}
+
+/* `bytes` of IP payload. */
+static __always_inline void outer_v6_fill(struct ethernet *ethernet, struct ipv6 *ip, __u32 bytes, __u8 protocol, __u32 label,
+					  const struct tunnel_host *from, const struct tunnel_host *to)
+{
+	__builtin_memset(ethernet, 0, 12);
+	ethernet->type = htons(ETHERTYPE_IPV6);
+	ip->version_class_label = htonl(0x60000000 | label);
+	ip->payload = htons(bytes);
+	ip->next = protocol;
+	ip->hops = OUTER_TTL;
+	address_copy(ip->source, from->address);
+	address_copy(ip->destination, to->address);
 }
 
 static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
@@ -77,24 +115,13 @@ static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct et
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES;
-	__builtin_memset(&outer->ethernet, 0, 12);
-	outer->ethernet.type = htons(ETHERTYPE_IPV4);
-	outer->ip.version_ihl = 0x45;
-	outer->ip.tos = 0;
-	outer->ip.total = htons(bytes);
-	outer->ip.identification = 0;
-	outer->ip.fragment = htons(0x4000);
-	outer->ip.ttl = OUTER_TTL;
-	outer->ip.protocol = PROTOCOL_UDP;
-	outer->ip.checksum = checksum_fold(to->checksum + htons(bytes));
-	outer->ip.source = load32(from->address);
-	outer->ip.destination = load32(to->address);
+	outer_v4_fill(&outer->ethernet, &outer->ip, bytes, PROTOCOL_UDP, from, to);
 	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), tunnel, port);
 	return 0;
 }
@@ -109,22 +136,81 @@ static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct et
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6))
+	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES - sizeof(struct ipv6);
-	__builtin_memset(&outer->ethernet, 0, 12);
-	outer->ethernet.type = htons(ETHERTYPE_IPV6);
-	outer->ip.version_class_label = htonl(0x60000000);
-	outer->ip.payload = htons(bytes);
-	outer->ip.next = PROTOCOL_UDP;
-	outer->ip.hops = OUTER_TTL;
-	address_copy(outer->ip.source, from->address);
-	address_copy(outer->ip.destination, to->address);
+	outer_v6_fill(&outer->ethernet, &outer->ip, bytes, PROTOCOL_UDP, 0, from, to);
 	tunnel_fill(&outer->tunnel, inner, bytes, tunnel, port);
 	return 0;
+}
+
+static __always_inline void gre_fill(struct gre_headers *to, const struct ethernet *inner, __u32 key)
+{
+	to->gre.flags = htons(GRE_HAS_KEY);
+	to->gre.protocol = htons(TRANSPARENT_ETHERNET);
+	store32((__u8 *)&to->gre.key, htonl(key));
+	mac_copy(to->ethernet.destination, inner->destination);
+	mac_copy(to->ethernet.source, inner->source);
+	to->ethernet.type = inner->type;
+}
+
+static __always_inline int gre_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+				  const struct tunnel_host *to)
+{
+	struct outer {
+		struct ethernet ethernet;
+		struct ipv4 ip;
+		struct gre_headers tunnel;
+	} __attribute__((packed)) *outer;
+
+	if (tunnel_room(skb, sizeof(struct ipv4) + sizeof(struct gre_headers), BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
+		return -1;
+	outer = (void *)(long)skb->data;
+	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
+		return -1;
+	outer_v4_fill(&outer->ethernet, &outer->ip, skb->len - ETHERNET_BYTES, PROTOCOL_GRE, from, to);
+	gre_fill(&outer->tunnel, inner, key);
+	return 0;
+}
+
+/* What would be UDP's source port is the flow label (RFC 6438). */
+static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+				  const struct tunnel_host *to, __u16 port)
+{
+	struct outer {
+		struct ethernet ethernet;
+		struct ipv6 ip;
+		struct gre_headers tunnel;
+	} __attribute__((packed)) *outer;
+
+	if (tunnel_room(skb, sizeof(struct ipv6) + sizeof(struct gre_headers), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
+		return -1;
+	outer = (void *)(long)skb->data;
+	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
+		return -1;
+	outer_v6_fill(&outer->ethernet, &outer->ip, skb->len - ETHERNET_BYTES - sizeof(struct ipv6), PROTOCOL_GRE, ntohs(port), from,
+		      to);
+	gre_fill(&outer->tunnel, inner, key);
+	return 0;
+}
+
+/* Into the GRE tunnel of a network. 0, or -1. */
+static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct ethernet *inner, __u32 output,
+					   const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+{
+	__u32 slot = output & ~(SLOT_TUNNEL | SLOT_GRE);
+	struct network_record *network = bpf_map_lookup_elem(&networks, &slot);
+
+	if (!network)
+		return -1;
+	if (to->family == FAMILY_V4)
+		return gre_v4(skb, inner, network->gre_key, from, to);
+	return gre_v6(skb, inner, network->gre_key, from, to, port);
 }
 
 /* Into the tunnel `output` to a host. */
@@ -150,7 +236,9 @@ __noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u3
 	if ((void *)(now + 1) > (void *)(long)skb->data_end)
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	inner = *now;
-	if (to->family == FAMILY_V4)
+	if (output & SLOT_GRE)
+		failed = gre_encapsulate(skb, &inner, output, from, to, port);
+	else if (to->family == FAMILY_V4)
 		failed = encapsulate_v4(skb, &inner, output, from, to, port);
 	else
 		failed = encapsulate_v6(skb, &inner, output, from, to, port);
@@ -230,7 +318,7 @@ static __always_inline int tunnel_open(struct __sk_buff *skb, struct scratch *s,
 		return REASON_TUNNEL_MALFORMED;
 	if (kind) {
 		if (headers->header.first >> 6 || headers->header.flags & GENEVE_CONTROL ||
-		    headers->header.protocol != htons(GENEVE_ETHERNET))
+		    headers->header.protocol != htons(TRANSPARENT_ETHERNET))
 			return REASON_TUNNEL_MALFORMED;
 		options = (headers->header.first & 0x3f) * 4;
 		if (options) {
@@ -249,6 +337,31 @@ static __always_inline int tunnel_open(struct __sk_buff *skb, struct scratch *s,
 	return tunnel_pop(skb, s, offset - ETHERNET_BYTES + TUNNEL_BYTES + options);
 }
 
+/* GRE behind the outer IP header, likewise. */
+static __always_inline int gre_open(struct __sk_buff *skb, struct scratch *s, __u32 offset, __u32 payload,
+				    const struct address_key *source)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct gre_headers *headers = data + offset;
+	struct tunnel_slot *network;
+	__u32 key;
+
+	if ((void *)headers + 4 > end || (headers->gre.flags & htons(GRE_HAS_KEY | GRE_VERSION)) != htons(GRE_HAS_KEY) ||
+	    headers->gre.protocol != htons(TRANSPARENT_ETHERNET))
+		return UNDERLAY_PASS;
+	if (!bpf_map_lookup_elem(&tunnel_slots, source))
+		return REASON_TUNNEL_SENDER_UNKNOWN;
+	if ((void *)(headers + 1) > end || headers->gre.flags != htons(GRE_HAS_KEY))
+		return REASON_TUNNEL_MALFORMED;
+	key = ntohl(headers->gre.key);
+	s->headers.inner = headers->ethernet;
+	if (!skb->gso_size && (payload < sizeof(*headers) || payload > skb->len - offset))
+		return REASON_TUNNEL_MALFORMED;
+	network = bpf_map_lookup_elem(&gre_keys, &key);
+	s->ingress = SLOT_TUNNEL | SLOT_GRE | (network ? network->slot : 0);
+	return tunnel_pop(skb, s, offset - ETHERNET_BYTES + sizeof(*headers));
+}
+
 static __always_inline int underlay_v4(struct __sk_buff *skb, struct scratch *s, const struct tunnel_host *self)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -256,12 +369,15 @@ static __always_inline int underlay_v4(struct __sk_buff *skb, struct scratch *s,
 	struct address_key source = { .family = FAMILY_V4 };
 	__u32 total;
 
-	if ((void *)(ip + 1) > end || ip->version_ihl != 0x45 || ip->protocol != PROTOCOL_UDP ||
+	if ((void *)(ip + 1) > end || ip->version_ihl != 0x45 || (ip->protocol != PROTOCOL_UDP && ip->protocol != PROTOCOL_GRE) ||
 	    ip->fragment & htons(0x3fff) || self->family != FAMILY_V4 || ip->destination != load32(self->address))
 		return UNDERLAY_PASS;
 	total = ntohs(ip->total);
+	total = total > sizeof(*ip) ? total - sizeof(*ip) : 0;
 	store32(source.address, ip->source);
-	return tunnel_open(skb, s, ETHERNET_BYTES + sizeof(*ip), total > sizeof(*ip) ? total - sizeof(*ip) : 0, &source);
+	if (ip->protocol == PROTOCOL_GRE)
+		return gre_open(skb, s, ETHERNET_BYTES + sizeof(*ip), total, &source);
+	return tunnel_open(skb, s, ETHERNET_BYTES + sizeof(*ip), total, &source);
 }
 
 static __always_inline int underlay_v6(struct __sk_buff *skb, struct scratch *s, const struct tunnel_host *self)
@@ -270,10 +386,12 @@ static __always_inline int underlay_v6(struct __sk_buff *skb, struct scratch *s,
 	struct ipv6 *ip = data + ETHERNET_BYTES;
 	struct address_key source = { .family = FAMILY_V6 };
 
-	if ((void *)(ip + 1) > end || (ip->version_class_label & 0xf0) != 0x60 || ip->next != PROTOCOL_UDP ||
-	    self->family != FAMILY_V6 || !address_equal(ip->destination, self->address))
+	if ((void *)(ip + 1) > end || (ip->version_class_label & 0xf0) != 0x60 ||
+	    (ip->next != PROTOCOL_UDP && ip->next != PROTOCOL_GRE) || self->family != FAMILY_V6 || !address_equal(ip->destination, self->address))
 		return UNDERLAY_PASS;
 	address_copy(source.address, ip->source);
+	if (ip->next == PROTOCOL_GRE)
+		return gre_open(skb, s, ETHERNET_BYTES + sizeof(*ip), ntohs(ip->payload), &source);
 	return tunnel_open(skb, s, ETHERNET_BYTES + sizeof(*ip), ntohs(ip->payload), &source);
 }
 

@@ -104,6 +104,7 @@ maps! {
     tunnel_hosts,
     tunnel_slots,
     tunnel_nets,
+    gre_keys,
     devices,
     revisions,
     quotas,

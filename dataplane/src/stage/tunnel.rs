@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use std::net::IpAddr;
 use weft_model::{DropReason, HostName, HostSnapshot, NetworkId, NetworkType};
 use weft_wire::ethernet::ethertype;
-use weft_wire::{ethernet, geneve, ipv4, ipv6, protocol, udp, vxlan};
+use weft_wire::{ethernet, geneve, gre, ipv4, ipv6, protocol, udp, vxlan};
 
 /// The first of the source ports that spread flows over the underlay's paths.
 const SOURCE_PORT_FIRST: u16 = 49_152;
@@ -31,7 +31,10 @@ pub enum Outer<'a> {
 pub fn to_host(snapshot: &HostSnapshot, network_id: NetworkId, host: &HostName) -> Option<Tunnel> {
     let network = snapshot.networks.get(&network_id)?;
     let kind = network.segment.network_type;
-    let tunnelled = matches!(kind, NetworkType::Vxlan | NetworkType::Geneve);
+    let tunnelled = matches!(
+        kind,
+        NetworkType::Vxlan | NetworkType::Geneve | NetworkType::Gre
+    );
     let vni = network.segment.segmentation_id.filter(|_| tunnelled)?;
     let (local, remote) = (
         snapshot.tunnel_ip()?,
@@ -78,27 +81,31 @@ pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<M
     } else {
         tunnel.vni
     };
-    let (destination_port, payload) = match tunnel.kind {
+    let entropy = SOURCE_PORT_FIRST + entropy;
+    let datagram = |destination_port, payload: &[u8]| {
+        let header = udp::Repr {
+            source_port: entropy,
+            destination_port,
+        };
+        (protocol::UDP, header.emit_without_checksum(payload))
+    };
+    let (number, payload) = match tunnel.kind {
+        NetworkType::Gre => (protocol::GRE, gre::Repr { key: vni }.emit(frame)),
         NetworkType::Geneve => {
             let options = Vec::new();
             let header = geneve::Repr { vni, options };
-            (geneve::UDP_PORT, header.emit(frame))
+            datagram(geneve::UDP_PORT, &header.emit(frame))
         }
-        _ => (vxlan::UDP_PORT, vxlan::Repr { vni }.emit(frame)),
+        _ => datagram(vxlan::UDP_PORT, &vxlan::Repr { vni }.emit(frame)),
     };
-    let header = udp::Repr {
-        source_port: SOURCE_PORT_FIRST + entropy,
-        destination_port,
-    };
-    let datagram = header.emit_without_checksum(&payload);
     let (kind, packet) = match (tunnel.local, tunnel.remote) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let header = ipv4::Repr {
                 ttl: TTL,
                 dont_fragment: true,
-                ..ipv4::Repr::new(source, destination, protocol::UDP)
+                ..ipv4::Repr::new(source, destination, number)
             };
-            (ethertype::IPV4, header.emit(&datagram))
+            (ethertype::IPV4, header.emit(&payload))
         }
         (local, remote) => {
             let v6 = |address: IpAddr| match address {
@@ -108,10 +115,13 @@ pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<M
             let header = ipv6::Repr {
                 source: v6(local),
                 destination: v6(remote),
-                next_header: protocol::UDP,
+                next_header: number,
                 hop_limit: TTL,
             };
-            (ethertype::IPV6, header.emit(&datagram))
+            // UDP has its port for that.
+            let labelled = tunnel.kind == NetworkType::Gre;
+            let label = if labelled { u32::from(entropy) } else { 0 };
+            (ethertype::IPV6, header.emit_labelled(&payload, label))
         }
     };
     let link = ethernet::Repr {
@@ -126,9 +136,11 @@ pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<M
 struct Addressed<'a> {
     source: IpAddr,
     destination: IpAddr,
+    /// UDP or GRE.
+    protocol: u8,
     /// Bytes of the IP payload, as its header says.
     payload_bytes: usize,
-    /// UDP and what is behind it, to the frame's end.
+    /// UDP or GRE and what is behind it, to the frame's end.
     datagram: &'a [u8],
 }
 
@@ -141,24 +153,62 @@ impl<'a> Addressed<'a> {
                 let header = ipv4::Packet::new_header_checked(packet).ok()?;
                 let whole = header.fragment_offset() == 0 && !header.more_fragments();
                 let plain = header.header_bytes() == ipv4::HEADER_BYTES_MIN && whole;
-                (plain && header.protocol() == protocol::UDP).then(|| Self {
+                (plain && carries_tunnels(header.protocol())).then(|| Self {
                     source: header.source().into(),
                     destination: header.destination().into(),
+                    protocol: header.protocol(),
                     payload_bytes: header.total_length().saturating_sub(ipv4::HEADER_BYTES_MIN),
                     datagram: &packet[ipv4::HEADER_BYTES_MIN..],
                 })
             }
             ethertype::IPV6 => {
                 let header = ipv6::Packet::new_header_checked(packet).ok()?;
-                (header.next_header() == protocol::UDP).then(|| Self {
+                carries_tunnels(header.next_header()).then(|| Self {
                     source: header.source().into(),
                     destination: header.destination().into(),
+                    protocol: header.next_header(),
                     payload_bytes: header.payload_length(),
                     datagram: &packet[ipv6::HEADER_BYTES..],
                 })
             }
             _ => None,
         }
+    }
+}
+
+fn carries_tunnels(number: u8) -> bool {
+    matches!(number, protocol::UDP | protocol::GRE)
+}
+
+impl Addressed<'_> {
+    /// The kind of tunnel that it may belong to.
+    fn kind(&self) -> Option<NetworkType> {
+        if self.protocol == protocol::GRE {
+            return gre::is_keyed_ethernet(self.datagram).then_some(NetworkType::Gre);
+        }
+        let datagram = udp::Datagram::new_checked(self.datagram).ok()?;
+        match datagram.destination_port() {
+            vxlan::UDP_PORT => Some(NetworkType::Vxlan),
+            geneve::UDP_PORT => Some(NetworkType::Geneve),
+            _ => None,
+        }
+    }
+
+    /// Bytes in front of the frame inside, the network's number, and whether there is an option that must be known.
+    fn header(&self, kind: NetworkType) -> Result<(usize, u32, bool), DropReason> {
+        let malformed = |_cut| DropReason::TunnelMalformed;
+        if kind == NetworkType::Gre {
+            let packet = gre::Packet::new_checked(self.datagram).map_err(malformed)?;
+            return Ok((gre::HEADER_BYTES, packet.key(), false));
+        }
+        let datagram = udp::Datagram::new_checked(self.datagram).map_err(malformed)?;
+        let (bytes, vni, critical) = header_of(kind, &self.datagram[udp::HEADER_BYTES..])?;
+        let headers = udp::HEADER_BYTES + bytes;
+        let length = datagram.length();
+        if length < headers + ethernet::HEADER_BYTES || length > self.payload_bytes {
+            return Err(DropReason::TunnelMalformed);
+        }
+        Ok((headers, vni, critical))
     }
 }
 
@@ -174,13 +224,8 @@ pub fn decapsulate<'a>(
     let Some(outer) = Addressed::parse(frame) else {
         return Ok(Outer::Pass);
     };
-    let Ok(datagram) = udp::Datagram::new_checked(outer.datagram) else {
+    let Some(kind) = outer.kind() else {
         return Ok(Outer::Pass);
-    };
-    let kind = match datagram.destination_port() {
-        vxlan::UDP_PORT => NetworkType::Vxlan,
-        geneve::UDP_PORT => NetworkType::Geneve,
-        _ => return Ok(Outer::Pass),
     };
     if snapshot.tunnel_ip() != Some(outer.destination) {
         return Ok(Outer::Pass);
@@ -193,10 +238,9 @@ pub fn decapsulate<'a>(
     if !known && mutant != Some(Mutant::TunnelSender) {
         return Err(DropReason::TunnelSenderUnknown);
     }
-    let (header_bytes, vni, critical) = header_of(kind, &outer.datagram[udp::HEADER_BYTES..])?;
-    let headers = udp::HEADER_BYTES + header_bytes + ethernet::HEADER_BYTES;
-    let bytes = datagram.length();
-    if bytes < headers || bytes > outer.payload_bytes || outer.payload_bytes > outer.datagram.len()
+    let (headers, vni, critical) = outer.header(kind)?;
+    if outer.payload_bytes < headers + ethernet::HEADER_BYTES
+        || outer.payload_bytes > outer.datagram.len()
     {
         return Err(DropReason::TunnelMalformed);
     }
@@ -209,7 +253,7 @@ pub fn decapsulate<'a>(
             || (kind == NetworkType::Vxlan && transit)
     });
     let (id, _) = network.ok_or(DropReason::TunnelNetworkUnknown)?;
-    let inner = &outer.datagram[udp::HEADER_BYTES + header_bytes..];
+    let inner = &outer.datagram[headers..];
     let link = ethernet::Frame::new_checked(inner).map_err(|_cut| DropReason::TunnelMalformed)?;
     if link.ethertype() == ethertype::ARP {
         return Err(DropReason::ArpIgnored);

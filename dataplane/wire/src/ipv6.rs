@@ -243,6 +243,14 @@ impl Repr {
         b.extend(payload);
         b
     }
+
+    /// The same with a flow label (20 bits).
+    #[must_use]
+    pub fn emit_labelled(&self, payload: &[u8], label: u32) -> Vec<u8> {
+        let mut b = self.emit(payload);
+        put(&mut b, 0, (0x6000_0000 | (label & 0x000f_ffff)).to_be_bytes());
+        b
+    }
 }
 
 /// A fragment header in front of a payload whose type is `next_header`.

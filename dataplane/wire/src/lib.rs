@@ -14,6 +14,7 @@ pub mod dhcpv6;
 pub mod ethernet;
 pub mod frame;
 pub mod geneve;
+pub mod gre;
 pub mod icmpv4;
 pub mod icmpv6;
 pub mod ipv4;
@@ -60,6 +61,8 @@ pub mod protocol {
     pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
+    /// GRE.
+    pub const GRE: u8 = 47;
     /// UDP.
     pub const UDP: u8 = 17;
     /// DCCP.

@@ -109,6 +109,8 @@ constants! {
         TUNNEL = 0x4000_0000;
         /// Set beside TUNNEL for GENEVE; without it VXLAN.
         GENEVE = 0x0100_0000;
+        /// Set beside TUNNEL for GRE, whose keys are too long: the rest is the network's slot.
+        GRE = 0x0200_0000;
         /// Set beside TUNNEL for a network that is in no tunnel: the rest is its slot.
         TUNNEL_NONE = 0x2000_0000;
         /// Uplinks of one host and the underlay; per-device tables hold them before the ports.

@@ -90,6 +90,8 @@ layout! {
         transit_mtu: u32,
         /// Local ports, and hosts with ports, on it.
         members: u32,
+        /// GRE: the key.
+        gre_key: u32,
         /// Its id, for adoption.
         id: [u8; 16],
     }

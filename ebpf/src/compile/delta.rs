@@ -53,6 +53,7 @@ tables! {
     wires,
     tunnel_slots,
     tunnel_nets,
+    gre_keys,
     transits,
 }
 

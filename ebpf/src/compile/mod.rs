@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::slot;
 use weft_model::{
-    HostSnapshot, Network, NetworkId, NetworkType, PortId, PortInterface, RouterId, Unsupported,
+    HostSnapshot, Network, NetworkId, PortId, PortInterface, RouterId, Unsupported,
     limits,
 };
 
@@ -69,7 +69,7 @@ impl SlotTables {
         self.uplinks.assign(physical.map(|(id, _)| *id))?;
         self.wires = wire::numbers(snapshot);
         self.hosts.assign(tunnel::hosts(snapshot))?;
-        self.tunnels = tunnel::networks(snapshot);
+        self.tunnels = tunnel::networks(snapshot, &self.networks);
         self.ports.assign(snapshot.ports.keys().copied())
     }
 }
@@ -91,7 +91,8 @@ impl Input<'_> {
 
     /// A network's number as an ingress or output by tunnel.
     fn tunnel(&self, id: NetworkId, network: &Network) -> u32 {
-        tunnel::slot_of(network).unwrap_or(slot::TUNNEL | slot::TUNNEL_NONE | self.network(id))
+        let number = self.network(id);
+        tunnel::slot_of(network, number).unwrap_or(slot::TUNNEL | slot::TUNNEL_NONE | number)
     }
 
     fn port(&self, id: PortId) -> u32 {
@@ -127,7 +128,7 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             });
         }
     };
-    unsupported_segments(snapshot, &mut add);
+    unsupported_remote_ports(snapshot, &mut add);
     for (id, port) in &snapshot.ports {
         match port.interface {
             // Vhost-user ports are the user engine's.
@@ -175,19 +176,8 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
     list
 }
 
-/// Networks that are not connected to their wire, and ports of other hosts that no tunnel leads to.
-fn unsupported_segments(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
-    for (id, network) in &snapshot.networks {
-        let message = match network.segment.network_type {
-            NetworkType::Gre => "not connected to other hosts: there are no GRE tunnels yet",
-            NetworkType::Local
-            | NetworkType::Flat
-            | NetworkType::Vlan
-            | NetworkType::Vxlan
-            | NetworkType::Geneve => continue,
-        };
-        add(format!("networks.{id}.segment"), message);
-    }
+/// Ports of other hosts that no tunnel leads to.
+fn unsupported_remote_ports(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
     for (id, port) in &snapshot.remote_ports {
         if tunnel::host(snapshot, port.network_id, &port.host).is_none() {
             add(

@@ -28,6 +28,7 @@ pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, ta
             transit: tunnel::transit_slot_of(network).unwrap_or(0),
             transit_mtu: network.transit.map_or(0, |transit| transit.mtu),
             members: members.get(id).copied().unwrap_or_default(),
+            gre_key: tunnel::gre_key(network).unwrap_or_default(),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);

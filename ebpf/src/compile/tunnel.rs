@@ -1,7 +1,8 @@
 //! Tunnels: which networks are in one, and which hosts they lead to.
 
 use super::address::{AddressBytes, address_key};
-use super::delta::put;
+use super::Slots;
+use super::delta::{put, put_first};
 use super::{Input, Tables};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,14 +13,21 @@ use weft_model::{HostName, HostSnapshot, Network, NetworkId, NetworkType};
 /// The outer IP header's words that are always the same: version and header length; flag DF; TTL and protocol.
 const FIXED_WORDS: [[u8; 2]; 3] = [[0x45, 0], [0x40, 0], [64, 17]];
 
-/// The slot of a network's tunnel, if it can be in one.
-pub(super) fn slot_of(network: &Network) -> Option<u32> {
+/// The slot of a network's tunnel, if it can be in one; `number` is the network's own slot.
+pub(super) fn slot_of(network: &Network, number: u32) -> Option<u32> {
     let vni = network.segment.segmentation_id?;
     match network.segment.network_type {
         NetworkType::Vxlan => Some(slot::TUNNEL | vni),
         NetworkType::Geneve => Some(slot::TUNNEL | slot::GENEVE | vni),
+        NetworkType::Gre => Some(slot::TUNNEL | slot::GRE | number),
         _ => None,
     }
+}
+
+/// GRE: the key of a network's tunnel.
+pub(super) fn gre_key(network: &Network) -> Option<u32> {
+    let is_gre = network.segment.network_type == NetworkType::Gre;
+    network.segment.segmentation_id.filter(|_| is_gre)
 }
 
 /// The slot of a physical network's transit.
@@ -28,10 +36,14 @@ pub(super) fn transit_slot_of(network: &Network) -> Option<u32> {
 }
 
 /// The network in each tunnel; of two with one number the one with the smaller id.
-pub(super) fn networks(snapshot: &HostSnapshot) -> BTreeMap<u32, NetworkId> {
+pub(super) fn networks(
+    snapshot: &HostSnapshot,
+    numbers: &Slots<NetworkId>,
+) -> BTreeMap<u32, NetworkId> {
     let mut networks = BTreeMap::new();
     for (id, network) in &snapshot.networks {
-        for slot in slot_of(network).into_iter().chain(transit_slot_of(network)) {
+        let number = numbers.get(*id).unwrap_or_default();
+        for slot in slot_of(network, number).into_iter().chain(transit_slot_of(network)) {
             networks.entry(slot).or_insert(*id);
         }
     }
@@ -49,7 +61,7 @@ pub(super) fn hosts(snapshot: &HostSnapshot) -> impl Iterator<Item = IpAddr> {
 
 /// Where a network's tunnel to a host leads, if there is one.
 pub(super) fn host(snapshot: &HostSnapshot, network: NetworkId, host: &HostName) -> Option<IpAddr> {
-    slot_of(snapshot.networks.get(&network)?)?;
+    slot_of(snapshot.networks.get(&network)?, 0)?;
     any_host(snapshot, host)
 }
 
@@ -89,6 +101,13 @@ pub(super) fn tunnels(input: &Input<'_>, tables: &mut Tables) {
     for (tunnel, id) in &input.slots.tunnels {
         let slot = input.network(*id);
         put(&mut tables.tunnel_nets, tunnel, &TunnelSlot { slot });
+    }
+    for (id, network) in &input.snapshot.networks {
+        if let Some(key) = gre_key(network) {
+            let slot = input.network(*id);
+            // Of two with one key the one with the smaller id.
+            put_first(&mut tables.gre_keys, &key, &TunnelSlot { slot });
+        }
     }
     for transit in input.snapshot.networks.values().filter_map(transit_slot_of) {
         let hint = transit & (slot::TRANSIT_HINTS - 1);

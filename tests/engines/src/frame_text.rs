@@ -16,13 +16,13 @@
 //! [hw MAC] [to MAC]`; `ip S>D`, `ttl N`, `options N` (IPv4, bytes), `ext N,N` (IPv6 headers of 8 bytes), `frag ID:OFFSET[+]`,
 //! `total N`; `tcp S>D FLAGS`, `udp|udplite|sctp|dccp S>D`, `echo ID`, `pong ID`, `icmp TYPE/CODE [id N] [rest N]`, `ns|na
 //! TARGET [lladdr MAC] [flags rso]`, `rs`, `ra`, `proto N`; `data N`, `nosum`, `about (…)`, `bytes HEX` (layer 4, raw); `df`,
-//! `vxlan VNI (…)`, `geneve VNI[:OPTIONS] (…)` (a frame; in an expected one `(same)` is the frame sent, `(with WORDS)` that with these words instead).
+//! `label N` (IPv6), `vxlan VNI (…)`, `gre KEY[:FLAGS] (…)`, `geneve VNI[:OPTIONS] (…)` (a frame; in an expected one `(same)` is the frame sent, `(with WORDS)` that with these words instead).
 
 use crate::snapshot_text::{Names, protocol_number};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use weft_wire::{
-    arp, checksum, ethernet, geneve, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
+    arp, checksum, ethernet, geneve, gre, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
 };
 
 /// ARP's part of a line.
@@ -55,12 +55,21 @@ enum L4 {
     Plain(u8),
 }
 
+/// The kind of a tunnel.
+#[derive(Clone, Debug)]
+enum TunnelKind {
+    Vxlan,
+    /// With options.
+    Geneve(Vec<u8>),
+    /// With other flags than that of the key.
+    Gre(Vec<u8>),
+}
+
 /// A frame in a tunnel.
 #[derive(Clone, Debug)]
 struct Tunnelled {
     vni: u32,
-    /// GENEVE's options; none for VXLAN.
-    options: Option<Vec<u8>>,
+    kind: TunnelKind,
     inner: Rc<FrameText>,
 }
 
@@ -75,6 +84,7 @@ pub struct FrameText {
     addresses: Option<(IpAddr, IpAddr)>,
     ttl: Option<u8>,
     tos: u8,
+    label: u32,
     options: usize,
     extensions: Vec<u8>,
     fragment: Option<(u32, u16, bool)>,
@@ -153,7 +163,7 @@ pub fn parse_beside(
     while !rest.is_empty() {
         let (word, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let wrong = || format!("cannot read {rest:?}");
-        if word == "vxlan" || word == "geneve" {
+        if matches!(word, "vxlan" | "geneve" | "gre") {
             let (vni, behind) = behind.trim_start().split_once(' ').ok_or_else(wrong)?;
             let (inner, behind) = parenthesized(behind).ok_or_else(wrong)?;
             let inner = match (inner, inner.strip_prefix("with ")) {
@@ -165,7 +175,11 @@ pub fn parse_beside(
             let options = bytes_of(options).ok_or_else(wrong)?;
             frame.tunnelled = Some(Tunnelled {
                 vni: vni.parse().map_err(|_number| wrong())?,
-                options: (word == "geneve").then_some(options),
+                kind: match word {
+                    "geneve" => TunnelKind::Geneve(options),
+                    "gre" => TunnelKind::Gre(options),
+                    _ => TunnelKind::Vxlan,
+                },
                 inner: Rc::new(inner),
             });
             rest = behind.trim_start();
@@ -276,6 +290,7 @@ impl FrameText {
             "ip" => self.addresses = Some(ends(next()?, |w| w.parse().ok())?),
             "ttl" => self.ttl = Some(next()?.parse().ok()?),
             "tos" => self.tos = next()?.parse().ok()?,
+            "label" => self.label = next()?.parse().ok()?,
             "options" => self.options = next()?.parse().ok()?,
             "total" => self.total = Some(next()?.parse().ok()?),
             "data" => self.data = next()?.parse().ok()?,
@@ -483,9 +498,15 @@ impl FrameText {
     fn l4_build(&self, source: IpAddr, destination: IpAddr) -> (u8, Vec<u8>) {
         let tunnelled = self.tunnelled.as_ref().and_then(|tunnelled| {
             let (vni, inner) = (tunnelled.vni, tunnelled.inner.build().ok()?);
-            Some(match tunnelled.options.clone() {
-                Some(options) => geneve::Repr { vni, options }.emit(&inner),
-                None => vxlan::Repr { vni }.emit(&inner),
+            Some(match tunnelled.kind.clone() {
+                TunnelKind::Geneve(options) => geneve::Repr { vni, options }.emit(&inner),
+                TunnelKind::Vxlan => vxlan::Repr { vni }.emit(&inner),
+                TunnelKind::Gre(flags) => {
+                    let mut packet = gre::Repr { key: vni }.emit(&inner);
+                    let own = packet.iter_mut().zip(flags);
+                    own.for_each(|(own, flags)| *own ^= flags);
+                    packet
+                }
             })
         });
         let data: Vec<u8> = self
@@ -497,7 +518,9 @@ impl FrameText {
             .chain((0..self.data).map(pattern))
             .collect();
         let v6 = source.is_ipv6();
-        let (number, message) = match self.l4.as_ref().unwrap_or(&L4::Plain(253)) {
+        let is_gre = (self.tunnelled.as_ref()).is_some_and(|t| matches!(t.kind, TunnelKind::Gre(_)));
+        let plain = L4::Plain(if is_gre { protocol::GRE } else { 253 });
+        let (number, message) = match self.l4.as_ref().unwrap_or(&plain) {
             L4::Tcp(source_port, destination_port, flags) => {
                 let header = tcp::Repr {
                     source_port: *source_port,
@@ -613,7 +636,7 @@ impl FrameText {
                     next_header,
                     hop_limit: ttl,
                 };
-                let mut packet = header.emit(&payload);
+                let mut packet = header.emit_labelled(&payload, self.label);
                 packet[0] |= self.tos >> 4;
                 packet[1] |= self.tos << 4;
                 if let Some(total) = self.total {

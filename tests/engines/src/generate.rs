@@ -14,7 +14,8 @@ use weft_dataplane::stage::decode::{self, Body};
 use weft_dataplane::stage::vlan;
 use weft_dataplane::{Outcome, Reference, ReferenceConfig, Verdict, Way};
 use weft_model::{HostSnapshot, MacAddress, NetworkId, NetworkType};
-use weft_wire::ethernet;
+use weft_wire::ethernet::{self, HEADER_BYTES as ETHERNET};
+use weft_wire::protocol;
 
 /// A random case: a vector without verdicts.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +135,9 @@ impl Generator<'_> {
                     Way::Forward => note.reply.ingress,
                     Way::Reply => note.forward.ingress,
                 };
-                let outer = if frame[12] == 0x08 { 50 } else { 70 };
+                let ip = if frame[12] == 0x08 { 20 } else { 40 };
+                let is_gre = frame[ETHERNET + if ip == 20 { 9 } else { 6 }] == protocol::GRE;
+                let outer = ETHERNET + ip + if is_gre { 8 } else { 16 };
                 let sender = sent[6..12].try_into().map(MacAddress).ok();
                 (output, frame[outer..].to_vec(), sender)
             }
@@ -193,6 +196,12 @@ impl Generator<'_> {
             NetworkType::Geneve => (6081, "geneve", ""),
             _ => (4789, "vxlan", ""),
         };
+        if segment.network_type == NetworkType::Gre {
+            let flags = self.chance.word(&["", "", "", "", "", "", ":80", ":10", ":0001"]);
+            return Some(format!(
+                "underlay: eth gw>host ip {sender}>{local} gre {vni}{flags} ({frame})"
+            ));
+        }
         Some(format!(
             "underlay: eth gw>host ip {sender}>{local} udp 50000>{port} nosum {word} {vni}{options} ({frame})"
         ))

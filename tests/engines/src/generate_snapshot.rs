@@ -126,7 +126,13 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
         let mtu = Value::Integer(*chance.one(MTUS).unwrap_or(&1500));
         let local = Value::Boolean(chance.percent(8));
         let geneve = Value::Boolean(chance.percent(30));
-        let network = table([("mtu", mtu), ("local", local), ("geneve", geneve)]);
+        let gre = Value::Boolean(chance.percent(25));
+        let network = table([
+            ("mtu", mtu),
+            ("local", local),
+            ("geneve", geneve),
+            ("gre", gre),
+        ]);
         networks.insert((*name).into(), Value::Table(network));
         places.push((
             *name,

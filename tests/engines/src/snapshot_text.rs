@@ -84,6 +84,9 @@ pub struct NetworkText {
     /// Of type geneve.
     #[serde(default)]
     geneve: bool,
+    /// Of type gre; `vni` is its key.
+    #[serde(default)]
+    gre: bool,
     /// Of type local: not in any tunnel.
     #[serde(default)]
     local: bool,
@@ -290,13 +293,16 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
             (Some(_), _) => NetworkType::Flat,
             (None, true) => NetworkType::Local,
             (None, false) if network.geneve => NetworkType::Geneve,
+            (None, false) if network.gre => NetworkType::Gre,
             (None, false) => NetworkType::Vxlan,
         };
         let segment = Segment {
             network_type,
             physical_network: network.physical.clone(),
             segmentation_id: match network_type {
-                NetworkType::Vxlan | NetworkType::Geneve => Some(network.vni.unwrap_or(number)),
+                NetworkType::Vxlan | NetworkType::Geneve | NetworkType::Gre => {
+                    Some(network.vni.unwrap_or(number))
+                }
                 _ => network.vlan.map(u32::from),
             },
         };

@@ -18,7 +18,7 @@ use weft_kit::clock::until;
 use weft_kit::guest::{Guest, PortFacts};
 use weft_kit::tcp::connect;
 use weft_kit::{Client, Cloud, Lab, Namespace, Operator, Site, Weft, WeftOptions};
-use weft_wire::{ethernet, geneve, ipv4, ipv6, udp, vxlan};
+use weft_wire::{ethernet, geneve, gre, ipv4, ipv6, udp, vxlan};
 
 /// How long a port may take to turn ACTIVE.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -393,7 +393,7 @@ pub struct Tunnelled {
     pub from: IpAddr,
     /// The receiving host.
     pub to: IpAddr,
-    /// The outer destination port: the kind of tunnel.
+    /// The outer destination port: the kind of tunnel; 0 for GRE.
     pub destination_port: u16,
     /// The network's number.
     pub vni: u32,
@@ -406,31 +406,41 @@ pub struct Tunnelled {
 }
 
 impl Tunnelled {
-    /// What a frame of the wire carries, if it is a VXLAN or GENEVE packet.
+    /// What a frame of the wire carries, if it is a VXLAN, GENEVE or GRE packet.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let link = ethernet::Frame::new_checked(frame).ok()?;
-        let (from, to, outer_ttl, datagram): (IpAddr, IpAddr, u8, &[u8]) = match link.ethertype() {
+        let (from, to, outer_ttl, number, datagram): (IpAddr, IpAddr, u8, u8, &[u8]) = match link
+            .ethertype()
+        {
             ethernet::ethertype::IPV4 => {
                 let packet = ipv4::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
                 let (from, to) = (packet.source().into(), packet.destination().into());
                 let start = ethernet::HEADER_BYTES + packet.header_bytes();
-                (packet.protocol() == 17).then_some((from, to, packet.ttl(), &frame[start..]))?
+                (from, to, packet.ttl(), packet.protocol(), &frame[start..])
             }
             ethernet::ethertype::IPV6 => {
                 let packet = ipv6::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
                 let (from, to) = (packet.source().into(), packet.destination().into());
                 let start = ethernet::HEADER_BYTES + ipv6::HEADER_BYTES;
-                (packet.next_header() == 17).then_some((
-                    from,
-                    to,
-                    packet.hop_limit(),
-                    &frame[start..],
-                ))?
+                let (ttl, number) = (packet.hop_limit(), packet.next_header());
+                (from, to, ttl, number, &frame[start..])
             }
             _ => return None,
         };
-        let header = udp::Datagram::new_checked(datagram).ok()?;
+        if number == 47 {
+            let packet = gre::Packet::new_checked(datagram).ok()?;
+            return Some(Self {
+                from,
+                to,
+                destination_port: 0,
+                vni: packet.key(),
+                source_port: 0,
+                outer_ttl,
+                frame: packet.payload().to_vec(),
+            });
+        }
+        let header = (number == 17).then(|| udp::Datagram::new_checked(datagram).ok())??;
         let payload = &datagram[udp::HEADER_BYTES..];
         let (vni, frame) = match header.destination_port() {
             vxlan::UDP_PORT => {
