@@ -73,36 +73,46 @@ static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64
 	return bpf_skb_adjust_room(skb, bytes, ADJUST_ROOM_MAC, flags);
 }
 
+struct outer_v4 {
+	struct ethernet ethernet;
+	struct ipv4 ip;
+} __attribute__((packed));
+
+struct outer_v6 {
+	struct ethernet ethernet;
+	struct ipv6 ip;
+} __attribute__((packed));
+
 /* `bytes` of IP packet; both MACs zero. The sum of the words that never change has UDP as protocol. */
-static __always_inline void outer_v4_fill(struct ethernet *ethernet, struct ipv4 *ip, __u32 bytes, __u8 protocol,
-					  const struct tunnel_host *from, const struct tunnel_host *to)
+static __always_inline void outer_v4_fill(struct outer_v4 *outer, __u32 bytes, __u8 protocol, const struct tunnel_host *from,
+					  const struct tunnel_host *to)
 {
-	__builtin_memset(ethernet, 0, 12);
-	ethernet->type = htons(ETHERTYPE_IPV4);
-	ip->version_ihl = 0x45;
-	ip->tos = 0;
-	ip->total = htons(bytes);
-	ip->identification = 0;
-	ip->fragment = htons(0x4000);
-	ip->ttl = OUTER_TTL;
-	ip->protocol = protocol;
-	ip->checksum = checksum_fold(to->checksum + htons(protocol - PROTOCOL_UDP) + htons(bytes));
-	ip->source = load32(from->address);
-	ip->destination = load32(to->address);
+	__builtin_memset(&outer->ethernet, 0, 12);
+	outer->ethernet.type = htons(ETHERTYPE_IPV4);
+	outer->ip.version_ihl = 0x45;
+	outer->ip.tos = 0;
+	outer->ip.total = htons(bytes);
+	outer->ip.identification = 0;
+	outer->ip.fragment = htons(0x4000);
+	outer->ip.ttl = OUTER_TTL;
+	outer->ip.protocol = protocol;
+	outer->ip.checksum = checksum_fold(to->checksum + htons(protocol - PROTOCOL_UDP) + htons(bytes));
+	outer->ip.source = load32(from->address);
+	outer->ip.destination = load32(to->address);
 }
 
 /* `bytes` of IP payload. */
-static __always_inline void outer_v6_fill(struct ethernet *ethernet, struct ipv6 *ip, __u32 bytes, __u8 protocol, __u32 label,
+static __always_inline void outer_v6_fill(struct outer_v6 *outer, __u32 bytes, __u8 protocol, __u32 label,
 					  const struct tunnel_host *from, const struct tunnel_host *to)
 {
-	__builtin_memset(ethernet, 0, 12);
-	ethernet->type = htons(ETHERTYPE_IPV6);
-	ip->version_class_label = htonl(0x60000000 | label);
-	ip->payload = htons(bytes);
-	ip->next = protocol;
-	ip->hops = OUTER_TTL;
-	address_copy(ip->source, from->address);
-	address_copy(ip->destination, to->address);
+	__builtin_memset(&outer->ethernet, 0, 12);
+	outer->ethernet.type = htons(ETHERTYPE_IPV6);
+	outer->ip.version_class_label = htonl(0x60000000 | label);
+	outer->ip.payload = htons(bytes);
+	outer->ip.next = protocol;
+	outer->ip.hops = OUTER_TTL;
+	address_copy(outer->ip.source, from->address);
+	address_copy(outer->ip.destination, to->address);
 }
 
 static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
@@ -121,7 +131,7 @@ static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct et
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES;
-	outer_v4_fill(&outer->ethernet, &outer->ip, bytes, PROTOCOL_UDP, from, to);
+	outer_v4_fill((struct outer_v4 *)outer, bytes, PROTOCOL_UDP, from, to);
 	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), tunnel, port);
 	return 0;
 }
@@ -142,7 +152,7 @@ static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct et
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES - sizeof(struct ipv6);
-	outer_v6_fill(&outer->ethernet, &outer->ip, bytes, PROTOCOL_UDP, 0, from, to);
+	outer_v6_fill((struct outer_v6 *)outer, bytes, PROTOCOL_UDP, 0, from, to);
 	tunnel_fill(&outer->tunnel, inner, bytes, tunnel, port);
 	return 0;
 }
@@ -172,7 +182,7 @@ static __always_inline int gre_v4(struct __sk_buff *skb, const struct ethernet *
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
-	outer_v4_fill(&outer->ethernet, &outer->ip, skb->len - ETHERNET_BYTES, PROTOCOL_GRE, from, to);
+	outer_v4_fill((struct outer_v4 *)outer, skb->len - ETHERNET_BYTES, PROTOCOL_GRE, from, to);
 	gre_fill(&outer->tunnel, inner, key);
 	return 0;
 }
@@ -193,7 +203,7 @@ static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
-	outer_v6_fill(&outer->ethernet, &outer->ip, skb->len - ETHERNET_BYTES - sizeof(struct ipv6), PROTOCOL_GRE, ntohs(port), from,
+	outer_v6_fill((struct outer_v6 *)outer, skb->len - ETHERNET_BYTES - sizeof(struct ipv6), PROTOCOL_GRE, ntohs(port), from,
 		      to);
 	gre_fill(&outer->tunnel, inner, key);
 	return 0;

@@ -248,7 +248,11 @@ impl Repr {
     #[must_use]
     pub fn emit_labelled(&self, payload: &[u8], label: u32) -> Vec<u8> {
         let mut b = self.emit(payload);
-        put(&mut b, 0, (0x6000_0000 | (label & 0x000f_ffff)).to_be_bytes());
+        put(
+            &mut b,
+            0,
+            (0x6000_0000 | (label & 0x000f_ffff)).to_be_bytes(),
+        );
         b
     }
 }

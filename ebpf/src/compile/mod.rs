@@ -25,8 +25,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::slot;
 use weft_model::{
-    HostSnapshot, Network, NetworkId, PortId, PortInterface, RouterId, Unsupported,
-    limits,
+    HostSnapshot, Network, NetworkId, PortId, PortInterface, RouterId, Unsupported, limits,
 };
 
 /// The slots of everything.

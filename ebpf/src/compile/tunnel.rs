@@ -1,7 +1,7 @@
 //! Tunnels: which networks are in one, and which hosts they lead to.
 
-use super::address::{AddressBytes, address_key};
 use super::Slots;
+use super::address::{AddressBytes, address_key};
 use super::delta::{put, put_first};
 use super::{Input, Tables};
 use std::collections::BTreeMap;
@@ -43,7 +43,10 @@ pub(super) fn networks(
     let mut networks = BTreeMap::new();
     for (id, network) in &snapshot.networks {
         let number = numbers.get(*id).unwrap_or_default();
-        for slot in slot_of(network, number).into_iter().chain(transit_slot_of(network)) {
+        for slot in slot_of(network, number)
+            .into_iter()
+            .chain(transit_slot_of(network))
+        {
             networks.entry(slot).or_insert(*id);
         }
     }

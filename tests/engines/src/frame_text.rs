@@ -22,7 +22,8 @@ use crate::snapshot_text::{Names, protocol_number};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use weft_wire::{
-    arp, checksum, ethernet, geneve, gre, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp, vxlan,
+    arp, checksum, ethernet, geneve, gre, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, tcp, udp,
+    vxlan,
 };
 
 /// ARP's part of a line.
@@ -518,7 +519,8 @@ impl FrameText {
             .chain((0..self.data).map(pattern))
             .collect();
         let v6 = source.is_ipv6();
-        let is_gre = (self.tunnelled.as_ref()).is_some_and(|t| matches!(t.kind, TunnelKind::Gre(_)));
+        let is_gre =
+            (self.tunnelled.as_ref()).is_some_and(|t| matches!(t.kind, TunnelKind::Gre(_)));
         let plain = L4::Plain(if is_gre { protocol::GRE } else { 253 });
         let (number, message) = match self.l4.as_ref().unwrap_or(&plain) {
             L4::Tcp(source_port, destination_port, flags) => {

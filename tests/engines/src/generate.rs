@@ -197,7 +197,9 @@ impl Generator<'_> {
             _ => (4789, "vxlan", ""),
         };
         if segment.network_type == NetworkType::Gre {
-            let flags = self.chance.word(&["", "", "", "", "", "", ":80", ":10", ":0001"]);
+            let flags = self
+                .chance
+                .word(&["", "", "", "", "", "", ":80", ":10", ":0001"]);
             return Some(format!(
                 "underlay: eth gw>host ip {sender}>{local} gre {vni}{flags} ({frame})"
             ));
