@@ -2,7 +2,7 @@
 
 use crate::figures::Bar;
 use crate::{api, classify, differential, enforce, forward, gateway, memory, simulate, user};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::process::ExitCode;
 
 /// What to measure.
@@ -117,10 +117,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Word::Hosts => HOSTS,
     };
     let mut all = Vec::new();
-    for group in groups
-        .iter()
+    let chosen = groups.iter();
+    let chosen: Vec<&Group> = chosen
         .filter(|group| group.name.contains(&arguments.only))
-    {
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = groups.iter().map(|group| group.name).collect();
+        bail!(
+            "--only {}: the groups are {}",
+            arguments.only,
+            names.join(", ")
+        );
+    }
+    for group in chosen {
         let bars = (group.measure)(arguments.rounds).unwrap_or_else(|error| {
             vec![Bar {
                 name: group.name.to_owned(),
