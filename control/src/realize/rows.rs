@@ -282,19 +282,7 @@ impl Rows {
                 None => self.gone(id, |rows, id| rows.subnet_set(id, None)),
             },
             "router" => match store::get::<RouterRow>(&mut *conn, id).await? {
-                Some(row) => {
-                    let parts = RouterParts {
-                        interfaces: router::interface_list(&mut *conn, &[id]).await?,
-                        ndp_proxies: ndp_proxy::ndp_proxy_list(&mut *conn, &[id]).await?,
-                        conntrack_helpers: conntrack_helper::conntrack_helper_list(
-                            &mut *conn,
-                            &[id],
-                        )
-                        .await?,
-                        snat_port_blocks: gateway::snat_port_block_list(conn, id).await?,
-                    };
-                    self.router_put(row, parts);
-                }
+                Some(row) => self.router_changed(conn, row).await?,
                 None => self.gone(id, |rows, id| rows.router_set(id, None)),
             },
             "floatingip" => match store::get::<floating_ip::FloatingIpRow>(&mut *conn, id).await? {
@@ -336,6 +324,19 @@ impl Rows {
             // Not a host's business.
             _ => {}
         }
+        Ok(())
+    }
+
+    async fn router_changed(&mut self, conn: &mut Conn, row: RouterRow) -> Result<(), StoreError> {
+        let id: &str = &row.id.clone();
+        let helpers = conntrack_helper::conntrack_helper_list(&mut *conn, &[id]).await?;
+        let parts = RouterParts {
+            interfaces: router::interface_list(&mut *conn, &[id]).await?,
+            ndp_proxies: ndp_proxy::ndp_proxy_list(&mut *conn, &[id]).await?,
+            conntrack_helpers: helpers,
+            snat_port_blocks: gateway::snat_port_block_list(conn, id).await?,
+        };
+        self.router_put(row, parts);
         Ok(())
     }
 
