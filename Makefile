@@ -9,7 +9,7 @@ demo: release
 # The same in short with two virtual machines under QEMU, on the user engine.
 demo-vm: release
 	@scripts/guest-image.sh target/vm
-	@[ -f /usr/include/libvirt/libvirt.h ] || apt-get -q -y install --no-install-recommends libvirt-dev pkg-config >/dev/null
+	@[ -f /usr/include/libvirt/libvirt.h ] || { apt-get -q update && apt-get -q -y install --no-install-recommends libvirt-dev pkg-config; } >/dev/null
 	@cargo build --release --package weft-guest
 	@$${CARGO_TARGET_DIR:-target}/release/weft-demo --vm
 
