@@ -1,10 +1,14 @@
 # Weft. `make demo` shows it at work, `make up` leaves it running; both as root on Debian 12.
 
-.PHONY: demo demo-vm up down release conformance test test-vm format lint tidy test-unprivileged test-postgresql test-root test-conformance
+.PHONY: demo demo-hosts demo-vm up down release conformance test test-vm format lint tidy test-unprivileged test-postgresql test-root test-conformance
 
 # The canonical workflow on real packets, in namespaces of its own; leaves nothing behind.
 demo: release
 	@$${CARGO_TARGET_DIR:-target}/release/weft-demo
+
+# The same over several hosts, each in a namespace: which host sends what to which, in which tunnel or VLAN.
+demo-hosts: release
+	@$${CARGO_TARGET_DIR:-target}/release/weft-demo --hosts
 
 # The same in short with two virtual machines under QEMU, on the user engine.
 demo-vm: release

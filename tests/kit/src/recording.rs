@@ -5,10 +5,11 @@ use crate::lab::{Lab, Process};
 use crate::namespace::Namespace;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Bytes of a pcap file's header, and of the one in front of each frame.
 const FILE_HEADER_BYTES: usize = 24;
@@ -17,12 +18,15 @@ const FRAME_HEADER_BYTES: usize = 16;
 const LENGTH_AT: usize = 8;
 /// A pcap file of this machine, in microseconds.
 const MAGIC: u32 = 0xa1b2_c3d4;
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A recording under way.
 #[derive(Debug)]
 pub struct Recording {
     process: Process,
     path: PathBuf,
+    /// Bytes of the file that [`Recording::take`] has given.
+    taken: usize,
 }
 
 impl Recording {
@@ -51,21 +55,58 @@ impl Recording {
         for line in BufReader::new(words).lines() {
             let line = line?;
             if line.contains("listening on") {
-                return Ok(Self { process, path });
+                return Ok(Self {
+                    process,
+                    path,
+                    taken: 0,
+                });
             }
             said.push(line);
         }
         bail!("tcpdump on {interface}: {}", said.join("; "))
     }
 
-    /// Ends it, and gives the frames in order.
+    /// The frames that were recorded since the last time, in order; it goes on.
     ///
     /// # Errors
     /// What was recorded cannot be read.
-    pub fn end(self) -> Result<Vec<Vec<u8>>> {
-        self.process.stop(Signal::INT)?;
-        let bytes = std::fs::read(&self.path)?;
-        frames(&bytes).with_context(|| self.path.display().to_string())
+    pub fn take(&mut self) -> Result<Vec<Vec<u8>>> {
+        let mut file = std::fs::File::open(&self.path)?;
+        if self.taken == 0 {
+            let mut header = Vec::new();
+            file.by_ref()
+                .take(u64::try_from(FILE_HEADER_BYTES)?)
+                .read_to_end(&mut header)?;
+            if header.len() < FILE_HEADER_BYTES {
+                return Ok(Vec::new());
+            }
+            ensure!(word(&header, 0)? == MAGIC, "it is no pcap file");
+            self.taken = FILE_HEADER_BYTES;
+        }
+        file.seek(SeekFrom::Start(u64::try_from(self.taken)?))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // The last one may be half written: it is the next time's.
+        let (frames, read) = frames(&bytes)?;
+        self.taken += read;
+        Ok(frames)
+    }
+
+    /// Ends it, and gives the frames that were not taken yet, in order.
+    ///
+    /// # Errors
+    /// What was recorded cannot be read.
+    pub fn end(mut self) -> Result<Vec<Vec<u8>>> {
+        self.process.signal(Signal::INT)?;
+        self.process.wait(END_TIMEOUT)?;
+        let frames = self.take()?;
+        let bytes = std::fs::metadata(&self.path)?.len();
+        ensure!(
+            bytes == u64::try_from(self.taken)?,
+            "{} is cut",
+            self.path.display()
+        );
+        Ok(frames)
     }
 }
 
@@ -75,16 +116,18 @@ fn word(bytes: &[u8], at: usize) -> Result<u32> {
         .context("it is cut")
 }
 
-fn frames(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-    ensure!(word(bytes, 0)? == MAGIC, "it is no pcap file");
+/// The frames that are whole, and how many bytes they take.
+fn frames(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize)> {
     let mut frames = Vec::new();
-    let mut at = FILE_HEADER_BYTES;
-    while at < bytes.len() {
+    let mut at = 0;
+    while bytes.len() >= at + FRAME_HEADER_BYTES {
         let length = usize::try_from(word(bytes, at + LENGTH_AT)?)?;
         let start = at + FRAME_HEADER_BYTES;
-        let frame = bytes.get(start..start + length);
-        frames.push(frame.context("it is cut")?.to_vec());
+        let Some(frame) = bytes.get(start..start + length) else {
+            break;
+        };
+        frames.push(frame.to_vec());
         at = start + length;
     }
-    Ok(frames)
+    Ok((frames, at))
 }

@@ -107,6 +107,20 @@ impl Hosts {
         underlay: Underlay,
         provider: &[u8],
     ) -> Result<Self> {
+        Self::open_with_options(name, count, underlay, provider, WeftOptions::new(None)?)
+    }
+
+    /// The same, of another build or otherwise set up; its physical networks, underlay and feed are each host's own.
+    ///
+    /// # Errors
+    /// As [`Hosts::open`].
+    pub fn open_with_options(
+        name: &str,
+        count: u8,
+        underlay: Underlay,
+        provider: &[u8],
+        mut options: WeftOptions,
+    ) -> Result<Self> {
         let lab = Lab::new(name)?;
         let wire = lab.namespace("wire")?;
         for bridge in ["br0", "br1"] {
@@ -114,7 +128,6 @@ impl Hosts {
             wire.run(&format!("ip link set {bridge} up"))?;
         }
         let control = station(&lab, &wire, "control", CONTROL)?;
-        let mut options = WeftOptions::new(None)?;
         options.physical_networks.clear();
         options.feed = Some(SocketAddr::new(Underlay::V4.address(CONTROL), FEED_PORT));
         let site = Site::of_host(&lab, &control, "control", &options)?;
@@ -478,21 +491,27 @@ impl Tunnelled {
     /// Source, destination and TTL of the IP packet inside.
     #[must_use]
     pub fn ip(&self) -> Option<(IpAddr, IpAddr, u8)> {
-        let link = ethernet::Frame::new_checked(&self.frame[..]).ok()?;
-        let packet = &self.frame[ethernet::HEADER_BYTES..];
-        match link.ethertype() {
-            ethernet::ethertype::IPV4 => {
-                let packet = ipv4::Packet::new_checked(packet).ok()?;
-                let ends = (packet.source().into(), packet.destination().into());
-                Some((ends.0, ends.1, packet.ttl()))
-            }
-            ethernet::ethertype::IPV6 => {
-                let packet = ipv6::Packet::new_checked(packet).ok()?;
-                let ends = (packet.source().into(), packet.destination().into());
-                Some((ends.0, ends.1, packet.hop_limit()))
-            }
-            _ => None,
+        ends(&self.frame)
+    }
+}
+
+/// Source, destination and TTL (hop limit) of the IP packet in a frame.
+#[must_use]
+pub fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr, u8)> {
+    let link = ethernet::Frame::new_checked(frame).ok()?;
+    let packet = &frame[ethernet::HEADER_BYTES..];
+    match link.ethertype() {
+        ethernet::ethertype::IPV4 => {
+            let packet = ipv4::Packet::new_checked(packet).ok()?;
+            let ends = (packet.source().into(), packet.destination().into());
+            Some((ends.0, ends.1, packet.ttl()))
         }
+        ethernet::ethertype::IPV6 => {
+            let packet = ipv6::Packet::new_checked(packet).ok()?;
+            let ends = (packet.source().into(), packet.destination().into());
+            Some((ends.0, ends.1, packet.hop_limit()))
+        }
+        _ => None,
     }
 }
 

@@ -4,9 +4,11 @@
 
 pub mod gateways;
 pub mod hosts;
+pub mod over_hosts;
 pub mod qemu;
 pub mod report;
 pub mod scene;
 pub mod story;
 pub mod vm;
 pub mod vm_story;
+pub mod wire;

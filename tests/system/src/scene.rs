@@ -6,9 +6,12 @@
 //!   lo   198.18.0.1/32 ("the Internet")
 //! ```
 
+use crate::hosts::Host;
 use crate::report::Report;
+use crate::wire::Wire;
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use weft_kit::clock::{now, until};
@@ -30,7 +33,7 @@ const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a change may take to be seen in packets, where the change itself is not what is measured.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A host with Weft and an outside. Fields are dropped in order: the process before the namespaces.
+/// A host with Weft and an outside, or several hosts ([`crate::over_hosts`]). Fields are dropped in order: the process before the namespaces.
 #[derive(Debug)]
 pub struct Scene {
     /// The running Weft: all in one, or the agent alone.
@@ -43,8 +46,14 @@ pub struct Scene {
     pub operator: Box<dyn Operator>,
     /// What was done and seen.
     pub report: Report,
-    /// The host's namespace.
+    /// The host's namespace: of several the first one's.
     pub host: Namespace,
+    /// The hosts beside the first.
+    pub more: Vec<Host>,
+    /// What passes between them, if there are several.
+    pub wire: Option<Wire>,
+    /// Which of the hosts each guest is on, by name.
+    pub places: BTreeMap<String, usize>,
     /// The outside's namespace.
     pub outside: Namespace,
     /// The administrator.
@@ -92,6 +101,9 @@ impl Scene {
             operator,
             report,
             host,
+            more: Vec::new(),
+            wire: None,
+            places: BTreeMap::new(),
             outside,
             admin,
             lab,
@@ -200,24 +212,28 @@ impl Scene {
         Ok(admin.with(name, &password, name))
     }
 
-    /// Binds ports to this host, as Nova does when it starts machines, and plugs a guest into each.
+    /// Binds ports to the hosts in turn, as Nova does when it starts machines, and plugs a guest into each.
     ///
     /// # Errors
     /// The API refuses, or a port does not turn ACTIVE.
     pub fn plug(&mut self, ports: &[(&str, Value)]) -> Result<Vec<Guest>> {
         let admin = self.admin.clone();
         let mut lines = Vec::new();
-        for (_, port) in ports {
+        for (name, port) in ports {
             let id = port["id"].as_str().context("a port without id")?;
-            lines.push(format!("port set --host {} {id}", self.site.name));
+            let place = self.places.len() % (1 + self.more.len());
+            self.places.insert((*name).to_owned(), place);
+            lines.push(format!("port set --host {} {id}", self.site_of(name)?.name));
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         self.openstack_all(&admin, &lines)?;
         let mut guests = Vec::new();
         for (name, port) in ports {
             let facts = PortFacts::from_json(port)?;
-            let guest = Guest::plug(&self.lab, &self.host, name, facts)?;
+            let host = &self.site_of(name)?.host;
+            let guest = Guest::plug(&self.lab, host, name, facts)?;
             guests.push(guest);
+            self.know(name, port)?;
         }
         for guest in &guests {
             self.wait_active(guest)?;
@@ -262,9 +278,13 @@ impl Scene {
     /// The API refuses.
     pub fn external_network(&mut self) -> Result<()> {
         let admin = self.admin.clone();
+        let kind = match &self.wire {
+            Some(wire) => format!("vlan --provider-segment {}", wire.vlan()),
+            None => "flat".to_owned(),
+        };
         self.openstack(
             &admin,
-            "network create --external --provider-physical-network provider --provider-network-type flat provider1",
+            &format!("network create --external --provider-physical-network provider --provider-network-type {kind} provider1"),
         )?;
         self.openstack(
             &admin,
@@ -296,8 +316,22 @@ impl Scene {
             status = port["status"].as_str().unwrap_or_default().to_owned();
             Ok((status == "ACTIVE").then_some(()))
         });
-        let log = self.site.log_end();
+        let log = self.site_of(&guest.name)?.log_end();
         active.with_context(|| format!("{} is {status:?}; the log ends:\n{log}", guest.name))
+    }
+
+    /// The instance on whose host a guest is.
+    ///
+    /// # Errors
+    /// There is no such guest.
+    pub fn site_of(&self, guest: &str) -> Result<&Site> {
+        let place = *self.places.get(guest).context("no such guest")?;
+        self.sites().nth(place).context("no such host")
+    }
+
+    /// The instances of all hosts.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        std::iter::once(&self.site).chain(self.more.iter().map(|host| &host.site))
     }
 
     /// Waits until echo requests from `from` reach `to`: for changes whose delay is not what is looked at.
@@ -328,7 +362,8 @@ impl Scene {
         let holds = expected == happened;
         self.report
             .check(&format!("{who} pings {to}"), expected, happened, holds);
-        self.explain(holds)
+        self.explain(holds)?;
+        self.on_the_wire(who, to, true)
     }
 
     /// Two echo requests, none of which should come back.
@@ -340,10 +375,17 @@ impl Scene {
         let happened = format!("{} of 2", pinged.received);
         self.report
             .equal(&format!("{who} pings {to}"), "0 of 2", happened);
-        Ok(())
+        self.on_the_wire(who, to, false)
     }
 
-    fn ping_shown(&self, who: &str, from: &Namespace, to: IpAddr, count: u32) -> Result<Pinged> {
+    fn ping_shown(
+        &mut self,
+        who: &str,
+        from: &Namespace,
+        to: IpAddr,
+        count: u32,
+    ) -> Result<Pinged> {
+        self.wire_begin()?;
         let start = now();
         let pinged = ping(from, to, count)?;
         self.report.command(
@@ -376,18 +418,22 @@ impl Scene {
         self.report
             .check(&what, format!("{server} answers"), happened, holds);
         self.explain(holds)?;
+        self.on_the_wire(who, to.ip(), true)?;
         Ok(probed)
     }
 
     /// If a check did not hold, adds what Weft says of dropped packets.
     fn explain(&self, holds: bool) -> Result<()> {
         if !holds {
-            let stats = self.site.ask("stats")?;
-            let drops = stats["drops"].as_array().into_iter().flatten();
-            let counts = drops.map(|drop| format!("{} {}", drop["reason"], drop["packets"]));
-            let counts: Vec<String> = counts.collect();
-            self.report
-                .remark(&format!("dropped so far: {}", counts.join(", ")));
+            for site in self.sites() {
+                let stats = site.ask("stats")?;
+                let drops = stats["drops"].as_array().into_iter().flatten();
+                let counts = drops.map(|drop| format!("{} {}", drop["reason"], drop["packets"]));
+                let counts: Vec<String> = counts.collect();
+                let counts = counts.join(", ");
+                self.report
+                    .remark(&format!("dropped so far on {}: {counts}", site.name));
+            }
         }
         Ok(())
     }
@@ -400,10 +446,11 @@ impl Scene {
         let probed = self.probe_shown(who, from, to)?;
         self.report
             .equal(&format!("{who} connects to {to}"), Probed::Silent, &probed);
-        Ok(())
+        self.on_the_wire(who, to.ip(), false)
     }
 
-    fn probe_shown(&self, who: &str, from: &Namespace, to: SocketAddr) -> Result<Probed> {
+    fn probe_shown(&mut self, who: &str, from: &Namespace, to: SocketAddr) -> Result<Probed> {
+        self.wire_begin()?;
         let start = now();
         let probed = probe(from, to)?;
         let command = format!("nc {} {}", to.ip(), to.port());
@@ -422,34 +469,54 @@ impl Scene {
             site,
             operator,
             mut report,
+            more,
+            wire,
             lab,
             ..
         } = self;
-        drop(operator);
-        let log = site.log_end();
+        drop((operator, wire));
         report.epilogue("Nothing is left behind");
-        if let Err(error) = stop(weft.context("weft does not run")?, server, &mut report) {
-            report.failure(&error);
+        let mut running = vec![(site, weft.context("weft does not run")?)];
+        for host in more {
+            running.push((host.site, host.weft.context("an agent does not run")?));
         }
-        let pins = if site.pins().exists() {
-            "left"
-        } else {
-            "none left"
-        };
-        report.equal("its pins", "none left", pins);
+        let logs = running.iter();
+        let logs: Vec<_> = logs
+            .map(|(site, _)| (site.name.clone(), site.log_end()))
+            .collect();
+        for (site, weft) in running {
+            if let Err(error) = stop(weft, &mut report) {
+                report.failure(&error);
+            }
+            let pins = if site.pins().exists() {
+                "left"
+            } else {
+                "none left"
+            };
+            report.equal("its pins", "none left", pins);
+        }
+        if let Some(server) = server {
+            report.equal(
+                "the control plane stops",
+                "status 0",
+                outcome(server.stop(), "status 0"),
+            );
+        }
         report.equal(
             "processes and namespaces",
             "none left",
             outcome(lab.close(), "none left"),
         );
         if !report.failures().is_empty() {
-            report.remark(&format!("weft's log ends:\n{log}"));
+            for (name, log) in logs {
+                report.remark(&format!("the log of {name} ends:\n{log}"));
+            }
         }
         Ok(report)
     }
 }
 
-fn stop(weft: Weft, server: Option<Weft>, report: &mut Report) -> Result<()> {
+fn stop(weft: Weft, report: &mut Report) -> Result<()> {
     let objects = weft.kernel_objects()?;
     report.remark(&format!(
         "weft holds {} programs, {} maps, {} links and {} MiB",
@@ -459,13 +526,6 @@ fn stop(weft: Weft, server: Option<Weft>, report: &mut Report) -> Result<()> {
         weft.memory_kib()? / 1024,
     ));
     report.equal("weft stops", "status 0", outcome(weft.stop(), "status 0"));
-    if let Some(server) = server {
-        report.equal(
-            "the control plane stops",
-            "status 0",
-            outcome(server.stop(), "status 0"),
-        );
-    }
     let gone = objects.wait_until_gone();
     report.equal(
         "its programs, maps and links",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use weft_kit::WeftOptions;
 use weft_tests_system::scene::Scene;
-use weft_tests_system::{story, vm_story};
+use weft_tests_system::{over_hosts, story, vm_story};
 
 #[derive(Parser)]
 #[command(about = "Shows Weft at work on real packets")]
@@ -16,8 +16,11 @@ struct Arguments {
     #[arg(long)]
     weft: Option<PathBuf>,
     /// With two virtual machines under QEMU, by vhost-user on the user engine (needs the guests' image: `make demo-vm` makes it).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hosts")]
     vm: bool,
+    /// Over four hosts: two compute hosts, one with the external network, one outside; every step is looked for on the wire.
+    #[arg(long)]
+    hosts: bool,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut options = WeftOptions::new(arguments.weft.clone())?;
     options.remove_on_stop = true;
     options.vhost_user = arguments.vm;
+    if arguments.hosts {
+        let report = over_hosts::play("weft-demo-hosts", options)?;
+        report.table();
+        return Ok(report.failures().is_empty());
+    }
     let mut scene = Scene::open("weft-demo", &options)?;
     scene.report.remark(&format!(
         "weft all-in-one runs in the namespace {}: API, feed and database on its loopback, the agent, its programs",

@@ -35,6 +35,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
         .context("no floating IP address")?;
     let floating: IpAddr = address.parse()?;
     story.floating_ip = Some(address.parse()?);
+    scene.know_floating_ip(floating, "guest1");
     scene.settle(&outside, floating)?;
     scene.ping_passes("outside", &outside, floating, 63)?;
     scene.tcp_passes("outside", &outside, SocketAddr::new(floating, 22), "guest1")?;

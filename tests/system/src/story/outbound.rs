@@ -38,6 +38,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
     let mut open = Vec::new();
     let mut ports = BTreeSet::new();
     for guest in [one, two, three] {
+        scene.wire_begin()?;
         let start = now();
         let to = SocketAddr::new(INTERNET.into(), 80);
         let (probed, stream) = connect(&guest.namespace, to, Some(SOURCE_PORT))?;
@@ -48,6 +49,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
         scene
             .report
             .equal(&format!("outside sees {} as", guest.name), gateway, seen);
+        scene.on_the_wire(&guest.name, to.ip(), true)?;
         ports.extend(probed.seen_as().map(|address| address.port()));
         open.extend(stream.map(|stream| (guest.name.clone(), stream)));
     }

@@ -48,7 +48,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
     hidden(scene, &other, one);
     drop(servers);
     for twin in &twins {
-        twin.unplug(&scene.host)?;
+        twin.unplug(&scene.site_of(&twin.name)?.host)?;
     }
     Ok(())
 }

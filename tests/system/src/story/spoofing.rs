@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
+use weft_kit::Guest;
 use weft_kit::capture::Capture;
 use weft_kit::clock::{now, until};
 use weft_kit::frame::{self, ArpSide, Mac};
@@ -37,7 +38,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
             reason,
             frame,
         } = lie;
-        let before = dropped(scene, &liar.port.id, reason)?;
+        let before = dropped(scene, liar, reason)?;
         let start = now();
         for _ in 0..TIMES {
             sender.send(&frame)?;
@@ -53,7 +54,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
             start.elapsed(),
         );
         let counted = until("the counter", TIMEOUT, || {
-            let count = dropped(scene, &liar.port.id, reason)? - before;
+            let count = dropped(scene, liar, reason)? - before;
             Ok((count >= TIMES).then_some(count))
         });
         let counted = counted.map_or_else(|error| format!("{error:#}"), |count| count.to_string());
@@ -61,7 +62,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
             .report
             .equal(&format!("weft stats: {reason}"), TIMES, counted);
         let traced = scene
-            .site
+            .site_of(&liar.name)?
             .ask(&format!("trace --port {} --frame {hex}", liar.port.id))?;
         let named = reason_of(&traced);
         scene
@@ -147,9 +148,10 @@ fn eui64_link_local(mac: Mac) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
-/// How many frames of a port died for a reason, by `weft stats`.
-fn dropped(scene: &Scene, port_id: &str, reason: &str) -> Result<u64> {
-    let stats = scene.site.ask("stats")?;
+/// How many frames of a guest died for a reason, by its host's `weft stats`.
+fn dropped(scene: &Scene, guest: &Guest, reason: &str) -> Result<u64> {
+    let port_id = guest.port.id.as_str();
+    let stats = scene.site_of(&guest.name)?.ask("stats")?;
     let mut ports = stats["ports"].as_array().into_iter().flatten();
     let port = ports.find(|port| port["port_id"] == port_id);
     let port = port.with_context(|| format!("no counters of {port_id}: {stats}"))?;
