@@ -60,6 +60,7 @@ fn network(network_type: NetworkType, mtu: u32) -> Network {
         external: physical,
         dns_domain: "example.org.".to_owned(),
         transit: None,
+        vlan_transparent: false,
     }
 }
 
@@ -103,6 +104,7 @@ fn port(n: u8) -> Port {
         },
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
+        pvlan: None,
     }
 }
 
@@ -131,6 +133,7 @@ fn router() -> Router {
             }),
             snat_port_blocks_elsewhere: BTreeMap::new(),
             gateway_host: None,
+            qos_policy_id: None,
         }),
         routes: Vec::new(),
         ndp_proxies: Vec::new(),

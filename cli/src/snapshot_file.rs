@@ -128,6 +128,7 @@ mod tests {
             external: false,
             dns_domain: String::new(),
             transit: None,
+            vlan_transparent: false,
         };
         let id: NetworkId = "00000000-0000-4000-8000-000000000002".parse().unwrap();
         snapshot.networks.insert(id, network);

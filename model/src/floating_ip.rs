@@ -1,6 +1,6 @@
 //! Floating IPs: an external IPv4 address that stands for one fixed address of a port, or whose ports lead to several.
 
-use crate::{HostName, MacAddress, NetworkId, PortForwardingId, PortId, RouterId};
+use crate::{HostName, MacAddress, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -20,6 +20,9 @@ pub struct FloatingIp {
     pub port_id: PortId,
     /// Which of the port's addresses.
     pub fixed_ip_address: Ipv4Addr,
+    /// The QoS policy that holds for what comes and goes by its address, as the guest sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 /// A floating IP that leads to a port of a host without its physical network: this one answers for it outside.
@@ -53,6 +56,9 @@ pub struct ForwardedIp {
     /// At least one, at most [`crate::limits::PORT_FORWARDINGS_MAX`]; no two of them share a protocol and an external
     /// port, nor a protocol, an internal address and an internal port.
     pub port_forwardings: Vec<PortForwarding>,
+    /// The QoS policy that holds for what comes and goes by its address, as the guest sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 /// Ports of a [`ForwardedIp`], and where they lead.

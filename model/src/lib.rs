@@ -24,6 +24,7 @@ mod snapshot;
 mod stage;
 mod validate;
 mod validate_gateway;
+mod validate_port;
 mod validate_security_group;
 
 pub use address::{MacAddress, MacAddressError, eui64_link_local};
@@ -39,7 +40,8 @@ pub use id::{
 pub use local_ip::{LocalIp, LocalIpMode, LocalIpTarget};
 pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet, Transit};
 pub use port::{
-    AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, RemotePort, VhostUserMode,
+    AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, PvlanRole, RemotePort,
+    VhostUserMode,
 };
 pub use qos::{
     QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy, RATE_FRACTION_BITS, Rate,

@@ -4,6 +4,8 @@
 pub const FIXED_IPS_MAX: usize = 16;
 /// Allowed address pairs of one port (Neutron's `max_allowed_address_pair` is 10 by default).
 pub const ALLOWED_ADDRESS_PAIRS_MAX: usize = 32;
+/// Bytes of the name of a community of a private VLAN.
+pub const PVLAN_COMMUNITY_BYTES_MAX: usize = 232;
 /// Security groups of one port.
 pub const SECURITY_GROUPS_PER_PORT_MAX: usize = 64;
 /// Subports of one trunk: as many as there are VLANs.

@@ -74,6 +74,9 @@ pub struct Network {
     /// Physical networks only: several hosts share it. Without it this host has the physical network, and is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transit: Option<Transit>,
+    /// Whether guests may exchange frames that they tag themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vlan_transparent: bool,
 }
 
 /// Neutron's `ipv6_ra_mode` and `ipv6_address_mode`.

@@ -61,6 +61,31 @@ pub enum PortInterface {
     },
 }
 
+/// The role of a port that is kept apart from others of its network, a private VLAN. Promiscuous ports have none: they reach
+/// all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum PvlanRole {
+    /// Reaches promiscuous ports only.
+    Isolated,
+    /// Reaches promiscuous ports, and those of its community on the same network.
+    Community {
+        /// Its name, of 1 to [`crate::limits::PVLAN_COMMUNITY_BYTES_MAX`] bytes.
+        community: String,
+    },
+}
+
+impl PvlanRole {
+    /// Whether ports of one network with these roles may exchange frames.
+    #[must_use]
+    pub fn reach(one: Option<&Self>, other: Option<&Self>) -> bool {
+        match (one, other) {
+            (None, _) | (_, None) => true,
+            (Some(one), Some(other)) => matches!(one, Self::Community { .. }) && one == other,
+        }
+    }
+}
+
 /// Neutron's `extra_dhcp_opts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +133,9 @@ pub struct Port {
     /// The QoS policy that holds for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos_policy_id: Option<QosPolicyId>,
+    /// What keeps it apart from other ports of its network, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvlan: Option<PvlanRole>,
 }
 
 impl Port {
@@ -139,4 +167,32 @@ pub struct RemotePort {
     pub fixed_ips: Vec<FixedIp>,
     /// Where it lives; a tunnel host of the snapshot.
     pub host: HostName,
+    /// What keeps it apart from other ports of its network, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvlan: Option<PvlanRole>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_keeps_ports_apart_in_both_directions() {
+        let community = |name: &str| PvlanRole::Community {
+            community: name.to_owned(),
+        };
+        let (isolated, a, b) = (PvlanRole::Isolated, community("a"), community("b"));
+        for (one, other, reach) in [
+            (None, None, true),
+            (None, Some(&isolated), true),
+            (None, Some(&a), true),
+            (Some(&isolated), Some(&isolated), false),
+            (Some(&isolated), Some(&a), false),
+            (Some(&a), Some(&a), true),
+            (Some(&a), Some(&b), false),
+        ] {
+            assert_eq!(PvlanRole::reach(one, other), reach, "{one:?} {other:?}");
+            assert_eq!(PvlanRole::reach(other, one), reach, "{other:?} {one:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Routers: interfaces on project networks, a gateway on an external network, extra routes.
 
-use crate::{HostName, MacAddress, NetworkId, PortId, SubnetId};
+use crate::{HostName, MacAddress, NetworkId, PortId, QosPolicyId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +81,9 @@ pub struct RouterGateway {
     /// The host that answers for the router outside, if it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_host: Option<HostName>,
+    /// The QoS policy that holds for what leaves and comes under the gateway's own addresses, as those inside see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 impl RouterGateway {

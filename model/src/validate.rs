@@ -2,13 +2,11 @@
 
 use crate::{
     FloatingIp, FloatingIpId, ForwardedIp, HostSnapshot, LocalIp, LocalIpId, MacAddress, Network,
-    NetworkId, NetworkType, Port, PortForwarding, PortId, PortInterface, QosDirection, QosPolicy,
-    QosPolicyId, RemotePort, Router, RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId,
-    limits,
+    NetworkId, NetworkType, PortForwarding, PortId, QosDirection, QosPolicy, QosPolicyId, Router,
+    RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId, limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -24,14 +22,6 @@ pub struct Invalid {
 
 /// Mistakes reported at most; the rest would say nothing new.
 const MISTAKES_MAX: usize = 100;
-
-/// What only one port can have.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Interface<'a> {
-    Device(&'a str),
-    Socket(&'a str),
-    Vlan(PortId, u16),
-}
 
 pub(crate) struct Report(Vec<Invalid>);
 
@@ -240,129 +230,6 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_ports<'a>(
-        &'a self,
-        r: &mut Report,
-        ports: impl Iterator<Item = (&'a PortId, &'a Port)>,
-    ) {
-        let mut macs: BTreeMap<(NetworkId, MacAddress), PortId> = BTreeMap::new();
-        let mut taken: BTreeMap<Interface<'_>, PortId> = BTreeMap::new();
-        for (id, port) in ports {
-            let path = |field: &str| format!("ports.{id}.{field}");
-            self.network_known(r, port.network_id, || path("network_id"));
-            check_mac(r, port.mac_address, || path("mac_address"));
-            if let Some(other) = macs.insert((port.network_id, port.mac_address), *id) {
-                r.check(
-                    false,
-                    || path("mac_address"),
-                    format_args!("one that port {other} does not have"),
-                );
-            }
-            r.count(
-                &path("fixed_ips"),
-                port.fixed_ips.len(),
-                limits::FIXED_IPS_MAX,
-            );
-            for (n, ip) in port.fixed_ips.iter().enumerate() {
-                let at = || path(&format!("fixed_ips[{n}]"));
-                self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
-            }
-            let pairs = &port.allowed_address_pairs;
-            r.count(
-                &path("allowed_address_pairs"),
-                pairs.len(),
-                limits::ALLOWED_ADDRESS_PAIRS_MAX,
-            );
-            for (n, pair) in pairs.iter().enumerate() {
-                let at = || path(&format!("allowed_address_pairs[{n}].ip_address"));
-                r.check(
-                    is_canonical(pair.ip_address),
-                    at,
-                    "a range with its host bits zero",
-                );
-            }
-            let groups = &port.security_groups;
-            r.count(
-                &path("security_groups"),
-                groups.len(),
-                limits::SECURITY_GROUPS_PER_PORT_MAX,
-            );
-            for (n, group) in groups.iter().enumerate() {
-                let at = || path(&format!("security_groups[{n}]"));
-                r.check(
-                    self.security_groups.contains_key(group),
-                    at,
-                    "a group in security_groups",
-                );
-            }
-            r.count(
-                &path("extra_dhcp_opts"),
-                port.extra_dhcp_opts.len(),
-                limits::DHCP_OPTIONS_MAX,
-            );
-            if let Some(policy) = &port.qos_policy_id {
-                let known = self.qos_policies.contains_key(policy);
-                r.check(known, || path("qos_policy_id"), "a policy in qos_policies");
-            }
-            self.validate_interface(r, *id, &port.interface, &mut taken);
-        }
-    }
-
-    /// `taken`: the interfaces of the ports before, and whose they are.
-    fn validate_interface<'a>(
-        &'a self,
-        r: &mut Report,
-        id: PortId,
-        interface: &'a PortInterface,
-        taken: &mut BTreeMap<Interface<'a>, PortId>,
-    ) {
-        let path = |field: &str| format!("ports.{id}.interface.{field}");
-        let (key, field) = match interface {
-            PortInterface::Tap { name } => {
-                let good = (1..=15).contains(&name.len())
-                    && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-                r.check(good, || path("name"), "a device name of 1 to 15 bytes");
-                (Interface::Device(name), "name")
-            }
-            PortInterface::VhostUser { socket, .. } => (Interface::Socket(socket), "socket"),
-            PortInterface::Subport { parent, vlan_id } => {
-                let carries =
-                    |port: &Port| !matches!(port.interface, PortInterface::Subport { .. });
-                let good = self.ports.get(parent).is_some_and(carries);
-                r.check(
-                    good,
-                    || path("parent"),
-                    "a port in ports that is no subport",
-                );
-                let good = (1..=4_094).contains(vlan_id);
-                r.check(good, || path("vlan_id"), "a VLAN of 1 to 4094");
-                (Interface::Vlan(*parent, *vlan_id), "vlan_id")
-            }
-        };
-        if let Some(other) = taken.insert(key, id) {
-            let other = format_args!("one that port {other} does not have");
-            r.check(false, || path(field), other);
-        }
-    }
-
-    fn validate_remote_ports<'a>(
-        &'a self,
-        r: &mut Report,
-        remote_ports: impl Iterator<Item = (&'a PortId, &'a RemotePort)>,
-    ) {
-        for (id, port) in remote_ports {
-            let path = |field: &str| format!("remote_ports.{id}.{field}");
-            self.network_known(r, port.network_id, || path("network_id"));
-            check_mac(r, port.mac_address, || path("mac_address"));
-            let known = self.tunnel_hosts.contains_key(&port.host);
-            r.check(known, || path("host"), "a host in tunnel_hosts");
-            for (n, ip) in port.fixed_ips.iter().enumerate() {
-                let at = || path(&format!("fixed_ips[{n}]"));
-                self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
-            }
-        }
-    }
-
     fn validate_routers<'a>(
         &'a self,
         r: &mut Report,
@@ -418,6 +285,7 @@ impl HostSnapshot {
                 let at = || at(&format!("addresses[{m}]"));
                 self.address_fits(r, gateway.network_id, a.subnet_id, a.ip_address, at);
             }
+            self.policy_known(r, gateway.qos_policy_id, || at("qos_policy_id"));
             self.validate_blocks(r, gateway, at);
         }
     }
@@ -434,6 +302,7 @@ impl HostSnapshot {
                 path("router_id")
             });
             self.address_owned(r, fip.port_id, fip.fixed_ip_address.into(), path);
+            self.policy_known(r, fip.qos_policy_id, || path("qos_policy_id"));
         }
     }
 
@@ -455,6 +324,7 @@ impl HostSnapshot {
                 limits::PORT_FORWARDINGS_MAX,
             );
             r.check(!all.is_empty(), || path("port_forwardings"), "at least one");
+            self.policy_known(r, fip.qos_policy_id, || path("qos_policy_id"));
             for (n, forwarding) in all.iter().enumerate() {
                 let at = |field: &str| path(&format!("port_forwardings[{n}].{field}"));
                 let internal = forwarding.internal_ip_address.into();
@@ -541,7 +411,22 @@ impl HostSnapshot {
         );
     }
 
-    fn network_known(&self, r: &mut Report, id: NetworkId, path: impl FnOnce() -> String) {
+    pub(crate) fn policy_known(
+        &self,
+        r: &mut Report,
+        policy: Option<QosPolicyId>,
+        path: impl FnOnce() -> String,
+    ) {
+        let known = policy.is_none_or(|policy| self.qos_policies.contains_key(&policy));
+        r.check(known, path, "a policy in qos_policies");
+    }
+
+    pub(crate) fn network_known(
+        &self,
+        r: &mut Report,
+        id: NetworkId,
+        path: impl FnOnce() -> String,
+    ) {
         r.check(
             self.networks.contains_key(&id),
             path,
@@ -549,7 +434,7 @@ impl HostSnapshot {
         );
     }
 
-    fn address_fits(
+    pub(crate) fn address_fits(
         &self,
         r: &mut Report,
         network_id: NetworkId,

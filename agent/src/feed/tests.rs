@@ -179,6 +179,7 @@ fn with_network(mut snapshot: HostSnapshot, mtu: u32) -> HostSnapshot {
         external: false,
         dns_domain: String::new(),
         transit: None,
+        vlan_transparent: false,
     };
     snapshot.networks.insert(NetworkId(uuid(1)), network);
     snapshot
@@ -200,6 +201,7 @@ fn with_port(mut snapshot: HostSnapshot, id: PortId) -> HostSnapshot {
         },
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
+        pvlan: None,
     };
     snapshot.ports.insert(id, port);
     snapshot

@@ -43,6 +43,7 @@ fn network(network_type: NetworkType, mtu: u32) -> Network {
         external: physical,
         dns_domain: "example.org.".to_owned(),
         transit: None,
+        vlan_transparent: false,
     }
 }
 
@@ -82,6 +83,7 @@ fn guest(mac: MacAddress, v4: &str, v6: &str, tap: &str) -> Port {
         },
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
+        pvlan: None,
     }
 }
 
@@ -113,6 +115,7 @@ fn router() -> Router {
             }),
             snat_port_blocks_elsewhere: std::collections::BTreeMap::new(),
             gateway_host: None,
+            qos_policy_id: None,
         }),
         routes: Vec::new(),
         ndp_proxies: Vec::new(),
@@ -150,6 +153,7 @@ pub(crate) fn snapshot() -> HostSnapshot {
             router_id: ROUTER,
             port_id: GUEST,
             fixed_ip_address: [192, 0, 2, 11].into(),
+            qos_policy_id: None,
         },
     );
     assert_eq!(s.validate(), []);

@@ -126,6 +126,7 @@ impl Server {
                 external: false,
                 dns_domain: String::new(),
                 transit: None,
+                vlan_transparent: false,
             };
             snapshot.networks.insert(*id, network);
         }

@@ -4,7 +4,8 @@
 //! with it, because every row says it for itself.
 
 use super::agent::Agent;
-use super::decode::{FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::decode::{LocalIp, Port, Router};
+use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::{probed, ring_place};
 use super::index::{Move, of};
 use super::mark::Marks;
@@ -72,9 +73,7 @@ impl Rows {
                     to.apply(&mut self.index.networks_by_qos_policy, policy, id);
                 }
             }
-            for port in self.guests(id) {
-                self.mark_guest(port);
-            }
+            self.mark_policy(id);
         }
     }
 
@@ -319,11 +318,23 @@ impl Rows {
         if old.is_some() == is_there {
             return;
         }
-        let own: Vec<PortId> = of(&self.index.ports_by_qos_policy, &id).copied().collect();
+        let ports: Vec<PortId> = of(&self.index.ports_by_qos_policy, &id).copied().collect();
+        for port in ports {
+            self.mark_guest(port);
+        }
+        let routers: Vec<RouterId> = of(&self.index.routers_by_qos_policy, &id)
+            .copied()
+            .collect();
+        for router in routers {
+            self.mark_router(router);
+        }
+        let floating = of(&self.index.floating_ips_by_qos_policy, &id);
+        for ip in floating.copied().collect::<Vec<FloatingIpId>>() {
+            self.mark_floating_ip(ip);
+        }
         let networks = of(&self.index.networks_by_qos_policy, &id);
-        let of_networks = networks.flat_map(|network| of(&self.index.guests_by_network, network));
-        for port in own.iter().chain(&of_networks.copied().collect::<Vec<_>>()) {
-            self.mark_guest(*port);
+        for network in networks.copied().collect::<Vec<NetworkId>>() {
+            self.mark_policy(network);
         }
     }
 
@@ -430,6 +441,20 @@ impl Rows {
         let services = of(&self.index.service_ports, &id).copied();
         let ports: Vec<PortId> = self.guests(id).into_iter().chain(services).collect();
         for port in ports {
+            self.mark_port(port);
+        }
+    }
+
+    /// Whatever has a network's QoS policy if it has none of its own: guests, gateways, floating IPs.
+    fn mark_policy(&mut self, network: NetworkId) {
+        if self.loading {
+            return;
+        }
+        for port in self.guests(network) {
+            self.mark_guest(port);
+        }
+        let services = of(&self.index.service_ports, &network);
+        for port in services.copied().collect::<Vec<PortId>>() {
             self.mark_port(port);
         }
     }

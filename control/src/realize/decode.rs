@@ -4,6 +4,7 @@
 //! something else; the rest of the cloud does not suffer for it.
 
 use super::gateway;
+use crate::store::Resource;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::conntrack_helper::ConntrackHelperRow;
 use crate::store::local_ip::{LocalIpPortAssociationRow, LocalIpRow};
@@ -11,24 +12,22 @@ use crate::store::ndp_proxy::NdpProxyRow;
 use crate::store::network::NetworkRow;
 use crate::store::port::Port as PortParts;
 use crate::store::port_binding::VhostUser;
-use crate::store::port_forwarding::PortForwardingRow;
 use crate::store::router::{RouterInterfaceRow, RouterRow};
 use crate::store::security_group::{SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::SegmentRow;
 use crate::store::subnet::{Route, SubnetRow};
 use crate::store::trunk::SubportPlace;
-use crate::store::{Resource, floating_ip::FloatingIpRow};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use weft_model::{
     AddressGroup, AllowedAddressPair, ConntrackHelper, DhcpOption, EtherType, FixedIp, HostName,
-    HostRoute, LocalIpMode, LocalIpTarget, MacAddress, Network, NetworkId, PortForwarding, PortId,
-    PortRange, QosPolicyId, Remote, RouterId, RouterRoute, SecurityGroup, SecurityGroupId,
-    SecurityGroupRule, Segment, Subnet, VhostUserMode, limits,
+    HostRoute, LocalIpMode, LocalIpTarget, MacAddress, Network, NetworkId, PortId, PortRange,
+    PvlanRole, QosPolicyId, Remote, RouterRoute, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    Segment, Subnet, VhostUserMode, limits,
 };
 
 /// A row that cannot be realized.
@@ -62,6 +61,7 @@ pub(super) struct Port {
     pub(super) attached: Attached,
     /// Its own; its network's is in [`super::rows::Rows`].
     pub(super) qos_policy_id: Option<QosPolicyId>,
+    pub(super) pvlan: Option<PvlanRole>,
 }
 
 /// How a port is attached to its host.
@@ -104,6 +104,8 @@ pub(super) struct Router {
     pub(super) ndp_proxies: Vec<(PortId, Ipv6Addr)>,
     pub(super) conntrack_helpers: Vec<ConntrackHelper>,
     pub(super) snat_port_blocks: gateway::Blocks,
+    /// The gateway's own QoS policy.
+    pub(super) qos_policy_id: Option<QosPolicyId>,
 }
 
 impl Router {
@@ -122,16 +124,6 @@ pub(super) struct RouterParts {
     pub(super) snat_port_blocks: Vec<crate::store::gateway::SnatPortBlockRow>,
 }
 
-/// A floating IP some of whose ports lead somewhere.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct ForwardedIp {
-    pub(super) floating_network_id: NetworkId,
-    pub(super) floating_ip_address: Ipv4Addr,
-    pub(super) floating_port_id: PortId,
-    pub(super) router_id: RouterId,
-    pub(super) port_forwardings: Vec<PortForwarding>,
-}
-
 /// A local IP with the ports that stand for it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LocalIp {
@@ -141,18 +133,7 @@ pub(super) struct LocalIp {
     pub(super) targets: Vec<LocalIpTarget>,
 }
 
-/// A floating IP that leads somewhere.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct FloatingIp {
-    pub(super) floating_network_id: NetworkId,
-    pub(super) floating_ip_address: Ipv4Addr,
-    pub(super) floating_port_id: PortId,
-    pub(super) router_id: RouterId,
-    pub(super) port_id: PortId,
-    pub(super) fixed_ip_address: Ipv4Addr,
-}
-
-type Result<T> = std::result::Result<T, RowError>;
+pub(super) type Result<T> = std::result::Result<T, RowError>;
 
 /// The least MTU of the model's networks.
 const MTU_MIN: i64 = 68;
@@ -191,7 +172,21 @@ impl At<'_> {
             .map_err(|_range| self.error(column, format_args!("{number} is out of range")))
     }
 
-    fn at_most<T>(&self, column: &'static str, list: Vec<T>, max: usize) -> Result<Vec<T>> {
+    /// The id of a QoS policy, if there is one.
+    pub(super) fn policy(
+        &self,
+        column: &'static str,
+        id: Option<&str>,
+    ) -> Result<Option<QosPolicyId>> {
+        id.map(|id| self.parse(column, id)).transpose()
+    }
+
+    pub(super) fn at_most<T>(
+        &self,
+        column: &'static str,
+        list: Vec<T>,
+        max: usize,
+    ) -> Result<Vec<T>> {
         if list.len() > max {
             return Err(self.error(
                 column,
@@ -245,6 +240,7 @@ pub(super) fn network(
         external: row.external,
         dns_domain: row.dns_domain.clone(),
         transit: None,
+        vlan_transparent: row.vlan_transparent == Some(true),
     };
     Ok(Some((network, segments)))
 }
@@ -335,14 +331,23 @@ pub(super) fn port(port: PortParts) -> Result<Port> {
             "" => None,
             host => Some(at.parse("binding_host_id", host)?),
         },
-        qos_policy_id: row
-            .qos_policy_id
-            .as_deref()
-            .map(|id| at.parse("qos_policy_id", id))
-            .transpose()?,
+        qos_policy_id: at.policy("qos_policy_id", row.qos_policy_id.as_deref())?,
+        pvlan: pvlan(at, row.pvlan_type.as_deref(), row.pvlan_community)?,
         attached: attached(&at, row.binding_vhost_user.0, port.subport)?,
         device_owner: row.device_owner,
         dns_name: row.dns_name,
+    })
+}
+
+/// A port's role, if it keeps the port from others.
+fn pvlan(at: At<'_>, role: Option<&str>, community: Option<String>) -> Result<Option<PvlanRole>> {
+    Ok(match (role, community) {
+        (None | Some("promiscuous"), _) => None,
+        (Some("isolated"), _) => Some(PvlanRole::Isolated),
+        (Some("community"), Some(community)) => Some(PvlanRole::Community { community }),
+        (Some(role), _) => {
+            return Err(at.error("pvlan_type", format_args!("{role:?} is not known")));
+        }
     })
 }
 
@@ -410,50 +415,18 @@ pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
             limits::CONNTRACK_HELPERS_MAX,
         )?,
         snat_port_blocks: gateway::blocks(&parts.snat_port_blocks),
+        qos_policy_id: at.policy(
+            "gateway_qos_policy_id",
+            row.gateway_qos_policy_id.as_deref(),
+        )?,
     })
 }
 
 /// The number of a protocol that has ports.
-fn port_protocol(at: At<'_>, column: &'static str, text: &str) -> Result<u8> {
+pub(super) fn port_protocol(at: At<'_>, column: &'static str, text: &str) -> Result<u8> {
     protocol(text, EtherType::Ipv4)
         .flatten()
         .ok_or_else(|| at.error(column, format_args!("protocol {text:?} is not known")))
-}
-
-/// None if none of its ports leads anywhere.
-pub(super) fn forwarded_ip(
-    row: &FloatingIpRow,
-    forwardings: &[PortForwardingRow],
-) -> Result<Option<ForwardedIp>> {
-    let Some(router) = row.router_id.as_ref().filter(|_| !forwardings.is_empty()) else {
-        return Ok(None);
-    };
-    let at = At(Resource::FloatingIp, &row.id);
-    let forwarding = |row: &PortForwardingRow| {
-        let at = At(Resource::PortForwarding, &row.id);
-        Ok(PortForwarding {
-            id: at.parse("id", &row.id)?,
-            protocol: port_protocol(at, "protocol", &row.protocol)?,
-            external_port_first: at.number("external_port_first", row.external_port_first)?,
-            external_port_last: at.number("external_port_last", row.external_port_last)?,
-            internal_port_id: at.parse("internal_port_id", &row.internal_port_id)?,
-            internal_ip_address: at.parse("internal_ip_address", &row.internal_ip_address)?,
-            internal_port_first: at.number("internal_port_first", row.internal_port_first)?,
-            internal_port_last: at.number("internal_port_last", row.internal_port_last)?,
-        })
-    };
-    let forwardings = forwardings.iter().map(forwarding).collect::<Result<_>>()?;
-    Ok(Some(ForwardedIp {
-        floating_network_id: at.parse("floating_network_id", &row.floating_network_id)?,
-        floating_ip_address: at.parse("floating_ip_address", &row.floating_ip_address)?,
-        floating_port_id: at.parse("floating_port_id", &row.floating_port_id)?,
-        router_id: at.parse("router_id", router)?,
-        port_forwardings: at.at_most(
-            "port_forwardings",
-            forwardings,
-            limits::PORT_FORWARDINGS_MAX,
-        )?,
-    }))
 }
 
 pub(super) fn local_ip(
@@ -474,24 +447,6 @@ pub(super) fn local_ip(
         mode: at.named("ip_mode", &row.ip_mode)?,
         targets: at.at_most("targets", targets, limits::LOCAL_IP_TARGETS_MAX)?,
     })
-}
-
-/// None if it leads nowhere.
-pub(super) fn floating_ip(row: &FloatingIpRow) -> Result<Option<FloatingIp>> {
-    let at = At(Resource::FloatingIp, &row.id);
-    let (Some(router), Some(port), Some(fixed)) =
-        (&row.router_id, &row.port_id, &row.fixed_ip_address)
-    else {
-        return Ok(None);
-    };
-    Ok(Some(FloatingIp {
-        floating_network_id: at.parse("floating_network_id", &row.floating_network_id)?,
-        floating_ip_address: at.parse("floating_ip_address", &row.floating_ip_address)?,
-        floating_port_id: at.parse("floating_port_id", &row.floating_port_id)?,
-        router_id: at.parse("router_id", router)?,
-        port_id: at.parse("port_id", port)?,
-        fixed_ip_address: at.parse("fixed_ip_address", fixed)?,
-    }))
 }
 
 pub(super) fn security_group(row: &SecurityGroupRow) -> SecurityGroup {

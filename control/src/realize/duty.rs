@@ -8,7 +8,7 @@
 
 use super::external::hosts_of;
 use super::index::{Move, of};
-use super::snapshot::{Judged, View, local_ip};
+use super::snapshot::{Judged, View, local_ip, policy_of_gateway};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
@@ -31,7 +31,7 @@ pub(super) struct Needs {
     pub(super) remote_groups: BTreeMap<SecurityGroupId, usize>,
     /// Rules here that name each address group.
     pub(super) address_groups: BTreeMap<AddressGroupId, usize>,
-    /// Guests here under each QoS policy.
+    /// Guests, gateways and floating IPs here under each QoS policy.
     pub(super) qos_policies: BTreeMap<QosPolicyId, usize>,
     /// What is known here of each other host: guests, floating IPs, ports of gateways' addresses, gateways.
     pub(super) tunnel_hosts: BTreeMap<HostName, usize>,
@@ -58,6 +58,11 @@ impl Needs {
         for host in snapshot.routers.values().flat_map(hosts_of) {
             Move::In.count(&mut needs.tunnel_hosts, host);
         }
+        let floating = snapshot.floating_ips.values().map(|ip| ip.qos_policy_id);
+        let forwarded = snapshot.forwarded_ips.values().map(|ip| ip.qos_policy_id);
+        for policy in floating.chain(forwarded).flatten() {
+            Move::In.count(&mut needs.qos_policies, &policy);
+        }
         needs
     }
 
@@ -74,6 +79,9 @@ impl Needs {
     fn router(&mut self, to: Move, router: &Router) {
         for network in networks(router) {
             to.count(&mut self.legs, &network);
+        }
+        if let Some(policy) = policy_of_gateway(router) {
+            to.count(&mut self.qos_policies, &policy);
         }
     }
 
@@ -211,6 +219,7 @@ impl<'a> Update<'a> {
         update.networks();
         update.floating_ips();
         update.local_ips();
+        update.qos_policies();
         update.rules();
         update.groups();
         update.remote_ports();
@@ -239,10 +248,22 @@ impl<'a> Update<'a> {
             self.dirt.floating_ips.extend(floating.chain(forwarded));
             self.dirt.local_ips.extend(of(&index.local_ips, &id));
         }
+    }
+
+    fn qos_policies(&mut self) {
         for id in std::mem::take(&mut self.dirt.qos_policies) {
             let needed = self.needs.qos_policies.contains_key(&id);
-            let policy = view.rows().qos_policies.get(&id).filter(|_| needed);
-            set!(self.qos_policies, &id, policy);
+            let policy = self.cloud.view.rows().qos_policies.get(&id);
+            set!(self.qos_policies, &id, policy.filter(|_| needed));
+        }
+    }
+
+    /// Counts the need of a QoS policy in or out.
+    fn policy_needed(&mut self, to: Move, policy: Option<QosPolicyId>) {
+        if let Some(policy) = policy
+            && to.count(&mut self.needs.qos_policies, &policy)
+        {
+            self.dirt.qos_policies.insert(policy);
         }
     }
 
@@ -260,11 +281,7 @@ impl<'a> Update<'a> {
                 self.dirt.rules.extend(of(&index.rules, group));
             }
         }
-        if let Some(policy) = &port.qos_policy_id
-            && to.count(&mut self.needs.qos_policies, policy)
-        {
-            self.dirt.qos_policies.insert(*policy);
-        }
+        self.policy_needed(to, port.qos_policy_id);
     }
 
     fn routers(&mut self) {
@@ -296,6 +313,7 @@ impl<'a> Update<'a> {
                         self.dirt.tunnel_hosts.insert(host.clone());
                     }
                 }
+                self.policy_needed(to, router.as_ref().and_then(policy_of_gateway));
             }
             let gateway = |router: &Option<Router>| {
                 let gateway = router.as_ref().and_then(|router| router.gateway.as_ref());
@@ -361,7 +379,11 @@ impl<'a> Update<'a> {
         for id in std::mem::take(&mut self.dirt.floating_ips) {
             let ip = rows.floating_ips.get(&id);
             let ip = ip.and_then(|ip| view.floating_ip(self.snapshot, ip));
-            set!(self.floating_ips, &id, ip.as_ref());
+            if let Some((old, new)) = set!(self.floating_ips, &id, ip.as_ref()) {
+                for (to, ip) in [(Move::In, new), (Move::Out, old)] {
+                    self.policy_needed(to, ip.and_then(|ip| ip.qos_policy_id));
+                }
+            }
             let ip = view.remote_floating_ip(self.snapshot, id);
             if let Some((old, new)) = set!(self.remote_floating_ips, &id, ip.as_ref()) {
                 for (to, ip) in [(Move::In, new), (Move::Out, old)] {
@@ -374,7 +396,11 @@ impl<'a> Update<'a> {
             }
             let ip = rows.forwarded_ips.get(&id);
             let ip = ip.and_then(|ip| view.forwarded_ip(self.snapshot, ip));
-            set!(self.forwarded_ips, &id, ip.as_ref());
+            if let Some((old, new)) = set!(self.forwarded_ips, &id, ip.as_ref()) {
+                for (to, ip) in [(Move::In, new), (Move::Out, old)] {
+                    self.policy_needed(to, ip.and_then(|ip| ip.qos_policy_id));
+                }
+            }
         }
     }
 

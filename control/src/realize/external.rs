@@ -78,6 +78,7 @@ impl View<'_> {
                 snat_port_block: router.snat_port_blocks.get(host).copied(),
                 snat_port_blocks_elsewhere: others.map(|(o, b)| (o.clone(), *b)).collect(),
                 gateway_host: self.index().elected.get(&id).filter(tunnels).cloned(),
+                qos_policy_id: self.qos_policy(router.qos_policy_id, port.network_id),
             })
         };
         model::Router {

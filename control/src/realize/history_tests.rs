@@ -322,7 +322,8 @@ impl Cloud {
                 self.create::<Network>("external", body).await
             }
             Request::Network { external: false } => {
-                self.create::<Network>("network", json!({})).await
+                let body = json!({"pvlan": number.is_multiple_of(2), "vlan_transparent": number.is_multiple_of(3)});
+                self.create::<Network>("network", body).await
             }
             Request::Subnet { network, v6 } => {
                 let kind = if network % 3 == 0 {
@@ -441,12 +442,16 @@ impl Cloud {
                 .map(drop)
             }
             Request::PortUpdate { port, kind, group } => {
-                let body = match kind % 6 {
+                let body = match kind % 8 {
                     0 => json!({"admin_state_up": kind % 4 == 0}),
                     1 => json!({"binding:host_id": host(kind / 6)}),
                     2 => json!({"security_groups": [self.pick("group", group)]}),
                     3 => json!({"security_groups": [], "port_security_enabled": false}),
                     4 => json!({"port_security_enabled": true}),
+                    5 => json!({"pvlan_type": (["isolated", "promiscuous"][group % 2])}),
+                    6 => {
+                        json!({"pvlan_type": "community", "pvlan_community": (["a", "b"][group % 2])})
+                    }
                     _ => json!({"dns_name": "guest"}),
                 };
                 self.update::<Port>(&self.text("port", port), body).await
@@ -505,11 +510,23 @@ impl Cloud {
                     _ => self.pick("policy", policy),
                 };
                 let body = json!({"qos_policy_id": policy});
-                match what % 2 {
+                match what % 5 {
                     0 => self.update::<Port>(&self.text("port", what), body).await,
-                    _ => {
-                        self.update::<Network>(&self.text("network", what), body)
+                    1 => {
+                        let id = self.text("floating_ip", what);
+                        self.update::<FloatingIp>(&id, body).await
+                    }
+                    2 => {
+                        let external = self.pick("external", what);
+                        let gateway =
+                            json!({"network_id": external, "qos_policy_id": body["qos_policy_id"]});
+                        let body = json!({ "external_gateway_info": gateway });
+                        self.update::<Router>(&self.text("router", what), body)
                             .await
+                    }
+                    n => {
+                        let kind = ["network", "external"][n % 2];
+                        self.update::<Network>(&self.text(kind, what), body).await
                     }
                 }
             }

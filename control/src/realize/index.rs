@@ -4,7 +4,8 @@
 //! scratch); to keep it costs what changed, not what there is. The same calls put in and take out.
 
 use super::agent::Agent;
-use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::decode::{Attached, LocalIp, Port, Router};
+use super::floating_ip::{FloatingIp, ForwardedIp};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
@@ -27,6 +28,8 @@ pub(super) struct Index {
     pub(super) service_ports: By<NetworkId, PortId>,
     pub(super) subports: By<PortId, PortId>,
     pub(super) ports_by_qos_policy: By<QosPolicyId, PortId>,
+    pub(super) routers_by_qos_policy: By<QosPolicyId, RouterId>,
+    pub(super) floating_ips_by_qos_policy: By<QosPolicyId, FloatingIpId>,
     pub(super) networks_by_qos_policy: By<QosPolicyId, NetworkId>,
     pub(super) members: By<SecurityGroupId, PortId>,
     /// The addresses of a group's members, and how many members have each.
@@ -224,6 +227,9 @@ impl Index {
         for host in router.snat_port_blocks.keys() {
             to.apply(&mut self.routers_by_block, host.clone(), id);
         }
+        if let Some(policy) = router.qos_policy_id {
+            to.apply(&mut self.routers_by_qos_policy, policy, id);
+        }
     }
 
     /// The networks that a router leads to, by the ports that are known now.
@@ -243,6 +249,9 @@ impl Index {
         to.apply(&mut self.floating_ips, ip.port_id, id);
         to.apply(&mut self.floating_ports, ip.floating_port_id, id);
         to.apply(&mut self.floating_routers, ip.router_id, id);
+        if let Some(policy) = ip.qos_policy_id {
+            to.apply(&mut self.floating_ips_by_qos_policy, policy, id);
+        }
     }
 
     pub(super) fn forwarded_ip(&mut self, to: Move, id: FloatingIpId, ip: &ForwardedIp) {
@@ -251,6 +260,9 @@ impl Index {
         }
         to.apply(&mut self.floating_ports, ip.floating_port_id, id);
         to.apply(&mut self.floating_routers, ip.router_id, id);
+        if let Some(policy) = ip.qos_policy_id {
+            to.apply(&mut self.floating_ips_by_qos_policy, policy, id);
+        }
     }
 
     pub(super) fn local_ip(&mut self, to: Move, id: LocalIpId, ip: &LocalIp) {

@@ -5,6 +5,7 @@
 
 use super::agent::{self, Agent};
 use super::decode::{self, At, RouterParts, RowError};
+use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::GatewayHost;
 use super::index::Index;
 use super::mark::Marks;
@@ -50,8 +51,8 @@ pub(super) struct Rows {
     pub(super) subnets: BTreeMap<SubnetId, Subnet>,
     pub(super) ports: BTreeMap<PortId, decode::Port>,
     pub(super) routers: BTreeMap<RouterId, decode::Router>,
-    pub(super) floating_ips: BTreeMap<FloatingIpId, decode::FloatingIp>,
-    pub(super) forwarded_ips: BTreeMap<FloatingIpId, decode::ForwardedIp>,
+    pub(super) floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
+    pub(super) forwarded_ips: BTreeMap<FloatingIpId, ForwardedIp>,
     pub(super) local_ips: BTreeMap<LocalIpId, decode::LocalIp>,
     pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
@@ -355,8 +356,8 @@ impl Rows {
     ) {
         let at = At(Resource::Network, &row.id);
         if let Some(id) = known(at) {
-            let policy = row.qos_policy_id.as_deref();
-            let policy = policy.and_then(|policy| decoded(at.parse("qos_policy_id", policy)));
+            let policy =
+                decoded(at.policy("qos_policy_id", row.qos_policy_id.as_deref())).flatten();
             let transit = transit.and_then(super::gateway::transit);
             let network = decoded(decode::network(row, segments)).flatten();
             let network = network.map(|(network, segments)| {
@@ -421,8 +422,8 @@ impl Rows {
         forwardings: &[PortForwardingRow],
     ) {
         if let Some(id) = known(At(Resource::FloatingIp, &row.id)) {
-            let floating = decoded(decode::floating_ip(row)).flatten();
-            let forwarded = decoded(decode::forwarded_ip(row, forwardings)).flatten();
+            let floating = decoded(super::floating_ip::floating_ip(row)).flatten();
+            let forwarded = decoded(super::floating_ip::forwarded_ip(row, forwardings)).flatten();
             self.floating_ip_set(id, (floating, forwarded));
         }
     }

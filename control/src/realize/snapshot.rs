@@ -8,11 +8,12 @@
 //! 3. all subnets of these networks;
 //! 4. floating IPs, port forwardings and local IPs that lead to its ports;
 //! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
-//! 6. the QoS policies of its ports, as far as they ask something of an engine;
+//! 6. the QoS policies of its ports, floating IPs and routers' gateways, as far as they ask something of an engine;
 //! 7. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
 
-use super::decode::{Attached, FloatingIp, ForwardedIp, LocalIp, Port, Router};
+use super::decode::{Attached, LocalIp, Port, Router};
 use super::external::hosts_of;
+use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::index::{Index, member_addresses, of};
 use super::interface::{interface_key, tap_name};
 use super::rows::Rows;
@@ -101,6 +102,7 @@ impl<'a> View<'a> {
         self.remote_floating_ips(&mut snapshot);
         self.forwarded_ips(&mut snapshot);
         self.local_ips(&mut snapshot);
+        self.qos_policies(&mut snapshot);
         self.security_groups(&mut snapshot);
         self.remote_ports(&mut snapshot);
         snapshot
@@ -114,16 +116,20 @@ impl<'a> View<'a> {
         }
         let mut judged = Judged::new();
         for id in local.into_iter().flatten().take(max) {
-            let Some(port) = self.guest(&snapshot.host, *id, &mut judged) else {
-                continue;
-            };
-            if let Some(policy) = port.qos_policy_id
-                && let Some(of) = self.rows.qos_policies.get(&policy)
-            {
-                snapshot.qos_policies.insert(policy, of.clone());
+            if let Some(port) = self.guest(&snapshot.host, *id, &mut judged) {
+                snapshot.ports.insert(*id, port);
             }
-            snapshot.ports.insert(*id, port);
         }
+    }
+
+    fn qos_policies(&self, snapshot: &mut HostSnapshot) {
+        let ports = snapshot.ports.values().map(|port| port.qos_policy_id);
+        let gateways = snapshot.routers.values().map(policy_of_gateway);
+        let floating = snapshot.floating_ips.values().map(|ip| ip.qos_policy_id);
+        let forwarded = snapshot.forwarded_ips.values().map(|ip| ip.qos_policy_id);
+        let all = ports.chain(gateways).chain(floating).chain(forwarded);
+        let known = |id: QosPolicyId| Some((id, self.rows.qos_policies.get(&id)?.clone()));
+        snapshot.qos_policies = all.flatten().filter_map(known).collect();
     }
 
     /// A guest's port, if the host can have it: its network is known, and its device's name is its own.
@@ -221,7 +227,8 @@ impl<'a> View<'a> {
             dns_name: port.dns_name.clone(),
             interface,
             extra_dhcp_opts: port.extra_dhcp_opts.clone(),
-            qos_policy_id: self.qos_policy(port),
+            qos_policy_id: self.qos_policy(port.qos_policy_id, port.network_id),
+            pvlan: port.pvlan.clone(),
         }
     }
 
@@ -234,14 +241,16 @@ impl<'a> View<'a> {
         port.fixed_ips.iter().filter(known).copied().collect()
     }
 
-    /// The QoS policy that asks something of the port's engine.
-    fn qos_policy(&self, port: &Port) -> Option<QosPolicyId> {
-        let of_network = self.rows.network_qos_policies.get(&port.network_id);
-        let policy = port.qos_policy_id.as_ref().or(of_network)?;
-        self.rows
-            .qos_policies
-            .contains_key(policy)
-            .then_some(*policy)
+    /// The QoS policy of what is on a network, its own or the network's, if that asks something of an engine.
+    pub(super) fn qos_policy(
+        &self,
+        own: Option<QosPolicyId>,
+        network: NetworkId,
+    ) -> Option<QosPolicyId> {
+        let of_network = || self.rows.network_qos_policies.get(&network).copied();
+        let policy = own.or_else(of_network)?;
+        let known = self.rows.qos_policies.contains_key(&policy);
+        known.then_some(policy)
     }
 
     /// Which routers the host needs: in order, and not more than it may have.
@@ -346,6 +355,7 @@ impl<'a> View<'a> {
             router_id: ip.router_id,
             port_id: ip.port_id,
             fixed_ip_address: ip.fixed_ip_address,
+            qos_policy_id: self.qos_policy(ip.qos_policy_id, ip.floating_network_id),
         })
     }
 
@@ -380,6 +390,7 @@ impl<'a> View<'a> {
             mac_address: self.rows.ports.get(&ip.floating_port_id)?.mac_address,
             router_id: ip.router_id,
             port_forwardings,
+            qos_policy_id: self.qos_policy(ip.qos_policy_id, ip.floating_network_id),
         })
     }
 
@@ -499,6 +510,7 @@ impl<'a> View<'a> {
             mac_address: port.mac_address,
             fixed_ips: self.known_addresses(port),
             host: host.clone(),
+            pvlan: port.pvlan.clone(),
         })
     }
 }
@@ -514,6 +526,11 @@ pub(super) fn local_ip(snapshot: &HostSnapshot, ip: &LocalIp) -> Option<model::L
         mode: ip.mode,
         targets,
     })
+}
+
+/// The QoS policy of a router's gateway.
+pub(super) fn policy_of_gateway(router: &model::Router) -> Option<QosPolicyId> {
+    router.gateway.as_ref()?.qos_policy_id
 }
 
 /// Whether a router of the snapshot has its gateway in a network.

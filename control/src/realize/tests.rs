@@ -27,7 +27,7 @@ use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
     EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, NetworkId, PortInterface, PortRange,
-    Remote, Revision, VhostUserMode,
+    PvlanRole, Remote, Revision, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -977,6 +977,80 @@ async fn a_policy_holds_for_a_port_or_its_whole_network() {
     let duty = cloud.duty("h1").await;
     assert_eq!(duty.qos_policies.len(), 0);
     assert_eq!(duty.ports.values().next().unwrap().qos_policy_id, None);
+}
+
+#[tokio::test]
+async fn a_policy_holds_for_a_floating_ip_and_a_gateway_or_all_of_their_network() {
+    let mut cloud = small_cloud().await;
+    policy_with_limit(&cloud, 100).await;
+    let holder = ("network:floatingip", "");
+    let ips = [(SUBNET_X, "203.0.113.20")];
+    cloud.port(FIP_PORT, EXTERNAL, holder, &ips, &[]).await;
+    let ports = (FIP_PORT, GUEST);
+    cloud
+        .floating_ip(0x501, "203.0.113.20", ports, ROUTER, "192.0.2.10")
+        .await;
+    let qos: weft_model::QosPolicyId = uuid(QOS).into();
+    let under = |duty: &HostSnapshot| {
+        let gateway = duty.routers[&uuid(ROUTER).into()].gateway.as_ref().unwrap();
+        let floating = &duty.floating_ips[&uuid(0x501).into()];
+        let known = duty.qos_policies.contains_key(&qos);
+        (gateway.qos_policy_id, floating.qos_policy_id, known)
+    };
+    assert_eq!(under(&cloud.duty("h1").await), (None, None, false));
+    cloud
+        .change::<RouterRow>(ROUTER, |row| row.gateway_qos_policy_id = Some(id(QOS)))
+        .await;
+    assert_eq!(under(&cloud.duty("h1").await), (Some(qos), None, true));
+    cloud
+        .change::<FloatingIpRow>(0x501, |row| row.qos_policy_id = Some(id(QOS)))
+        .await;
+    cloud
+        .change::<RouterRow>(ROUTER, |row| row.gateway_qos_policy_id = None)
+        .await;
+    assert_eq!(under(&cloud.duty("h1").await), (None, Some(qos), true));
+    cloud
+        .change::<FloatingIpRow>(0x501, |row| row.qos_policy_id = None)
+        .await;
+    assert_eq!(under(&cloud.duty("h1").await), (None, None, false));
+    let network = |row: &mut NetworkRow| row.qos_policy_id = Some(id(QOS));
+    cloud.change(EXTERNAL, network).await;
+    assert_eq!(under(&cloud.duty("h1").await), (Some(qos), Some(qos), true));
+    // What is left of it is the scheduler's.
+    cloud.delete::<QosRuleRow>(QOS + 1).await;
+    cloud.change(QOS, |_: &mut QosPolicyRow| ()).await;
+    assert_eq!(under(&cloud.duty("h1").await), (None, None, false));
+}
+
+#[tokio::test]
+async fn a_private_vlans_roles_are_known_here_and_elsewhere() {
+    let mut cloud = small_cloud().await;
+    let other = 0x102;
+    let ips = [(SUBNET_A, "192.0.2.11")];
+    cloud.guest(other, NET_A, "h2", &ips, &[]).await;
+    let roles = |duty: &HostSnapshot| {
+        let here = duty.ports.values().next().unwrap().pvlan.clone();
+        let there = duty.remote_ports.values().next().unwrap().pvlan.clone();
+        (here, there)
+    };
+    assert_eq!(roles(&cloud.duty("h1").await), (None, None));
+    let role = |role: &str, community: Option<&str>| {
+        let (role, community) = (role.to_owned(), community.map(str::to_owned));
+        move |row: &mut PortRow| (row.pvlan_type, row.pvlan_community) = (Some(role), community)
+    };
+    cloud.change(GUEST, role("isolated", None)).await;
+    cloud.change(other, role("community", Some("a"))).await;
+    let community = PvlanRole::Community {
+        community: "a".to_owned(),
+    };
+    let expected = (Some(PvlanRole::Isolated), Some(community));
+    assert_eq!(roles(&cloud.duty("h1").await), expected);
+    cloud.change(GUEST, role("promiscuous", None)).await;
+    cloud.change(other, role("promiscuous", None)).await;
+    assert_eq!(roles(&cloud.duty("h1").await), (None, None));
+    let transparent = |row: &mut NetworkRow| row.vlan_transparent = Some(true);
+    cloud.change(NET_A, transparent).await;
+    assert!(cloud.duty("h1").await.networks[&uuid(NET_A).into()].vlan_transparent);
 }
 
 #[tokio::test]

@@ -138,6 +138,30 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             ),
         }
     }
+    for (id, port) in &snapshot.ports {
+        if port.pvlan.is_some() {
+            add(
+                format!("ports.{id}.pvlan"),
+                "ports of all roles reach each other: no private VLANs yet",
+            );
+        }
+    }
+    for (id, network) in &snapshot.networks {
+        if network.vlan_transparent {
+            add(
+                format!("networks.{id}.vlan_transparent"),
+                "frames that guests tag themselves are dropped",
+            );
+        }
+    }
+    for (id, ip) in &snapshot.floating_ips {
+        if ip.qos_policy_id.is_some() {
+            add(
+                format!("floating_ips.{id}.qos_policy_id"),
+                "nothing is limited: no QoS of floating IPs yet",
+            );
+        }
+    }
     for (id, group) in &snapshot.security_groups {
         if !group.stateful {
             add(
@@ -158,11 +182,23 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             "the address leads nowhere: no local IPs yet",
         );
     }
+    unsupported_of_routers(snapshot, &mut add);
+    list
+}
+
+fn unsupported_of_routers(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
     for (id, router) in &snapshot.routers {
         if !router.ndp_proxies.is_empty() {
             add(
                 format!("routers.{id}.ndp_proxies"),
                 "the gateway answers for none of them outside: no NDP proxies yet",
+            );
+        }
+        let gateway = router.gateway.as_ref();
+        if gateway.is_some_and(|gateway| gateway.qos_policy_id.is_some()) {
+            add(
+                format!("routers.{id}.gateway.qos_policy_id"),
+                "nothing is limited: no QoS of gateways yet",
             );
         }
         if !router.conntrack_helpers.is_empty() {
@@ -172,7 +208,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             );
         }
     }
-    list
 }
 
 /// Ports of other hosts that no tunnel leads to.

@@ -86,6 +86,7 @@ mod tests {
                 external: false,
                 dns_domain: String::new(),
                 transit: None,
+                vlan_transparent: false,
             };
             let id = uuid::Uuid::from_u128(id).into();
             snapshot.networks.insert(id, network);

@@ -317,6 +317,7 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
                 mtu: network.transit_mtu.unwrap_or(1500),
                 uplink: network.uplink,
             }),
+            vlan_transparent: false,
         };
         e.snapshot.networks.insert(network_id(name), network);
     }
@@ -446,6 +447,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 .qos
                 .as_ref()
                 .map(|q| uuid_of(kind::QOS_POLICY, q).into()),
+            pvlan: None,
         };
         for group in &made.security_groups {
             for ip in &made.fixed_ips {
@@ -489,6 +491,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             mac_address: mac(5, name),
             fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
             host,
+            pvlan: None,
         };
         e.names.insert(name.clone(), made.mac_address);
         e.snapshot
@@ -538,6 +541,7 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 snat_port_block: (first > 0).then_some(PortBlock { first, last }),
                 snat_port_blocks_elsewhere: elsewhere.collect::<Result<_, String>>()?,
                 gateway_host: gateway.host.as_deref().map(host_name).transpose()?,
+                qos_policy_id: None,
             });
             let leg_mac = mac(3, &leg);
             e.names.insert(leg, leg_mac);
@@ -591,6 +595,7 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             fixed_ip_address: floating
                 .fixed
                 .ok_or_else(|| format!("{name}: no fixed address"))?,
+            qos_policy_id: None,
         };
         e.snapshot.floating_ips.insert(id, made);
     }

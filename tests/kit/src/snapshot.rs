@@ -51,6 +51,7 @@ pub fn guests(
         external: false,
         dns_domain: String::new(),
         transit: None,
+        vlan_transparent: false,
     };
     snapshot.networks.insert(network_id, network);
     let subnet = Subnet {
@@ -86,6 +87,7 @@ pub fn guests(
             },
             extra_dhcp_opts: Vec::new(),
             qos_policy_id: None,
+            pvlan: None,
         };
         snapshot.ports.insert(PortId(id(5, n)), port);
     }

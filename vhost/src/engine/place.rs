@@ -105,6 +105,7 @@ mod tests {
                 external: false,
                 dns_domain: String::new(),
                 transit: None,
+                vlan_transparent: false,
             };
             snapshot
                 .networks
