@@ -1,11 +1,11 @@
 #!/bin/sh
 # guest-image.sh FOLDER: makes FOLDER/kernel and FOLDER/initramfs, a guest that boots to a shell on its serial line in seconds:
 # Debian's cloud kernel, unpacked (QEMU starts it by PVH), and a static busybox with virtio's modules. Installs what it needs.
-# Does nothing if both are there. As root on Debian 12.
+# Does nothing if both are there and newer than this script. As root on Debian 12.
 set -eu
 
 folder=${1:?usage: $0 FOLDER}
-[ -f "$folder/kernel" ] && [ -f "$folder/initramfs" ] && exit 0
+[ "$folder/kernel" -nt "$0" ] && [ "$folder/initramfs" -nt "$0" ] && exit 0
 mkdir -p "$folder"
 
 packages=
@@ -65,7 +65,7 @@ INIT
 cat >"$root/bin/dhcp-bound" <<'BOUND'
 #!/bin/sh
 [ "$1" = bound ] || exit 0
-ip address flush dev "$interface"
+ip -4 address flush dev "$interface"
 ip address add "$ip/$mask" dev "$interface"
 [ -z "$router" ] || ip route add default via "${router%% *}"
 BOUND

@@ -7,7 +7,7 @@ use crate::vm::{self, Shell};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use weft_kit::clock::{now, until};
@@ -36,8 +36,9 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    fn v4(&self) -> Result<Ipv4Addr> {
-        self.port.v4()
+    /// Its addresses, one of each family.
+    fn addresses(&self) -> Result<[IpAddr; 2]> {
+        Ok([self.port.v4()?.into(), self.port.v6()?.into()])
     }
 
     /// Types a line into its shell and shows it.
@@ -86,8 +87,10 @@ pub fn play(scene: &mut Scene) -> Result<()> {
     scene
         .report
         .chapter(3, CHAPTERS, "East-west across the router, and out by SNAT");
-    one.pings(scene, two.v4()?, "63")?;
-    two.pings(scene, one.v4()?, "63")?;
+    for (to, back) in two.addresses()?.into_iter().zip(one.addresses()?) {
+        one.pings(scene, to, "63")?;
+        two.pings(scene, back, "63")?;
+    }
     let outside = scene.outside.clone();
     let _internet = Server::start(&outside, "internet", ANY, 80)?;
     seen_outside(scene, one, None)?;
@@ -113,7 +116,9 @@ pub fn play(scene: &mut Scene) -> Result<()> {
         .chapter(5, CHAPTERS, "A rule goes, and its traffic with it");
     scene.openstack(&user, &format!("security group rule delete {rule}"))?;
     scene.ping_fails("outside", &outside, floating)?;
-    one.pings(scene, two.v4()?, "63")?;
+    for to in two.addresses()? {
+        one.pings(scene, to, "63")?;
+    }
     Ok(())
 }
 
@@ -122,9 +127,20 @@ fn networks(scene: &mut Scene) -> Result<Cloud> {
     scene.external_network()?;
     scene.network(&user, "net1", "192.0.2.0/24", "")?;
     scene.network(&user, "net2", "198.51.100.0/24", "")?;
+    for (network, range) in [
+        ("net1", "fd00:192:0:2::/64"),
+        ("net2", "fd00:198:51:100::/64"),
+    ] {
+        let subnet = format!(
+            "subnet create --network {network} --ip-version 6 --ipv6-ra-mode slaac --ipv6-address-mode slaac \
+             --subnet-range {range} {network}-v6"
+        );
+        scene.openstack(&user, &subnet)?;
+    }
     scene.openstack(&user, "router create router1")?;
-    scene.openstack(&user, "router add subnet router1 net1-v4")?;
-    scene.openstack(&user, "router add subnet router1 net2-v4")?;
+    for subnet in ["net1-v4", "net1-v6", "net2-v4", "net2-v6"] {
+        scene.openstack(&user, &format!("router add subnet router1 {subnet}"))?;
+    }
     scene.openstack(&user, "router set --external-gateway provider1 router1")?;
     Ok(user)
 }
@@ -185,9 +201,22 @@ fn address(scene: &mut Scene, machine: &mut Machine) -> Result<()> {
         let (_, rest) = line.split_once("inet ")?;
         rest.split_whitespace().next()
     });
-    let wanted = format!("{}/24", machine.v4()?);
+    let wanted = format!("{}/24", machine.port.v4()?);
     let what = format!("{} got its address by DHCP", machine.name);
     scene.report.equal(&what, wanted, has.unwrap_or("none"));
+    // Router advertisements are answered while it boots; duplicate address detection takes a second.
+    let v6 = machine.port.v6()?;
+    let line = "for try in 1 2 3 4 5 6 7 8 9 10; do ip -6 -o address show dev eth0 | grep global | grep -vq tentative && break; \
+                sleep 1; done; ip -6 -o address show dev eth0 | grep global";
+    let (lines, _) = machine.types(scene, line)?;
+    let has = lines.iter().find_map(|line| {
+        let (_, rest) = line.split_once("inet6 ")?;
+        rest.split_whitespace().next()
+    });
+    let what = format!("{} made its own address by SLAAC", machine.name);
+    scene
+        .report
+        .equal(&what, format!("{v6}/64"), has.unwrap_or("none"));
     Ok(())
 }
 
