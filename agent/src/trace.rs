@@ -288,6 +288,9 @@ fn owner(snapshot: &HostSnapshot, network_id: NetworkId, address: IpAddr) -> Opt
     let floating = snapshot.floating_ips.values().find(|ip| {
         ip.floating_network_id == network_id && IpAddr::from(ip.floating_ip_address) == address
     });
+    let forwarded = snapshot.forwarded_ips.values().find(|ip| {
+        ip.floating_network_id == network_id && IpAddr::from(ip.floating_ip_address) == address
+    });
     let local = snapshot.ports.values().find(|port| {
         let fixed = port.fixed_ips.iter().any(|ip| ip.ip_address == address);
         port.network_id == network_id && (fixed || address == eui64_link_local(port.mac_address))
@@ -299,6 +302,7 @@ fn owner(snapshot: &HostSnapshot, network_id: NetworkId, address: IpAddr) -> Opt
     router
         .map(|(_, mac, _)| mac)
         .or(floating.map(|ip| ip.mac_address))
+        .or(forwarded.map(|ip| ip.mac_address))
         .or(local.map(|port| port.mac_address))
         .or(remote.map(|port| port.mac_address))
 }

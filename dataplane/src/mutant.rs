@@ -60,6 +60,8 @@ pub enum Mutant {
     MulticastAgain,
     /// Copies pass whatever the destination's rules say.
     MulticastIngress,
+    /// A forwarded port keeps its number.
+    ForwardingPort,
 }
 
 impl Mutant {
@@ -93,5 +95,6 @@ impl Mutant {
         Self::MulticastSender,
         Self::MulticastAgain,
         Self::MulticastIngress,
+        Self::ForwardingPort,
     ];
 }

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    FloatingIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemoteFloatingIp, RemotePort,
-    Router, RouterId, RouterInterface, eui64_link_local,
+    FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemoteFloatingIp,
+    RemotePort, Router, RouterId, RouterInterface, eui64_link_local,
 };
 
 /// Whether frames of this network leave through an interface of the host.
@@ -53,6 +53,30 @@ pub fn remote_floating_ip(
     snapshot.remote_floating_ips.values().find(|f| {
         f.floating_network_id == network_id && IpAddr::V4(f.floating_ip_address) == address
     })
+}
+
+/// The floating IP with port forwardings that has this address.
+#[must_use]
+pub fn forwarded_ip(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<&ForwardedIp> {
+    let taken = floating_ip(snapshot, network_id, address).is_some()
+        || remote_floating_ip(snapshot, network_id, address).is_some();
+    let mut all = snapshot.forwarded_ips.values();
+    all.find(|f| {
+        f.floating_network_id == network_id && IpAddr::V4(f.floating_ip_address) == address
+    })
+    .filter(|_| !taken)
+}
+
+/// Whether this host answers outside for what has no host of its own behind a router.
+#[must_use]
+pub fn answers_outside(snapshot: &HostSnapshot, router_id: RouterId) -> bool {
+    let router = snapshot.routers.get(&router_id);
+    let gateway = router.and_then(|router| router.gateway.as_ref());
+    gateway.is_some_and(|gateway| gateway.gateway_host.is_none())
 }
 
 /// Who answers for an address.
@@ -114,6 +138,13 @@ pub fn local_owner(
     if let Some(floating) = remote_floating_ip(snapshot, network_id, address) {
         return Some(Owner {
             mac: floating.mac_address,
+            router: false,
+        });
+    }
+    if let Some(forwarded) = forwarded_ip(snapshot, network_id, address) {
+        let answered = asker.is_some() || answers_outside(snapshot, forwarded.router_id);
+        return answered.then_some(Owner {
+            mac: forwarded.mac_address,
             router: false,
         });
     }
@@ -226,11 +257,12 @@ pub fn router_by_outside(
         .find(|f| f.floating_network_id == network_id && f.mac_address == mac)
         .map(|f| f.router_id);
     let mut remote = snapshot.remote_floating_ips.values();
-    let id = local.or_else(|| {
-        remote
-            .find(|f| f.floating_network_id == network_id && f.mac_address == mac)
-            .map(|f| f.router_id)
-    })?;
+    let remote = remote.find(|f| f.floating_network_id == network_id && f.mac_address == mac);
+    let mut forwarded = snapshot.forwarded_ips.values();
+    let forwarded = forwarded.find(|f| f.floating_network_id == network_id && f.mac_address == mac);
+    let id = local
+        .or(remote.map(|f| f.router_id))
+        .or(forwarded.map(|f| f.router_id))?;
     snapshot.routers.get(&id).map(|router| (id, router))
 }
 

@@ -113,8 +113,7 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// The reason to drop it.
     pub fn arrive(&mut self, port: PortId) -> Result<(), DropReason> {
-        let tuple = self.opening.tuple;
-        self.ingress_ask(port, tuple.source, tuple.destination)
+        self.ingress_ask(port, self.opening.tuple)
     }
 
     /// Adds a sentence to the trace.
@@ -253,8 +252,6 @@ impl<'a> Walk<'a> {
         let Some(End::Path(
             ref mut path @ Path {
                 output: Ingress::Port(id),
-                source,
-                destination,
                 ..
             },
         )) = self.end
@@ -266,16 +263,13 @@ impl<'a> Walk<'a> {
             let macs = [opener.source_mac, opener.destination_mac];
             path.transit = transit::back(&self.sight, tuple, macs)?;
         }
-        self.ingress_ask(id, source, destination)
+        let Opening { tuple, .. } = self.opening;
+        let behind = path.translated(tuple, tuple.source_port);
+        self.ingress_ask(id, behind)
     }
 
-    /// At a local destination port, between these addresses.
-    fn ingress_ask(
-        &mut self,
-        id: PortId,
-        source: IpAddr,
-        destination: IpAddr,
-    ) -> Result<(), DropReason> {
+    /// At a local destination port, of what has this tuple there.
+    fn ingress_ask(&mut self, id: PortId, behind: Tuple) -> Result<(), DropReason> {
         let port = self
             .sight
             .snapshot
@@ -291,17 +285,12 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         self.opener_test()?;
-        let before = self.opening.tuple;
         let source = if self.sight.has(Mutant::IngressSource) {
-            before.source
+            self.opening.tuple.source
         } else {
-            source
+            behind.source
         };
-        let tuple = Tuple {
-            source,
-            destination,
-            ..before
-        };
+        let tuple = Tuple { source, ..behind };
         let rule = self.rules_ask(port, tuple, Direction::Ingress);
         self.rules[1] = Some(rule.ok_or(DropReason::SecurityGroupIngressDenied)?);
         Ok(())

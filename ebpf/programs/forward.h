@@ -53,6 +53,18 @@ static __always_inline int hairpin(struct __sk_buff *skb, struct scratch *s, con
 	return walk_on(skb, s);
 }
 
+/* What of a floating IP with port forwardings the packet is for, and its port there; 0 if this host knows none. */
+static __always_inline const struct floating *forwarding_take(struct scratch *s, __u32 network)
+{
+	struct forwarding *w =
+		forwarding_get(network, s->forward.destination, s->forward.protocol, s->forward.destination_port);
+
+	if (!w)
+		return 0;
+	s->out.destination_port = htons(w->internal_port + (ntohs(s->forward.destination_port) & w->port_mask));
+	return &w->floating;
+}
+
 SEC("classifier/weft_route")
 int weft_route(struct __sk_buff *skb)
 {
@@ -60,10 +72,10 @@ int weft_route(struct __sk_buff *skb)
 	struct router_address *own;
 	struct router_record *router;
 	struct owner_entry *owner;
-	struct floating *f;
+	const struct floating *f;
 	struct route *route;
 	__u8 family;
-	int reason = 0;
+	int reason = 0, answered = 0;
 
 	if (!s)
 		return TC_ACT_SHOT;
@@ -86,8 +98,15 @@ int weft_route(struct __sk_buff *skb)
 			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
 		if (family == FAMILY_V4) {
 			f = floating_get(router->gateway_network, s->forward.destination);
+			if (f && f->flags & FLOATING_FORWARDED) {
+				answered = f->flags & FLOATING_ANSWERED;
+				f = forwarding_take(s, router->gateway_network);
+			}
 			if (f && !(f->flags & FLOATING_ELSEWHERE))
 				return hairpin(skb, s, router, f);
+			if (!f && answered)
+				return echo_request(s) ? echo_reply(skb) : walk_fail(skb, s, REASON_NAT_NO_SESSION);
+			s->out.destination_port = s->forward.destination_port;
 		}
 	}
 	route = route_get(s->router, 0, family, s->forward.destination);
@@ -149,10 +168,10 @@ int weft_outside(struct __sk_buff *skb)
 	struct scratch *s = scratch_get();
 	struct router_address *own;
 	struct router_record *router;
-	struct floating *f;
+	const struct floating *f;
 	struct route *route;
 	__u8 family;
-	int reason;
+	int reason, forwarded = 0;
 
 	if (!s)
 		return TC_ACT_SHOT;
@@ -165,9 +184,14 @@ int weft_outside(struct __sk_buff *skb)
 	route_start(s);
 	if (family == FAMILY_V4) {
 		f = floating_get(s->network, s->forward.destination);
+		if (f && f->flags & FLOATING_FORWARDED) {
+			forwarded = 1;
+			f = forwarding_take(s, s->network);
+		}
 		if (f && !(f->flags & FLOATING_ELSEWHERE)) {
 			return floating_from_outside(skb, s, f);
 		}
+		s->out.destination_port = s->forward.destination_port;
 	}
 	if (!by_transit(s)) {
 		struct whose w;
@@ -179,11 +203,13 @@ int weft_outside(struct __sk_buff *skb)
 			return outside_relay(skb, s, host);
 	}
 	own = router_address_get(s->router, family, s->forward.destination);
-	if (family == FAMILY_V4 && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
+	if (family == FAMILY_V4 && !forwarded && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
 		return walk_fail(skb, s, REASON_NAT_PRIVATE_DESTINATION);
-	if (own && echo_request(s)) {
+	if ((own || forwarded) && echo_request(s)) {
 		return echo_reply(skb);
 	}
+	if (forwarded)
+		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
 	if (own && family == FAMILY_V4 && own->flags & ROUTER_ADDRESS_GATEWAY)
 		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
 	if (own)

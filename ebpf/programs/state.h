@@ -154,6 +154,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+	__type(key, struct forwarding_key);
+	__type(value, struct forwarding);
+} forwardings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 	__type(key, struct snat_block_key);
 	__type(value, struct snat_block);
 } snat_blocks SEC(".maps");
@@ -280,4 +288,20 @@ static __always_inline struct floating *floating_get(__u32 network, const __u8 *
 	struct floating_key key = { .network = network, .address = load32(address) };
 
 	return bpf_map_lookup_elem(&floatings, &key);
+}
+
+#define FORWARDING_BITS 96
+
+/* What a port of a floating IP with port forwardings leads to. */
+static __always_inline struct forwarding *forwarding_get(__u32 network, const __u8 *address, __u8 protocol, __u16 port)
+{
+	struct forwarding_key key = {
+		.prefix_bits = FORWARDING_BITS,
+		.network = network,
+		.address = load32(address),
+		.protocol = protocol,
+		.port = port,
+	};
+
+	return bpf_map_lookup_elem(&forwardings, &key);
 }

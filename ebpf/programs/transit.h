@@ -47,13 +47,26 @@ struct whose {
 	__u16 reserved;
 };
 
+/* The floating IP of another host, or one whose port is that host's. */
+static __always_inline const struct floating *floating_whose(__u32 network, const __u8 *address, __u8 protocol, __u16 port)
+{
+	const struct floating *f = floating_get(network, address);
+	struct forwarding *w;
+
+	if (f && f->flags & FLOATING_FORWARDED) {
+		w = forwarding_get(network, address, protocol, port);
+		f = w ? &w->floating : 0;
+	}
+	return f && f->flags & FLOATING_ELSEWHERE ? f : 0;
+}
+
 /* By the address and the port alone: the other host's slot, SLOT_NONE if no tunnel leads there, or 0: nobody's. */
 __noinline int whose_address(struct whose *w)
 {
 	struct snat_block_key key = { .prefix_bits = SNAT_BLOCK_BITS };
 	struct network_record *network;
 	struct snat_block *block;
-	struct floating *f;
+	const struct floating *f;
 	__u32 slot;
 
 	if (!w || w->family != FAMILY_V4)
@@ -62,8 +75,8 @@ __noinline int whose_address(struct whose *w)
 	network = bpf_map_lookup_elem(&networks, &slot);
 	if (!network || !(network->flags & NETWORK_SHARED))
 		return 0;
-	f = floating_get(slot, w->address);
-	if (f && f->flags & FLOATING_ELSEWHERE) {
+	f = floating_whose(slot, w->address, w->protocol, w->port);
+	if (f) {
 		mac_copy(w->mac, f->leg_mac);
 		return f->port;
 	}
@@ -149,14 +162,14 @@ __noinline int relay(struct __sk_buff *skb, __u32 host)
 static __always_inline int transit_find(struct scratch *s, const struct router_record *router, __u32 slot, const __u8 *address)
 {
 	struct network_record *network = bpf_map_lookup_elem(&networks, &slot);
-	struct floating *f = 0;
+	const struct floating *f = 0;
 	__u32 host;
 
 	if (!network || !(network->flags & NETWORK_SHARED) || !(s->out.flags & SESSION_NEIGHBOUR))
 		return 0;
 	if (s->forward.family == FAMILY_V4)
-		f = floating_get(slot, address);
-	if (f && f->flags & FLOATING_ELSEWHERE) {
+		f = floating_whose(slot, address, s->forward.protocol, s->forward.destination_port);
+	if (f) {
 		host = f->port;
 		mac_copy(s->out.destination_mac, f->leg_mac);
 	} else if (!(network->flags & NETWORK_ELSEWHERE)) {

@@ -91,6 +91,7 @@ maps! {
     owners,
     router_addresses,
     floatings,
+    forwardings,
     floating_srcs,
     routes,
     snat_blocks,

@@ -83,7 +83,7 @@ drop_reasons! {
     34 RouterLocalUnsupported "router_local_unsupported" Router "The packet is for the router itself, which answers only echo requests.";
     35 LinkLocalNotRouted "link_local_not_routed" Router "A link-local, multicast, loopback or unspecified address does not pass a router (RFC 4291 2.5.6, RFC 1812 5.3.7).";
     36 NatPortsExhausted "nat_ports_exhausted" Nat "No free port on the gateway's address for this destination.";
-    37 NatNoSession "nat_no_session" Nat "A packet to the gateway's own address that belongs to no session.";
+    37 NatNoSession "nat_no_session" Nat "A packet to the gateway's own address, or to a port of a floating IP that is not forwarded, that belongs to no session.";
     38 NatPrivateDestination "nat_private_destination" Nat "From outside to an internal IPv4 address behind a router with SNAT.";
     40 MtuExceeded "mtu_exceeded" Mtu "The packet is larger than the MTU of the network that it is routed to.";
     41 QosRateLimit "qos_rate_limit" Qos "Above the rate of the QoS policy.";

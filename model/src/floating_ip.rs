@@ -41,7 +41,8 @@ pub struct RemoteFloatingIp {
     pub host: HostName,
 }
 
-/// A floating IP some of whose ports lead to ports of this host; the others lead nowhere here.
+/// A floating IP some of whose ports lead to ports of this host, or that this host answers for outside: what it then hands
+/// on is known too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardedIp {
@@ -53,12 +54,30 @@ pub struct ForwardedIp {
     pub mac_address: MacAddress,
     /// The router between.
     pub router_id: RouterId,
-    /// At least one, at most [`crate::limits::PORT_FORWARDINGS_MAX`]; no two of them share a protocol and an external
-    /// port, nor a protocol, an internal address and an internal port.
+    /// Together with `elsewhere` at least one, at most [`crate::limits::PORT_FORWARDINGS_MAX`]; no two of all share a protocol
+    /// and an external port, and no two of these a protocol, an internal address and an internal port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_forwardings: Vec<PortForwarding>,
     /// The QoS policy that holds for what comes and goes by its address, as the guest sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos_policy_id: Option<QosPolicyId>,
+    /// Ports that lead to other hosts, at the host that answers for the router outside; the network must have a transit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<PortForwardingElsewhere>,
+}
+
+/// Ports of a [`ForwardedIp`] that lead to another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortForwardingElsewhere {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The first external port.
+    pub external_port_first: u16,
+    /// The last external port.
+    pub external_port_last: u16,
+    /// Where they lead.
+    pub host: HostName,
 }
 
 /// Ports of a [`ForwardedIp`], and where they lead.
@@ -81,4 +100,23 @@ pub struct PortForwarding {
     pub internal_port_first: u16,
     /// The last internal port: the range is as long as the external one, or one port that all lead to.
     pub internal_port_last: u16,
+}
+
+impl PortForwarding {
+    /// Where one of its external ports leads.
+    #[must_use]
+    pub fn internal_port(&self, external: u16) -> u16 {
+        if self.internal_port_first == self.internal_port_last {
+            return self.internal_port_first;
+        }
+        let offset = external.wrapping_sub(self.external_port_first);
+        self.internal_port_first.wrapping_add(offset)
+    }
+
+    /// Whether every port leads to the port with its own number.
+    #[must_use]
+    pub fn keeps_ports(&self) -> bool {
+        (self.internal_port_first, self.internal_port_last)
+            == (self.external_port_first, self.external_port_last)
+    }
 }

@@ -23,6 +23,7 @@ mod security_group;
 mod snapshot;
 mod stage;
 mod validate;
+mod validate_floating_ip;
 mod validate_gateway;
 mod validate_port;
 mod validate_security_group;
@@ -31,7 +32,9 @@ pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};
 pub use drop_reason::DropReason;
 pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost};
-pub use floating_ip::{FloatingIp, ForwardedIp, PortForwarding, RemoteFloatingIp};
+pub use floating_ip::{
+    FloatingIp, ForwardedIp, PortForwarding, PortForwardingElsewhere, RemoteFloatingIp,
+};
 pub use id::{
     AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, LocalIpId, NetworkId,
     PortForwardingId, PortId, QosPolicyId, Revision, RouterId, SecurityGroupId,

@@ -1,9 +1,9 @@
 //! The checks that hold between the fields of a snapshot. What passes here, engines may rely on.
 
 use crate::{
-    FloatingIp, FloatingIpId, ForwardedIp, HostSnapshot, LocalIp, LocalIpId, MacAddress, Network,
-    NetworkId, NetworkType, PortForwarding, PortId, QosDirection, QosPolicy, QosPolicyId, Router,
-    RouterId, SNAPSHOT_FORMAT, SnapshotDelta, Subnet, SubnetId, limits,
+    FloatingIp, FloatingIpId, HostSnapshot, LocalIp, LocalIpId, MacAddress, Network, NetworkId,
+    NetworkType, PortId, QosDirection, QosPolicy, QosPolicyId, Router, RouterId, SNAPSHOT_FORMAT,
+    SnapshotDelta, Subnet, SubnetId, limits,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -306,56 +306,6 @@ impl HostSnapshot {
         }
     }
 
-    fn validate_forwarded_ips<'a>(
-        &'a self,
-        r: &mut Report,
-        forwarded_ips: impl Iterator<Item = (&'a FloatingIpId, &'a ForwardedIp)>,
-    ) {
-        for (id, fip) in forwarded_ips {
-            let path = |field: &str| format!("forwarded_ips.{id}.{field}");
-            check_mac(r, fip.mac_address, || path("mac_address"));
-            self.gateway_in(r, fip.router_id, fip.floating_network_id, || {
-                path("router_id")
-            });
-            let all = &fip.port_forwardings;
-            r.count(
-                &path("port_forwardings"),
-                all.len(),
-                limits::PORT_FORWARDINGS_MAX,
-            );
-            r.check(!all.is_empty(), || path("port_forwardings"), "at least one");
-            self.policy_known(r, fip.qos_policy_id, || path("qos_policy_id"));
-            for (n, forwarding) in all.iter().enumerate() {
-                let at = |field: &str| path(&format!("port_forwardings[{n}].{field}"));
-                let internal = forwarding.internal_ip_address.into();
-                self.address_owned(r, forwarding.internal_port_id, internal, at);
-                let external = forwarding
-                    .external_port_last
-                    .checked_sub(forwarding.external_port_first);
-                let internal = forwarding
-                    .internal_port_last
-                    .checked_sub(forwarding.internal_port_first);
-                let good = match (external, internal) {
-                    (Some(external), Some(internal)) => internal == 0 || internal == external,
-                    _ => false,
-                };
-                r.check(
-                    good,
-                    || at("internal_port_last"),
-                    "ranges of one length, or one internal port",
-                );
-                let clash = all[..n].iter().find(|other| collide(other, forwarding));
-                if let Some(other) = clash {
-                    r.check(
-                        false,
-                        || at("external_port_first"),
-                        format_args!("ports that forwarding {} does not have", other.id),
-                    );
-                }
-            }
-        }
-    }
-
     fn validate_local_ips<'a>(
         &'a self,
         r: &mut Report,
@@ -394,7 +344,7 @@ impl HostSnapshot {
     }
 
     /// A port of the host, and one of its addresses.
-    fn address_owned(
+    pub(crate) fn address_owned(
         &self,
         r: &mut Report,
         port: PortId,
@@ -456,18 +406,6 @@ impl HostSnapshot {
             "an address inside the subnet",
         );
     }
-}
-
-/// Whether two forwardings of one address would take the same packet, outside or inside.
-fn collide(a: &PortForwarding, b: &PortForwarding) -> bool {
-    let overlap = |a: (u16, u16), b: (u16, u16)| a.0 <= b.1 && b.0 <= a.1;
-    let external = |f: &PortForwarding| (f.external_port_first, f.external_port_last);
-    let internal = |f: &PortForwarding| (f.internal_port_first, f.internal_port_last);
-    a.protocol == b.protocol
-        && (overlap(external(a), external(b))
-            || (a.internal_ip_address == b.internal_ip_address
-                && a.internal_port_id == b.internal_port_id
-                && overlap(internal(a), internal(b))))
 }
 
 pub(crate) fn is_canonical(range: IpNet) -> bool {

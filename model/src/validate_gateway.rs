@@ -77,7 +77,12 @@ impl HostSnapshot {
         }
     }
 
-    fn other_host(&self, r: &mut Report, host: &HostName, path: impl FnOnce() -> String) {
+    pub(crate) fn other_host(
+        &self,
+        r: &mut Report,
+        host: &HostName,
+        path: impl FnOnce() -> String,
+    ) {
         let known = *host != self.host && self.tunnel_hosts.contains_key(host);
         r.check(known, path, "another host, of tunnel_hosts");
     }

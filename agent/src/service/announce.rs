@@ -90,9 +90,20 @@ fn owned(snapshot: &HostSnapshot) -> BTreeSet<Address> {
         let address = ip.floating_ip_address.into();
         (ip.floating_network_id, address, ip.mac_address)
     });
+    let answered = |id| {
+        let router = snapshot.routers.get(id).filter(|r| r.admin_state_up);
+        let gateway = router.and_then(|router| router.gateway.as_ref());
+        gateway.is_some_and(|gateway| gateway.gateway_host.is_none())
+    };
+    let forwarded = snapshot.forwarded_ips.values();
+    let forwarded = forwarded.filter(|ip| answered(&ip.router_id)).map(|ip| {
+        let address = ip.floating_ip_address.into();
+        (ip.floating_network_id, address, ip.mac_address)
+    });
     gateways
         .chain(floating)
         .chain(remote)
+        .chain(forwarded)
         .filter(|(id, ..)| physical(id))
         .collect()
 }

@@ -96,11 +96,13 @@ fn router_at(
             return Some(&leg.addresses);
         }
     }
-    let floating_ip = snapshot
-        .floating_ips
-        .values()
-        .find(|ip| at(ip.floating_network_id, ip.mac_address))?;
-    let router = snapshot.routers.get(&floating_ip.router_id)?;
+    let whole = snapshot.floating_ips.values();
+    let whole = whole.map(|ip| (ip.floating_network_id, ip.mac_address, ip.router_id));
+    let by_ports = snapshot.forwarded_ips.values();
+    let by_ports = by_ports.map(|ip| (ip.floating_network_id, ip.mac_address, ip.router_id));
+    let mut all = whole.chain(by_ports);
+    let (.., router_id) = all.find(|(network, mac, _)| at(*network, *mac))?;
+    let router = snapshot.routers.get(&router_id)?;
     Some(&router.gateway.as_ref()?.addresses)
 }
 

@@ -101,6 +101,16 @@ impl Neighbours {
             self.owned
                 .insert((id, floating_ip.floating_ip_address.into()));
         }
+        for forwarded_ip in snapshot.forwarded_ips.values() {
+            let router = snapshot.routers.get(&forwarded_ip.router_id);
+            let gateway = router.and_then(|router| router.gateway.as_ref());
+            // If another host answers for it, it is a neighbour like others.
+            if gateway.is_some_and(|gateway| gateway.gateway_host.is_none()) {
+                let id = forwarded_ip.floating_network_id;
+                self.owned
+                    .insert((id, forwarded_ip.floating_ip_address.into()));
+            }
+        }
         for port in snapshot.ports.values() {
             let ips = port.fixed_ips.iter();
             self.owned

@@ -258,6 +258,7 @@ fn answered_alike(a: &HostSnapshot, b: &HostSnapshot) -> bool {
         && a.routers == b.routers
         && a.floating_ips == b.floating_ips
         && a.remote_floating_ips == b.remote_floating_ips
+        && a.forwarded_ips == b.forwarded_ips
 }
 
 #[cfg(test)]

@@ -133,8 +133,13 @@ impl Resource for PortForwarding {
         Ok(rows)
     }
 
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec!["port forwardings are kept, but no engine translates by them yet"]
+    fn unenforced(view: &Attributes) -> Vec<&'static str> {
+        let kept = view.get("external_port_range") == view.get("internal_port_range");
+        match view.get("protocol").and_then(Value::as_str) {
+            Some("icmp" | "ipv6-icmp") => vec!["a protocol without ports is not forwarded"],
+            Some("sctp") if !kept => vec!["SCTP is forwarded only where no port changes"],
+            _ => vec![],
+        }
     }
 
     fn view(row: &PortForwardingRow) -> View {

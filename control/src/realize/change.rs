@@ -530,6 +530,7 @@ impl Rows {
             return;
         }
         let router = self.floating_ips.get(&id).map(|ip| ip.router_id);
+        let router = router.or(self.forwarded_ips.get(&id).map(|ip| ip.router_id));
         let answers = router.and_then(|router| self.index.elected.get(&router));
         if let Some(host) = answers.cloned() {
             self.marks.floating_ips.entry(host).or_default().insert(id);

@@ -6,7 +6,7 @@
 //!
 //! A host that has more than it may have is none of its business: what is left out then depends on all that is there.
 
-use super::external::hosts_of;
+use super::external::{forwarded_hosts, hosts_of};
 use super::index::{Move, of};
 use super::snapshot::{Judged, View, local_ip, policy_of_gateway};
 use ipnet::{IpNet, Ipv4Net};
@@ -54,6 +54,9 @@ impl Needs {
         }
         for ip in snapshot.remote_floating_ips.values() {
             Move::In.count(&mut needs.tunnel_hosts, &ip.host);
+        }
+        for host in snapshot.forwarded_ips.values().flat_map(forwarded_hosts) {
+            Move::In.count(&mut needs.tunnel_hosts, host);
         }
         for host in snapshot.routers.values().flat_map(hosts_of) {
             Move::In.count(&mut needs.tunnel_hosts, host);
@@ -333,7 +336,9 @@ impl<'a> Update<'a> {
         let here = |port: PortId| self.snapshot.ports.contains_key(&port);
         let mine = index.elected.get(&id) == Some(&self.snapshot.host);
         let near = all.filter(|ip| {
-            if mine || self.snapshot.remote_floating_ips.contains_key(ip) {
+            let known = self.snapshot.remote_floating_ips.contains_key(ip)
+                || self.snapshot.forwarded_ips.contains_key(ip);
+            if mine || known {
                 return true;
             }
             let floating = rows.floating_ips.get(ip);
@@ -398,7 +403,12 @@ impl<'a> Update<'a> {
             let ip = ip.and_then(|ip| view.forwarded_ip(self.snapshot, ip));
             if let Some((old, new)) = set!(self.forwarded_ips, &id, ip.as_ref()) {
                 for (to, ip) in [(Move::In, new), (Move::Out, old)] {
-                    self.policy_needed(to, ip.and_then(|ip| ip.qos_policy_id));
+                    self.policy_needed(to, ip.as_ref().and_then(|ip| ip.qos_policy_id));
+                    for host in ip.iter().flat_map(forwarded_hosts) {
+                        if to.count(&mut self.needs.tunnel_hosts, host) {
+                            self.dirt.tunnel_hosts.insert(host.clone());
+                        }
+                    }
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! hosts, and who is looked after.
 
 use super::decode::Router;
+use super::floating_ip::ForwardedIp;
 use super::gateway::MTU_MIN;
 use super::index::of;
 use super::snapshot::{View, has_address, has_gateway_in};
@@ -125,6 +126,32 @@ impl View<'_> {
         })
     }
 
+    /// Ports of a floating IP that lead to other hosts: the host that answers for the router knows them.
+    pub(super) fn forwarded_elsewhere(
+        &self,
+        snapshot: &HostSnapshot,
+        ip: &ForwardedIp,
+    ) -> Vec<model::PortForwardingElsewhere> {
+        let network = snapshot.networks.get(&ip.floating_network_id);
+        let shared = network.is_some_and(|network| network.transit.is_some());
+        let elected = self.index().elected.get(&ip.router_id) == Some(&snapshot.host);
+        let other = |id: PortId| {
+            let host = self.rows().ports.get(&id)?.guest_host()?;
+            let known = *host != snapshot.host && self.rows().tunnel_hosts.contains_key(host);
+            known.then(|| host.clone())
+        };
+        let all = ip.port_forwardings.iter().filter(|_| shared && elected);
+        let elsewhere = all.filter_map(|forwarding| {
+            Some(model::PortForwardingElsewhere {
+                protocol: forwarding.protocol,
+                external_port_first: forwarding.external_port_first,
+                external_port_last: forwarding.external_port_last,
+                host: other(forwarding.internal_port_id)?,
+            })
+        });
+        elsewhere.collect()
+    }
+
     /// A host that tunnels lead to, as another one knows it.
     pub(super) fn tunnel_host(
         &self,
@@ -137,6 +164,11 @@ impl View<'_> {
             ..tunnel.clone()
         })
     }
+}
+
+/// The other hosts that ports of a floating IP lead to.
+pub(super) fn forwarded_hosts(ip: &model::ForwardedIp) -> impl Iterator<Item = &HostName> {
+    ip.elsewhere.iter().map(|forwarding| &forwarding.host)
 }
 
 /// The hosts that a router speaks of.

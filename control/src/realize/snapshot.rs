@@ -12,7 +12,7 @@
 //! 7. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
 
 use super::decode::{Attached, LocalIp, Port, Router};
-use super::external::hosts_of;
+use super::external::{forwarded_hosts, hosts_of};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::index::{Index, member_addresses, of};
 use super::interface::{interface_key, tap_name};
@@ -372,7 +372,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What of it leads to ports of this host; none if nothing does.
+    /// What of it leads to ports of this host, and, at the host that answers for the router, to other hosts; none if nothing
+    /// does.
     pub(super) fn forwarded_ip(
         &self,
         snapshot: &HostSnapshot,
@@ -383,14 +384,17 @@ impl<'a> View<'a> {
             let address = forwarding.internal_ip_address.into();
             has_address(&snapshot.ports, forwarding.internal_port_id, address)
         });
+        let elsewhere = self.forwarded_elsewhere(snapshot, ip);
         let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id);
-        (fits && !port_forwardings.is_empty()).then_some(model::ForwardedIp {
+        let any = !port_forwardings.is_empty() || !elsewhere.is_empty();
+        (fits && any).then_some(model::ForwardedIp {
             floating_network_id: ip.floating_network_id,
             floating_ip_address: ip.floating_ip_address,
             mac_address: self.rows.ports.get(&ip.floating_port_id)?.mac_address,
             router_id: ip.router_id,
             port_forwardings,
             qos_policy_id: self.qos_policy(ip.qos_policy_id, ip.floating_network_id),
+            elsewhere,
         })
     }
 
@@ -487,6 +491,7 @@ impl<'a> View<'a> {
         }
         let routers = snapshot.routers.values().flat_map(hosts_of);
         let floating = snapshot.remote_floating_ips.values().map(|ip| &ip.host);
+        let floating = floating.chain(snapshot.forwarded_ips.values().flat_map(forwarded_hosts));
         let probed = self.rows.probed_by(&snapshot.host);
         let hosts: BTreeSet<HostName> = routers.chain(floating).chain(probed).cloned().collect();
         for host in hosts {

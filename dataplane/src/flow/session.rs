@@ -107,6 +107,8 @@ pub struct Path {
     pub source: IpAddr,
     /// New destination address.
     pub destination: IpAddr,
+    /// New destination port.
+    pub destination_port: u16,
     /// The new source port is to be taken from here.
     pub snat: Option<SnatPorts>,
     /// To another host; `output` is the network in the tunnel then.
@@ -126,6 +128,7 @@ impl Path {
             hop: None,
             source: tuple.source,
             destination: tuple.destination,
+            destination_port: tuple.destination_port,
             snat: None,
             tunnel: None,
             back: None,
@@ -161,7 +164,8 @@ impl Path {
             source: self.source,
             destination: self.destination,
             source_port,
-            ..tuple
+            destination_port: self.destination_port,
+            protocol: tuple.protocol,
         }
     }
 }

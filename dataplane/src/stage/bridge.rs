@@ -126,6 +126,7 @@ fn from_uplink<'a>(
     }
     let ours = topology::floating_ip(snapshot, network_id, source).is_some()
         || topology::remote_floating_ip(snapshot, network_id, source).is_some()
+        || topology::forwarded_ip(snapshot, network_id, source).is_some()
         || snapshot.routers.values().any(|router| {
             router
                 .gateway

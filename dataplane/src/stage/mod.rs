@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod decode;
 pub mod deliver;
 pub mod dhcp;
+pub mod floating_ip;
 pub mod icmp_error;
 pub mod mtu;
 pub mod multicast;

@@ -3,6 +3,7 @@
 //! Guarantees: what leaves a router goes to a neighbour that the snapshot or the neighbour table knows, or to the uplink
 //! unresolved. Assumes the bridge stage's choice of a router. Cost: all routes of the router.
 
+use super::floating_ip::{self, Known};
 use super::{Sight, nat, transit, tunnel};
 use crate::flow::key::{Ingress, Tuple};
 use crate::flow::session::{Back, ByTransit, Hop, Path, Tunnel};
@@ -10,9 +11,7 @@ use crate::mutant::Mutant;
 use crate::topology;
 use crate::walk::{End, Walk};
 use std::net::IpAddr;
-use weft_model::{
-    DropReason, FloatingIp, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage,
-};
+use weft_model::{DropReason, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage};
 
 /// Where a route leads.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +46,12 @@ pub fn route(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, 
     if anothers {
         return Err(DropReason::RouterLocalUnsupported);
     }
-    let floating = gateway_network
-        .and_then(|network| topology::floating_ip(sight.snapshot, network, tuple.destination));
-    if let Some(floating) = floating {
-        return hairpin(walk, id, router, floating);
+    let known = gateway_network
+        .and_then(|network| floating_ip::find(sight.snapshot, network, tuple, sight.mutant));
+    match known {
+        Some(Known::Behind(behind)) => return floating_ip::hairpin(walk, id, router, &behind),
+        Some(Known::Nowhere { answered: true }) => return echo(walk, DropReason::NatNoSession),
+        _ => {}
     }
     match longest_prefix(&walk.sight, router, tuple.destination, true).ok_or(DropReason::NoRoute)? {
         Target::Inside(interface, next_hop) => inside(walk, interface, next_hop),
@@ -71,31 +72,15 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     if topology::is_never_routed(tuple.source) || topology::is_never_routed(tuple.destination) {
         return Err(DropReason::LinkLocalNotRouted);
     }
-    if let Some(f) = topology::floating_ip(sight.snapshot, sight.network_id, tuple.destination) {
-        walk.opener_test()?;
-        let source_mac = floating_leg(walk, f)?;
-        walk.say(
-            Stage::Nat,
-            format!(
-                "floating IP {} is {}",
-                f.floating_ip_address, f.fixed_ip_address
-            ),
-        );
-        return to_floating(
-            walk,
-            f,
-            tuple.source,
-            Leg {
-                source_mac,
-                ttl_decrement: 1,
-            },
-        );
+    let known = floating_ip::find(sight.snapshot, sight.network_id, tuple, sight.mutant);
+    if let Some(Known::Behind(behind)) = &known {
+        return floating_ip::enter(walk, behind);
     }
     if let Some(end) = relay(walk, router)? {
         return Ok(end);
     }
     if !tuple.is_ipv6() {
-        if topology::is_gateway_address(router, tuple.destination) {
+        if known.is_some() || topology::is_gateway_address(router, tuple.destination) {
             return echo(walk, DropReason::NatNoSession);
         }
         if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
@@ -163,87 +148,6 @@ struct Leg {
     ttl_decrement: u8,
 }
 
-fn hairpin(
-    walk: &mut Walk<'_>,
-    id: RouterId,
-    router: &Router,
-    floating: &FloatingIp,
-) -> Result<End, DropReason> {
-    if !floating_router(walk, floating)?.admin_state_up {
-        return Err(DropReason::RouterDown);
-    }
-    let seen = nat::source(&walk.sight, id, router, walk.opening.tuple)?;
-    let source_mac = floating_leg(walk, floating)?;
-    walk.opener_test()?;
-    let same = floating.router_id == id || walk.sight.has(Mutant::HairpinTtl);
-    walk.say(
-        Stage::Nat,
-        format!(
-            "hairpin: {} is {}, the source is seen as {}",
-            floating.floating_ip_address, floating.fixed_ip_address, seen.source
-        ),
-    );
-    let leg = Leg {
-        source_mac,
-        ttl_decrement: if same { 1 } else { 2 },
-    };
-    let end = to_floating(walk, floating, seen.source, leg)?;
-    Ok(match end {
-        End::Path(path) => End::Path(Path {
-            snat: seen.snat,
-            ..path
-        }),
-        other => other,
-    })
-}
-
-fn floating_router<'a>(walk: &Walk<'a>, floating: &FloatingIp) -> Result<&'a Router, DropReason> {
-    let routers = &walk.sight.snapshot.routers;
-    routers.get(&floating.router_id).ok_or(DropReason::NoRoute)
-}
-
-/// The MAC of the floating IP's router towards the fixed address; the router must be up.
-fn floating_leg(walk: &Walk<'_>, floating: &FloatingIp) -> Result<MacAddress, DropReason> {
-    let router = floating_router(walk, floating)?;
-    if !router.admin_state_up {
-        return Err(DropReason::RouterDown);
-    }
-    let fixed = IpAddr::V4(floating.fixed_ip_address);
-    let interface = topology::interface_towards(walk.sight.snapshot, router, fixed);
-    interface.map(|i| i.mac_address).ok_or(DropReason::NoRoute)
-}
-
-fn to_floating(
-    walk: &Walk<'_>,
-    floating: &FloatingIp,
-    source: IpAddr,
-    leg: Leg,
-) -> Result<End, DropReason> {
-    let snapshot = walk.sight.snapshot;
-    let port = snapshot
-        .ports
-        .get(&floating.port_id)
-        .ok_or(DropReason::NoRoute)?;
-    let hop = Hop {
-        ttl_decrement: leg.ttl_decrement,
-        source_mac: leg.source_mac,
-        destination_mac: port.mac_address,
-        next_hop: None,
-        mtu: topology::mtu(snapshot, port.network_id),
-        reply_mtu: topology::mtu(snapshot, walk.sight.network_id),
-    };
-    Ok(End::Path(Path {
-        output: Ingress::Port(floating.port_id),
-        hop: Some(hop),
-        source,
-        destination: floating.fixed_ip_address.into(),
-        snat: None,
-        tunnel: None,
-        back: None,
-        transit: None,
-    }))
-}
-
 fn inside(
     walk: &mut Walk<'_>,
     interface: &RouterInterface,
@@ -271,6 +175,7 @@ fn inside(
         hop: Some(near.hop),
         source,
         destination,
+        destination_port: walk.opening.tuple.destination_port,
         snat: None,
         tunnel: near.tunnel,
         back: None,
@@ -312,6 +217,7 @@ fn outside(
         hop: Some(near.hop),
         source: seen.source,
         destination: walk.opening.tuple.destination,
+        destination_port: walk.opening.tuple.destination_port,
         snat: seen.snat,
         tunnel: near.tunnel,
         back: None,
@@ -341,12 +247,17 @@ fn neighbour_outside(
     if matches!(near.output, Ingress::Port(_)) || near.tunnel.is_some() || shared.is_none() {
         return Ok(near);
     }
-    let floating = topology::remote_floating_ip(snapshot, network_id, address);
-    let (destination_mac, by) = match floating {
-        Some(floating) => {
-            let tunnel = transit::to_host(snapshot, network_id, &floating.host)?;
+    let Tuple {
+        protocol,
+        destination_port,
+        ..
+    } = walk.opening.tuple;
+    let end = (protocol, address, destination_port);
+    let (destination_mac, by) = match transit::whose_floating(snapshot, network_id, end) {
+        Some((host, mac)) => {
+            let tunnel = transit::to_host(snapshot, network_id, host)?;
             let resolved = true;
-            (floating.mac_address, ByTransit { tunnel, resolved })
+            (mac, ByTransit { tunnel, resolved })
         }
         None if transit::has_uplink(snapshot, network_id) => return Ok(near),
         None => {

@@ -278,6 +278,7 @@ fn rewalk(
     };
     let same_translation = path.source == session.path.source
         && path.destination == session.path.destination
+        && path.destination_port == session.path.destination_port
         && path.snat.is_some() == session.path.snat.is_some()
         && path.snat.is_none_or(|ports| {
             nat::holds(

@@ -6,7 +6,7 @@
 use super::decode::{IcmpKind, IpPacket, has_ports, is_icmp};
 use super::icmp_error::{self, Inside};
 use super::router::{Target, longest_prefix};
-use super::{Sight, tunnel};
+use super::{Sight, floating_ip, tunnel};
 use crate::flow::key::Tuple;
 use crate::flow::session::{ByTransit, Tunnel};
 use crate::topology::{self, Owner};
@@ -65,11 +65,10 @@ pub fn whose_address<'a>(
     (protocol, address, port): (u8, IpAddr, u16),
 ) -> Option<Elsewhere<'a>> {
     snapshot.networks.get(&network_id)?.transit?;
-    if let Some(floating) = topology::remote_floating_ip(snapshot, network_id, address) {
-        return Some(Elsewhere {
-            host: &floating.host,
-            mac: Some(floating.mac_address),
-        });
+    let floating = whose_floating(snapshot, network_id, (protocol, address, port));
+    if let Some((host, mac)) = floating {
+        let mac = Some(mac);
+        return Some(Elsewhere { host, mac });
     }
     let router = snapshot.routers.values().find(|router| {
         let gateway = router.gateway.as_ref();
@@ -90,6 +89,21 @@ pub fn whose_address<'a>(
         host: host?,
         mac: Some(gateway.mac_address),
     })
+}
+
+/// The host that a floating IP leads to, or one of its ports, and the MAC address that answers for it.
+#[must_use]
+pub fn whose_floating(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    (protocol, address, port): (u8, IpAddr, u16),
+) -> Option<(&HostName, MacAddress)> {
+    if let Some(floating) = topology::remote_floating_ip(snapshot, network_id, address) {
+        return Some((&floating.host, floating.mac_address));
+    }
+    let forwarded = topology::forwarded_ip(snapshot, network_id, address)?;
+    let host = floating_ip::forwarded_host(forwarded, protocol, port)?;
+    Some((host, forwarded.mac_address))
 }
 
 fn portless(gateway: &RouterGateway) -> Option<&HostName> {

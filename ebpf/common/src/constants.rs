@@ -236,6 +236,10 @@ constants! {
         LEG = 2;
         /// Of another host: `port` is its slot, `leg_mac` the floating IP's own.
         ELSEWHERE = 4;
+        /// Only some of its ports lead somewhere; `leg_mac` is the floating IP's own.
+        FORWARDED = 8;
+        /// FORWARDED: this host answers for it outside, and knows all of them.
+        ANSWERED = 16;
     }
     /// Flags of a session's entry.
     session: u16 {

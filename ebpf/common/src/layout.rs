@@ -240,6 +240,32 @@ layout! {
         flags: u16,
     }
 
+    /// The key of the trie of port forwardings.
+    struct ForwardingKey = "forwarding_key" {
+        /// Bits that count: all in front of the port, and of the port those that the range shares.
+        prefix_bits: u32,
+        /// The external network.
+        network: u32,
+        /// The floating address.
+        address: u32,
+        /// IP protocol.
+        protocol: u8,
+        /// Zero.
+        reserved: u8,
+        /// The port.
+        port: u16,
+    }
+
+    /// A range of 2^n forwarded ports.
+    struct Forwarding = "forwarding" {
+        /// What is behind them. ELSEWHERE: as of a floating IP.
+        floating: Floating,
+        /// Where the first one leads, host order.
+        internal_port: u16,
+        /// What of a port is added to that.
+        port_mask: u16,
+    }
+
     /// The key of the trie of other hosts' blocks of ports.
     struct SnatBlockKey = "snat_block_key" {
         /// Bits that count: those of network and address, and of the port those that the block shares.

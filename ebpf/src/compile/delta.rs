@@ -42,6 +42,7 @@ tables! {
     tunnel_hosts,
     routers,
     router_addresses,
+    forwardings,
     floatings,
     floating_srcs,
     owners,

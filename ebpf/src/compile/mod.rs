@@ -6,6 +6,7 @@
 
 mod address;
 mod delta;
+mod floating_ip;
 mod member;
 mod network;
 mod port;
@@ -112,7 +113,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     qos::qos(input, &mut tables);
     router::routers(input, &mut tables);
     router::snat_blocks(input, &mut tables);
-    router::floating_ips(input, &mut tables);
+    floating_ip::floating_ips(input, &mut tables);
     tables
 }
 
@@ -169,12 +170,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
                 "handled as stateful: replies pass without a rule",
             );
         }
-    }
-    for id in snapshot.forwarded_ips.keys() {
-        add(
-            format!("forwarded_ips.{id}"),
-            "the floating IP leads nowhere: no port forwarding yet",
-        );
     }
     for id in snapshot.local_ips.keys() {
         add(

@@ -1,6 +1,7 @@
 //! Networks: what they are, whose a MAC address is on them, and whose an address.
 
 use super::address::address_key;
+use super::floating_ip::answers_outside;
 use super::{Input, Tables, delta::put, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -111,6 +112,13 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             e.router_outside = router
         });
     }
+    for f in snapshot.forwarded_ips.values() {
+        let network = input.network(f.floating_network_id);
+        let router = input.router(f.router_id);
+        fdb_entry(&mut fdb, network, f.mac_address, kind::OUTSIDE, |e| {
+            e.router_outside = router
+        });
+    }
     for (id, port) in &snapshot.ports {
         let slot = input.port(*id);
         let network = input.network(port.network_id);
@@ -176,6 +184,17 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
         let network = input.network(f.floating_network_id);
         let address = f.floating_ip_address.into();
         owners.answer(network, address, f.mac_address, owner::ANSWER);
+        owners.entry(network, address).flags |= owner::ROGUE;
+    }
+    for f in input.snapshot.forwarded_ips.values() {
+        let network = input.network(f.floating_network_id);
+        let address = f.floating_ip_address.into();
+        let answer = if answers_outside(input, f.router_id) {
+            owner::ANSWER
+        } else {
+            owner::ANSWER_GUEST
+        };
+        owners.answer(network, address, f.mac_address, answer);
         owners.entry(network, address).flags |= owner::ROGUE;
     }
     port_owners(input, &mut owners);

@@ -1,15 +1,14 @@
-//! Routers: their addresses and routes, SNAT, floating IPs.
+//! Routers: their addresses and routes, SNAT.
 
 use super::address::{AddressBytes, address_key, ipv4_word};
 use super::delta::{put, put_first};
-use super::{Input, Tables, network, tunnel};
+use super::{Input, Tables, tunnel};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use weft_ebpf_common::constants::{floating, route as kind, router as flag, router_address, slot};
+use weft_ebpf_common::constants::{route as kind, router as flag, router_address, slot};
 use weft_ebpf_common::layout::{
-    Floating, FloatingKey, FloatingSource, FloatingSourceKey, Route, RouteKey, RouterAddress,
-    RouterRecord, SnatBlock, SnatBlockKey,
+    Route, RouteKey, RouterAddress, RouterRecord, SnatBlock, SnatBlockKey,
 };
 use weft_model::{HostName, MacAddress, Router, RouterId};
 use zerocopy::{FromBytes, IntoBytes};
@@ -238,67 +237,5 @@ pub(super) fn snat_blocks(input: &Input<'_>, tables: &mut Tables) {
         if let Some((host, _)) = lowest.filter(|_| !g.has_portless()) {
             put(network | PORTLESS, 0, 16, host);
         }
-    }
-}
-
-pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
-    for f in network::floating_ips(input.snapshot) {
-        let Some(router) = input.snapshot.routers.get(&f.router_id) else {
-            continue;
-        };
-        let fixed = IpAddr::V4(f.fixed_ip_address);
-        let leg = router.interfaces.iter().find(|i| {
-            let mut subnets = i
-                .addresses
-                .iter()
-                .filter_map(|a| input.snapshot.subnets.get(&a.subnet_id));
-            subnets.any(|s| s.cidr.contains(&fixed))
-        });
-        let slots = (
-            input.router(f.router_id),
-            input.port(f.port_id),
-            ipv4_word(f.fixed_ip_address),
-        );
-        let key = FloatingKey {
-            network: input.network(f.floating_network_id),
-            address: ipv4_word(f.floating_ip_address),
-        };
-        let value = Floating {
-            router: slots.0,
-            port: slots.1,
-            fixed: slots.2,
-            leg_mac: leg.map_or([0; 6], |i| i.mac_address.0),
-            flags: if router.admin_state_up {
-                floating::ROUTER_UP
-            } else {
-                0
-            } | if leg.is_some() { floating::LEG } else { 0 },
-        };
-        put_first(&mut tables.floatings, &key, &value);
-        let key = FloatingSourceKey {
-            router: slots.0,
-            port: slots.1,
-            fixed: slots.2,
-        };
-        let value = FloatingSource {
-            address: ipv4_word(f.floating_ip_address),
-            mac: f.mac_address.0,
-            reserved: 0,
-        };
-        put_first(&mut tables.floating_srcs, &key, &value);
-    }
-    for f in input.snapshot.remote_floating_ips.values() {
-        let key = FloatingKey {
-            network: input.network(f.floating_network_id),
-            address: ipv4_word(f.floating_ip_address),
-        };
-        let value = Floating {
-            router: input.router(f.router_id),
-            port: tunnel::any_host_slot(input, &f.host),
-            fixed: 0,
-            leg_mac: f.mac_address.0,
-            flags: floating::ELSEWHERE,
-        };
-        put_first(&mut tables.floatings, &key, &value);
     }
 }

@@ -94,7 +94,8 @@ impl Generator<'_> {
             71..=76 => self.crowd(),
             77..=81 => self.tunnelled(),
             82..=87 => self.multicast(),
-            88..=91 => self.shared(),
+            88..=90 => self.shared(),
+            91..=93 => self.forwarded(),
             _ => self.opener(),
         };
         if let Some(line) = line {
@@ -353,6 +354,12 @@ impl Generator<'_> {
             .chain(
                 self.snapshot()
                     .floating_ips
+                    .values()
+                    .map(|f| f.floating_ip_address.into()),
+            )
+            .chain(
+                self.snapshot()
+                    .forwarded_ips
                     .values()
                     .map(|f| f.floating_ip_address.into()),
             )

@@ -120,16 +120,19 @@ impl Generator<'_> {
         let gateways = gateways.flat_map(|g| &g.addresses).map(|a| a.ip_address);
         let gateways: Vec<IpAddr> = gateways.filter(IpAddr::is_ipv4).collect();
         let floating = snapshot.remote_floating_ips.values();
-        let floating: Vec<IpAddr> = floating.map(|f| f.floating_ip_address.into()).collect();
+        let floating = floating.map(|f| f.floating_ip_address.into());
+        let forwarded = snapshot.forwarded_ips.values();
+        let forwarded = forwarded.map(|f| f.floating_ip_address.into());
+        let floating: Vec<IpAddr> = floating.chain(forwarded).collect();
         let all: Vec<IpAddr> = gateways.into_iter().chain(floating).collect();
         let to = self.chance.one(&all)?.to_string();
         let from = self
             .chance
             .word(&["9.9.9.9", "203.0.110.77", "203.0.110.10", "203.0.110.90"]);
         let hop = self.next_hop("ext", &to);
-        let port = self
-            .chance
-            .word(&["50000", "49152", "57343", "57344", "8200", "8256", "40001"]);
+        let port = self.chance.word(&[
+            "50000", "49152", "57343", "57344", "8200", "8256", "40001", "22", "80", "53",
+        ]);
         let l4 = match self.chance.below(8) {
             0 => format!("tcp 443>{port} A"),
             1 => format!("udp 53>{port}"),
@@ -140,6 +143,39 @@ impl Generator<'_> {
             6 => format!("sctp 5000>{port}"),
             _ => format!("frag 78:0+ udp 53>{port} data 24"),
         };
+        self.by_ext(&format!("eth gw>{hop} ip {from}>{to} {l4}"))
+    }
+
+    /// To a forwarded port, from outside or from a guest.
+    pub(crate) fn forwarded(&mut self) -> Option<String> {
+        let forwarded = self.snapshot().forwarded_ips.values().next()?;
+        let to = forwarded.floating_ip_address.to_string();
+        let words = [
+            "tcp 40000>22 S",
+            "tcp 40000>79 S",
+            "tcp 40000>81 S",
+            "tcp 40000>1003 S",
+            "tcp 40000>1011 S",
+            "udp 40000>53",
+            "udp 1000>1001 nosum",
+            "sctp 40000>22",
+            "sctp 40000>80",
+            "dccp 40000>7",
+            "echo 22",
+        ];
+        let l4 = self.chance.word(&words);
+        if self.chance.percent(50) {
+            let (name, _, source, network) = self.guest(false)?;
+            let hop = self.next_hop(&network, &to);
+            return Some(format!("{name}: eth {name}>{hop} ip {source}>{to} {l4}"));
+        }
+        let hop = match self.chance.percent(80) {
+            true => "fwd".to_owned(),
+            false => self.next_hop("ext", &to),
+        };
+        let from = self
+            .chance
+            .word(&["9.9.9.9", "9.9.9.9", "203.0.110.77", "203.0.110.70"]);
         self.by_ext(&format!("eth gw>{hop} ip {from}>{to} {l4}"))
     }
 

@@ -45,6 +45,7 @@ pub fn snapshot(chance: &mut Chance) -> Table {
     let mut all = Table::new();
     let mut put = |key: &str, entries: Table| all.insert(key.to_owned(), Value::Table(entries));
     let (places, networks, subnets) = places(chance);
+    let shared = is_shared(&networks);
     put("networks", networks);
     put("subnets", subnets);
     let count = 2 + chance.below(5);
@@ -77,7 +78,10 @@ pub fn snapshot(chance: &mut Chance) -> Table {
     let routers: Table = (1..=chance.below(4))
         .map(|n| (format!("r{n}"), Value::Table(router(chance, &places, n))))
         .collect();
-    put("floating_ips", floating_ips(chance, &ports, &routers));
+    put(
+        "floating_ips",
+        floating_ips(chance, &ports, &routers, shared),
+    );
     put("ports", ports);
     put("routers", routers);
     put("rules", rules(chance));
@@ -359,7 +363,15 @@ fn route(chance: &mut Chance) -> String {
     }
 }
 
-fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table) -> Table {
+/// Whether hosts share the external network.
+fn is_shared(networks: &Table) -> bool {
+    networks
+        .get("ext")
+        .and_then(|ext| ext.get("transit"))
+        .is_some()
+}
+
+fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table, shared: bool) -> Table {
     let mut floating = Table::new();
     let with_gateway: Vec<&String> = routers
         .iter()
@@ -384,6 +396,12 @@ fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table) -> Table {
         }
     }
     if let Some(router) = chance.one(&with_gateway)
+        && chance.percent(60)
+    {
+        let forwarded = forwarded_ip(chance, router, ports, shared);
+        floating.extend(forwarded.map(|one| ("fwd".to_owned(), Value::Table(one))));
+    }
+    if let Some(router) = chance.one(&with_gateway)
         && chance.percent(40)
     {
         let elsewhere = table([
@@ -403,6 +421,42 @@ fn floating_ip(number: usize, router: &str, port: &str, fixed: &str) -> Table {
         ("port", text(port)),
         ("fixed", text(fixed)),
     ])
+}
+
+/// One whose ports lead to ports here, and now and then to other hosts.
+fn forwarded_ip(chance: &mut Chance, router: &str, ports: &Table, shared: bool) -> Option<Table> {
+    let behind = ports.iter().filter_map(|(name, port)| {
+        let ips = port.get("ips")?.as_array()?;
+        let mut ips = ips.iter().filter_map(Value::as_str);
+        Some((name, ips.find(|ip| !ip.contains(':'))?))
+    });
+    let behind: Vec<_> = behind.collect();
+    let all = [
+        ("tcp 22", "22"),
+        ("tcp 79-81", "80"),
+        ("tcp 1000-1010", "13-23"),
+        ("udp 53", "1000"),
+        ("udp 1000-1001", "53-54"),
+        ("sctp 22", "22"),
+        ("sctp 80", "22"),
+        ("dccp 1-65535", "22"),
+        ("icmp 1-65535", "7"),
+    ];
+    let mut forward = Vec::new();
+    for (external, internal) in all {
+        let (port, address) = chance.one(&behind)?;
+        match chance.below(10) {
+            0..=5 => forward.push(format!("{external} to {port} {address} {internal}")),
+            6 | 7 if shared => forward.push(format!("{external} at {}", chance.word(OTHERS))),
+            _ => {}
+        }
+    }
+    let one = table([
+        ("address", text("203.0.110.70")),
+        ("router", text(router)),
+        ("forward", list(forward)),
+    ]);
+    Some(one)
 }
 
 fn ranges(chance: &mut Chance) -> Vec<String> {
@@ -531,7 +585,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(23) {
+    Some(match chance.below(25) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -583,6 +637,13 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             )
         }
         21 => format!("change floating_ips.{} gone", pick(chance, "floating_ips")?),
+        22 | 23 => {
+            let router = of.get("floating_ips")?.get("fwd")?.get("router")?;
+            let ports = of.get("ports")?.as_table()?;
+            let shared = is_shared(of.get("networks")?.as_table()?);
+            let one = forwarded_ip(chance, router.as_str()?, ports, shared)?;
+            format!("change floating_ips.fwd.forward {}", one.get("forward")?)
+        }
         18 => format!(
             "change qos.{} {}",
             chance.word(QOS),

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
 use weft_model::{
-    AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp, HostName,
-    HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType, Port, PortBlock,
-    PortInterface, PortRange, QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy,
-    Remote, RemoteFloatingIp, RemotePort, Revision, Router, RouterAddress, RouterGateway,
-    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
-    Subnet, SubnetId, Transit, TunnelHost,
+    AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
+    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType,
+    Port, PortBlock, PortForwarding, PortForwardingElsewhere, PortInterface, PortRange,
+    QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy, Remote, RemoteFloatingIp,
+    RemotePort, Revision, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute,
+    SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId, Transit,
+    TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -195,6 +196,9 @@ pub struct FloatingIpText {
     fixed: Option<Ipv4Addr>,
     /// Of a port of this host, in place of a port here.
     host: Option<String>,
+    /// In place of a port: `PROTOCOL FIRST[-LAST] to PORT ADDRESS FIRST[-LAST]` or `PROTOCOL FIRST[-LAST] at HOST`.
+    #[serde(default)]
+    forward: Vec<String>,
 }
 
 /// A snapshot.
@@ -575,6 +579,24 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         let mac_address = mac(4, name);
         e.names.insert(name.clone(), mac_address);
         let id = uuid_of(kind::FLOATING_IP, name).into();
+        if !floating.forward.is_empty() {
+            let mut made = ForwardedIp {
+                floating_network_id,
+                floating_ip_address: floating.address,
+                mac_address,
+                router_id,
+                port_forwardings: vec![],
+                elsewhere: vec![],
+                qos_policy_id: None,
+            };
+            for (number, words) in floating.forward.iter().enumerate() {
+                forwarding(&mut made, &format!("{name}{number}"), words).ok_or_else(|| {
+                    format!("{words:?} is no forwarding: expected PROTOCOL PORTS to PORT ADDRESS PORTS, or PROTOCOL PORTS at HOST")
+                })?;
+            }
+            e.snapshot.forwarded_ips.insert(id, made);
+            continue;
+        }
         if let Some(host) = &floating.host {
             let made = RemoteFloatingIp {
                 floating_network_id,
@@ -600,6 +622,40 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         e.snapshot.floating_ips.insert(id, made);
     }
     Ok(())
+}
+
+/// Reads a forwarding.
+fn forwarding(of: &mut ForwardedIp, id: &str, text: &str) -> Option<()> {
+    let range = |text: &str| -> Option<(u16, u16)> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let protocol = protocol_number(words.first()?)?;
+    let (external_port_first, external_port_last) = range(words.get(1)?)?;
+    match words.get(2..)? {
+        ["to", port, address, ports] => {
+            let (internal_port_first, internal_port_last) = range(ports)?;
+            of.port_forwardings.push(PortForwarding {
+                id: uuid_of(kind::FLOATING_IP, id).into(),
+                protocol,
+                external_port_first,
+                external_port_last,
+                internal_port_id: uuid_of(kind::PORT, port).into(),
+                internal_ip_address: address.parse().ok()?,
+                internal_port_first,
+                internal_port_last,
+            });
+        }
+        ["at", host] => of.elsewhere.push(PortForwardingElsewhere {
+            protocol,
+            external_port_first,
+            external_port_last,
+            host: host_name(host).ok()?,
+        }),
+        _ => return None,
+    }
+    Some(())
 }
 
 fn groups(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {

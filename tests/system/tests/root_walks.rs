@@ -503,6 +503,44 @@ fn floating_ip_lives_on_the_guests_host() -> Result<()> {
 }
 
 /// Walks 7 and 9, at their edges: the router answers what it cannot forward.
+/// Ports of a floating IP lead to two guests, from outside and from a guest; a forwarding that goes cuts its connections' way.
+#[test]
+fn ports_of_a_floating_ip_lead_to_guests() -> Result<()> {
+    let mut scene = open("weft-walkpf")?;
+    let outside = scene.outside.clone();
+    let (user, one) = routed(&mut scene)?;
+    let two = scene.booted_guest(&user, "net1", "guest2")?;
+    let_in(&mut scene, &user)?;
+    let made = scene.openstack(&user, "floating ip create provider1")?;
+    let address: Ipv4Addr = made["floating_ip_address"]
+        .as_str()
+        .context("no address")?
+        .parse()?;
+    for (guest, external) in [(&one, "2201"), (&two, "2202:2203")] {
+        let (name, internal) = (&guest.name, guest.port.v4()?);
+        let line = format!(
+            "floating ip port forwarding create --port {name} --protocol tcp --internal-ip-address {internal} \
+             --internal-protocol-port 22 --external-protocol-port {external} {address}"
+        );
+        scene.openstack(&user, &line)?;
+    }
+    scene.settle(&outside, address.into())?;
+    let _servers = [&one, &two].map(|guest| Server::start(&guest.namespace, &guest.name, ANY, 22));
+    let at = |port| SocketAddr::new(address.into(), port);
+    for (port, name) in [(2201, "guest1"), (2202, "guest2"), (2203, "guest2")] {
+        let probed = probe(&outside, at(port))?;
+        assert!(probed.is_from(name), "{port}: {probed}");
+        let probed = probe(&two.namespace, at(port))?;
+        assert!(probed.is_from(name), "from guest2, {port}: {probed}");
+    }
+    assert_eq!(probe(&outside, at(22))?, Probed::Silent);
+    assert!(
+        ping(&outside, address.into(), 2)?.all(),
+        "the router answers for the address"
+    );
+    close(scene)
+}
+
 #[test]
 fn the_router_says_why_it_does_not_forward() -> Result<()> {
     let mut scene = open("weft-walk9")?;

@@ -10,6 +10,7 @@
 
 mod classify;
 mod compiler;
+mod floating_ip;
 mod glance;
 mod half;
 mod judge;

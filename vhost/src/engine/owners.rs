@@ -93,6 +93,28 @@ fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
             guests: false,
         });
     }
+    fill_floating_elsewhere(plan, numbers);
+    for (at, f) in snapshot.forwarded_ips.values().enumerate() {
+        let router = numbers.routers.get(&f.router_id).copied();
+        let Some(network) = network_mut(plan, numbers, f.floating_network_id) else {
+            continue;
+        };
+        let is = network.macs.entry(f.mac_address.0).or_default();
+        is.outside = is.outside.or(router);
+        let address = f.floating_ip_address.into();
+        let is = network.addresses.entry(address).or_default();
+        is.forwarded = is.forwarded.or(Some(at));
+        is.owners.push(Owner {
+            mac: f.mac_address,
+            router: false,
+            port: None,
+            guests: !topology::answers_outside(&snapshot, f.router_id),
+        });
+    }
+}
+
+fn fill_floating_elsewhere(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
     for f in snapshot.remote_floating_ips.values() {
         let router = numbers.routers.get(&f.router_id).copied();
         let host = numbers.host(&f.host);

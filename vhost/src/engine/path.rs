@@ -27,6 +27,7 @@ pub(super) struct Path {
     pub(super) hop: Option<Hop>,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
+    pub(super) destination_port: u16,
     pub(super) snat: Option<SnatPorts>,
     /// To another host: one of the plan's tunnels. `output` is the network in it then.
     pub(super) tunnel: Option<At>,

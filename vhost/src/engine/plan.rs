@@ -5,6 +5,7 @@
 //! with the smallest id. Made anew for each snapshot; nothing in it changes.
 
 use super::classify::{Members, Policies, PolicyMaker};
+use super::floating_ip::{self, FloatingPlan, ForwardedPlan};
 use super::key::Place;
 use super::limit::PortQos;
 use super::map::{FastMap, Seed};
@@ -106,6 +107,8 @@ pub(super) struct AddressIs {
     pub(super) floating: Option<At>,
     /// A floating IP of another host.
     pub(super) floating_elsewhere: Option<FloatingElsewhere>,
+    /// A floating IP with port forwardings.
+    pub(super) forwarded: Option<At>,
     /// An address of a router's gateway.
     pub(super) gateway: bool,
     /// One that no other host shares.
@@ -210,18 +213,6 @@ impl RouterPlan {
     }
 }
 
-/// A floating IP that is translated one to one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FloatingPlan {
-    pub(super) address: Ipv4Addr,
-    pub(super) mac: MacAddress,
-    pub(super) fixed: Ipv4Addr,
-    pub(super) router: Option<At>,
-    pub(super) port: Option<Place>,
-    /// The MAC of its router towards the fixed address.
-    pub(super) leg: Option<MacAddress>,
-}
-
 /// What is at a place.
 #[derive(Debug)]
 pub(super) enum PlaceIs {
@@ -237,6 +228,7 @@ pub(super) struct Plan {
     pub(super) networks: Vec<NetworkPlan>,
     pub(super) routers: Vec<RouterPlan>,
     pub(super) floating: Vec<FloatingPlan>,
+    pub(super) forwarded: Vec<ForwardedPlan>,
     /// Floating IPs by router, port and fixed address.
     pub(super) floating_by_fixed: FastMap<(At, Place, Ipv4Addr), At>,
     pub(super) members: Members,
@@ -284,7 +276,7 @@ impl Plan {
             .ports
             .extend(snapshot.ports.keys().filter_map(port_place));
         let members = Members::new(snapshot, seed);
-        let floating = floating_plans(snapshot, &numbers);
+        let floating = floating_ip::plans(snapshot, &numbers);
         let mut by_fixed = FastMap::with_hasher(seed);
         for (at, f) in floating.iter().enumerate() {
             if let (Some(router), Some(port)) = (f.router, f.port) {
@@ -297,6 +289,7 @@ impl Plan {
             networks: network_plans(snapshot, places, seed),
             routers: router_plans(snapshot, &numbers, seed),
             floating,
+            forwarded: floating_ip::forwarded_plans(snapshot, &numbers),
             floating_by_fixed: by_fixed,
             members,
             tunnels: Vec::new(),
@@ -557,23 +550,4 @@ fn routes(snapshot: &HostSnapshot, router: &Router, all: bool) -> Vec<(IpNet, Ta
     }
     routes.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
     routes
-}
-
-fn floating_plans(snapshot: &HostSnapshot, numbers: &Numbers) -> Vec<FloatingPlan> {
-    let plan = |f: &weft_model::FloatingIp| {
-        let router = snapshot.routers.get(&f.router_id);
-        let towards = |router: &Router| {
-            topology::interface_towards(snapshot, router, f.fixed_ip_address.into())
-                .map(|interface| interface.mac_address)
-        };
-        FloatingPlan {
-            address: f.floating_ip_address,
-            mac: f.mac_address,
-            fixed: f.fixed_ip_address,
-            router: numbers.routers.get(&f.router_id).copied(),
-            port: numbers.ports.get(&f.port_id).copied(),
-            leg: router.and_then(towards),
-        }
-    };
-    topology::floating_ips(snapshot).map(plan).collect()
 }

@@ -116,6 +116,7 @@ impl Engine {
             let translated = Tuple {
                 source: path.source,
                 destination: path.destination,
+                destination_port: path.destination_port,
                 source_port,
                 ..opening.tuple
             };
@@ -227,6 +228,7 @@ impl Engine {
         let behind = reply.tuple().reversed();
         let same = path.source == behind.source
             && path.destination == behind.destination
+            && path.destination_port == behind.destination_port
             && path.snat.is_some() == cold.snat.is_some()
             && path
                 .snat

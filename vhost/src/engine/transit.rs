@@ -56,10 +56,10 @@ impl Plan {
         (protocol, address, port): Endpoint,
     ) -> Option<Elsewhere> {
         network.shared.as_ref()?;
-        let known = network.addresses.get(&address)?;
-        if let Some(floating) = known.floating_elsewhere {
-            return Some((floating.host, Some(floating.mac)));
+        if let Some((host, mac)) = self.whose_floating(network, (protocol, address, port)) {
+            return Some((host, Some(mac)));
         }
+        let known = network.addresses.get(&address)?;
         let gateway = self.routers.get(known.snat?)?.gateway.as_ref()?;
         let mut others = gateway.elsewhere.iter();
         let found = if has_ports(protocol) || is_icmp(address.is_ipv6(), protocol) {

@@ -4,9 +4,10 @@
 //! Guarantees: changes nothing; works on the forward tuple and the opener, never on the frame. Cost: a few look-ups, the
 //! rules of two ports as `classify` bounds them, the routes of one router.
 
+use super::floating_ip::Known;
 use super::key::Place;
 use super::path::{Back, End, Hop, Opening, Path};
-use super::plan::{At, FloatingPlan, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
+use super::plan::{At, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
 use super::transit::ByTransit;
 use std::net::IpAddr;
 use weft_dataplane::stage::nat::SnatPorts;
@@ -25,10 +26,10 @@ struct Near {
 }
 
 /// What a packet looks like outside.
-struct Seen {
-    source: IpAddr,
+pub(super) struct Seen {
+    pub(super) source: IpAddr,
     source_mac: MacAddress,
-    snat: Option<SnatPorts>,
+    pub(super) snat: Option<SnatPorts>,
     translated: bool,
 }
 
@@ -131,6 +132,7 @@ impl<'a> Walk<'a> {
         let tuple = Tuple {
             source: path.source,
             destination: path.destination,
+            destination_port: path.destination_port,
             ..self.opening.tuple
         };
         let policy = port.policies.get(Direction::Ingress, tuple.is_ipv6());
@@ -145,6 +147,7 @@ impl<'a> Walk<'a> {
         let Tuple {
             source,
             destination,
+            destination_port,
             ..
         } = self.opening.tuple;
         Path {
@@ -152,6 +155,7 @@ impl<'a> Walk<'a> {
             hop: None,
             source,
             destination,
+            destination_port,
             snat: None,
             tunnel: None,
             back: None,
@@ -159,7 +163,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn router(&self, at: At) -> Result<&'a RouterPlan, DropReason> {
+    pub(super) fn router(&self, at: At) -> Result<&'a RouterPlan, DropReason> {
         self.plan.routers.get(at).ok_or(DropReason::EngineError)
     }
 
@@ -258,7 +262,8 @@ impl<'a> Walk<'a> {
         let source = self.opening.tuple.source;
         let known = self.network.addresses.get(&source);
         let ours = known.is_some_and(|a| {
-            a.floating.is_some() || a.floating_elsewhere.is_some() || a.gateway_alone
+            let floating = a.floating.is_some() || a.floating_elsewhere.is_some();
+            floating || a.forwarded.is_some() || a.gateway_alone
         });
         let opener = self.opening.test.is_some() && !self.opening.transit;
         match (let_in, (ours && opener) || topology::is_no_source(source)) {
@@ -302,9 +307,10 @@ impl<'a> Walk<'a> {
         if known.is_some_and(|address| address.gateway) {
             return Err(DropReason::RouterLocalUnsupported);
         }
-        if let Some(floating) = known.and_then(|address| address.floating) {
-            let floating = self.plan.floating.get(floating);
-            return self.hairpin(at, router, floating.ok_or(DropReason::EngineError)?);
+        match known.and_then(|address| self.floating(address)) {
+            Some(Known::Behind(floating, to)) => return self.hairpin(at, router, floating, to),
+            Some(Known::Nowhere { answered: true }) => return self.echo(DropReason::NatNoSession),
+            _ => {}
         }
         match router.route(destination, true).ok_or(DropReason::NoRoute)? {
             Target::Inside(leg, hop) => self.inside(router, leg, hop.unwrap_or(destination)),
@@ -318,17 +324,11 @@ impl<'a> Walk<'a> {
             return Err(DropReason::RouterDown);
         }
         self.never_routed()?;
-        let Tuple {
-            source,
-            destination,
-            ..
-        } = self.opening.tuple;
+        let destination = self.opening.tuple.destination;
         let known = self.network.addresses.get(&destination);
-        if let Some(at) = known.and_then(|address| address.floating) {
-            self.opening.opener_test()?;
-            let floating = self.plan.floating.get(at).ok_or(DropReason::EngineError)?;
-            let mac = self.floating_leg(floating)?;
-            return self.to_floating(floating, source, mac, 1, None);
+        let known = known.and_then(|address| self.floating(address));
+        if let Some(Known::Behind(floating, to)) = known {
+            return self.enter(floating, to);
         }
         let Tuple {
             protocol: number,
@@ -341,7 +341,7 @@ impl<'a> Walk<'a> {
             return self.relay(host);
         }
         if destination.is_ipv4() {
-            if router.gateway_addresses.contains(&destination) {
+            if known.is_some() || router.gateway_addresses.contains(&destination) {
                 return self.echo(DropReason::NatNoSession);
             }
             if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
@@ -376,64 +376,8 @@ impl<'a> Walk<'a> {
         }))
     }
 
-    fn hairpin(
-        &self,
-        at: At,
-        router: &RouterPlan,
-        floating: &FloatingPlan,
-    ) -> Result<End, DropReason> {
-        let other = floating.router.ok_or(DropReason::NoRoute)?;
-        if !self.router(other)?.up {
-            return Err(DropReason::RouterDown);
-        }
-        let seen = self.seen(at, router)?;
-        let mac = self.floating_leg(floating)?;
-        self.opening.opener_test()?;
-        let decrement = if other == at { 1 } else { 2 };
-        self.to_floating(floating, seen.source, mac, decrement, seen.snat)
-    }
-
-    /// The MAC of the floating IP's router towards the fixed address; the router must be up.
-    fn floating_leg(&self, floating: &FloatingPlan) -> Result<MacAddress, DropReason> {
-        let router = self.router(floating.router.ok_or(DropReason::NoRoute)?)?;
-        if !router.up {
-            return Err(DropReason::RouterDown);
-        }
-        floating.leg.ok_or(DropReason::NoRoute)
-    }
-
-    fn to_floating(
-        &self,
-        floating: &FloatingPlan,
-        source: IpAddr,
-        source_mac: MacAddress,
-        ttl_decrement: u8,
-        snat: Option<SnatPorts>,
-    ) -> Result<End, DropReason> {
-        let output = floating.port.ok_or(DropReason::NoRoute)?;
-        let port = self.plan.port(output).ok_or(DropReason::NoRoute)?;
-        let network = self.plan.networks.get(port.network);
-        let hop = Hop {
-            ttl_decrement,
-            source_mac,
-            destination_mac: MacAddress(port.mac),
-            next_hop: None,
-            mtu: network.map_or(u32::MAX, |network| network.mtu),
-        };
-        Ok(End::Path(Path {
-            output,
-            hop: Some(hop),
-            source,
-            destination: floating.fixed.into(),
-            snat,
-            tunnel: None,
-            back: None,
-            transit: None,
-        }))
-    }
-
     /// The source behind a router's gateway: the guest's floating IP, SNAT, or plain.
-    fn seen(&self, at: At, router: &RouterPlan) -> Result<Seen, DropReason> {
+    pub(super) fn seen(&self, at: At, router: &RouterPlan) -> Result<Seen, DropReason> {
         let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
         let source = self.opening.tuple.source;
         let floating = match (self.port, source) {
@@ -472,6 +416,7 @@ impl<'a> Walk<'a> {
         let Tuple {
             source,
             destination,
+            destination_port,
             ..
         } = self.opening.tuple;
         Ok(End::Path(Path {
@@ -479,6 +424,7 @@ impl<'a> Walk<'a> {
             hop: Some(near.hop),
             source,
             destination,
+            destination_port,
             snat: None,
             tunnel: near.tunnel,
             back: None,
@@ -498,6 +444,7 @@ impl<'a> Walk<'a> {
             hop: Some(near.hop),
             source: seen.source,
             destination: self.opening.tuple.destination,
+            destination_port: self.opening.tuple.destination_port,
             snat: seen.snat,
             tunnel: near.tunnel,
             back: None,
@@ -520,9 +467,14 @@ impl<'a> Walk<'a> {
         if elsewhere || network.shared.is_none() {
             return Ok(near);
         }
-        let known = network.addresses.get(&address);
-        let (mac, by) = match known.and_then(|known| known.floating_elsewhere) {
-            Some(to) => (to.mac, self.plan.transit(network, to.host, true)?),
+        let Tuple {
+            protocol: number,
+            destination_port,
+            ..
+        } = self.opening.tuple;
+        let end = (number, address, destination_port);
+        let (mac, by) = match self.plan.whose_floating(network, end) {
+            Some((host, mac)) => (mac, self.plan.transit(network, host, true)?),
             None if network.has_uplink() => return Ok(near),
             None => (MacAddress([0; 6]), self.plan.to_gateway_host(router)?),
         };

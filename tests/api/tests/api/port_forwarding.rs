@@ -35,7 +35,9 @@ async fn ports_of_a_floating_ip_lead_to_a_guest() {
     let s = scene(&admin, &member).await;
     let fip = free(&member, &s).await;
     assert_eq!(fip["port_forwardings"], json!([]));
-    let made = post(&member, &fip, tcp(&s, 22, 2_022)).await.expect(201);
+    let answer = post(&member, &fip, tcp(&s, 22, 2_022)).await;
+    assert_eq!(answer.warning(), "");
+    let made = answer.expect(201);
     let made = &made["port_forwarding"];
     assert_eq!(made["protocol"], "tcp");
     assert_eq!(made["external_port_range"], "2022:2022");

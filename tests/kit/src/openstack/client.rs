@@ -66,7 +66,7 @@ impl Client {
         self.call(cloud, &Method::GET, path, None)
     }
 
-    fn call(
+    pub(super) fn call(
         &mut self,
         cloud: &Cloud,
         method: &Method,
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// The id of the resource that has this name, or this id.
-    fn find(&mut self, cloud: &Cloud, collection: &str, name: &str) -> Result<String> {
+    pub(super) fn find(&mut self, cloud: &Cloud, collection: &str, name: &str) -> Result<String> {
         let path = match collection {
             "projects" | "users" | "roles" => format!("/{collection}?name={name}"),
             "floatingips" => format!("/v2.0/floatingips?floating_ip_address={name}"),
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    fn create(&mut self, cloud: &Cloud, resource: &str, body: &Value) -> Result<Value> {
+    pub(super) fn create(&mut self, cloud: &Cloud, resource: &str, body: &Value) -> Result<Value> {
         let plural = if resource.ends_with('y') {
             format!("{}ies", resource.trim_end_matches('y'))
         } else {
@@ -485,6 +485,10 @@ impl Operator for Client {
             ["security", "group", "rule", "create", ..] => {
                 self.security_group_rule_create(cloud, line)
             }
+            ["floating", "ip", "port", "forwarding", "create", ..] => {
+                self.port_forwarding_create(cloud, line)
+            }
+            ["network", "trunk", "create", ..] => self.trunk_create(cloud, line),
             ["floating", "ip", "create" | "set" | "unset", ..] => self.floating_ip(cloud, line),
             ["project", "create", name] => {
                 let body = json!({"name": name, "domain_id": "default", "enabled": true});
@@ -513,11 +517,14 @@ const KNOWN_OPTIONS: &[&str] = &[
     "ethertype",
     "external",
     "external-gateway",
+    "external-protocol-port",
     "fixed-ip",
     "gateway",
     "host",
     "host-route",
     "ingress",
+    "internal-ip-address",
+    "internal-protocol-port",
     "ip-version",
     "ipv6-address-mode",
     "ipv6-ra-mode",
@@ -526,6 +533,7 @@ const KNOWN_OPTIONS: &[&str] = &[
     "network",
     "no-dhcp",
     "no-security-group",
+    "parent-port",
     "password",
     "port",
     "project",
@@ -538,6 +546,7 @@ const KNOWN_OPTIONS: &[&str] = &[
     "security-group",
     "share",
     "subnet-range",
+    "subport",
     "user",
 ];
 

@@ -4,6 +4,7 @@
 //! the unmodified client can do it. Lines are split at blanks; no value may hold one.
 
 mod client;
+mod further;
 mod line;
 mod stock;
 
