@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::event::{Event, event};
 use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
-use crate::policy::{PolicyMaps, PolicyTable};
+use crate::policy::{Enforced, PolicyMaps, PolicyTable};
 use crate::sys::{Map, UpdateMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -65,8 +65,10 @@ impl EngineConfig {
 /// What an apply did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Map entries written or deleted.
+    /// Map entries written or deleted, but for memberships of groups.
     pub changes: usize,
+    /// Memberships of groups written or deleted.
+    pub member_writes: usize,
     /// What of the snapshot is not enforced.
     pub unsupported: Vec<Unsupported>,
 }
@@ -143,7 +145,7 @@ impl Engine {
                 .qos_paid
                 .set(slot, QosPaid::zero().as_bytes())?;
         }
-        let (tables, policies_changed, changes) = match self.change(snapshot, &slots) {
+        let (tables, enforced, changes) = match self.change(snapshot, &slots) {
             Ok(changed) => changed,
             Err(error) => {
                 self.restore();
@@ -155,27 +157,28 @@ impl Engine {
         if changes > 0 {
             self.revise_topology()?;
         }
-        self.revise_ports(&policies_changed)?;
+        self.revise_ports(&enforced.narrowed)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
         self.devices_settle();
         Ok(Applied {
             changes,
+            member_writes: enforced.member_writes,
             unsupported: compile::unsupported(snapshot),
         })
     }
 
-    /// Policies, then tables: the new tables, the policy slots whose rules or members changed, and the count of writes.
+    /// Policies, then tables: the new tables, what became of the policies, and the count of writes.
     fn change(
         &mut self,
         snapshot: &HostSnapshot,
         slots: &SlotTables,
-    ) -> Result<(Tables, BTreeSet<u32>, usize), EngineError> {
-        let policies_changed = self.policies.apply(snapshot)?;
+    ) -> Result<(Tables, Enforced, usize), EngineError> {
+        let enforced = self.policies.apply(snapshot)?;
         let input = Input { snapshot, slots };
         let tables = compile::compile(&input, &|key| self.policies.slot(key));
         let changes = self.write(&tables)?;
-        Ok((tables, policies_changed, changes))
+        Ok((tables, enforced, changes))
     }
 
     /// Writes what differs: entries that go first, then what comes, each in the order of the tables.

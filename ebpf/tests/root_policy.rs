@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use weft_ebpf::policy::harness::{Harness, HarnessError, Tuple, key};
 use weft_ebpf::policy::sets::{self, Shape};
-use weft_ebpf::policy::{CompileError, CompileReport, Policy, PolicyKey, Remote, Rule, Tuning};
+use weft_ebpf::policy::{
+    CompileError, CompileReport, Enforced, Policy, PolicyKey, Remote, Rule, Tuning,
+};
 use weft_ebpf::sys::{Insn, Map, Prog, ProgSpec, ProgType, SysError};
 use weft_model::{EtherType, SecurityGroupMember};
 
@@ -280,15 +282,20 @@ fn a_new_member_is_in_force_without_a_compile() {
         let slot = harness.enforce(policy.clone(), &before).unwrap();
         compiled(&mut harness);
         let program = harness.program_id(slot).unwrap();
-        for members in [&after, &before, &Members::new(), &after] {
-            let changed = harness
+        let none = Members::new();
+        for (members, fewer) in [
+            (&after, false),
+            (&before, true),
+            (&none, true),
+            (&after, false),
+        ] {
+            let enforced = harness
                 .table
-                .enforce(BTreeMap::from([(key(ethertype), policy.clone())]), members);
-            assert_eq!(
-                changed.unwrap(),
-                BTreeSet::from([slot]),
-                "its sessions must be looked at again"
-            );
+                .enforce(BTreeMap::from([(key(ethertype), policy.clone())]), members)
+                .unwrap();
+            let again: BTreeSet<u32> = fewer.then_some(slot).into_iter().collect();
+            assert_eq!(enforced.narrowed, again, "sessions to be looked at again");
+            assert!(enforced.member_writes > 0);
             assert_eq!(
                 harness.program_id(slot).unwrap(),
                 program,
@@ -307,7 +314,7 @@ fn a_new_member_is_in_force_without_a_compile() {
         let unchanged = harness
             .table
             .enforce(BTreeMap::from([(key(ethertype), policy)]), &after);
-        assert_eq!(unchanged.unwrap(), BTreeSet::new());
+        assert_eq!(unchanged.unwrap(), Enforced::default());
     }
 }
 

@@ -1,7 +1,10 @@
 //! `bars WORD`: measures the bars of an issue, prints a line each, and says by the exit status whether all hold.
 
 use crate::figures::Bar;
-use crate::{api, classify, differential, enforce, forward, gateway, memory, simulate, user};
+use crate::{
+    agents, api, classify, differential, enforce, forward, gateway, members, memory, overlay,
+    simulate, user,
+};
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 
@@ -95,6 +98,18 @@ const USER: &[Group] = &[Group {
 }];
 
 const HOSTS: &[Group] = &[
+    Group {
+        name: "overlay",
+        measure: overlay::bars,
+    },
+    Group {
+        name: "agents",
+        measure: agents::bars,
+    },
+    Group {
+        name: "members",
+        measure: members::bars,
+    },
     Group {
         name: "simulate",
         measure: simulate::bars,

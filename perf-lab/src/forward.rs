@@ -6,17 +6,11 @@
 //! Weft both have an established flow.
 
 use crate::figures::{Bar, spread};
+use crate::process::{Held, WeftRun, send, site};
 use crate::traffic::{Sent, Stream};
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::Duration;
-use weft_kit::lab::Process;
+use anyhow::{Result, ensure};
 use weft_kit::snapshot::{self, SnapshotGuest};
-use weft_kit::weft::{Site, WeftOptions};
-use weft_kit::{Lab, Namespace, clock};
+use weft_kit::{Lab, Namespace};
 
 /// The port that both policies allow.
 const SERVICE_PORT: u16 = 7;
@@ -25,10 +19,6 @@ const ADDRESSES: [&str; 2] = ["10.0.0.11", "10.0.0.12"];
 const TAPS: [&str; 2] = ["tap-lab-a", "tap-lab-b"];
 /// How many rules are many.
 const RULES_MANY: usize = 10_000;
-/// The longest that Weft may take until its ports are active.
-const READY_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same until it has ended: the kernel waits for RCU at every device.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const GUEST_DEVICE: &str = "eth0";
 
 /// The two guests and the host between them.
@@ -49,57 +39,6 @@ pub(crate) struct Round {
     pub(crate) ns: f64,
     /// The share of frames that arrived.
     pub(crate) arrived: f64,
-}
-
-/// A `hold` process: see [`crate::traffic::hold`].
-struct Held {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Held {
-    fn start(namespace: &Namespace, device: &str, arrival: &str) -> Result<Self> {
-        let lab = std::env::current_exe()?;
-        let mut child = namespace
-            .command(lab.to_str().context("the lab's own path")?)
-            .args(["hold", device, arrival])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("piped")?);
-        let mut held = Self { child, lines };
-        ensure!(
-            held.line()? == "ready",
-            "hold {device} {arrival} did not start"
-        );
-        Ok(held)
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(
-            self.lines.read_line(&mut line)? > 0,
-            "the lab's own process ended"
-        );
-        Ok(line.trim().to_owned())
-    }
-
-    fn count(&mut self) -> Result<u64> {
-        self.child
-            .stdin
-            .as_mut()
-            .context("piped")?
-            .write_all(b"\n")?;
-        Ok(self.line()?.parse()?)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // It ends when its input does; nothing is lost if it is gone already.
-        let _ = self.child.wait();
-    }
 }
 
 impl Bench {
@@ -157,19 +96,7 @@ impl Bench {
             milliseconds,
             reply: from == 1,
         };
-        let output = namespace
-            .command("chrt")
-            .args(["--rr", "1", "taskset", "--cpu-list", "1"])
-            .arg(std::env::current_exe()?)
-            .args(stream.arguments())
-            .output()?;
-        if !output.status.success() {
-            bail!(
-                "the sender failed: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        send(namespace, &stream)
     }
 
     /// One round over whatever joins the taps now: both directions once, then the measured stream.
@@ -230,7 +157,8 @@ impl Bench {
         let guests = guests()?;
         let snapshot = snapshot::guests(&guests, 1, rules, SERVICE_PORT)?;
         std::fs::write(&path, serde_json::to_vec(&snapshot)?)?;
-        let weft = WeftRun::start(&self.lab, &self.host, &path, guests.len())?;
+        let site = site(&self.lab, &self.host)?;
+        let weft = WeftRun::start(&self.lab, &site, &path, guests.len())?;
         let result = work(self);
         weft.stop()?;
         result
@@ -248,56 +176,6 @@ fn guests() -> Result<Vec<SnapshotGuest>> {
             })
         })
         .collect()
-}
-
-/// `weft run` on a snapshot file.
-pub(crate) struct WeftRun {
-    pub(crate) process: Process,
-}
-
-impl WeftRun {
-    /// Starts it and waits until so many ports are active.
-    pub(crate) fn start(
-        lab: &Lab,
-        host: &Namespace,
-        snapshot: &Path,
-        ports: usize,
-    ) -> Result<Self> {
-        let mut options = WeftOptions::new(None)?;
-        options.physical_networks.clear();
-        let site = Site::new(lab, host, &options)?;
-        let log = std::fs::File::create(&site.log)?;
-        let mut command = site.command("run")?;
-        command
-            .arg("--config")
-            .arg(&site.config)
-            .arg("--snapshot")
-            .arg(snapshot);
-        let process = lab.spawn(command.stdout(Stdio::null()).stderr(log))?;
-        let run = Self { process };
-        clock::until("the ports to turn active", READY_TIMEOUT, || {
-            let Ok(status) = site.ask("status") else {
-                return Ok(None);
-            };
-            let active = status["ports"].as_array().map_or(0, |ports| {
-                ports
-                    .iter()
-                    .filter(|port| port["status"] == "ACTIVE")
-                    .count()
-            });
-            Ok((active == ports).then_some(()))
-        })
-        .with_context(|| site.log_end())?;
-        Ok(run)
-    }
-
-    /// Ends it; its programs go with it.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        self.process.signal(Signal::TERM)?;
-        let status = self.process.wait(STOP_TIMEOUT)?;
-        ensure!(status.success(), "weft run ended with {status}");
-        Ok(())
-    }
 }
 
 /// The bars of forwarding: see the module's text.

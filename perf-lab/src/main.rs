@@ -8,6 +8,7 @@
     reason = "a command for people, whose output is its purpose"
 )]
 
+mod agents;
 mod api;
 mod bars;
 mod classify;
@@ -16,7 +17,10 @@ mod enforce;
 mod figures;
 mod forward;
 mod gateway;
+mod members;
 mod memory;
+mod overlay;
+mod process;
 mod simulate;
 mod traffic;
 mod user;

@@ -2,7 +2,7 @@
 //! kernel (what the kernel charges for them).
 
 use crate::figures::Bar;
-use crate::forward::WeftRun;
+use crate::process::{WeftRun, site};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -124,7 +124,7 @@ pub(crate) fn large_agent(_rounds: usize) -> Result<Vec<Bar>> {
     let path = lab.directory().join("snapshot.json");
     let snapshot = snapshot::guests(&guests, usize::from(PORTS), RULES, 7)?;
     std::fs::write(&path, serde_json::to_vec(&snapshot)?)?;
-    let weft = WeftRun::start(&lab, &host, &path, guests.len())?;
+    let weft = WeftRun::start(&lab, &site(&lab, &host)?, &path, guests.len())?;
     let start = clock::now();
     clock::until("background compiles", SETTLE * 2, || {
         Ok((start.elapsed() > SETTLE).then_some(()))

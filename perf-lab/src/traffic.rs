@@ -87,7 +87,6 @@ pub(crate) struct Sent {
 impl Sent {
     /// Nanoseconds a frame.
     #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    #[allow(dead_code, reason = "the bars come next")]
     pub(crate) fn ns(self) -> f64 {
         self.nanoseconds as f64 / self.frames.max(1) as f64
     }

@@ -16,7 +16,7 @@ enum Word {
     Api,
     /// Issue "The user engine: a vhost-user switch for KVM guests".
     User,
-    /// Issue "Many hosts: overlay and distributed routing, no network node": realize and the feed so far.
+    /// Issue "Many hosts: overlay and distributed routing, no network node".
     Hosts,
 }
 

@@ -133,22 +133,26 @@ impl Members {
         Wanted(wanted.collect())
     }
 
-    /// Writes what is new of the chosen ones of these domains; says which changed.
+    /// Writes what is new of the chosen ones of these domains; adds to `narrowed` those that an address left. Says how
+    /// many writes it took.
     pub(super) fn write(
         &mut self,
         map: &Map,
         wanted: &Wanted,
         chosen: impl Fn(u32) -> bool,
-    ) -> Result<BTreeSet<u32>, PolicyError> {
-        let mut changed = BTreeSet::new();
+        narrowed: &mut BTreeSet<u32>,
+    ) -> Result<usize, PolicyError> {
+        let mut writes = 0;
         for domain in self.domains.values_mut().filter(|d| chosen(d.number)) {
-            if let Some(wanted) = wanted.0.get(&domain.number)
-                && domain.bring_to(map, wanted)?
-            {
-                changed.insert(domain.number);
+            if let Some(wanted) = wanted.0.get(&domain.number) {
+                let done = domain.bring_to(map, wanted)?;
+                writes += done.writes;
+                if done.narrowed {
+                    narrowed.insert(domain.number);
+                }
             }
         }
-        Ok(changed)
+        Ok(writes)
     }
 
     /// Removes the domains that nothing uses, and what an earlier process wrote.
@@ -170,14 +174,22 @@ impl Members {
     }
 }
 
+/// What became of a domain's entries.
+#[derive(Default)]
+struct Brought {
+    writes: usize,
+    /// An address is in fewer groups than before.
+    narrowed: bool,
+}
+
 impl Domain {
-    /// Makes the kernel's entries those that are wanted; says whether any was not.
+    /// Makes the kernel's entries those that are wanted.
     fn bring_to(
         &mut self,
         map: &Map,
         wanted: &HashMap<Address, Bits>,
-    ) -> Result<bool, PolicyError> {
-        let mut changed = false;
+    ) -> Result<Brought, PolicyError> {
+        let mut brought = Brought::default();
         let gone = self
             .written
             .keys()
@@ -186,20 +198,24 @@ impl Domain {
         for address in gone {
             map.delete(&key_bytes(self.number, &address))?;
             self.written.remove(&address);
-            changed = true;
+            brought.writes += 1;
+            brought.narrowed = true;
         }
         for (address, bits) in wanted {
-            if self.written.get(address) != Some(bits) {
+            let had = self.written.get(address);
+            if had != Some(bits) {
+                let mut lost = had.into_iter().flatten().zip(bits);
+                brought.narrowed |= lost.any(|(had, has)| had & !has != 0);
                 map.update(
                     &key_bytes(self.number, address),
                     &bits_bytes(bits),
                     UpdateMode::Any,
                 )?;
                 self.written.insert(*address, *bits);
-                changed = true;
+                brought.writes += 1;
             }
         }
-        Ok(changed)
+        Ok(brought)
     }
 }
 

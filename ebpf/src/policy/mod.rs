@@ -32,5 +32,5 @@ pub use compile::CompileError;
 pub use lower::{LowerError, Policy, PolicyKey, Remote, Rule, address_words, lower};
 pub(crate) use table::MEMBERS_ROOM;
 pub use table::{
-    CompileReport, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable, Tuning,
+    CompileReport, Enforced, INTERPRETED_RULES_MAX, PolicyError, PolicyMaps, PolicyTable, Tuning,
 };

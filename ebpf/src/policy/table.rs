@@ -92,6 +92,16 @@ pub enum PolicyError {
     Thread(#[source] std::io::Error),
 }
 
+/// What an apply did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enforced {
+    /// The slots that may allow less than before: sessions that were allowed by them must be looked at again. A member that
+    /// is added takes nothing from anybody.
+    pub narrowed: BTreeSet<u32>,
+    /// Memberships written or deleted.
+    pub member_writes: usize,
+}
+
 /// What became of one background compile.
 #[derive(Debug)]
 pub struct CompileReport {
@@ -186,12 +196,11 @@ impl PolicyTable {
     }
 
     /// Enforces the security groups of all ports of the snapshot that have port security, in both directions and
-    /// families. All rules and members are in force when it returns. Gives the slots whose rules or members changed:
-    /// sessions that were allowed by them must be looked at again.
+    /// families. All rules and members are in force when it returns.
     ///
     /// # Errors
     /// A limit (nothing has changed then), or what the kernel refuses (a part may have; the next call mends it).
-    pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<BTreeSet<u32>, PolicyError> {
+    pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<Enforced, PolicyError> {
         let lowering = Lowering::of(snapshot);
         let mut policies = BTreeMap::new();
         for port in snapshot
@@ -225,7 +234,7 @@ impl PolicyTable {
         &mut self,
         policies: BTreeMap<PolicyKey, Policy>,
         members: &BTreeSet<SecurityGroupMember>,
-    ) -> Result<BTreeSet<u32>, PolicyError> {
+    ) -> Result<Enforced, PolicyError> {
         let before: BTreeSet<u32> = self.entries.values().map(|entry| entry.domain).collect();
         let used: BTreeSet<PolicyKey> = policies.keys().cloned().collect();
         let prepared = self.prepare(policies)?;
@@ -236,21 +245,23 @@ impl PolicyTable {
             let count = wanted.count();
             return Err(PolicyError::Members { count, max });
         }
-        self.members.write(&self.maps.members, &wanted, |domain| {
-            !before.contains(&domain)
-        })?;
-        let mut changed: BTreeSet<u32> = prepared.iter().map(|new| new.slot).collect();
+        let (map, mut domains) = (&self.maps.members, BTreeSet::new());
+        let new = |domain| !before.contains(&domain);
+        let mut member_writes = self.members.write(map, &wanted, new, &mut domains)?;
+        let mut narrowed: BTreeSet<u32> = prepared.iter().map(|new| new.slot).collect();
         self.commit(prepared)?;
-        let domains = self.members.write(&self.maps.members, &wanted, |domain| {
-            before.contains(&domain)
-        })?;
+        let (map, known) = (&self.maps.members, |domain| before.contains(&domain));
+        member_writes += self.members.write(map, &wanted, known, &mut domains)?;
         for (key, entry) in &mut self.entries {
             entry.used = used.contains(key);
             if domains.contains(&entry.domain) {
-                changed.insert(entry.slot);
+                narrowed.insert(entry.slot);
             }
         }
-        Ok(changed)
+        Ok(Enforced {
+            narrowed,
+            member_writes,
+        })
     }
 
     /// The domains that policies have once `prepared` is in force.

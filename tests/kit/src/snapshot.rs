@@ -1,12 +1,14 @@
 //! Snapshots of a given size, for benches and the lab: guests on one network under policies of a given size.
 
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
 use weft_model::{
     Direction, Epoch, EtherType, FixedIp, HostName, HostSnapshot, MacAddress, Network, NetworkId,
-    NetworkType, Port, PortId, PortInterface, PortRange, Remote, Revision, SecurityGroup,
-    SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Segment, Subnet, SubnetId,
+    NetworkType, Port, PortId, PortInterface, PortRange, Remote, RemotePort, Revision, Router,
+    RouterAddress, RouterId, RouterInterface, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    SecurityGroupRuleId, Segment, Subnet, SubnetId, TunnelHost,
 };
 
 /// UDP's and TCP's numbers.
@@ -39,11 +41,122 @@ pub fn guests(
     let host: HostName = "lab".parse()?;
     let mut snapshot = HostSnapshot::empty(host, Epoch(id(1, 0)));
     snapshot.revision = Revision(1);
-    let (network_id, subnet_id) = (NetworkId(id(2, 0)), SubnetId(id(3, 0)));
+    let subnet_id = network_add(&mut snapshot, 0, net(Ipv4Addr::new(10, 0, 0, 0), 8));
+    for n in 0..groups {
+        group_add(&mut snapshot, n, rules, service_port);
+    }
+    for (n, guest) in guests.iter().enumerate() {
+        let group = n % groups.max(1);
+        port_add(&mut snapshot, n, guest, (0, subnet_id), group);
+    }
+    Ok(snapshot)
+}
+
+/// A guest of one of several hosts.
+#[derive(Clone, Debug)]
+pub struct OverlayGuest {
+    /// What it is; its address is in 10.N.0.0/16, N being its network's number.
+    pub guest: SnapshotGuest,
+    /// Its host's number.
+    pub host: u8,
+    /// Its network's number.
+    pub network: u8,
+}
+
+/// The duty of host `own` of several that VXLAN joins, each by its address in `tunnel_ips`: the networks of the guests are
+/// behind one router, which has the first address of each. Policies as in [`guests`], in one group, and TCP to
+/// `service_port` too.
+///
+/// # Errors
+/// There is none in practice: the hosts' names are fixed.
+pub fn overlay(
+    own: u8,
+    tunnel_ips: &[IpAddr],
+    guests: &[OverlayGuest],
+    (rules, service_port): (usize, u16),
+) -> Result<HostSnapshot> {
+    let host = |number: u8| -> Result<HostName> { Ok(format!("lab-{number}").parse()?) };
+    let mut snapshot = HostSnapshot::empty(host(own)?, Epoch(id(1, 0)));
+    snapshot.revision = Revision(1);
+    let mut interfaces = Vec::new();
+    let networks: BTreeSet<u8> = guests.iter().map(|guest| guest.network).collect();
+    for n in networks {
+        let subnet_id = network_add(&mut snapshot, n.into(), net(Ipv4Addr::new(10, n, 0, 0), 16));
+        interfaces.push(RouterInterface {
+            port_id: PortId(id(8, n.into())),
+            network_id: NetworkId(id(2, n.into())),
+            mac_address: overlay_router_mac(n),
+            addresses: vec![RouterAddress {
+                subnet_id,
+                ip_address: Ipv4Addr::new(10, n, 0, 1).into(),
+            }],
+        });
+    }
+    let router = Router {
+        admin_state_up: true,
+        interfaces,
+        gateway: None,
+        routes: Vec::new(),
+        ndp_proxies: Vec::new(),
+        conntrack_helpers: Vec::new(),
+    };
+    snapshot.routers.insert(RouterId(id(7, 0)), router);
+    group_add(&mut snapshot, 0, rules, service_port);
+    let tcp = SecurityGroupRule {
+        security_group_id: SecurityGroupId(id(4, 0)),
+        direction: Direction::Ingress,
+        ethertype: EtherType::Ipv4,
+        protocol: Some(TCP),
+        port_range: Some(PortRange {
+            first: service_port,
+            last: Some(service_port),
+        }),
+        remote: Remote::Any,
+    };
+    let rule_id = SecurityGroupRuleId(id(9, 0));
+    snapshot.security_group_rules.insert(rule_id, tcp);
+    for (n, of) in guests.iter().enumerate() {
+        let subnet_id = SubnetId(id(3, of.network.into()));
+        if of.host == own {
+            let network = (of.network.into(), subnet_id);
+            port_add(&mut snapshot, n, &of.guest, network, 0);
+            continue;
+        }
+        let remote = RemotePort {
+            network_id: NetworkId(id(2, of.network.into())),
+            mac_address: of.guest.mac,
+            fixed_ips: vec![FixedIp {
+                subnet_id,
+                ip_address: of.guest.address.into(),
+            }],
+            host: host(of.host)?,
+            pvlan: None,
+        };
+        snapshot.remote_ports.insert(PortId(id(5, n)), remote);
+    }
+    for (n, tunnel_ip) in (0..).zip(tunnel_ips) {
+        let tunnel_host = TunnelHost {
+            tunnel_ip: *tunnel_ip,
+            probed: false,
+        };
+        snapshot.tunnel_hosts.insert(host(n)?, tunnel_host);
+    }
+    Ok(snapshot)
+}
+
+/// The MAC address of the router of [`overlay`] on a network.
+#[must_use]
+pub fn overlay_router_mac(network: u8) -> MacAddress {
+    MacAddress([0xfa, 0x16, 0x3e, 0xff, 0, network])
+}
+
+/// A VXLAN network, with 5,001 and its number as VNI, and its subnet.
+fn network_add(snapshot: &mut HostSnapshot, number: usize, cidr: ipnet::IpNet) -> SubnetId {
+    let (network_id, subnet_id) = (NetworkId(id(2, number)), SubnetId(id(3, number)));
     let segment = Segment {
         network_type: NetworkType::Vxlan,
         physical_network: None,
-        segmentation_id: Some(5_001),
+        segmentation_id: u32::try_from(5_001 + number).ok(),
     };
     let network = Network {
         segment,
@@ -56,7 +169,7 @@ pub fn guests(
     snapshot.networks.insert(network_id, network);
     let subnet = Subnet {
         network_id,
-        cidr: net(Ipv4Addr::new(10, 0, 0, 0), 8),
+        cidr,
         gateway_ip: None,
         enable_dhcp: false,
         dns_nameservers: Vec::new(),
@@ -65,33 +178,37 @@ pub fn guests(
         ipv6_address_mode: None,
     };
     snapshot.subnets.insert(subnet_id, subnet);
-    for n in 0..groups {
-        group_add(&mut snapshot, n, rules, service_port);
-    }
-    for (n, guest) in guests.iter().enumerate() {
-        let port = Port {
-            network_id,
-            mac_address: guest.mac,
-            fixed_ips: vec![FixedIp {
-                subnet_id,
-                ip_address: guest.address.into(),
-            }],
-            allowed_address_pairs: Vec::new(),
-            port_security_enabled: true,
-            security_groups: vec![SecurityGroupId(id(4, n % groups.max(1)))],
-            admin_state_up: true,
-            device_owner: "compute:lab".to_owned(),
-            dns_name: String::new(),
-            interface: PortInterface::Tap {
-                name: guest.tap.clone(),
-            },
-            extra_dhcp_opts: Vec::new(),
-            qos_policy_id: None,
-            pvlan: None,
-        };
-        snapshot.ports.insert(PortId(id(5, n)), port);
-    }
-    Ok(snapshot)
+    subnet_id
+}
+
+fn port_add(
+    snapshot: &mut HostSnapshot,
+    number: usize,
+    guest: &SnapshotGuest,
+    (network, subnet_id): (usize, SubnetId),
+    group: usize,
+) {
+    let port = Port {
+        network_id: NetworkId(id(2, network)),
+        mac_address: guest.mac,
+        fixed_ips: vec![FixedIp {
+            subnet_id,
+            ip_address: guest.address.into(),
+        }],
+        allowed_address_pairs: Vec::new(),
+        port_security_enabled: true,
+        security_groups: vec![SecurityGroupId(id(4, group))],
+        admin_state_up: true,
+        device_owner: "compute:lab".to_owned(),
+        dns_name: String::new(),
+        interface: PortInterface::Tap {
+            name: guest.tap.clone(),
+        },
+        extra_dhcp_opts: Vec::new(),
+        qos_policy_id: None,
+        pvlan: None,
+    };
+    snapshot.ports.insert(PortId(id(5, number)), port);
 }
 
 fn group_add(snapshot: &mut HostSnapshot, group: usize, rules: usize, service_port: u16) {
@@ -179,5 +296,27 @@ mod tests {
         let snapshot = guests(&[guest(1), guest(2), guest(3)], 2, 1_000, 7).unwrap();
         assert_eq!(snapshot.validate(), Vec::new());
         assert_eq!(snapshot.security_group_rules.len(), 2 * 1_002);
+    }
+
+    #[test]
+    fn what_hosts_of_an_overlay_must_do_is_valid_and_fits_together() {
+        let guest = |n: u8, host, network| OverlayGuest {
+            guest: SnapshotGuest {
+                tap: format!("tap-{n}"),
+                mac: MacAddress([0xfa, 0x16, 0x3e, 0, 0, n]),
+                address: Ipv4Addr::new(10, network, 0, 10 + n),
+            },
+            host,
+            network,
+        };
+        let guests = [guest(0, 0, 0), guest(1, 1, 0), guest(2, 1, 1)];
+        let ips = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+        let [a, b] = [0, 1].map(|own| overlay(own, &ips, &guests, (10, 7)).unwrap());
+        assert_eq!([a.validate(), b.validate()], [Vec::new(), Vec::new()]);
+        assert_eq!((a.ports.len(), a.remote_ports.len()), (1, 2));
+        assert_eq!((b.ports.len(), b.remote_ports.len()), (2, 1));
+        assert_eq!(a.tunnel_ip(), Some(ips[0]));
+        assert_eq!(b.tunnel_ip(), Some(ips[1]));
+        assert_eq!(a.routers, b.routers);
     }
 }

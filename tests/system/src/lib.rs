@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows how Weft works inside. It speaks the API, plugs guests, sends packets and looks at what arrives.
 
+pub mod agents;
 pub mod gateways;
 pub mod hosts;
 pub mod over_hosts;

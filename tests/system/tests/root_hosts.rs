@@ -4,11 +4,9 @@ use anyhow::{Context, Result, anyhow};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use weft_kit::capture::Capture;
-use weft_kit::clock::{now, pause, until};
+use weft_kit::clock::until;
 use weft_kit::lab::Process;
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
@@ -433,75 +431,6 @@ fn guests_of_two_hosts_over_ipv6() -> Result<()> {
 #[test]
 fn guests_of_two_hosts_by_geneve() -> Result<()> {
     walks("weft-geneve", Underlay::V4, "geneve")
-}
-
-/// UDP datagrams that came to a namespace and found nobody listening: all that came, if nobody does.
-fn datagrams(guest: &Guest) -> Result<u64> {
-    let text = guest.namespace.run("cat /proc/net/snmp")?;
-    let mut udp = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, values) = (udp.next(), udp.next());
-    let mut names = names.context("no UDP")?.split_whitespace();
-    let at = names
-        .position(|name| name == "NoPorts")
-        .context("no NoPorts")?;
-    let value = values.and_then(|values| values.split_whitespace().nth(at));
-    Ok(value.context("no value")?.parse()?)
-}
-
-/// Neither agent's death nor its return loses a packet of ten thousand a second: programs, maps and links stay, and the next
-/// process takes them over, with the tunnels' slots.
-#[test]
-fn agents_die_and_return_under_load() -> Result<()> {
-    const PER_MILLISECOND: u64 = 10;
-    let Cloud { mut hosts, .. } = open("weft-agents", Underlay::V4)?;
-    hosts.openstack("security group rule create --protocol udp web")?;
-    let a = hosts.guest(0, "blue", "a", "--security-group web")?;
-    let b = hosts.guest(1, "blue", "b", "--security-group web")?;
-    let to = b.port.v4()?;
-    reach(&a, to.into())?;
-    let socket = a.namespace.udp(a.port.v4()?.into(), 5000)?;
-    until("the rule for UDP to be in force", TIMEOUT, || {
-        // A refusal of the one before is told with this one.
-        let _refused = socket.send_to(b"first", (to, 9));
-        Ok((datagrams(&b)? > 0).then_some(()))
-    })?;
-    let before = datagrams(&b)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let ended = Arc::clone(&stop);
-    let sender = std::thread::spawn(move || {
-        let (start, mut sent) = (now(), 0);
-        while !ended.load(Ordering::Relaxed) {
-            let due = u64::try_from(start.elapsed().as_millis()).unwrap_or(0) * PER_MILLISECOND;
-            while sent < due {
-                // An ICMP error of before makes the next one fail, and that is not sent.
-                sent += u64::from(socket.send_to(&[0; 64], (to, 9)).is_ok());
-            }
-            pause(Duration::from_millis(1));
-        }
-        (sent, start.elapsed())
-    });
-    for host in [0, 1] {
-        pause(Duration::from_millis(500));
-        hosts.agent_kill(host)?;
-        pause(Duration::from_millis(500));
-        hosts.agent_start(host)?;
-    }
-    pause(Duration::from_millis(500));
-    stop.store(true, Ordering::Relaxed);
-    let sent = sender
-        .join()
-        .map_err(|_panic| anyhow!("the sender panicked"))?;
-    let (sent, lasted) = sent;
-    let arrived = || Ok((datagrams(&b)? >= before + sent).then_some(()));
-    let all = until("the last datagrams", TIMEOUT, arrived);
-    let lost = (before + sent).saturating_sub(datagrams(&b)?);
-    assert_eq!(lost, 0, "of {sent} in {lasted:?}: {all:?}");
-    assert!(sent > 20_000, "only {sent} were sent in {lasted:?}");
-    assert!(
-        ping(&a.namespace, to.into(), 3)?.all(),
-        "a new flow, by the agents that came back"
-    );
-    hosts.close()
 }
 
 /// A UDP datagram to port 5353 of everybody, as a frame.

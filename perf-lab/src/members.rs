@@ -1,0 +1,95 @@
+//! A member joins a large remote group: what that costs on each host with a rule that names the group.
+//!
+//! The agent's part from the parsed delta on: the delta is applied to the host's snapshot, and the snapshot by the kernel
+//! engine. What control and the feed cost is in the bars of `simulate`.
+
+use crate::figures::{Bar, quantile, spread};
+use anyhow::{Context, Result, ensure};
+use std::net::{IpAddr, Ipv4Addr};
+use weft_ebpf::{Engine, EngineConfig};
+use weft_kit::snapshot::{self, SnapshotGuest};
+use weft_kit::{Lab, clock};
+use weft_model::{
+    HostSnapshot, MacAddress, Remote, Revision, SecurityGroup, SecurityGroupId,
+    SecurityGroupMember, SnapshotDelta,
+};
+
+/// Members before.
+const MEMBERS: u32 = 10_000;
+/// Ports of the host under the rule.
+const PORTS: u8 = 100;
+/// Members that join one after the other, for every round asked for.
+const JOIN_A_ROUND: u32 = 10;
+const MS_MAX: f64 = 5.0;
+
+fn member(group: SecurityGroupId, number: u32) -> SecurityGroupMember {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 0).to_bits() + number);
+    SecurityGroupMember {
+        security_group_id: group,
+        address: IpAddr::V4(address).into(),
+    }
+}
+
+/// A host whose ports are all under a rule that names a group of [`MEMBERS`].
+fn start() -> Result<(HostSnapshot, SecurityGroupId)> {
+    let guest = |n: u8| SnapshotGuest {
+        tap: format!("tap-members-{n}"),
+        mac: MacAddress([0xfa, 0x16, 0x3e, 0, 2, n]),
+        address: Ipv4Addr::new(10, 0, 0, n),
+    };
+    let guests: Vec<_> = (1..=PORTS).map(guest).collect();
+    let mut snapshot = snapshot::guests(&guests, 1, 10, 7)?;
+    let group = SecurityGroupId::random();
+    snapshot
+        .security_groups
+        .insert(group, SecurityGroup { stateful: true });
+    let rules = snapshot.security_group_rules.values_mut();
+    let mut inward = rules.filter(|rule| rule.direction == weft_model::Direction::Ingress);
+    let rule = inward.next().context("the snapshot has a rule inwards")?;
+    rule.remote = Remote::Group(group);
+    for n in 0..MEMBERS {
+        snapshot.security_group_members.insert(member(group, n));
+    }
+    Ok((snapshot, group))
+}
+
+/// The bar: see the module's text.
+pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
+    let lab = Lab::new("weft-members")?;
+    let (mut snapshot, group) = start()?;
+    let mistakes = snapshot.validate();
+    ensure!(mistakes.is_empty(), "the snapshot: {mistakes:?}");
+    let mut config = EngineConfig::new(lab.run());
+    config.ports_max = 1_024;
+    let mut engine = Engine::open(config)?;
+    engine.apply(&snapshot)?;
+    let (mut ms, mut writes) = (Vec::new(), Vec::new());
+    let joins = u32::try_from(rounds.max(1))? * JOIN_A_ROUND;
+    for n in 0..joins {
+        let mut after = snapshot.clone();
+        after
+            .security_group_members
+            .insert(member(group, MEMBERS + n));
+        after.revision = Revision(snapshot.revision.0 + 1);
+        let delta = SnapshotDelta::between(&snapshot, &after);
+        let start = clock::now();
+        let next = snapshot.apply(delta)?;
+        let applied = engine.apply(&next)?;
+        ms.push(start.elapsed().as_secs_f64() * 1_000.0);
+        writes.push(applied.changes + applied.member_writes);
+        snapshot = next;
+    }
+    engine.close(true)?;
+    let most = writes.iter().copied().max().unwrap_or(usize::MAX);
+    let p99 = quantile(&ms, 0.99);
+    Ok(vec![Bar {
+        name: "adding a member to a 10,000-member remote group: a host of 100 ports".to_owned(),
+        bar: "one map write, ≤ 5 ms".to_owned(),
+        figure: format!(
+            "{most} map write, p50 {:.1} ms, p99 {p99:.1} ms of {joins}",
+            spread(&ms).median
+        ),
+        holds: most == 1 && p99 <= MS_MAX,
+        rounds: ms,
+    }])
+}
