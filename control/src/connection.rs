@@ -2,7 +2,7 @@
 //!
 //! Guarantees: at most `places` connections are open; the next one waits in the kernel's queue until one ends. One on
 //! which nothing is read or written for `idle` is ended, so that whoever opens connections and keeps still holds up others
-//! for that long only. It does not look at what is said.
+//! for that long only; one with [`Connection::until`] ends then, whatever is said. It does not look at what is said.
 
 use axum::serve::Listener;
 use std::io;
@@ -24,10 +24,11 @@ pub(crate) struct BoundedListener {
 }
 
 /// A connection that holds a place until it is dropped.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    idle: Duration,
-    quiet: Pin<Box<Sleep>>,
+pub(crate) struct Connection<S = TcpStream> {
+    stream: S,
+    /// By how much what is said prolongs it; not at all without.
+    idle: Option<Duration>,
+    end: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -52,13 +53,7 @@ impl Listener for BoundedListener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let connection = Connection {
-            stream,
-            idle: self.idle,
-            quiet: Box::pin(sleep(self.idle)),
-            _place: place,
-        };
-        (connection, address)
+        (Connection::idle(stream, self.idle, place), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -66,24 +61,51 @@ impl Listener for BoundedListener {
     }
 }
 
-impl Connection {
-    /// Passes on what became of a read or write; one that waits is ended if that has lasted too long.
+impl<S> Connection<S> {
+    /// One that ends when nothing is said for so long.
+    pub(crate) fn idle(stream: S, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            idle: Some(idle),
+            end: Box::pin(sleep(idle)),
+            _place: place,
+        }
+    }
+
+    /// One that ends after `life`.
+    pub(crate) fn until(stream: S, life: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            idle: None,
+            end: Box::pin(sleep(life)),
+            _place: place,
+        }
+    }
+
+    /// Passes on what became of a read or write; one that waits is ended when its time is over.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
         poll: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            let until = Instant::now() + self.idle;
-            self.quiet.as_mut().reset(until);
-            return poll;
+        match self.idle {
+            Some(idle) if poll.is_ready() => {
+                self.end.as_mut().reset(Instant::now() + idle);
+                return poll;
+            }
+            Some(_) => {}
+            None if self.end.is_elapsed() => {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            None if poll.is_ready() => return poll,
+            None => {}
         }
-        ready!(self.quiet.as_mut().poll(context));
+        ready!(self.end.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -94,7 +116,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

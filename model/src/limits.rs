@@ -74,6 +74,15 @@ pub const FEED_REPORT_MISSED_MS: u64 = 75_000;
 pub const FEED_HEARTBEAT_MS: u64 = 5_000;
 /// Hosts that one feed server knows.
 pub const FEED_HOSTS_MAX: usize = 4_096;
+/// Connections to the feed that agents have together: each a stream and one for reports, and twice as many while they connect
+/// again.
+pub const FEED_CONNECTIONS_MAX: usize = 4 * FEED_HOSTS_MAX;
+/// Seconds without a byte after which a connection to the feed is ended; agents end theirs before.
+pub const FEED_IDLE_S: u64 = 90;
+/// Connections to a feed with TLS that showed no certificate, together: they may only join.
+pub const FEED_STRANGERS_MAX: usize = 64;
+/// Seconds that such a connection lasts at most.
+pub const FEED_STRANGER_S: u64 = 10;
 /// Changes of one host's duty that the feed's server remembers, so that an agent can resume with a delta.
 pub const FEED_HISTORY_MAX: usize = 256;
 /// Entries (of tables, new or gone) that these changes have together at most.

@@ -91,6 +91,10 @@ pub(super) fn fingerprint(certificate: &[u8]) -> String {
     hex(&Sha256::digest(certificate))
 }
 
+fn public_key_read(text: &str) -> Option<Vec<u8>> {
+    unhex(text).filter(|key| key.len() == PUBLIC_KEY_BYTES)
+}
+
 /// The name that authorities and servers go by.
 fn named(mut params: CertificateParams, name: &str) -> CertificateParams {
     let mut names = DistinguishedName::new();
@@ -195,8 +199,16 @@ impl Authority {
         secret: &str,
         public_key: &str,
     ) -> Result<Option<Signed>> {
+        let hash = fingerprint(secret.as_bytes());
+        let mut view = self.store.read().await?;
+        let whose = rows::token_host(view.conn(), &hash, self.store.now()).await?;
+        drop(view);
+        if whose.as_deref() != Some(host.as_str()) || public_key_read(public_key).is_none() {
+            // Whoever guesses takes no writer's turn.
+            return Ok(None);
+        }
         let mut tx = self.store.write().await?;
-        let whose = rows::token_take(&mut tx, &fingerprint(secret.as_bytes())).await?;
+        let whose = rows::token_take(&mut tx, &hash).await?;
         if whose.as_deref() != Some(host.as_str()) {
             // Dropped, so that another host's token is not used up.
             return Ok(None);
@@ -226,8 +238,7 @@ impl Authority {
         public_key: &str,
         now: i64,
     ) -> Result<Option<(Signed, CertificateRow)>> {
-        let key = unhex(public_key).filter(|key| key.len() == PUBLIC_KEY_BYTES);
-        let Some(key) = key else {
+        let Some(key) = public_key_read(public_key) else {
             return Ok(None);
         };
         let mut params = named(CertificateParams::new(Vec::new())?, host.as_str());
@@ -258,5 +269,41 @@ impl Authority {
         let now = self.store.now();
         let valid = row.filter(|row| !row.revoked && row.expires_at > now);
         Ok(valid.map(|row| row.host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Durability;
+
+    #[tokio::test]
+    async fn whoever_guesses_a_token_takes_no_writers_turn() {
+        const LONG: Duration = Duration::from_secs(20);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let store = Store::open(&file, Durability::Process, Arc::new(|| 0))
+            .await
+            .unwrap();
+        let authority = Authority::open(&store).await.unwrap();
+        let host: HostName = "h1".parse().unwrap();
+        let token = authority.token(&host, LONG).await.unwrap();
+        let (secret, _) = token.split_once('.').unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = hex(key.der_bytes());
+        let other: HostName = "h2".parse().unwrap();
+        // Nobody else can write meanwhile.
+        let writer = store.write().await.unwrap();
+        for (host, secret, key) in [
+            (&host, "guessed", key.as_str()),
+            (&other, secret, key.as_str()),
+            (&host, secret, "no key"),
+        ] {
+            let joined = tokio::time::timeout(LONG, authority.join(host, secret, key)).await;
+            assert!(joined.unwrap().unwrap().is_none(), "{host} {secret} {key}");
+        }
+        drop(writer);
+        assert!(authority.join(&host, secret, &key).await.unwrap().is_some());
+        assert!(authority.join(&host, secret, &key).await.unwrap().is_none());
     }
 }

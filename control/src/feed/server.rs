@@ -16,7 +16,8 @@ use super::hub::{HostState, Hub, HubError, Round};
 use super::latency::Latency;
 use super::report::{self, ReportError};
 use super::stream::FeedStream;
-use super::tls::{Peer, TlsListener};
+use super::tls::{Bounds, Peer, TlsListener};
+use crate::connection::BoundedListener;
 use crate::store::Store;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -24,7 +25,6 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
@@ -141,9 +141,12 @@ pub async fn serve_tls(
 ) -> std::io::Result<()> {
     let config = authority.server(names).map_err(std::io::Error::other)?;
     let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(TlsListener::new(listener, config), service)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+    axum::serve(
+        TlsListener::new(listener, config, Bounds::default()),
+        service,
+    )
+    .with_graceful_shutdown(shutdown.cancelled_owned())
+    .await
 }
 
 /// Who asks, where there is TLS.
@@ -201,12 +204,8 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        // A delta is one small write that somebody waits for.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-    });
+    let idle = Duration::from_secs(limits::FEED_IDLE_S);
+    let listener = BoundedListener::new(listener, limits::FEED_CONNECTIONS_MAX, idle);
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await

@@ -2,9 +2,11 @@
 //!
 //! Guarantees: so many handshakes at once, none longer than [`HANDSHAKE`]; one that fails is logged and holds up nobody.
 //! A certificate of another authority ends the handshake; whose certificate it is, and whether it still counts, is asked
-//! by each request (`server`).
+//! by each request (`server`). Connections are bounded: those that showed a certificate, and, far fewer and for a short
+//! while, those that showed none, which hold up nobody but each other.
 
 use super::authority::fingerprint;
+use crate::connection::Connection;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use std::io;
@@ -12,9 +14,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use weft_model::limits;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -35,36 +39,92 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
     }
 }
 
-/// A listener whose connections have shaken hands.
-pub(super) struct TlsListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    handshakes: JoinSet<Option<(TlsStream<TcpStream>, Peer)>>,
+/// How many connections there may be, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// With a certificate.
+    agents: usize,
+    /// Without a byte.
+    idle: Duration,
+    /// Without a certificate.
+    strangers: usize,
+    /// Altogether.
+    life: Duration,
 }
 
-impl TlsListener {
-    pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig) -> Self {
+impl Default for Bounds {
+    fn default() -> Self {
         Self {
-            listener,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            handshakes: JoinSet::new(),
+            agents: limits::FEED_CONNECTIONS_MAX,
+            idle: Duration::from_secs(limits::FEED_IDLE_S),
+            strangers: limits::FEED_STRANGERS_MAX,
+            life: Duration::from_secs(limits::FEED_STRANGER_S),
         }
     }
 }
 
+/// A listener whose connections have shaken hands.
+pub(super) struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    bounds: Bounds,
+    agents: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    handshakes: JoinSet<Option<(TlsStream<TcpStream>, Peer)>>,
+}
+
+impl TlsListener {
+    pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig, bounds: Bounds) -> Self {
+        Self {
+            listener,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            bounds,
+            agents: Arc::new(Semaphore::new(bounds.agents)),
+            strangers: Arc::new(Semaphore::new(bounds.strangers)),
+            handshakes: JoinSet::new(),
+        }
+    }
+
+    /// Gives a connection its place, if there is one.
+    fn place(
+        &self,
+        stream: TlsStream<TcpStream>,
+        peer: &Peer,
+    ) -> Option<Connection<TlsStream<TcpStream>>> {
+        let stranger = peer.fingerprint.is_none();
+        let places = if stranger {
+            &self.strangers
+        } else {
+            &self.agents
+        };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            let address = peer.address;
+            tracing::warn!(%address, stranger, "a connection to the feed is refused: there are too many");
+            return None;
+        };
+        Some(if stranger {
+            Connection::until(stream, self.bounds.life, place)
+        } else {
+            Connection::idle(stream, self.bounds.idle, place)
+        })
+    }
+}
+
 impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = Connection<TlsStream<TcpStream>>;
     type Addr = Peer;
 
-    async fn accept(&mut self) -> (TlsStream<TcpStream>, Peer) {
+    async fn accept(&mut self) -> (Self::Io, Peer) {
         loop {
             tokio::select! {
                 (stream, address) = Listener::accept(&mut self.listener), if self.handshakes.len() < HANDSHAKES_MAX => {
                     self.handshakes.spawn(shake(self.acceptor.clone(), stream, address));
                 }
                 Some(done) = self.handshakes.join_next() => {
-                    if let Ok(Some(connection)) = done {
-                        return connection;
+                    if let Ok(Some((stream, peer))) = done
+                        && let Some(connection) = self.place(stream, &peer)
+                    {
+                        return (connection, peer);
                     }
                 }
             }
@@ -107,4 +167,144 @@ async fn shake(
         fingerprint,
     };
     Some((stream, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Authority;
+    use super::super::authority::{hex, unhex};
+    use super::*;
+    use crate::store::{Durability, Store};
+    use axum::Router;
+    use axum::routing::get;
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream as Client;
+    use weft_model::HostName;
+
+    const LONG: Duration = Duration::from_secs(20);
+    /// Microseconds since 1970: certificates of then have not expired yet.
+    const THEN: i64 = 4_000_000_000_000_000;
+
+    /// A feed's listener, who signs for it, and a client of each kind.
+    struct Scene {
+        address: SocketAddr,
+        stranger: TlsConnector,
+        agent: TlsConnector,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn scene(bounds: Bounds) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let store = Store::open(&file, Durability::Process, Arc::new(|| THEN));
+        let authority = Authority::open(&store.await.unwrap()).await.unwrap();
+        let host: HostName = "h1".parse().unwrap();
+        let token = authority.token(&host, LONG).await.unwrap();
+        let (secret, root) = token.split_once('.').unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let joined = authority.join(&host, secret, &hex(key.der_bytes())).await;
+        let certificate = joined.unwrap().unwrap().certificate;
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from(unhex(root).unwrap()))
+            .unwrap();
+        let config = || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ClientConfig::builder_with_provider(provider);
+            let config = config.with_protocol_versions(&[&rustls::version::TLS13]);
+            config.unwrap().with_root_certificates(roots.clone())
+        };
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let known = config().with_client_auth_cert(vec![certificate], key);
+        let server = authority.server(&["localhost".to_owned()]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TlsListener::new(listener, server, bounds);
+        let router = Router::new().route("/", get(async || "weft"));
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Scene {
+            address,
+            stranger: TlsConnector::from(Arc::new(config().with_no_client_auth())),
+            agent: TlsConnector::from(Arc::new(known.unwrap())),
+            _folder: folder,
+        }
+    }
+
+    impl Scene {
+        /// Connects and asks; the connection, if it is answered.
+        async fn ask(&self, who: &TlsConnector) -> Option<Client<TcpStream>> {
+            let stream = TcpStream::connect(self.address).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = who.connect(name, stream).await.ok()?;
+            let request = b"GET / HTTP/1.1\r\nhost: weft\r\n\r\n";
+            stream.write_all(request).await.ok()?;
+            let mut bytes = [0; 12];
+            let read = timeout(LONG, stream.read_exact(&mut bytes)).await;
+            read.expect("an answer or an end").ok()?;
+            assert_eq!(&bytes, b"HTTP/1.1 200");
+            Some(stream)
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_hold_up_nobody_but_each_other() {
+        let scene = scene(Bounds {
+            strangers: 1,
+            agents: 2,
+            ..Bounds::default()
+        })
+        .await;
+        let first = scene.ask(&scene.stranger).await.unwrap();
+        assert!(scene.ask(&scene.stranger).await.is_none());
+        let one = scene.ask(&scene.agent).await.unwrap();
+        let _two = scene.ask(&scene.agent).await.unwrap();
+        assert!(scene.ask(&scene.agent).await.is_none());
+        drop((first, one));
+        let again = async |who| {
+            while scene.ask(who).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, again(&scene.agent)).await.unwrap();
+        timeout(LONG, again(&scene.stranger)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stranger_must_go_however_much_it_says() {
+        let life = Duration::from_millis(300);
+        let scene = scene(Bounds {
+            life,
+            idle: LONG,
+            ..Bounds::default()
+        })
+        .await;
+        let mut stranger = scene.ask(&scene.stranger).await.unwrap();
+        let mut agent = scene.ask(&scene.agent).await.unwrap();
+        let mut bytes = [0; 256];
+        let talk = async {
+            // Half a request after the other.
+            while stranger
+                .write_all(b"GET / HTTP/1.1\r\nhost: weft\r\n\r\n")
+                .await
+                .is_ok()
+                && stranger.read(&mut bytes).await.is_ok_and(|count| count > 0)
+            {
+                tokio::time::sleep(life / 10).await;
+            }
+        };
+        timeout(LONG, talk).await.expect("it was ended");
+        let request = b"GET / HTTP/1.1\r\nhost: weft\r\n\r\n";
+        agent.write_all(request).await.unwrap();
+        let heard = timeout(LONG, agent.read(&mut bytes))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(heard > 0, "an agent stays");
+    }
 }

@@ -67,6 +67,18 @@ pub async fn token_insert(tx: &mut WriteTx, hash: &str, host: &str, expires_at: 
     Ok(())
 }
 
+/// Whose a token is; none if it is not known or has expired by `now`.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn token_host(conn: &mut Conn, hash: &str, now: i64) -> Result<Option<String>> {
+    sql::query_scalar("SELECT host FROM feed_tokens WHERE hash = $1 AND expires_at > $2")
+        .bind(hash)
+        .bind(now)
+        .fetch_optional(conn)
+        .await
+}
+
 /// Takes a token that has not expired, and answers whose it was. Those that have expired go with it.
 ///
 /// # Errors
