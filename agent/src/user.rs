@@ -22,7 +22,7 @@ use weft_model::{
 };
 use weft_vhost::alone::seeds;
 use weft_vhost::engine::{EngineConfig, Limits};
-use weft_vhost::protocol::{Endpoint, Server, ServerHandle};
+use weft_vhost::protocol::{Endpoint, Server, ServerHandle, feature};
 use weft_vhost::queue::PortQueues;
 use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig, Tap};
 
@@ -149,6 +149,7 @@ impl UserEngine {
                 path,
                 mode,
                 queues: Arc::clone(&queues),
+                offered: feature::OFFERED,
             };
             let device = snapshot.ports.get(&id).and_then(|port| port.device(id));
             let device = device.unwrap_or_default();

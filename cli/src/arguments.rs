@@ -156,7 +156,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: PathBuf,
     /// PORT=PATH: the vhost-user socket of a port, named by its id or dns_name; may be repeated, and runs the user engine
-    /// alone, without the kernel's. PATH: the control socket.
+    /// alone, without the kernel's. underlay=PATH: the vhost-user socket of its link to other hosts. PATH: the control socket.
     #[arg(long, value_name = "PORT=PATH|PATH", value_parser = run_socket)]
     pub(crate) socket: Vec<RunSocket>,
     /// The CPU that polls the vhost-user sockets; by default any.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# ovs.sh FOLDER CPU normal|stateful: Open vSwitch's userspace datapath on DPDK, with one polling thread on one CPU, connects to
+# ovs.sh FOLDER CPU normal|stateful|vxlan: Open vSwitch's userspace datapath on DPDK, with one polling thread on one CPU, connects to
 # the sockets FOLDER/0.sock and FOLDER/1.sock. Everything of it lies in FOLDER/ovs; it runs until it gets SIGTERM. Run it in a
 # namespace of its own: it makes devices.
 set -e
@@ -45,8 +45,20 @@ stateful)
 	flow 'table=2,dl_dst=02:00:00:00:00:01,actions=output:1'
 	flow 'table=2,dl_dst=02:00:00:00:00:02,actions=output:2'
 	;;
+vxlan)
+	# The second socket is the underlay's: this host is 172.16.0.1, the other one 172.16.0.2.
+	vsctl del-port lab vhost1
+	vsctl add-br underlay -- set bridge underlay datapath_type=netdev other_config:hwaddr=02:00:00:00:00:aa
+	vsctl add-port underlay vhost1 -- set Interface vhost1 type=dpdkvhostuserclient options:vhost-server-path="$1/1.sock"
+	ip address add 172.16.0.1/24 dev underlay
+	ip link set underlay up
+	vsctl add-port lab tunnel -- set Interface tunnel type=vxlan options:remote_ip=172.16.0.2 options:local_ip=172.16.0.1 \
+		options:key=100 options:dst_port=4789 ofport_request=10
+	flow 'in_port=1,actions=output:10'
+	flow 'in_port=10,actions=output:1'
+	;;
 *)
-	echo "ovs.sh: $policy: expected normal or stateful" >&2
+	echo "ovs.sh: $policy: expected normal, stateful or vxlan" >&2
 	kill $switch $server
 	exit 2
 	;;

@@ -5,6 +5,9 @@
 // a number of slices of time, and prints one line of JSON: received Mpps of each slice, what was lost, frames that were not
 // what was sent (with touch=1, which writes and compares whole frames), and latencies (with rate=).
 //
+// With vni= the second guest is another host: what goes to it is in VXLAN, from 172.16.0.1 to its 172.16.0.2, and so is what it
+// sends. The switch's MAC address there is learned by ARP.
+//
 // After EAL's own arguments and "--" come words of the form name=value; see `word` below.
 #include <sched.h>
 #include <stdint.h>
@@ -13,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <rte_arp.h>
 #include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_ethdev.h>
@@ -21,11 +25,12 @@
 #include <rte_mbuf.h>
 #include <rte_udp.h>
 
+enum { OUTER = 14 + 20 + 8 + 8, VXLAN_PORT = 4789 };
 enum { BURST = 32, BYTES_MAX = 2048, HEADERS = 14 + 20 + 8, RING = 1024, SLICES_MAX = 1000 };
 enum { BUCKETS = 20000, BUCKET_NS = 50, THREADS_MAX = 16, FLOW_PORTS = 60000, FLOW_PORT = 1024, FRESH_PORT = 30000 };
 
 static struct {
-	unsigned size, flows, slices, slice_ms, rate, touch, fresh, back;
+	unsigned size, flows, slices, slice_ms, rate, touch, fresh, back, vni;
 	char mac[2][32], address[2][32], to_mac[32], to_address[32];
 } set = {
 	.size = 64, .flows = 1, .slices = 10, .slice_ms = 100,
@@ -33,6 +38,11 @@ static struct {
 };
 static int boosted[THREADS_MAX], boosted_count;
 static uint8_t frame[2][BYTES_MAX];
+// The outer headers of what the other host sends, and its ends of the underlay: the switch's, its own.
+static uint8_t outer[OUTER];
+static const char *const underlay[2] = {"172.16.0.1", "172.16.0.2"};
+static struct rte_ether_addr switch_mac;
+static int met;
 static struct rte_mempool *sending[2], *receiving;
 static uint64_t sent, received, wrong, latency[BUCKETS];
 static uint64_t flow_next;
@@ -42,6 +52,7 @@ static int word(const char *text)
 	struct { const char *name; unsigned *number; } numbers[] = {
 		{"size=", &set.size}, {"flows=", &set.flows}, {"slices=", &set.slices}, {"slice_ms=", &set.slice_ms},
 		{"rate=", &set.rate}, {"touch=", &set.touch}, {"fresh=", &set.fresh}, {"back=", &set.back},
+		{"vni=", &set.vni},
 	};
 	for (unsigned i = 0; i < RTE_DIM(numbers); i++) {
 		size_t length = strlen(numbers[i].name);
@@ -99,6 +110,78 @@ static void frame_make(unsigned from)
 	udp->dgram_len = rte_cpu_to_be_16(set.size - sizeof *link - sizeof *ip);
 }
 
+// Bytes in front of a port's frames.
+static unsigned outside(unsigned port)
+{
+	return set.vni && port == 1 ? OUTER : 0;
+}
+
+static void outer_make(void)
+{
+	struct rte_ether_hdr *link = (void *)outer;
+	struct rte_ipv4_hdr *ip = (void *)(link + 1);
+	struct rte_udp_hdr *udp = (void *)(ip + 1);
+	uint32_t *vxlan = (void *)(udp + 1);
+
+	link->dst_addr = switch_mac;
+	rte_ether_unformat_addr(set.mac[1], &link->src_addr);
+	link->ether_type = rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV4);
+	ip->version_ihl = 0x45;
+	ip->total_length = rte_cpu_to_be_16(OUTER - sizeof *link + set.size);
+	ip->fragment_offset = rte_cpu_to_be_16(0x4000);
+	ip->time_to_live = 64;
+	ip->next_proto_id = IPPROTO_UDP;
+	ip->src_addr = address_of(underlay[1]);
+	ip->dst_addr = address_of(underlay[0]);
+	ip->hdr_checksum = 0;
+	ip->hdr_checksum = rte_ipv4_cksum(ip);
+	udp->src_port = rte_cpu_to_be_16(50000);
+	udp->dst_port = rte_cpu_to_be_16(VXLAN_PORT);
+	udp->dgram_len = rte_cpu_to_be_16(OUTER - sizeof *link - sizeof *ip + set.size);
+	vxlan[0] = rte_cpu_to_be_32(0x08000000);
+	vxlan[1] = rte_cpu_to_be_32(set.vni << 8);
+}
+
+// Says who the other host is, and asks for the switch's MAC address.
+static void arp_ask(void)
+{
+	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(receiving);
+	struct rte_ether_hdr *link;
+	struct rte_arp_hdr *arp;
+
+	if (!mbuf)
+		return;
+	link = (void *)rte_pktmbuf_append(mbuf, 60);
+	arp = (void *)(link + 1);
+	memset(link, 0, 60);
+	memset(&link->dst_addr, 0xff, sizeof link->dst_addr);
+	rte_ether_unformat_addr(set.mac[1], &link->src_addr);
+	link->ether_type = rte_cpu_to_be_16(RTE_ETHER_TYPE_ARP);
+	arp->arp_hardware = rte_cpu_to_be_16(RTE_ARP_HRD_ETHER);
+	arp->arp_protocol = rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV4);
+	arp->arp_hlen = 6;
+	arp->arp_plen = 4;
+	arp->arp_opcode = rte_cpu_to_be_16(RTE_ARP_OP_REQUEST);
+	arp->arp_data.arp_sha = link->src_addr;
+	arp->arp_data.arp_sip = address_of(underlay[1]);
+	arp->arp_data.arp_tip = address_of(underlay[0]);
+	if (!rte_eth_tx_burst(1, 0, &mbuf, 1))
+		rte_pktmbuf_free(mbuf);
+}
+
+static void arp_hear(const uint8_t *bytes, unsigned length)
+{
+	const struct rte_ether_hdr *link = (const void *)bytes;
+	const struct rte_arp_hdr *arp = (const void *)(link + 1);
+
+	if (length < sizeof *link + sizeof *arp || link->ether_type != rte_cpu_to_be_16(RTE_ETHER_TYPE_ARP))
+		return;
+	if (arp->arp_opcode == rte_cpu_to_be_16(RTE_ARP_OP_REPLY) && arp->arp_data.arp_sip == address_of(underlay[0])) {
+		switch_mac = arp->arp_data.arp_sha;
+		met = 1;
+	}
+}
+
 static void buffer_fill(struct rte_mempool *pool, void *from, void *object, unsigned index)
 {
 	struct rte_mbuf *mbuf = object;
@@ -106,7 +189,8 @@ static void buffer_fill(struct rte_mempool *pool, void *from, void *object, unsi
 	RTE_SET_USED(pool);
 	RTE_SET_USED(index);
 	mbuf->data_off = RTE_PKTMBUF_HEADROOM;
-	memcpy(rte_pktmbuf_mtod(mbuf, void *), frame[(uintptr_t)from], set.size);
+	memcpy(rte_pktmbuf_mtod(mbuf, uint8_t *), outer, outside((uintptr_t)from));
+	memcpy(rte_pktmbuf_mtod(mbuf, uint8_t *) + outside((uintptr_t)from), frame[(uintptr_t)from], set.size);
 }
 
 static void prepare(struct rte_mbuf *mbuf, unsigned from)
@@ -114,12 +198,12 @@ static void prepare(struct rte_mbuf *mbuf, unsigned from)
 	uint8_t *bytes;
 
 	mbuf->data_off = RTE_PKTMBUF_HEADROOM;
-	mbuf->data_len = mbuf->pkt_len = set.size;
+	mbuf->data_len = mbuf->pkt_len = set.size + outside(from);
 	mbuf->nb_segs = 1;
 	mbuf->next = NULL;
 	mbuf->ol_flags = 0;
 	rte_mbuf_refcnt_set(mbuf, 1);
-	bytes = rte_pktmbuf_mtod(mbuf, uint8_t *);
+	bytes = rte_pktmbuf_mtod(mbuf, uint8_t *) + outside(from);
 	if (set.touch)
 		memcpy(bytes, frame[from], set.size);
 	if (set.flows > 1 || set.fresh) {
@@ -139,14 +223,20 @@ static void take(unsigned port, int count)
 	unsigned got = rte_eth_rx_burst(port, 0, burst, BURST);
 
 	for (unsigned i = 0; i < got; i++) {
-		uint8_t *bytes = rte_pktmbuf_mtod(burst[i], uint8_t *);
+		uint8_t *bytes = rte_pktmbuf_mtod(burst[i], uint8_t *) + outside(port);
 		const uint8_t *wanted = frame[!port];
 		// The source's last four bytes and the length: neither routing nor bridging changes its destination's order of layers.
-		int ours = burst[i]->pkt_len == set.size && !memcmp(bytes + 26, wanted + 26, 4);
+		int ours = burst[i]->pkt_len == set.size + outside(port) && !memcmp(bytes + 26, wanted + 26, 4);
+		// Another host also gets what is for its VNI alone, and ARP.
+		if (ours && outside(port))
+			ours = !memcmp(bytes - 8, outer + OUTER - 8, 8);
+		if (!ours && outside(port))
+			arp_hear(bytes - OUTER, burst[i]->pkt_len);
 		if (ours && set.touch)
 			ours = !memcmp(bytes + HEADERS, wanted + HEADERS, set.size - HEADERS);
 		received += ours;
-		wrong += !ours;
+		// What a switch says of itself to another host is none of the load.
+		wrong += !ours && !outside(port);
 		if (ours && set.rate && count) {
 			uint64_t ticks = rte_rdtsc() - *(uint64_t *)(bytes + HEADERS);
 			uint64_t bucket = ticks * 1000000000 / rte_get_tsc_hz() / BUCKET_NS;
@@ -240,6 +330,17 @@ int main(int argc, char **argv)
 		if (up < 2 && tries == 200)
 			return fprintf(stderr, "generator: the switch did not come within 20 s\n"), 1;
 		usleep(up < 2 ? 100000 : 300000);
+	}
+	for (int tries = 0; set.vni && !met; tries++) {
+		if (tries == 200)
+			return fprintf(stderr, "generator: the switch did not answer ARP within 2 s\n"), 1;
+		arp_ask();
+		usleep(10000);
+		take(1, 0);
+	}
+	if (set.vni) {
+		outer_make();
+		rte_mempool_obj_iter(sending[1], buffer_fill, (void *)(uintptr_t)1);
 	}
 	// A learning switch must have seen both guests, and a stateful one an answer.
 	for (unsigned i = 0; i < 100; i++) {

@@ -4,14 +4,18 @@
 //! runs. When it is dropped, front-ends are disconnected and the sockets removed.
 
 use crate::engine::{EngineConfig, Limits, Seeds};
-use crate::protocol::{Endpoint, Server, ServerHandle};
+use crate::protocol::{Endpoint, Server, ServerHandle, feature};
 use crate::queue::PortQueues;
 use crate::worker::{PortCounters, PortTotals, Switch, SwitchConfig, SwitchError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use weft_model::{HostSnapshot, PortId, PortInterface, VhostUserMode};
+use weft_model::{HostSnapshot, MacAddress, PortId, PortInterface, VhostUserMode};
+
+/// The name of the socket that leads to other hosts.
+pub const UNDERLAY: &str = "underlay";
 
 /// Why a switch could not start.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +34,11 @@ pub enum AloneError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nothing leads to other hosts.
+    #[error(
+        "--socket {UNDERLAY}=…: the snapshot has no tunnel address of this host (tunnel_hosts)"
+    )]
+    NoTunnelAddress,
     /// Two ports have one socket.
     #[error("{}: the socket of two ports; each port needs one of its own", .0.display())]
     Shared(PathBuf),
@@ -44,12 +53,27 @@ pub enum AloneError {
 /// What runs.
 #[derive(Clone, Debug)]
 pub struct AloneConfig {
-    /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without.
+    /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without. One named
+    /// [`UNDERLAY`] is that of the link to other hosts.
     pub sockets: Vec<(String, PathBuf)>,
     /// The worker's CPU.
     pub cpu: Option<usize>,
     /// Sizes of the session table.
     pub limits: Limits,
+}
+
+/// The MAC address of this host's end of the underlay: a local one that is another one for each tunnel address of a link.
+fn underlay_mac(address: IpAddr) -> MacAddress {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            let (words, _) = octets.as_chunks::<4>();
+            let all = words.iter().map(|word| u32::from_be_bytes(*word));
+            all.fold(0, |all, word| all ^ word).to_be_bytes()
+        }
+    };
+    MacAddress([0x02, 0x57, a, b, c, d])
 }
 
 /// A switch that runs alone.
@@ -59,6 +83,7 @@ pub struct Alone {
     server: ServerHandle,
     switch: Switch,
     counters: BTreeMap<PortId, Arc<PortCounters>>,
+    underlay: Option<Arc<PortCounters>>,
 }
 
 impl Alone {
@@ -73,7 +98,18 @@ impl Alone {
                 endpoints.insert(*id, endpoint(socket.into(), *mode));
             }
         }
+        let mut underlay = None;
         for (name, path) in &config.sockets {
+            if name == UNDERLAY {
+                let address = snapshot.tunnel_ip();
+                let mac = underlay_mac(address.ok_or(AloneError::NoTunnelAddress)?);
+                let link = Endpoint {
+                    offered: feature::OFFERED_PLAIN,
+                    ..endpoint(path.clone(), VhostUserMode::Client)
+                };
+                underlay = Some((mac, link));
+                continue;
+            }
             let found = snapshot.ports.iter().find(|(id, port)| {
                 id.to_string() == *name || (port.dns_name == *name && !name.is_empty())
             });
@@ -84,7 +120,10 @@ impl Alone {
             return Err(AloneError::NoSocket);
         }
         let mut paths = BTreeSet::new();
-        if let Some(twice) = endpoints.values().find(|e| !paths.insert(&e.path)) {
+        let mut all = endpoints
+            .values()
+            .chain(underlay.iter().map(|(_, link)| link));
+        if let Some(twice) = all.find(|e| !paths.insert(&e.path)) {
             return Err(AloneError::Shared(twice.path.clone()));
         }
         let switch = Switch::start(SwitchConfig {
@@ -99,6 +138,15 @@ impl Alone {
         switch.apply(snapshot);
         let server = Server::start()?;
         let mut counters = BTreeMap::new();
+        let mut of_underlay = None;
+        if let Some((mac, link)) = underlay {
+            let (queues, path) = (Arc::clone(&link.queues), link.path.clone());
+            let counts = Arc::new(PortCounters::default());
+            switch.underlay_add(mac, queues, Arc::clone(&counts));
+            of_underlay = Some(counts);
+            let added = server.add(link);
+            added.map_err(|source| AloneError::Socket { path, source })?;
+        }
         for (id, endpoint) in endpoints {
             let (queues, path) = (Arc::clone(&endpoint.queues), endpoint.path.clone());
             let of_port = Arc::new(PortCounters::default());
@@ -111,6 +159,7 @@ impl Alone {
             server,
             switch,
             counters,
+            underlay: of_underlay,
         })
     }
 
@@ -126,6 +175,12 @@ impl Alone {
         totals
             .map(|(id, counters)| (*id, counters.totals()))
             .collect()
+    }
+
+    /// Those of the link to other hosts, if it has one.
+    #[must_use]
+    pub fn underlay_totals(&self) -> Option<PortTotals> {
+        self.underlay.as_ref().map(|counters| counters.totals())
     }
 
     /// The switch.
@@ -145,6 +200,7 @@ fn endpoint(path: PathBuf, mode: VhostUserMode) -> Endpoint {
     Endpoint {
         path,
         mode,
+        offered: feature::OFFERED,
         queues: Arc::new(PortQueues::default()),
     }
 }

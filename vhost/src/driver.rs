@@ -71,6 +71,7 @@ pub struct DriverRing {
     used: u16,
     wrap: bool,
     used_wrap: bool,
+    strays: usize,
 }
 
 impl DriverRing {
@@ -87,6 +88,7 @@ impl DriverRing {
             used: 0,
             wrap: true,
             used_wrap: true,
+            strays: 0,
         })
     }
 
@@ -177,6 +179,12 @@ impl DriverRing {
         Some(id)
     }
 
+    /// How often something came back that was not offered, or had come back already.
+    #[must_use]
+    pub fn strays(&self) -> usize {
+        self.strays
+    }
+
     /// A chain that came back, by its id, and the bytes written into it.
     pub fn collect(&mut self) -> Option<(u16, u32)> {
         let (id, bytes) = if self.layout.packed {
@@ -199,7 +207,10 @@ impl DriverRing {
                 self.parts.device.u32(at + 4, Relaxed),
             )
         };
-        let ids = self.chains.remove(&id)?;
+        let Some(ids) = self.chains.remove(&id) else {
+            self.strays += 1;
+            return None;
+        };
         if self.layout.packed {
             let slots = u16::try_from(ids.len()).ok()?;
             self.used += slots;

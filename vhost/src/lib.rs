@@ -8,6 +8,8 @@ mod clock;
 pub mod dirty;
 pub mod driver;
 pub mod engine;
+pub mod frontend;
+pub mod inflight;
 pub mod memory;
 pub mod protocol;
 pub mod queue;

@@ -9,7 +9,7 @@ use crate::protocol::feature::Accepts;
 use crate::ring::Ring;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Queue pairs of one port.
 pub const QUEUE_PAIRS_MAX: usize = 8;
@@ -57,6 +57,8 @@ pub struct PortQueues {
     queues: Vec<Mutex<Queue>>,
     changes: AtomicU64,
     broken: Mutex<Option<String>>,
+    /// Wakes whoever polls.
+    bell: OnceLock<Arc<OwnedFd>>,
 }
 
 impl Default for PortQueues {
@@ -65,6 +67,7 @@ impl Default for PortQueues {
             queues: (0..2 * QUEUE_PAIRS_MAX).map(|_| Mutex::default()).collect(),
             changes: AtomicU64::new(0),
             broken: Mutex::new(None),
+            bell: OnceLock::new(),
         }
     }
 }
@@ -95,9 +98,18 @@ impl PortQueues {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Says that something has changed.
+    /// Says that something has changed, and wakes whoever polls: it does not wait for a kick of a ring that it has not seen.
     pub fn changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
+        if let Some(bell) = self.bell.get() {
+            // A counter that is full has told already.
+            let _full = rustix::io::write(&**bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// From now on every change wakes whoever waits for this; the first one counts.
+    pub(crate) fn bell_use(&self, bell: &Arc<OwnedFd>) {
+        self.bell.get_or_init(|| Arc::clone(bell));
     }
 
     /// Shuts the port down, because its guest broke the rules.

@@ -72,16 +72,21 @@ pub fn transit_to_host(
     })
 }
 
+/// What tells the flow of a tuple apart in the underlay: UDP's source port, or IPv6's flow label.
+#[must_use]
+pub fn entropy(tuple: Tuple) -> u16 {
+    SOURCE_PORT_FIRST + u16::try_from(tuple.hash() % SOURCE_PORTS).unwrap_or_default()
+}
+
 /// The frame with its outer headers; both outer MACs are zero. `tuple` is the frame's.
 #[must_use]
 pub fn encapsulate(frame: &[u8], tunnel: &Tunnel, tuple: Tuple, mutant: Option<Mutant>) -> Vec<u8> {
-    let entropy = u16::try_from(tuple.hash() % SOURCE_PORTS).unwrap_or_default();
     let vni = if mutant == Some(Mutant::TunnelVni) {
         tunnel.vni ^ 1
     } else {
         tunnel.vni
     };
-    let entropy = SOURCE_PORT_FIRST + entropy;
+    let entropy = entropy(tuple);
     let datagram = |destination_port, payload: &[u8]| {
         let header = udp::Repr {
             source_port: entropy,

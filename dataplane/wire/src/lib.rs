@@ -20,6 +20,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndisc;
+pub mod outer;
 pub mod tcp;
 pub mod translate;
 pub mod udp;

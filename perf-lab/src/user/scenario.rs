@@ -35,7 +35,12 @@ pub(super) enum Kind {
         snapshot: String,
         #[serde(default)]
         rules: u16,
+        /// Whether the second guest is another host.
+        #[serde(default)]
+        underlay: bool,
     },
+    /// `weft run` on so many ports of one network, each with a front-end of our own that is silent.
+    WeftPorts { ports: u16 },
     /// `peers/testpmd.sh`
     Testpmd,
     /// `peers/ovs.sh` with this policy.

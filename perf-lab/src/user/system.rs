@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use weft_kit::lab::Process;
 use weft_kit::{Lab, Namespace, clock};
+use weft_vhost::driver::Buffer;
+use weft_vhost::frontend::{Frontend, FrontendConfig};
+use weft_vhost::protocol::feature;
 
 /// The generator's core, and the switch's.
 const GENERATOR_CPU: usize = 0;
@@ -28,6 +31,11 @@ const SESSIONS_MAX: u32 = 2_000_000;
 /// From the generator's start until its guests are quiet, and then for so long is the idle time measured.
 const QUIET_AFTER: Duration = Duration::from_millis(3_200);
 const IDLE: Duration = Duration::from_secs(2);
+
+/// A silent guest's rings, its buffers, and all of them.
+const RING_SIZE: u16 = 256;
+const BUFFER_BYTES: u64 = 2_048;
+const GUEST_BYTES: usize = 1 << 20;
 
 /// Bytes of memory that are touched before anything is measured.
 const TOUCHED_BYTES: usize = 2 << 30;
@@ -105,16 +113,46 @@ impl Ground {
         self.lab.directory().join(format!("{port}.sock"))
     }
 
-    /// `weft run` on a snapshot.
-    fn weft(&self, snapshot: &str, rules: u16) -> Result<Command> {
-        let folder = self.lab.directory();
+    /// `weft run` on a snapshot, with sockets of these names.
+    fn weft(&self, snapshot: &str, rules: u16, sockets: &[&str]) -> Result<Command> {
         let path = self.perf_lab.join("snapshots").join(snapshot);
         let mut value: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
         rules_add(&mut value, rules).with_context(|| path.display().to_string())?;
-        let (ours, config) = (folder.join("snapshot.json"), folder.join("weft.toml"));
-        std::fs::write(&ours, serde_json::to_vec(&value)?)?;
         let limits =
             format!("sessions_max = {SESSIONS_MAX}\nsessions_per_port_max = {SESSIONS_MAX}\n");
+        let mut command = self.weft_on(&value, &limits)?;
+        for (at, port) in sockets.iter().enumerate() {
+            let socket = format!("{port}={}", self.socket(at).display());
+            command.args(["--socket", &socket]);
+        }
+        Ok(command)
+    }
+
+    /// `weft run` on so many ports, with the limits that hosts have by default.
+    fn weft_ports(&self, ports: u16) -> Result<Command> {
+        let path = self.perf_lab.join("snapshots/two-ports-policy.json");
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let all = value["ports"].as_object_mut().context("no ports")?;
+        let first = all.values().next().cloned().context("no port")?;
+        all.clear();
+        for number in 0..ports {
+            let mut port = first.clone();
+            port["mac_address"] = json!(format!("02:00:00:00:01:{number:02x}"));
+            port["fixed_ips"][0]["ip_address"] = json!(format!("10.0.0.{}", number + 1));
+            port["dns_name"] = json!(format!("vm{number}"));
+            port["interface"]["socket"] = json!(self.socket(number.into()));
+            all.insert(format!("00000005-0000-4000-8000-{number:012}"), port);
+        }
+        let mut command = self.weft_on(&value, "")?;
+        // One is named, so that the switch runs alone; the others' sockets are in the snapshot.
+        command.args(["--socket", &format!("vm0={}", self.socket(0).display())]);
+        Ok(command)
+    }
+
+    fn weft_on(&self, snapshot: &Value, limits: &str) -> Result<Command> {
+        let folder = self.lab.directory();
+        let (ours, config) = (folder.join("snapshot.json"), folder.join("weft.toml"));
+        std::fs::write(&ours, serde_json::to_vec(snapshot)?)?;
         std::fs::write(&config, format!("[agent]\n{limits}"))?;
         let binary = std::env::current_exe()?.with_file_name("weft");
         let mut command = Command::new(binary);
@@ -124,10 +162,6 @@ impl Ground {
             .arg(config)
             .arg("--snapshot")
             .arg(ours);
-        for port in 0..2 {
-            let socket = format!("vm{port}={}", self.socket(port).display());
-            command.args(["--socket", &socket]);
-        }
         command.args(["--cpu", &SWITCH_CPU.to_string()]);
         Ok(command)
     }
@@ -180,6 +214,8 @@ pub(super) struct Running<'a> {
     process: Process,
     /// Whether the generator listens, and the switch dials.
     dials: bool,
+    /// Ports that front-ends of our own are on, in place of the generator's guests.
+    ports: usize,
 }
 
 /// The generator's answer.
@@ -195,12 +231,28 @@ struct Answer {
 impl<'a> Running<'a> {
     pub(super) fn start(ground: &'a Ground, system: &System) -> Result<Self> {
         let folder = ground.lab.directory();
-        for left in ["0.sock", "1.sock", "ready"] {
-            // Most often there is none.
-            let _none = std::fs::remove_file(folder.join(left));
+        for file in std::fs::read_dir(folder)?.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".sock") || name == "ready" {
+                std::fs::remove_file(file.path())?;
+            }
         }
+        let last;
         let (mut command, ready, dials) = match &system.kind {
-            Kind::Weft { snapshot, rules } => (ground.weft(snapshot, *rules)?, "1.sock", false),
+            Kind::Weft {
+                snapshot,
+                rules,
+                underlay,
+            } => {
+                let second = if *underlay { "underlay" } else { "vm1" };
+                let command = ground.weft(snapshot, *rules, &["vm0", second])?;
+                (command, "1.sock", false)
+            }
+            Kind::WeftPorts { ports } => {
+                let command = ground.weft_ports(*ports)?;
+                last = format!("{}.sock", ports.saturating_sub(1));
+                (command, last.as_str(), false)
+            }
             Kind::Testpmd => (ground.peer("testpmd.sh"), "1.sock", false),
             Kind::Ovs { policy } => {
                 // Its database is made anew.
@@ -226,6 +278,10 @@ impl<'a> Running<'a> {
             ground,
             process,
             dials,
+            ports: match system.kind {
+                Kind::WeftPorts { ports } => usize::from(ports),
+                _ => 0,
+            },
         })
     }
 
@@ -298,6 +354,9 @@ impl<'a> Running<'a> {
 
     /// Puts a load on it.
     pub(super) fn measure(&mut self, words: &[String]) -> Result<Figures> {
+        if self.ports > 0 {
+            return self.measure_idle();
+        }
         let child = self.generator(words)?;
         let mut figures = Figures::new();
         if words.iter().any(|word| word == "rate=1") {
@@ -325,6 +384,32 @@ impl<'a> Running<'a> {
         }
         figures.insert(Figure::MemoryMib, self.memory_mib()?);
         Ok(figures)
+    }
+
+    /// Its memory while all its ports have a front-end, and rings, and nothing to do.
+    fn measure_idle(&self) -> Result<Figures> {
+        let mut guests = Vec::new();
+        for port in 0..self.ports {
+            let mut guest = Frontend::new(FrontendConfig {
+                features: feature::VERSION_1 | feature::NET_MERGEABLE,
+                pairs: 1,
+                ring_size: RING_SIZE,
+                inflight: false,
+                buffer_bytes: GUEST_BYTES,
+            })?;
+            guest.connect(&self.ground.socket(port))?;
+            for number in 0..RING_SIZE {
+                let buffer = Buffer {
+                    address: guest.buffers() + u64::from(number) * BUFFER_BYTES,
+                    bytes: u32::try_from(BUFFER_BYTES)?,
+                    write: true,
+                };
+                guest.offer(0, buffer)?;
+            }
+            guests.push(guest);
+        }
+        clock::pause(QUIET_AFTER);
+        Ok(Figures::from([(Figure::MemoryMib, self.memory_mib()?)]))
     }
 
     /// Memory of its own: what it shares with the guests is in files.

@@ -11,7 +11,7 @@ use weft_model::{HostSnapshot, MacAddress, NetworkId};
 use weft_vhost::engine::{
     self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Place, Seeds,
 };
-use weft_wire::ethernet;
+use weft_wire::{ethernet, outer};
 
 /// The user engine under test.
 pub struct UserUnderTest {
@@ -22,6 +22,7 @@ pub struct UserUnderTest {
 }
 
 fn engine(limits: Limits) -> (Engine, Compiler) {
+    // What leaves by a tunnel has no outer MACs in vectors.
     let config = EngineConfig {
         limits: engine::Limits {
             sessions_max: limits.sessions_max,
@@ -34,7 +35,9 @@ fn engine(limits: Limits) -> (Engine, Compiler) {
             0x082e_fa98_ec4e_6c89,
         ]),
     };
-    (Engine::new(config), Compiler::new(config.seeds))
+    let mut engine = Engine::new(config);
+    engine.link_use(MacAddress::default());
+    (engine, Compiler::new(config.seeds))
 }
 
 impl UserUnderTest {
@@ -58,6 +61,13 @@ impl UserUnderTest {
 
     /// Where a frame enters, and without its tag if that is an uplink.
     fn enter<'a>(&self, ingress: Ingress, frame: &'a [u8]) -> Option<(Place, Cow<'a, [u8]>)> {
+        if ingress == Ingress::Underlay {
+            let mut first = [0xa5; outer::BYTES_MAX];
+            let bytes = frame.len().min(first.len());
+            first[..bytes].copy_from_slice(&frame[..bytes]);
+            let (place, outer_bytes) = self.engine.decapsulate(&first, frame.len())?;
+            return Some((place, Cow::Borrowed(&frame[outer_bytes..])));
+        }
         let place = self.engine.place(ingress)?;
         if !self.engine.is_uplink(place) {
             return Some((place, Cow::Borrowed(frame)));
@@ -97,6 +107,14 @@ impl UserUnderTest {
         Ok(match judged {
             Judged::Slow | Judged::Elsewhere => None,
             Judged::Drop(reason) => Some(Verdict::Drop(reason)),
+            Judged::Tunnel(entry) => {
+                let outer = self.engine.outer(entry).ok_or("a tunnel of no plan")?;
+                let bytes = outer.header_bytes();
+                let header = outer.header(out.len());
+                Some(Verdict::Tunnel {
+                    frame: [&header[..bytes], &out[..]].concat(),
+                })
+            }
             Judged::Send(place) => match self.engine.ingress(place) {
                 Some(Ingress::Port(port)) => Some(Verdict::Deliver { port, frame: out }),
                 Some(Ingress::Network(network)) => Some(Verdict::Uplink {

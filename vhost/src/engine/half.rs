@@ -27,7 +27,7 @@ pub(super) struct Half {
     pub(super) seen_s: u32,
     /// Out there.
     pub(super) output: Place,
-    /// MTU of the network that it leaves by, if routed.
+    /// MTU of the network that it leaves by, if routed, or of the tunnel.
     pub(super) mtu: u16,
     /// The destination MAC that its packets have.
     pub(super) match_mac: [u8; 6],
@@ -66,6 +66,8 @@ pub(super) struct Cold {
     pub(super) network: Place,
     /// For each direction the tunnel that it leaves by: one of the plan's, plus one; 0 for none.
     pub(super) tunnels: [u32; 2],
+    /// What tells it apart in these tunnels.
+    pub(super) entropies: [u16; 2],
 }
 
 impl Half {

@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::record::First;
 use super::stay::stays;
 use super::table::Ref;
+use super::tunnels::Entry;
 use super::walk::walk;
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
@@ -28,6 +29,8 @@ const ETHERNET: usize = 14;
 pub enum Judged {
     /// Out there, with the header as it is now and the rest as it was.
     Send(Place),
+    /// To another host, likewise, in a tunnel.
+    Tunnel(Entry),
     /// Dead, for this reason.
     Drop(DropReason),
     /// To be judged as a whole.
@@ -63,7 +66,7 @@ impl Engine {
         let half = self.table.half(at);
         let ordinary = half.generation == self.generation
             && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
-            && !half.is_tunnelled()
+            && (!half.is_tunnelled() || self.link.is_some())
             && header.first_chunk() == Some(&half.match_mac)
             && measure(half, header, packet_bytes(&glance.load, frame_bytes));
         if !ordinary {
@@ -71,7 +74,7 @@ impl Engine {
         }
         let (output, translated, routed) =
             (half.output, half.is_translated(), half.ttl_decrement > 0);
-        let limited = half.is_limited();
+        let (limited, tunnelled) = (half.is_limited(), half.is_tunnelled());
         if found.is_some() {
             let seen = match glance.key.meta.protocol() {
                 protocol::TCP => Seen::Tcp(glance.tcp_flags),
@@ -99,6 +102,9 @@ impl Engine {
         }
         if routed {
             link_rewrite(self.table.half(at), header);
+        }
+        if tunnelled {
+            return Judged::Tunnel(self.entry(at));
         }
         Judged::Send(output)
     }
@@ -204,10 +210,11 @@ pub(super) fn packet_bytes(load: &Load, frame_bytes: usize) -> Option<usize> {
     Some(load.segments?.packet_bytes(frame_bytes))
 }
 
-/// Whether TTL and MTU allow the hop, and its neighbour is known. `segment`: as [`packet_bytes`] says.
+/// Whether TTL and MTU allow the hop or tunnel, and the hop's neighbour is known. `segment`: as [`packet_bytes`] says.
 #[inline]
 fn measure(half: &Half, header: &HeaderBytes, segment: Option<usize>) -> bool {
-    if half.ttl_decrement == 0 {
+    let routed = half.ttl_decrement > 0;
+    if !routed && !half.is_tunnelled() {
         return true;
     }
     let v6 = header.get(ETHERNET).is_some_and(|byte| byte >> 4 == 6);
@@ -218,7 +225,8 @@ fn measure(half: &Half, header: &HeaderBytes, segment: Option<usize>) -> bool {
         _ => u32::MAX,
     };
     let length = segment.map_or(length, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
-    ttl > half.ttl_decrement && length <= u32::from(half.mtu) && half.destination_mac != [0; 6]
+    let hop = !routed || (ttl > half.ttl_decrement && half.destination_mac != [0; 6]);
+    hop && length <= u32::from(half.mtu)
 }
 
 /// Writes a DSCP.

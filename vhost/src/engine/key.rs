@@ -10,6 +10,9 @@ use weft_dataplane::Tuple;
 pub struct Place(pub u16);
 
 impl Place {
+    /// The interface towards other hosts. No session names it.
+    pub const UNDERLAY: Self = Self(0);
+
     /// As an index.
     #[inline]
     #[must_use]

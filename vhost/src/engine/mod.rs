@@ -16,6 +16,7 @@ mod half;
 mod judge;
 mod key;
 mod limit;
+mod link;
 mod local;
 mod map;
 mod owners;
@@ -27,6 +28,7 @@ mod record;
 mod stay;
 mod table;
 mod transit;
+mod tunnels;
 mod view;
 mod walk;
 
@@ -34,9 +36,12 @@ pub use compiler::{Compiler, Prepared};
 pub use glance::{Entrance, Glance, HEADER_BYTES, HeaderBytes};
 pub use judge::Judged;
 pub use key::{Place, Seeds};
+pub use link::Heard;
 pub use table::Limits;
+pub use tunnels::{Encapsulation, Entry};
 pub use view::SessionView;
 
+use link::Link;
 use map::{FastMap, Seed};
 use place::Places;
 use plan::{PlaceIs, Plan};
@@ -88,6 +93,8 @@ pub struct Engine {
     /// By place.
     paid: Vec<Paid>,
     now_ns: u64,
+    /// The interface towards other hosts, if it is this engine's.
+    link: Option<Link>,
 }
 
 impl Engine {
@@ -107,6 +114,7 @@ impl Engine {
             copy_buckets: Vec::new(),
             paid: Vec::new(),
             now_ns: 0,
+            link: None,
         }
     }
 
@@ -134,6 +142,9 @@ impl Engine {
         self.copy_buckets
             .resize(self.places.len(), Bucket::default());
         self.paid_keep(&prepared.plan.snapshot);
+        if let Some(link) = &mut self.link {
+            link.use_remotes(&prepared.plan.underlay);
+        }
         self.plan = Some(prepared.plan);
         self.generation = self.generation.wrapping_add(1);
     }

@@ -11,6 +11,7 @@ use super::limit::PortQos;
 use super::map::{FastMap, Seed};
 use super::owners;
 use super::place::Places;
+use super::tunnels::Tunnels;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -235,6 +236,8 @@ pub(super) struct Plan {
     pub(super) tunnels: Vec<Tunnel>,
     /// Networks of physical networks, by wire and tag.
     pub(super) wires: FastMap<(At, u16), Place>,
+    /// Tunnels, from the wire's side.
+    pub(super) underlay: Tunnels,
 }
 
 /// Numbers of ids while a plan is made.
@@ -294,6 +297,7 @@ impl Plan {
             members,
             tunnels: Vec::new(),
             wires: FastMap::with_hasher(seed),
+            underlay: Tunnels::new(snapshot, places, seed),
         };
         for network in &plan.networks {
             if let Some(wire) = network.wire {
@@ -304,6 +308,7 @@ impl Plan {
         plan.share(snapshot, &numbers);
         plan.places = place_plans(&plan, &numbers, places, seed);
         owners::fill(&mut plan, &numbers);
+        plan.underlay.fill(&plan.tunnels);
         plan
     }
 

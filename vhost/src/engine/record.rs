@@ -6,11 +6,11 @@ use super::half::{Cold, Half, LIMITED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::is_limited;
 use super::path::{Back, End, Hop, Opening, Path};
-use super::plan::Plan;
+use super::plan::{At, Plan};
 use super::table::{New, Ref};
 use super::walk::walk;
 use weft_dataplane::flow::session::{Seen, Tunnel};
-use weft_dataplane::stage::{Sight, nat};
+use weft_dataplane::stage::{Sight, nat, tunnel};
 use weft_dataplane::{Ingress, State, Tuple, Way};
 use weft_model::{DropReason, MacAddress};
 use weft_wire::tcp;
@@ -35,12 +35,16 @@ fn halves(
     path: &Path,
     reply_mtu: u32,
 ) -> [Half; 2] {
-    let plain = |output, match_mac: MacAddress, tunnelled| Half {
-        generation,
-        output,
-        match_mac: match_mac.0,
-        flags: if tunnelled { TUNNELLED } else { 0 },
-        ..Half::default()
+    let plain = |output, match_mac: MacAddress, by: Option<At>| {
+        let tunnel = by.and_then(|at| plan.tunnels.get(at));
+        Half {
+            generation,
+            output,
+            mtu: tunnel.map_or(0, |tunnel| mtu(tunnel.mtu)),
+            match_mac: match_mac.0,
+            flags: if by.is_some() { TUNNELLED } else { 0 },
+            ..Half::default()
+        }
     };
     let routed = |half, hop: &Hop| Half {
         mtu: mtu(hop.mtu),
@@ -50,15 +54,15 @@ fn halves(
         ..half
     };
     let tunnelled = path.tunnel.is_some();
-    let mut forward = plain(
-        path.output,
-        opening.destination_mac,
-        path.forward_tunnel().is_some(),
-    );
+    let mut forward = plain(path.output, opening.destination_mac, path.forward_tunnel());
     let by_transit = path.transit_by(opening.place);
     let mut reply = match &path.back {
-        Some(back) => plain(back.output, opening.source_mac, true),
-        None => plain(opening.place, opening.source_mac, by_transit.is_some()),
+        Some(back) => plain(back.output, opening.source_mac, Some(back.tunnel)),
+        None => plain(
+            opening.place,
+            opening.source_mac,
+            by_transit.map(|transit| transit.tunnel),
+        ),
     };
     if let Some(hop) = &path.hop {
         forward = routed(forward, hop);
@@ -97,6 +101,16 @@ fn tunnels(path: &Path, place: Place) -> [u32; 2] {
     let transit = path.transit_by(place).map(|transit| transit.tunnel);
     [path.forward_tunnel(), back.or(transit)]
         .map(|at| at.map_or(0, |at| u32::try_from(at + 1).unwrap_or(0)))
+}
+
+/// What tells a session apart in the tunnels of both directions.
+fn entropies(tunnels: [u32; 2], forward: &Key, reply: &Key) -> [u16; 2] {
+    // As a direction is sent on, it is the other one's key reversed.
+    let sent = [(tunnels[0], reply), (tunnels[1], forward)];
+    sent.map(|(tunnel, other)| match tunnel {
+        0 => 0,
+        _ => tunnel::entropy(other.tuple().reversed()),
+    })
 }
 
 impl Engine {
@@ -159,6 +173,7 @@ impl Engine {
             }
         };
         let [forward_half, reply_half] = halves(plan, self.generation, opening, path, network.mtu);
+        let tunnels = tunnels(path, opening.place);
         let new = New {
             forward: first.forward,
             reply,
@@ -171,7 +186,8 @@ impl Engine {
                 snat: path.snat,
                 owner,
                 network: network.place,
-                tunnels: tunnels(path, opening.place),
+                tunnels,
+                entropies: entropies(tunnels, &first.forward, &reply),
             },
         };
         self.table.insert(&new, now_s)
@@ -239,6 +255,7 @@ impl Engine {
         }
         let [forward_half, reply_half] =
             halves(plan, self.generation, &opening, &path, network.mtu);
+        let tunnels = tunnels(&path, place);
         Ok(New {
             forward: key,
             reply,
@@ -247,7 +264,8 @@ impl Engine {
             cold: Cold {
                 next_hop: path.hop.and_then(|hop| hop.next_hop),
                 snat: path.snat,
-                tunnels: tunnels(&path, place),
+                tunnels,
+                entropies: entropies(tunnels, &key, &reply),
                 ..cold
             },
         })
@@ -304,11 +322,7 @@ impl Engine {
 
     /// The tunnel that a direction leaves by.
     pub(super) fn tunnel(&self, plan: &Plan, at: Ref) -> Option<Tunnel> {
-        let [forward, reply] = self.table.cold(at).tunnels;
-        let number = match at.way() {
-            Way::Forward => forward,
-            Way::Reply => reply,
-        };
+        let (number, _) = self.table.tunnel(at);
         let at = usize::try_from(number).ok()?.checked_sub(1)?;
         plan.tunnels.get(at).copied()
     }

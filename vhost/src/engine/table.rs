@@ -270,6 +270,17 @@ impl Table {
         self.halves.get_mut(at.at())
     }
 
+    /// By which tunnel a direction leaves (one of the plan's, plus one; 0 for none), and what tells it apart there.
+    #[inline]
+    #[must_use]
+    pub(super) fn tunnel(&self, at: Ref) -> (u32, u16) {
+        let cold = self.cold.get(at.session());
+        cold.map_or((0, 0), |cold| match at.way() {
+            Way::Forward => (cold.tunnels[0], cold.entropies[0]),
+            Way::Reply => (cold.tunnels[1], cold.entropies[1]),
+        })
+    }
+
     /// The rest of a session.
     #[must_use]
     pub(super) fn cold(&self, at: Ref) -> Cold {
@@ -563,7 +574,7 @@ mod tests {
     #[test]
     fn a_line_is_a_line() {
         assert_eq!((size_of::<Half>(), size_of::<Bucket>()), (64, 64));
-        assert!(size_of::<Cold>() <= 48, "{}", size_of::<Cold>());
+        assert!(size_of::<Cold>() <= 52, "{}", size_of::<Cold>());
     }
 
     #[test]

@@ -50,6 +50,20 @@ pub struct Piece {
     offset: usize,
 }
 
+impl Piece {
+    /// The same without its first bytes; empty if there are not so many.
+    #[inline]
+    #[must_use]
+    pub fn behind(self, bytes: u32) -> Self {
+        let skipped = bytes.min(self.bytes);
+        Self {
+            bytes: self.bytes - skipped,
+            offset: self.offset + usize::try_from(skipped).unwrap_or(0),
+            ..self
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Mapped {
     region: Region,

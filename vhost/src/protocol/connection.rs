@@ -1,11 +1,13 @@
 //! One connection: messages with their file descriptors, without ever waiting.
 
 use super::ProtocolError;
+use super::device::Reply;
 use super::message::{HEADER_BYTES, Header};
 use crate::memory::REGIONS_MAX;
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -121,12 +123,18 @@ impl Connection {
     ///
     /// # Errors
     /// It could not be sent whole at once.
-    pub fn reply(&mut self, request: u32, payload: &[u8]) -> Result<(), ProtocolError> {
-        let bytes = Header::reply(request, payload);
+    pub fn reply(&mut self, request: u32, reply: &Reply) -> Result<(), ProtocolError> {
+        let bytes = Header::reply(request, &reply.payload());
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<BorrowedFd<'_>> = reply.fd().into_iter().collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
         let sent = rustix::net::sendmsg(
             &self.stream,
             &[io::IoSlice::new(&bytes)],
-            &mut SendAncillaryBuffer::default(),
+            &mut control,
             SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
         );
         let sent = sent.map_err(io::Error::from)?;

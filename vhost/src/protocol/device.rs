@@ -7,28 +7,50 @@ use super::ProtocolError;
 use super::feature::{self, Accepts};
 use super::message::{Request, RingAddress};
 use crate::dirty::{DirtyLog, QueueLog};
+use crate::inflight::{Inflight, InflightArea};
 use crate::memory::{Region, Regions};
 use crate::queue::{PortQueues, Queue};
-use crate::ring::{PackedRing, Parts, Ring, RingFeatures, SplitRing, part_bytes};
-use rustix::fd::OwnedFd;
+use crate::ring::{PackedRing, Parts, RING_SIZE_MAX, Ring, RingFeatures, SplitRing, part_bytes};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::sync::Arc;
 
 /// An answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Reply {
     /// A number.
     Number(u64),
     /// A ring's number and where it is.
     Ring(u32, u32),
+    /// An area of what is in flight, in its file, and how long the answer is to be.
+    Inflight(InflightArea, OwnedFd, usize),
 }
 
 impl Reply {
     /// Its payload.
     #[must_use]
-    pub fn payload(self) -> [u8; 8] {
+    pub fn payload(&self) -> Vec<u8> {
+        let word = match self {
+            Self::Number(number) => *number,
+            Self::Ring(index, base) => u64::from(*base) << 32 | u64::from(*index),
+            Self::Inflight(area, _, length) => {
+                let mut bytes = area.bytes.to_le_bytes().to_vec();
+                bytes.extend(area.offset.to_le_bytes());
+                bytes.extend(area.queues.to_le_bytes());
+                bytes.extend(area.ring_size.to_le_bytes());
+                bytes.resize(*length, 0);
+                return bytes;
+            }
+        };
+        word.to_le_bytes().to_vec()
+    }
+
+    /// What goes along.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Number(number) => number.to_le_bytes(),
-            Self::Ring(index, base) => (u64::from(base) << 32 | u64::from(index)).to_le_bytes(),
+            Self::Inflight(_, file, _) => Some(file.as_fd()),
+            _ => None,
         }
     }
 }
@@ -41,6 +63,8 @@ struct Told {
     base: u32,
     started: bool,
     enabled: bool,
+    /// Whether it goes on where a predecessor's notes say.
+    recovers: bool,
 }
 
 /// A back-end of one front-end.
@@ -52,6 +76,7 @@ pub struct Device {
     protocol_features: u64,
     memory: Arc<Regions>,
     log: Option<Arc<DirtyLog>>,
+    inflight: Option<Inflight>,
     rings: Vec<Told>,
 }
 
@@ -68,6 +93,7 @@ impl Device {
             protocol_features: 0,
             memory: Arc::default(),
             log: None,
+            inflight: None,
             rings,
         }
     }
@@ -132,6 +158,13 @@ impl Device {
                 self.indices()
                     .try_for_each(|index| self.ring_set_up(index))?;
                 return Ok(Some(Reply::Number(0)));
+            }
+            Request::InflightGet(wanted, length) => {
+                return self.inflight_make(wanted, length).map(Some);
+            }
+            Request::InflightSet(area) => {
+                let file = fds.pop().ok_or(ProtocolError::Payload(32))?;
+                self.inflight_use(area, &file)?;
             }
             Request::RingBaseGet(index) => return self.ring_stop(index).map(Some),
             Request::RingSize(index, size) => {
@@ -223,7 +256,7 @@ impl Device {
             queue.ring.take().map(|ring| ring.base())
         })?;
         let told = self.told(index)?;
-        told.started = false;
+        (told.started, told.recovers) = (false, false);
         told.base = base.unwrap_or(told.base);
         Ok(Reply::Ring(index, told.base))
     }
@@ -235,6 +268,31 @@ impl Device {
             self.enabled_use(index)?;
         }
         Ok(())
+    }
+
+    fn is_packed(&self) -> bool {
+        self.features & feature::PACKED != 0
+    }
+
+    fn inflight_make(&self, wanted: InflightArea, length: usize) -> Result<Reply, ProtocolError> {
+        let queues = usize::from(wanted.queues);
+        if queues > self.rings.len() || !(1..=RING_SIZE_MAX).contains(&wanted.ring_size) {
+            let error = io::Error::from(io::ErrorKind::InvalidInput);
+            return Err(ProtocolError::Inflight(error));
+        }
+        let made = Inflight::make(wanted.queues, wanted.ring_size, self.is_packed());
+        let (area, file) = made.map_err(ProtocolError::Inflight)?;
+        Ok(Reply::Inflight(area, file, length))
+    }
+
+    /// Rings that start from now on go on where a predecessor has noted to be.
+    fn inflight_use(&mut self, area: InflightArea, file: &OwnedFd) -> Result<(), ProtocolError> {
+        let inflight = Inflight::new(file, area, self.is_packed());
+        self.inflight = Some(inflight.map_err(ProtocolError::Inflight)?);
+        for told in self.rings.iter_mut().filter(|told| !told.started) {
+            told.recovers = true;
+        }
+        self.indices().try_for_each(|index| self.ring_set_up(index))
     }
 
     /// What is to be told of the pages that a ring and its buffers are in, if anything.
@@ -265,7 +323,7 @@ impl Device {
         else {
             return Ok(());
         };
-        let packed = self.features & feature::PACKED != 0;
+        let packed = self.is_packed();
         let part = |address, bytes| {
             let window = self.memory.window_at_user(address, bytes);
             window.ok_or(ProtocolError::RingAddress(index))
@@ -284,6 +342,8 @@ impl Device {
         let mergeable = self.features & feature::NET_MERGEABLE != 0;
         let accepts = Accepts::new(self.features);
         let log = self.queue_log(&address, part_bytes(packed, told.size));
+        let inflight = self.inflight.as_ref();
+        let notes = inflight.and_then(|inflight| inflight.notes(index, packed, told.size));
         let memory = Arc::clone(&self.memory);
         let made = self.queue(index, |queue| {
             let base = queue.ring.as_ref().map_or(told.base, Ring::base);
@@ -295,6 +355,9 @@ impl Device {
                     .map(Ring::Split)
             };
             let mut ring = ring?;
+            if let Some(notes) = notes {
+                ring.note_in(notes, told.recovers && queue.ring.is_none())?;
+            }
             ring.kicks_ask(true);
             if let Some(log) = &log {
                 log.ring_written();

@@ -141,7 +141,7 @@ fn rings_run_in_the_order_of_qemu_7_2() {
         assert_eq!(takes(&queues), id);
         let stopped = device.handle(Request::RingBaseGet(1), vec![]).unwrap();
         let at = if packed { 0x8002_8002 } else { 2 };
-        assert_eq!(stopped, Some(Reply::Ring(1, at)));
+        assert!(matches!(stopped, Some(Reply::Ring(1, have)) if have == at));
         assert!(queues.lock(1).unwrap().ring.is_none());
     }
 }

@@ -81,6 +81,20 @@ pub const OFFERED: u64 = NET_MTU
     | PACKED
     | IN_ORDER;
 
+/// What a front-end is offered that takes and gives only frames that are complete.
+pub const OFFERED_PLAIN: u64 = OFFERED
+    & !(NET_CHECKSUM
+        | NET_GUEST_CHECKSUM
+        | NET_GUEST_TSO4
+        | NET_GUEST_TSO6
+        | NET_GUEST_ECN
+        | NET_HOST_TSO4
+        | NET_HOST_TSO6
+        | NET_HOST_ECN
+        | NET_GUEST_USO4
+        | NET_GUEST_USO6
+        | NET_HOST_USO);
+
 /// Several queue pairs.
 pub const PROTOCOL_MULTIQUEUE: u64 = 1 << 0;
 /// A log of dirty pages in shared memory.
@@ -91,6 +105,8 @@ pub const PROTOCOL_RARP: u64 = 1 << 2;
 pub const PROTOCOL_REPLY_ACK: u64 = 1 << 3;
 /// NET_SET_MTU
 pub const PROTOCOL_MTU: u64 = 1 << 4;
+/// GET_INFLIGHT_FD and SET_INFLIGHT_FD
+pub const PROTOCOL_INFLIGHT: u64 = 1 << 12;
 /// ADD_MEM_REG and REM_MEM_REG
 pub const PROTOCOL_MEMORY_SLOTS: u64 = 1 << 15;
 
@@ -100,6 +116,7 @@ pub const PROTOCOL_OFFERED: u64 = PROTOCOL_MULTIQUEUE
     | PROTOCOL_RARP
     | PROTOCOL_REPLY_ACK
     | PROTOCOL_MTU
+    | PROTOCOL_INFLIGHT
     | PROTOCOL_MEMORY_SLOTS;
 
 /// Work on frames that a guest takes upon itself; what it does not is done before it gets them.

@@ -1,6 +1,7 @@
 //! Messages: bytes to checked requests. Numbers and layouts are those of QEMU's docs/interop/vhost-user.rst.
 
 use super::ProtocolError;
+use crate::inflight::InflightArea;
 use crate::memory::{REGIONS_MAX, Region};
 
 /// Bytes of a header.
@@ -120,6 +121,10 @@ pub enum Request {
     Rarp,
     /// NET_SET_MTU
     MtuSet(u64),
+    /// GET_INFLIGHT_FD, and how long its payload was: some front-ends have padding behind it.
+    InflightGet(InflightArea, usize),
+    /// SET_INFLIGHT_FD
+    InflightSet(InflightArea),
     /// GET_MAX_MEM_SLOTS
     MemorySlotsGet,
     /// ADD_MEM_REG
@@ -136,6 +141,10 @@ impl Words<'_> {
         let (first, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*first)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -181,7 +190,7 @@ impl Request {
             Self::RingKick(_, fd) | Self::RingCall(_, fd) | Self::RingError(_, fd) => {
                 usize::from(*fd)
             }
-            Self::MemoryAdd(_) | Self::LogBase(..) => 1,
+            Self::MemoryAdd(_) | Self::LogBase(..) | Self::InflightSet(_) => 1,
             // Some front-ends send the descriptor along, as the text once asked for.
             Self::MemoryRemove(_) => fds.min(1),
             _ => 0,
@@ -194,6 +203,7 @@ impl Request {
     }
 
     fn parse_fields(number: u32, words: &mut Words<'_>) -> Result<Option<Self>, ProtocolError> {
+        let payload_bytes = words.0.len();
         Ok(match number {
             1 => Some(Self::FeaturesGet),
             2 => words.u64().map(Self::FeaturesSet),
@@ -222,6 +232,8 @@ impl Request {
                 .map(|(index, on)| Self::RingEnable(index, on != 0)),
             19 => Some(Self::Rarp),
             20 => words.u64().map(Self::MtuSet),
+            31 => Self::inflight(words).map(|area| Self::InflightGet(area, payload_bytes)),
+            32 => Self::inflight(words).map(Self::InflightSet),
             36 => Some(Self::MemorySlotsGet),
             37 => Self::one_region(words).map(Self::MemoryAdd),
             38 => Self::one_region(words).map(Self::MemoryRemove),
@@ -240,6 +252,15 @@ impl Request {
 
     fn log_base(words: &mut Words<'_>) -> Option<Self> {
         Some(Self::LogBase(words.u64()?, words.u64()?))
+    }
+
+    fn inflight(words: &mut Words<'_>) -> Option<InflightArea> {
+        Some(InflightArea {
+            bytes: words.u64()?,
+            offset: words.u64()?,
+            queues: words.u16()?,
+            ring_size: words.u16()?,
+        })
     }
 
     fn one_region(words: &mut Words<'_>) -> Option<Region> {

@@ -57,6 +57,9 @@ pub enum ProtocolError {
     /// A ring that cannot be one.
     #[error("ring {0} cannot be used")]
     Ring(u32, #[source] SetupError),
+    /// An area of what is in flight that cannot be used.
+    #[error("the memory of what is in flight is refused")]
+    Inflight(#[source] std::io::Error),
     /// A log that cannot be mapped.
     #[error("the log of dirty pages is refused")]
     Log(#[source] std::io::Error),

@@ -4,10 +4,10 @@
 //! that ends, for whatever reason, leaves its port without rings and ready for the next one. One front-end a port: a
 //! second one waits in the listener's queue until the first is gone.
 
+use super::ProtocolError;
 use super::connection::{Connection, Incoming};
 use super::device::{Device, Reply};
 use super::message::Request;
-use super::{ProtocolError, feature};
 use crate::queue::PortQueues;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
@@ -36,6 +36,8 @@ pub struct Endpoint {
     pub mode: VhostUserMode,
     /// The port's queues.
     pub queues: Arc<PortQueues>,
+    /// The features that its front-end is offered: [`feature::OFFERED`] or less.
+    pub offered: u64,
 }
 
 enum Order {
@@ -124,7 +126,7 @@ impl Served {
             Some(listener) => listener.accept()?.0,
             None => UnixStream::connect(&self.endpoint.path)?,
         };
-        let device = Device::new(Arc::clone(&self.endpoint.queues), feature::OFFERED);
+        let device = Device::new(Arc::clone(&self.endpoint.queues), self.endpoint.offered);
         self.session = Some((Connection::new(stream)?, device));
         tracing::info!(path = %self.endpoint.path.display(), "a front-end is there");
         Ok(())
@@ -171,13 +173,13 @@ fn converse(connection: &mut Connection, device: &mut Device) -> Result<(), Prot
             Ok(None) => acknowledge.then_some(Reply::Number(0)),
             Err(error) => {
                 if acknowledge {
-                    connection.reply(header.request, &Reply::Number(1).payload())?;
+                    connection.reply(header.request, &Reply::Number(1))?;
                 }
                 return Err(error);
             }
         };
         if let Some(reply) = reply {
-            connection.reply(header.request, &reply.payload())?;
+            connection.reply(header.request, &reply)?;
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ const BYTES: usize = 1 << 20;
 
 fn endpoint(path: &Path, mode: VhostUserMode) -> Endpoint {
     Endpoint {
+        offered: feature::OFFERED,
         path: path.to_owned(),
         mode,
         queues: Arc::new(PortQueues::default()),

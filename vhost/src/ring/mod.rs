@@ -15,6 +15,7 @@ mod split;
 pub use packed::PackedRing;
 pub use split::SplitRing;
 
+use crate::inflight::Notes;
 use crate::memory::{Piece, Regions, Window};
 use std::cell::Cell;
 
@@ -72,6 +73,9 @@ pub enum SetupError {
     /// Its place.
     #[error("the ring's {0} is not aligned, or too short")]
     Place(&'static str),
+    /// What a predecessor has noted.
+    #[error("memory of what is in flight {0}")]
+    Inflight(&'static str),
 }
 
 /// What was negotiated.
@@ -221,6 +225,17 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.has_available(),
             Self::Packed(ring) => ring.has_available(),
+        }
+    }
+
+    /// Notes from now on how far it is; with `recover`, it goes on where a predecessor has noted to be, if one was there.
+    ///
+    /// # Errors
+    /// What is noted cannot be gone on with.
+    pub fn note_in(&mut self, notes: Notes, recover: bool) -> Result<(), SetupError> {
+        match self {
+            Self::Split(ring) => ring.note_in(notes, recover),
+            Self::Packed(ring) => ring.note_in(notes, recover),
         }
     }
 

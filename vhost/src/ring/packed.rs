@@ -5,6 +5,7 @@ use super::{
     FLAG_NEXT, FLAG_WRITE, Parts, RING_SIZE_MAX, RingError, RingFeatures, SetupError, Taken,
     part_bytes,
 };
+use crate::inflight::Notes;
 use crate::memory::{Piece, Regions};
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -66,6 +67,7 @@ pub struct PackedRing {
     next: Place,
     used: Place,
     published: Place,
+    notes: Option<Box<Notes>>,
 }
 
 impl PackedRing {
@@ -104,7 +106,30 @@ impl PackedRing {
             next,
             used,
             published: used,
+            notes: None,
         })
+    }
+
+    pub(super) fn note_in(&mut self, notes: Notes, recover: bool) -> Result<(), SetupError> {
+        let told = (self.used.at, self.used.wrap);
+        let is_given = |(at, wrap): (u16, bool)| {
+            // The driver may have offered it anew: it leaves this bit as the device has written it.
+            let flags = self.parts.descriptors.u16(Self::flags_at(at), Acquire);
+            (flags & FLAG_USED != 0) == wrap
+        };
+        let (at, wrap) = notes.packed_begin(told, recover, is_given)?;
+        let used = Place { at, wrap };
+        if used.at >= self.size {
+            return Err(SetupError::Inflight(
+                "with a used index outside of the ring",
+            ));
+        }
+        if used != self.used {
+            // Whatever was taken and not given back is taken again.
+            (self.next, self.used, self.published) = (used, used, used);
+        }
+        self.notes = Some(Box::new(notes));
+        Ok(())
     }
 
     fn flags_at(at: u16) -> usize {
@@ -180,8 +205,15 @@ impl PackedRing {
         if self.used.wrap {
             flags |= FLAG_AVAILABLE | FLAG_USED;
         }
+        let (old, new) = (self.used, self.used.ahead(taken.slots, self.size));
+        if let Some(notes) = &self.notes {
+            notes.packed_used((new.at, new.wrap), (old.at, old.wrap));
+        }
         table.u16_put(offset + 14, flags, Release);
-        self.used = self.used.ahead(taken.slots, self.size);
+        if let Some(notes) = &self.notes {
+            notes.packed_used((new.at, new.wrap), (new.at, new.wrap));
+        }
+        self.used = new;
     }
 
     #[inline]

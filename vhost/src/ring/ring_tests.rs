@@ -2,8 +2,10 @@
 
 use super::{Direction, PackedRing, Ring, RingError, RingFeatures, SplitRing, Taken};
 use crate::driver::{Buffer, DriverRing, Layout};
+use crate::inflight::{Inflight, Notes};
 use crate::memory::{Mapping, Piece, Region, Regions, Window};
 use proptest::prelude::*;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -280,7 +282,68 @@ fn a_packed_ring_full_of_one_chain_ends() {
     assert_eq!(side.take(Direction::Read), Err(RingError::ChainLength(4)));
 }
 
+/// A device that ends at any moment, and its successor.
+fn successor(side: &Side, notes: &Notes) -> Ring {
+    let (size, parts) = (side.layout.size, side.layout.parts(&side.mapping).unwrap());
+    // As QEMU tells it: the used index, or where a packed ring began.
+    let mut ring = if side.layout.packed {
+        Ring::Packed(PackedRing::new(size, all(), parts, 0x8000_8000).unwrap())
+    } else {
+        let used = parts.device.u16(2, Relaxed);
+        Ring::Split(SplitRing::new(size, all(), parts, used).unwrap())
+    };
+    ring.note_in(notes.clone(), true).unwrap();
+    ring
+}
+
 proptest! {
+    /// Each chain comes back once and in its order, whenever the device ends.
+    #[test]
+    fn no_chain_is_lost_or_given_twice(
+        packed: bool,
+        steps in prop::collection::vec((0u8..6, 1usize..4), 1..400),
+    ) {
+        let mut side = side(packed, 8, all());
+        let (area, file) = Inflight::make(1, 8, packed).unwrap();
+        let notes = Inflight::new(&file, area, packed).unwrap().notes(0, packed, 8).unwrap();
+        side.device.note_in(notes.clone(), true).unwrap();
+        let (mut offered, mut under_way) = (VecDeque::new(), VecDeque::new());
+        for (step, count) in steps.iter().copied().chain([(5, 1)]) {
+            match step {
+                0 => {
+                    let buffers = vec![buffer(0, 10, false); count];
+                    offered.extend(side.driver.offer(&buffers, None));
+                }
+                1 => under_way.extend(side.take(Direction::Read).unwrap()),
+                2 => {
+                    if let Some((taken, _)) = under_way.pop_front() {
+                        side.device.give(&taken, 0);
+                    }
+                }
+                3 => {
+                    side.device.publish();
+                }
+                4 => {
+                    while let Some((id, _)) = side.driver.collect() {
+                        prop_assert_eq!(Some(id), offered.pop_front());
+                    }
+                }
+                _ => {
+                    side.device = successor(&side, &notes);
+                    under_way.clear();
+                }
+            }
+        }
+        while let Some((taken, _)) = side.take(Direction::Read).unwrap() {
+            side.device.give(&taken, 0);
+        }
+        side.device.publish();
+        while let Some((id, _)) = side.driver.collect() {
+            prop_assert_eq!(Some(id), offered.pop_front());
+        }
+        prop_assert_eq!((offered.len(), side.driver.strays()), (0, 0));
+    }
+
     /// Whatever stands in the memory, a ring gives chains inside of it or an error, and comes to an end.
     #[test]
     fn any_memory_is_survived(

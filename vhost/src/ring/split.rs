@@ -5,6 +5,7 @@ use super::{
     FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, Parts, RING_SIZE_MAX, RingError, RingFeatures,
     SetupError, Taken, part_bytes,
 };
+use crate::inflight::Notes;
 use crate::memory::{Piece, Regions};
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -33,6 +34,7 @@ pub struct SplitRing {
     /// The next used element; what is before `published` was shown.
     used: u16,
     published: u16,
+    notes: Option<Box<Notes>>,
 }
 
 impl SplitRing {
@@ -72,7 +74,17 @@ impl SplitRing {
             available: base,
             used,
             published: used,
+            notes: None,
         })
+    }
+
+    pub(super) fn note_in(&mut self, notes: Notes, recover: bool) -> Result<(), SetupError> {
+        if notes.split_begin(self.used, recover)? {
+            // Whatever was taken and not given back is taken again.
+            (self.next, self.available) = (self.used, self.used);
+        }
+        self.notes = Some(Box::new(notes));
+        Ok(())
     }
 
     #[inline]
@@ -257,6 +269,9 @@ impl SplitRing {
         }
         self.parts.device.u16_put(INDEX, new, Release);
         self.published = new;
+        if let Some(notes) = &self.notes {
+            notes.split_used(new);
+        }
         // The index must be seen before we look at what the driver wants: it looks in the other order.
         fence(SeqCst);
         if self.features.event_index {

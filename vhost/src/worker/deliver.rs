@@ -6,17 +6,21 @@
 //! copy, never again from the sender's memory.
 
 use super::poll::{EMPTY_HEAD, Head, VIRTIO_BYTES, pieces_of};
-use crate::engine::HEADER_BYTES;
+use crate::engine::{Encapsulation, HEADER_BYTES};
 use crate::memory::{Piece, Regions, Span};
 use crate::queue::Queue;
 use crate::ring::{Direction, RingError, Taken};
 use rustix::fd::OwnedFd;
+use weft_wire::outer;
 use weft_wire::virtio_net::Load;
 
 /// Buffers that one frame may take.
 const BUFFERS_MAX: usize = 128;
 /// Where virtio's header says how many buffers a frame takes.
 const BUFFERS_AT: usize = 10;
+
+/// Bytes of virtio's header, outer headers and a frame's first bytes.
+const TUNNELLED_BYTES: usize = VIRTIO_BYTES + outer::BYTES_MAX + HEADER_BYTES;
 
 /// A frame to deliver.
 #[derive(Clone, Copy)]
@@ -29,6 +33,8 @@ pub(super) struct Source<'a> {
     pub(super) frame_bytes: usize,
     /// What is behind the first bytes.
     pub(super) rest: Rest<'a>,
+    /// What goes in front of the frame.
+    pub(super) outer: Option<Encapsulation<'a>>,
 }
 
 /// Virtio's header and the first bytes of a frame of our own.
@@ -54,10 +60,18 @@ impl<'a> Source<'a> {
             load,
             frame_bytes: frame.len(),
             rest: Rest::Own(rest),
+            outer: None,
         }
     }
 
-    /// All of it.
+    /// Its bytes with what goes in front of it.
+    #[inline]
+    fn bytes(&self) -> usize {
+        let outer = self.outer.as_ref().map_or(0, Encapsulation::header_bytes);
+        self.frame_bytes + outer
+    }
+
+    /// All of it, without what goes in front.
     pub(super) fn whole(&self, whole: &mut Vec<u8>) {
         let first = self.frame_bytes.min(HEADER_BYTES);
         whole.clear();
@@ -161,9 +175,13 @@ fn deliver_worked(
 ) {
     let mut whole = std::mem::take(&mut room.whole);
     source.whole(&mut whole);
+    let outer = source.outer;
     let mut own = |frame: &[u8]| {
         let head = head_of(frame, &Load::NONE);
-        let source = Source::own(&head, frame, Load::NONE);
+        let source = Source {
+            outer,
+            ..Source::own(&head, frame, Load::NONE)
+        };
         deliver_one(queue, &source, room, delivered);
     };
     if source.load.segments.is_some() {
@@ -180,7 +198,7 @@ impl Delivered {
     #[inline]
     fn count(&mut self, source: &Source<'_>) {
         self.packets += 1;
-        self.bytes += u64::try_from(source.frame_bytes).unwrap_or_default();
+        self.bytes += u64::try_from(source.bytes()).unwrap_or_default();
     }
 }
 
@@ -216,7 +234,7 @@ fn deliver_quick<'a>(
     let mut done = 0;
     for chain in &room.chains {
         let Some(source) = source(done) else { break };
-        let written = source.frame_bytes + header_bytes;
+        let written = source.bytes() + header_bytes;
         if usize::try_from(chain.bytes).unwrap_or(0) < written || !accepts.takes(&source.load) {
             break;
         }
@@ -260,7 +278,7 @@ fn buffers_take(
     source: &Source<'_>,
     room: &mut Room,
 ) -> Result<bool, RingError> {
-    let needed = source.frame_bytes + usize::from(queue.header_bytes);
+    let needed = source.bytes() + usize::from(queue.header_bytes);
     let memory = &*queue.memory;
     let Some(ring) = queue.ring.as_mut().filter(|_| queue.enabled) else {
         return Ok(false);
@@ -298,7 +316,7 @@ fn buffers_write(queue: &mut Queue, source: &Source<'_>, room: &Room) {
     if let Some(log) = &queue.log {
         log.pieces_written(&queue.memory, &room.pieces);
     }
-    let mut written = source.frame_bytes + header_bytes;
+    let mut written = source.bytes() + header_bytes;
     if let Some(ring) = queue.ring.as_mut() {
         for chain in &room.chains {
             let here = written.min(usize::try_from(chain.bytes).unwrap_or(0));
@@ -318,13 +336,21 @@ fn frame_write(
     source: &Source<'_>,
 ) {
     let first = source.frame_bytes.min(HEADER_BYTES);
+    let tunnelled;
+    let (head, ahead): (&[u8], usize) = match &source.outer {
+        None => (source.head, first),
+        Some(outer) => {
+            tunnelled = tunnelled_head(source, outer);
+            (&tunnelled, first + outer.header_bytes())
+        }
+    };
     let mut writer = Writer {
         memory,
         pieces: pieces.iter(),
         span: None,
     };
     if header_bytes == VIRTIO_BYTES {
-        let own = source.head.get(..first + VIRTIO_BYTES);
+        let own = head.get(..ahead + VIRTIO_BYTES);
         writer.write(own.unwrap_or_default());
         if buffers > 1 {
             let mut again = Writer {
@@ -337,14 +363,30 @@ fn frame_write(
         }
     } else {
         // The shorter header ends before the number of buffers.
-        writer.write(source.head.get(..header_bytes).unwrap_or_default());
-        let frame = source.head.get(VIRTIO_BYTES..).unwrap_or_default();
-        writer.write(frame.get(..first).unwrap_or_default());
+        writer.write(head.get(..header_bytes).unwrap_or_default());
+        let frame = head.get(VIRTIO_BYTES..).unwrap_or_default();
+        writer.write(frame.get(..ahead).unwrap_or_default());
     }
     let left = source.frame_bytes - first;
     if left > 0 {
         rest_write(&mut writer, source.rest, first, left);
     }
+}
+
+/// Virtio's header, what goes in front of a frame, and the frame's first bytes.
+#[inline]
+fn tunnelled_head(source: &Source<'_>, outer: &Encapsulation<'_>) -> [u8; TUNNELLED_BYTES] {
+    let mut head = [0; TUNNELLED_BYTES];
+    let header = outer.header(source.frame_bytes);
+    let frame_at = VIRTIO_BYTES + outer.header_bytes();
+    let (virtio, frame) = source.head.split_at(VIRTIO_BYTES);
+    // Whole headers are copied, so that their lengths are known; the frame then covers what is too much.
+    for (at, bytes) in [(0, virtio), (VIRTIO_BYTES, &header[..]), (frame_at, frame)] {
+        if let Some(place) = head.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    head
 }
 
 /// Writes what is behind a frame's first bytes.

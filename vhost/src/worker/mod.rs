@@ -14,6 +14,9 @@ mod offload_tests;
 mod poll;
 #[cfg(test)]
 mod scene;
+mod tunnel;
+#[cfg(test)]
+mod tunnel_tests;
 mod way;
 #[cfg(test)]
 mod way_tests;
@@ -24,10 +27,11 @@ pub use counters::{PortCounters, PortTotals};
 
 use crate::clock;
 use crate::engine::{Compiler, Engine, EngineConfig, Place, Prepared};
-use crate::memory::lost_count;
+use crate::memory::{Regions, lost_count};
 use crate::queue::PortQueues;
+use deliver::Room;
 use idle::Idle;
-use poll::Batch;
+use poll::{Batch, From};
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use std::io;
@@ -37,7 +41,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use way::{WayOut, Ways};
 use weft_dataplane::{Copy, Ingress, Service};
-use weft_model::{HostSnapshot, PortId};
+use weft_model::{HostSnapshot, MacAddress, PortId};
+use weft_wire::virtio_net::Load;
 
 /// Places of the session table that are looked at for idle ones every second.
 const EXPIRE_PLACES: usize = 65_536;
@@ -97,7 +102,7 @@ pub enum SwitchError {
 
 /// A port that the worker polls.
 struct WorkerPort {
-    id: PortId,
+    ingress: Ingress,
     place: Option<Place>,
     queues: Arc<PortQueues>,
     counters: Arc<PortCounters>,
@@ -118,6 +123,7 @@ type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 enum Order {
     Apply(Box<Prepared>),
     Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
+    Underlay(MacAddress, Arc<PortQueues>, Arc<PortCounters>),
     Remove(PortId),
     WayOut(PortId, Arc<WayOut>),
     Send(PortId, Vec<u8>),
@@ -209,7 +215,19 @@ impl Switch {
 
     /// Polls a port.
     pub fn port_add(&self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
+        queues.bell_use(&self.bell);
         self.order(Order::Add(id, queues, counters));
+    }
+
+    /// Polls the port that leads to other hosts, on which the switch has this MAC address.
+    pub fn underlay_add(
+        &self,
+        mac: MacAddress,
+        queues: Arc<PortQueues>,
+        counters: Arc<PortCounters>,
+    ) {
+        queues.bell_use(&self.bell);
+        self.order(Order::Underlay(mac, queues, counters));
     }
 
     /// Polls it no longer.
@@ -317,16 +335,22 @@ impl Worker {
                         self.engine.enforce(*prepared);
                         self.places_look_up();
                     }
-                    Order::Add(id, queues, counters) => self.port_add(id, queues, counters),
+                    Order::Add(id, queues, counters) => {
+                        self.port_add(Ingress::Port(id), queues, counters);
+                    }
+                    Order::Underlay(mac, queues, counters) => {
+                        self.engine.link_use(mac);
+                        self.port_add(Ingress::Underlay, queues, counters);
+                    }
                     Order::Remove(id) => {
-                        self.ports.retain(|port| port.id != id);
+                        self.ports.retain(|port| port.ingress != Ingress::Port(id));
                         self.places_look_up();
                     }
                     Order::WayOut(id, out) => self.way_out_set(id, out),
                     Order::Send(id, frame) => self.send(id, &frame),
                     Order::Tap(id, number, tap) => {
-                        let port = self.ports.iter_mut().find(|port| port.id == id);
-                        if let Some(port) = port {
+                        let is_it = |port: &&mut WorkerPort| port.ingress == Ingress::Port(id);
+                        if let Some(port) = self.ports.iter_mut().find(is_it) {
                             port.taps.push((number, tap));
                         }
                     }
@@ -355,7 +379,8 @@ impl Worker {
     }
 
     fn way_out_set(&mut self, id: PortId, out: Arc<WayOut>) {
-        let port = self.ports.iter_mut().find(|port| port.id == id);
+        let is_it = |port: &&mut WorkerPort| port.ingress == Ingress::Port(id);
+        let port = self.ports.iter_mut().find(is_it);
         if let (Some(port), Some(ways)) = (port, &mut self.ways) {
             match ways.add(&out) {
                 Ok(()) => port.way_out = Some(out),
@@ -413,16 +438,16 @@ impl Worker {
             if queues.any(|queue| queue.memory.is_lost()) {
                 drop(queues);
                 let reason = "the file of the guest's memory was truncated";
-                tracing::warn!(port = %port.id, "the port is shut down: {reason}");
+                tracing::warn!(port = %port.ingress, "the port is shut down: {reason}");
                 port.queues.shut(reason.to_owned());
             }
         }
     }
 
-    fn port_add(&mut self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
-        self.ports.retain(|port| port.id != id);
+    fn port_add(&mut self, ingress: Ingress, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
+        self.ports.retain(|port| port.ingress != ingress);
         self.ports.push(WorkerPort {
-            id,
+            ingress,
             place: None,
             queues,
             counters,
@@ -438,7 +463,10 @@ impl Worker {
     fn places_look_up(&mut self) {
         self.by_place.clear();
         for (at, port) in self.ports.iter_mut().enumerate() {
-            port.place = self.engine.place(Ingress::Port(port.id));
+            port.place = match port.ingress {
+                Ingress::Underlay => Some(Place::UNDERLAY),
+                ingress => self.engine.place(ingress),
+            };
             if let Some(place) = port.place {
                 let length = self.by_place.len().max(place.at() + 1);
                 self.by_place.resize(length, None);
@@ -454,6 +482,26 @@ impl Worker {
         if now_s != self.expired_s {
             self.expired_s = now_s;
             self.expired_to = self.engine.expire(self.expired_to, EXPIRE_PLACES, now_s);
+            self.remotes_ask(now_s);
+        }
+    }
+
+    /// Sends a frame of the host's services to a guest; one that has no room does not get it.
+    fn send(&self, id: PortId, frame: &[u8]) {
+        let ingress = Ingress::Port(id);
+        let at = self.ports.iter().position(|port| port.ingress == ingress);
+        let place = at
+            .and_then(|at| self.ports.get(at))
+            .and_then(|port| port.place);
+        if let (Some(port), Some(place)) = (at, place) {
+            let from = From {
+                port,
+                queue: 0,
+                memory: &Regions::default(),
+                header_bytes: 0,
+                now_s: 0,
+            };
+            self.deliver_own(place, frame, Load::NONE, &mut Room::default(), &from);
         }
     }
 

@@ -4,14 +4,15 @@
 //! descriptors, headers, session buckets, sessions, copies.
 
 use super::deliver::{Delivered, Rest, Room, Source, call, deliver, head_of};
+use super::tunnel::Outside;
 use super::{Handed, Way, Worker, WorkerPort};
-use crate::engine::{Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
+use crate::engine::{Entry, Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
 use crate::memory::{Piece, Regions};
 use crate::queue::Queue;
 use crate::ring::{Direction, RingError, Taken};
 use std::sync::Arc;
 use weft_dataplane::{Ingress, Verdict};
-use weft_model::{DropReason, PortId};
+use weft_model::DropReason;
 use weft_wire::virtio_net::{self, Load};
 
 /// Frames of one batch.
@@ -41,7 +42,11 @@ pub(super) struct Batch {
     pub(super) heads: Vec<Head>,
     /// What their senders left to others; none of a frame whose header is wrong.
     pub(super) loads: Vec<Option<Load>>,
-    glances: Vec<Glance>,
+    pub(super) glances: Vec<Glance>,
+    /// Of frames that leave by a tunnel.
+    pub(super) entries: Vec<Entry>,
+    /// What comes from other hosts, before it is taken out of its tunnels.
+    pub(super) outside: Outside,
     pub(super) room: Room,
     pub(super) whole: Vec<u8>,
 }
@@ -54,6 +59,8 @@ impl Default for Batch {
             heads: vec![EMPTY_HEAD; BATCH],
             loads: vec![Some(Load::NONE); BATCH],
             glances: Vec::with_capacity(BATCH),
+            entries: vec![Entry::default(); BATCH],
+            outside: Outside::default(),
             room: Room::default(),
             whole: Vec::new(),
         }
@@ -72,7 +79,7 @@ pub(super) struct From<'a> {
 }
 
 impl From<'_> {
-    fn frame_bytes(&self, taken: &Taken) -> usize {
+    pub(super) fn frame_bytes(&self, taken: &Taken) -> usize {
         let bytes = usize::try_from(taken.bytes).unwrap_or(usize::MAX);
         bytes.saturating_sub(self.header_bytes)
     }
@@ -129,7 +136,11 @@ impl Worker {
                 header_bytes: usize::from(*header_bytes),
                 now_s,
             };
-            self.look(&mut batch, &from);
+            if self.ports.get(at).is_some_and(WorkerPort::is_underlay) {
+                self.open(&mut batch, &from);
+            } else {
+                self.look(&mut batch, &from);
+            }
             if self.ports.get(at).is_some_and(|port| !port.taps.is_empty()) {
                 self.show(&mut batch, &from);
             }
@@ -196,12 +207,10 @@ impl Worker {
     /// Shows what came to whoever taps the port.
     #[cold]
     fn show(&self, batch: &mut Batch, from: &From<'_>) {
-        for (taken, head) in batch.taken.iter().zip(&batch.heads) {
-            if from.frame_bytes(taken) > FRAME_BYTES_MAX {
-                continue;
-            }
-            let pieces = pieces_of(&batch.pieces, taken);
-            whole_read(from, pieces, head, taken, &mut batch.whole);
+        for index in 0..batch.taken.len() {
+            let mut whole = std::mem::take(&mut batch.whole);
+            batch.came(index, from, &mut whole);
+            batch.whole = whole;
             if let Some(port) = self.ports.get(from.port) {
                 port.show(Way::FromGuest, &batch.whole);
             }
@@ -224,7 +233,8 @@ impl Worker {
             match judged {
                 Judged::Send(place) => run = Some(Run { place, from: index }),
                 Judged::Drop(reason) => self.drop_count(from.port, reason, 1),
-                Judged::Slow => self.slow(batch, index, from),
+                // One that leaves by a tunnel was sent to the underlay.
+                Judged::Slow | Judged::Tunnel(_) => self.slow(batch, index, from),
                 Judged::Elsewhere => self.hand_out(batch, index, from),
             }
         }
@@ -248,7 +258,10 @@ impl Worker {
             return Judged::Drop(DropReason::PortDown);
         };
         match frame_of_mut(head) {
-            Some(header) => self.engine.judge(glance, header, frame, from.now_s),
+            Some(header) => match self.engine.judge(glance, header, frame, from.now_s) {
+                Judged::Tunnel(entry) => self.tunnel(batch, index, entry, from),
+                judged => judged,
+            },
             None => Judged::Drop(DropReason::EngineError),
         }
     }
@@ -265,6 +278,7 @@ impl Worker {
             taken,
             heads,
             loads,
+            entries,
             room,
             ..
         } = batch;
@@ -277,13 +291,25 @@ impl Worker {
                 load: (*loads.get(from_index + n)?)?,
                 frame_bytes: from.frame_bytes(taken),
                 rest,
+                outer: None,
             })
         };
-        self.deliver(run.place, count, source, room, from);
+        if run.place == Place::UNDERLAY {
+            let tunnelled = |n: usize| {
+                let entry = *entries.get(from_index + n)?;
+                Some(Source {
+                    outer: Some(self.engine.encapsulation(entry)?),
+                    ..source(n)?
+                })
+            };
+            self.deliver(run.place, count, tunnelled, room, from);
+        } else {
+            self.deliver(run.place, count, source, room, from);
+        }
     }
 
     /// Delivers frames to the port at a place, and counts them.
-    fn deliver<'a>(
+    pub(super) fn deliver<'a>(
         &self,
         place: Place,
         count: usize,
@@ -295,7 +321,7 @@ impl Worker {
         let to = self.by_place.get(place.at()).copied().flatten();
         let Some(port) = to.and_then(|to| self.ports.get(to)) else {
             // An uplink that this engine has no device for, or a port that no guest is on.
-            let reason = if self.engine.is_uplink(place) {
+            let reason = if place == Place::UNDERLAY || self.engine.is_uplink(place) {
                 DropReason::UplinkMissing
             } else {
                 DropReason::DestinationPortDown
@@ -306,6 +332,10 @@ impl Worker {
             let mut whole = Vec::new();
             for source in (0..count).filter_map(&source) {
                 source.whole(&mut whole);
+                if let Some(outer) = &source.outer {
+                    let header = outer.header(whole.len());
+                    whole.splice(..0, header.into_iter().take(outer.header_bytes()));
+                }
                 port.show(Way::ToGuest, &whole);
             }
         }
@@ -326,27 +356,22 @@ impl Worker {
             self.drop_count(from.port, DropReason::GuestQueueFull, full);
         }
         if let Some(error) = broken.filter(|_| !lost) {
-            tracing::warn!(port = %port.id, "the port is shut down: {error}");
+            tracing::warn!(port = %port.ingress, "the port is shut down: {error}");
             port.queues.shut(error.to_string());
         }
     }
 
     /// Judges one frame as a whole.
     fn slow(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
-        let (Some(port), Some(taken), Some(head)) = (
-            self.ports.get(from.port),
-            batch.taken.get(index),
-            batch.heads.get(index),
-        ) else {
+        let Some(ingress) = self.ports.get(from.port).map(|port| port.ingress) else {
             return;
         };
-        whole_read(
-            from,
-            pieces_of(&batch.pieces, taken),
-            head,
-            taken,
-            &mut batch.whole,
-        );
+        let mut whole = std::mem::take(&mut batch.whole);
+        batch.came(index, from, &mut whole);
+        batch.whole = whole;
+        if ingress == Ingress::Underlay && self.hear(batch, from) {
+            return;
+        }
         let mut load = batch
             .loads
             .get(index)
@@ -358,44 +383,41 @@ impl Worker {
             load.complete(&mut batch.whole);
             load = Load::NONE;
         }
-        let (id, whole) = (port.id, &batch.whole);
+        let whole = &batch.whole;
         let engine = &mut self.engine;
-        let outcome = engine.process_loaded(Ingress::Port(id), whole, &load, from.now_s);
-        let handed = |what| {
-            let hand_over = self.hand_over.as_ref();
-            hand_over.is_some_and(|hand_over| hand_over(Ingress::Port(id), what, whole))
-        };
+        let outcome = engine.process_loaded(ingress, whole, &load, from.now_s);
         if let Some(copy) = outcome.copy {
             // Without room, or anybody, nobody learns of it; what becomes of the frame stays the same.
-            handed(Handed::Copy(copy));
+            self.handed(ingress, Handed::Copy(copy), whole);
         }
         if outcome.elsewhere {
             return self.whole_out(batch, load, from);
         }
         for copy in outcome.copies {
-            if let Verdict::Deliver { port, frame } = copy
-                && let Some(place) = self.engine.place(Ingress::Port(port))
-            {
-                self.deliver_own(place, &frame, load, &mut batch.room, from);
-            } else {
-                // This engine has no device towards other hosts.
-                self.drop_count(from.port, DropReason::UplinkMissing, 1);
+            match copy {
+                Verdict::Deliver { port, frame } => {
+                    if let Some(place) = self.engine.place(Ingress::Port(port)) {
+                        self.deliver_own(place, &frame, load, &mut batch.room, from);
+                    }
+                }
+                Verdict::Tunnel { frame } => self.tunnel_out(&frame, load, &mut batch.room, from),
+                // Copies go nowhere else.
+                _ => self.drop_count(from.port, DropReason::EngineError, 1),
             }
         }
         let (to, frame) = match outcome.verdict {
             Verdict::Multicast => return,
             Verdict::Drop(reason) => return self.drop_count(from.port, reason, 1),
             Verdict::Deliver { port, frame } => (Ingress::Port(port), frame),
-            Verdict::Reply { frame } => (Ingress::Port(id), frame),
+            Verdict::Reply { frame } => (ingress, frame),
             Verdict::Uplink { network, frame } => (Ingress::Network(network), frame),
-            // This engine has no device towards other hosts.
-            Verdict::Tunnel { .. } => {
-                return self.drop_count(from.port, DropReason::UplinkMissing, 1);
+            Verdict::Tunnel { frame } => {
+                return self.tunnel_out(&frame, load, &mut batch.room, from);
             }
             Verdict::Service(service) => {
                 if self.hand_over.is_none() {
                     self.drop_count(from.port, DropReason::ServiceOff, 1);
-                } else if !handed(Handed::Service(service)) {
+                } else if !self.handed(ingress, Handed::Service(service), whole) {
                     self.drop_count(from.port, DropReason::ServiceRateLimit, 1);
                 }
                 return;
@@ -406,6 +428,11 @@ impl Worker {
             return self.drop_count(from.port, DropReason::EngineError, 1);
         };
         self.deliver_own(place, &frame, load, &mut batch.room, from);
+    }
+
+    fn handed(&self, ingress: Ingress, what: Handed, whole: &[u8]) -> bool {
+        let hand_over = self.hand_over.as_ref();
+        hand_over.is_some_and(|hand_over| hand_over(ingress, what, whole))
     }
 
     /// Delivers a frame of our own.
@@ -420,24 +447,6 @@ impl Worker {
         let head = head_of(frame, &load);
         let source = Source::own(&head, frame, load);
         self.deliver(place, 1, |_| Some(source), room, from);
-    }
-
-    /// Sends a frame of the host's services to a guest; one that has no room does not get it.
-    pub(super) fn send(&self, id: PortId, frame: &[u8]) {
-        let at = self.ports.iter().position(|port| port.id == id);
-        let place = at
-            .and_then(|at| self.ports.get(at))
-            .and_then(|port| port.place);
-        if let (Some(port), Some(place)) = (at, place) {
-            let from = From {
-                port,
-                queue: 0,
-                memory: &Regions::default(),
-                header_bytes: 0,
-                now_s: 0,
-            };
-            self.deliver_own(place, frame, Load::NONE, &mut Room::default(), &from);
-        }
     }
 }
 
@@ -456,6 +465,7 @@ impl WorkerPort {
 fn take(batch: &mut Batch, queue: &mut Queue) -> Option<RingError> {
     batch.pieces.clear();
     batch.taken.clear();
+    batch.outside.clear();
     let memory = &queue.memory;
     let ring = queue.ring.as_mut()?;
     let broken = ring.take_many(
@@ -487,7 +497,7 @@ pub(super) fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
 
 /// The frame's first bytes in a head.
 #[inline]
-fn frame_of(head: &Head) -> Option<&HeaderBytes> {
+pub(super) fn frame_of(head: &Head) -> Option<&HeaderBytes> {
     head.get(VIRTIO_BYTES..)?.first_chunk()
 }
 
@@ -498,7 +508,7 @@ fn frame_of_mut(head: &mut Head) -> Option<&mut HeaderBytes> {
 
 /// Copies a frame's first bytes out of the guest's memory; what is behind a shorter frame stays as it was.
 #[inline]
-fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
+pub(super) fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
     let Some(header) = head
         .get_mut(VIRTIO_BYTES..)
         .and_then(|header| header.get_mut(..frame.min(HEADER_BYTES)))
@@ -520,7 +530,7 @@ fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
 
 /// Whether virtio's header says that nothing is left to do: its flags and kind are zero.
 #[inline]
-fn is_plain(from: &From<'_>, pieces: &[Piece]) -> bool {
+pub(super) fn is_plain(from: &From<'_>, pieces: &[Piece]) -> bool {
     let first = pieces.first().and_then(|piece| from.memory.span(piece));
     first
         .and_then(|span| span.word())
@@ -556,11 +566,11 @@ fn load_read(
     load
 }
 
-/// Copies a whole frame. Its first bytes are those that were looked at: the guest may have written meanwhile.
+/// Copies a whole frame. Its first bytes are those that were looked at, if any: the guest may have written meanwhile.
 pub(super) fn whole_read(
     from: &From<'_>,
     pieces: &[Piece],
-    head: &Head,
+    head: Option<&Head>,
     taken: &Taken,
     whole: &mut Vec<u8>,
 ) {
@@ -573,7 +583,7 @@ pub(super) fn whole_read(
         skip = skip.saturating_sub(span.bytes());
         at += part.read(whole.get_mut(at..).unwrap_or_default());
     }
-    if let Some(seen) = frame_of(head) {
+    if let Some(seen) = head.and_then(frame_of) {
         let bytes = seen.len().min(whole.len());
         if let (Some(to), Some(seen)) = (whole.get_mut(..bytes), seen.get(..bytes)) {
             to.copy_from_slice(seen);

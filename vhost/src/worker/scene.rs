@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
-use weft_model::{DropReason, HostSnapshot, PortId};
+use weft_dataplane::Ingress;
+use weft_model::{DropReason, HostSnapshot, MacAddress, PortId};
 use weft_wire::frame::{self, Ip, Link};
 use weft_wire::{udp, virtio_net};
 
@@ -286,7 +287,29 @@ pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
     (scene, ends)
 }
 
+/// A worker whose first guest is a port, and whose second one is the other host.
+pub(super) fn scene_tunnel(kinds: [Kind; 2], snapshot: HostSnapshot, mac: MacAddress) -> Scene {
+    let port = snapshot.ports.keys().next().copied().unwrap();
+    scene_with(kinds, snapshot, [port; 2], |worker, queues, counters| {
+        worker.engine.link_use(mac);
+        worker.port_add(Ingress::Underlay, queues, counters);
+    })
+}
+
 pub(super) fn scene_of(kinds: [Kind; 2], snapshot: HostSnapshot) -> Scene {
+    let all: Vec<PortId> = snapshot.ports.keys().copied().collect();
+    let ports = [all[0], all[1]];
+    scene_with(kinds, snapshot, ports, |worker, queues, counters| {
+        worker.port_add(Ingress::Port(ports[1]), queues, counters);
+    })
+}
+
+fn scene_with(
+    kinds: [Kind; 2],
+    snapshot: HostSnapshot,
+    ports: [PortId; 2],
+    second_add: impl FnOnce(&mut Worker, Arc<PortQueues>, Arc<PortCounters>),
+) -> Scene {
     let snapshot = Arc::new(snapshot);
     let (sender, orders) = channel();
     let config = EngineConfig {
@@ -301,12 +324,9 @@ pub(super) fn scene_of(kinds: [Kind; 2], snapshot: HostSnapshot) -> Scene {
     worker.engine.enforce(compiler.prepare(&snapshot));
     let guests = kinds.map(Guest::new);
     let counters = [(); 2].map(|()| Arc::new(PortCounters::default()));
-    let all: Vec<PortId> = snapshot.ports.keys().copied().collect();
-    let ports = [all[0], all[1]];
-    for at in 0..2 {
-        let queues = Arc::clone(&guests[at].queues);
-        worker.port_add(ports[at], queues, Arc::clone(&counters[at]));
-    }
+    let queues = |at: usize| Arc::clone(&guests[at].queues);
+    worker.port_add(Ingress::Port(ports[0]), queues(0), Arc::clone(&counters[0]));
+    second_add(&mut worker, queues(1), Arc::clone(&counters[1]));
     Scene {
         worker,
         guests,

@@ -6,7 +6,7 @@
 //! Guarantees: waits for nothing; a frame that the other side does not take is dropped with a reason.
 
 use super::Worker;
-use super::poll::{BATCH, Batch, From, VIRTIO_BYTES, pieces_of, whole_read};
+use super::poll::{BATCH, Batch, From, VIRTIO_BYTES};
 use crate::memory::Regions;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -130,11 +130,9 @@ impl Ways {
 impl Worker {
     /// Hands a frame as it came to the other engine.
     pub(super) fn hand_out(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) {
-        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get(index)) else {
-            return;
-        };
-        let pieces = pieces_of(&batch.pieces, taken);
-        whole_read(from, pieces, head, taken, &mut batch.whole);
+        let mut whole = std::mem::take(&mut batch.whole);
+        batch.came(index, from, &mut whole);
+        batch.whole = whole;
         let load = batch.loads.get(index).copied().flatten();
         self.whole_out(batch, load.unwrap_or_default(), from);
     }
