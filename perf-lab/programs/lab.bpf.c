@@ -9,6 +9,7 @@
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long (*const bpf_xdp_adjust_head)(struct xdp_md *ctx, int bytes) = (void *)BPF_FUNC_xdp_adjust_head;
 
 // What to send: a whole UDP frame, where to, and over how many source ports to spread it.
 struct template {
@@ -31,6 +32,7 @@ struct template {
 
 MAP(BPF_MAP_TYPE_ARRAY, __u32, struct template, 1) templates SEC(".maps");
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 1) counted SEC(".maps");
+MAP(BPF_MAP_TYPE_ARRAY, __u32, __u32, 1) targets SEC(".maps");
 
 SEC("xdp")
 int lab_send(struct xdp_md *ctx)
@@ -64,6 +66,25 @@ int lab_drop(struct xdp_md *ctx)
 	if (count)
 		*count += 1;
 	return XDP_DROP;
+}
+
+// The most that XDP on an uplink could bring: whatever looks like VXLAN over IPv4 goes to one device without its tunnel,
+// and neither its sender nor a session nor a policy is asked.
+SEC("xdp")
+int lab_decapsulate(struct xdp_md *ctx)
+{
+	enum { OUTER_BYTES = 14 + 20 + 8 + 8 };
+	__u32 zero = 0;
+	__u32 *target = bpf_map_lookup_elem(&targets, &zero);
+	__u8 *data = (void *)(long)ctx->data;
+	__u8 *end = (void *)(long)ctx->data_end;
+	if (!target || data + OUTER_BYTES + 14 > end)
+		return XDP_PASS;
+	int vxlan = data[12] == 0x08 && data[13] == 0 && data[14] == 0x45 && data[23] == 17 && data[36] == 4789 >> 8 &&
+		    data[37] == (4789 & 0xff);
+	if (!vxlan || bpf_xdp_adjust_head(ctx, OUTER_BYTES))
+		return XDP_PASS;
+	return bpf_redirect(*target, 0);
 }
 
 // Counts what reaches a guest and drops it before the stack sees it: the same for every path that is compared.

@@ -23,6 +23,7 @@ mod overlay;
 mod process;
 mod simulate;
 mod traffic;
+mod uplink;
 mod user;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +44,12 @@ enum Command {
     Load(api::Arguments),
     /// Run control and its feed with as many agents as there are hosts, whose engines stop before the kernel.
     Simulate(simulate::Arguments),
+    /// Measure what XDP on the uplink would bring and cost on this machine (docs/adr/0013).
+    Uplink {
+        /// Interleaved rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Send a stream from this namespace (used by the lab itself).
     #[command(hide = true)]
     Send(traffic::Stream),
@@ -51,6 +58,9 @@ enum Command {
     Hold {
         device: String,
         arrival: traffic::Arrival,
+        /// The device that frames go to.
+        #[arg(long)]
+        to: Option<String>,
     },
 }
 
@@ -60,7 +70,12 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => bars::show(&api::load(&arguments)?, arguments.json())?,
         Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Send(stream) => traffic::send(&stream)?,
-        Command::Hold { device, arrival } => traffic::hold(&device, arrival)?,
+        Command::Hold {
+            device,
+            arrival,
+            to,
+        } => traffic::hold(&device, arrival, to.as_deref())?,
+        Command::Uplink { rounds } => uplink::run(rounds)?,
     }
     Ok(ExitCode::SUCCESS)
 }

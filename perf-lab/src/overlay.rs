@@ -24,8 +24,8 @@ use weft_model::MacAddress;
 const SERVICE_PORT: u16 = 7;
 /// Ingress rules of every guest.
 const RULES: usize = 10;
-const GUEST_DEVICE: &str = "eth0";
-const UNDERLAY: &str = "eth0";
+pub(crate) const GUEST_DEVICE: &str = "eth0";
+pub(crate) const UNDERLAY: &str = "eth0";
 /// What fits into a tunnel over a wire of 1,500.
 const MTU: u32 = 1_450;
 /// How long one measured stream lasts, and one before it that opens the flow.
@@ -38,7 +38,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Which guest, by its place among all of them.
 const A: usize = 0;
-const B: usize = 1;
+pub(crate) const B: usize = 1;
 const C: usize = 2;
 
 /// What one path gave in one round.
@@ -53,10 +53,10 @@ struct Round {
 }
 
 /// Two hosts, three guests, and whatever joins them.
-struct Bench {
+pub(crate) struct Bench {
     lab: Lab,
-    hosts: [Namespace; 2],
-    guests: Vec<(Namespace, OverlayGuest)>,
+    pub(crate) hosts: [Namespace; 2],
+    pub(crate) guests: Vec<(Namespace, OverlayGuest)>,
 }
 
 fn tunnel_ip(host: u8) -> IpAddr {
@@ -76,7 +76,7 @@ fn guest(number: u8, host: u8, network: u8) -> OverlayGuest {
 }
 
 impl Bench {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let lab = Lab::new("weft-overlay")?;
         let hosts = [lab.namespace("h0")?, lab.namespace("h1")?];
         lab.veth((&hosts[0], UNDERLAY), (&hosts[1], UNDERLAY))?;
@@ -124,7 +124,7 @@ impl Bench {
     }
 
     /// Both directions once, so that all have an established flow, then the measured stream.
-    fn packets(&self, to: usize) -> Result<(f64, f64)> {
+    pub(crate) fn packets(&self, to: usize) -> Result<(f64, f64)> {
         // What an XDP redirect leads to a veth needs a program at the other end.
         let mut holds = Vec::new();
         for (_, of) in &self.guests {
@@ -166,7 +166,7 @@ impl Bench {
     }
 
     /// One connection from a to b.
-    fn tcp(&self) -> Result<f64> {
+    pub(crate) fn tcp(&self) -> Result<f64> {
         let (server, of) = &self.guests[B];
         let to = SocketAddr::new(of.guest.address.into(), SERVICE_PORT);
         let listener = server.tcp_listen(to.ip(), to.port())?;
@@ -231,7 +231,7 @@ impl Bench {
     }
 
     /// Joins all guests by Weft, and takes it away.
-    fn with_weft<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_weft<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let guests: Vec<OverlayGuest> = self.guests.iter().map(|(_, of)| of.clone()).collect();
         let tunnel_ips = [tunnel_ip(0), tunnel_ip(1)];
         let mut running = Vec::new();

@@ -48,10 +48,21 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn start(namespace: &Namespace, device: &str, arrival: &str) -> Result<Self> {
+        Self::start_to(namespace, device, arrival, None)
+    }
+
+    /// The same; frames go on to a device.
+    pub(crate) fn start_to(
+        namespace: &Namespace,
+        device: &str,
+        arrival: &str,
+        to: Option<&str>,
+    ) -> Result<Self> {
         let lab = std::env::current_exe()?;
         let mut child = namespace
             .command(lab.to_str().context("the lab's own path")?)
             .args(["hold", device, arrival])
+            .args(to.into_iter().flat_map(|to| ["--to", to]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -185,37 +185,56 @@ pub(crate) fn send(stream: &Stream) -> Result<()> {
 }
 
 /// What a device does with what arrives.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Arrival {
     /// XDP lets it pass to the stack: what a veth needs to take frames from an XDP redirect.
     Pass,
+    /// The same by generic XDP.
+    PassGeneric,
     /// XDP counts and drops it: the sender's own cost.
     Drop,
+    /// XDP takes it out of VXLAN and sends it to another device.
+    Decapsulate,
+    /// The same by generic XDP.
+    DecapsulateGeneric,
     /// tcx counts and drops it: the end of a path.
     Sink,
 }
 
-/// Attaches to the device, then prints the count for every line read, until standard input ends.
-pub(crate) fn hold(device: &str, arrival: Arrival) -> Result<()> {
+impl Arrival {
+    /// The program, and how it is attached; none is a tcx program.
+    fn program(self) -> (&'static str, Option<XdpMode>) {
+        match self {
+            Self::Pass => ("lab_pass", Some(XdpMode::Driver)),
+            Self::PassGeneric => ("lab_pass", Some(XdpMode::Skb)),
+            Self::Drop => ("lab_drop", Some(XdpMode::Driver)),
+            Self::Decapsulate => ("lab_decapsulate", Some(XdpMode::Driver)),
+            Self::DecapsulateGeneric => ("lab_decapsulate", Some(XdpMode::Skb)),
+            Self::Sink => ("lab_sink", None),
+        }
+    }
+}
+
+/// Attaches to the device, then prints the count for every line read, until standard input ends. `to` is the device that
+/// decapsulated frames go to.
+pub(crate) fn hold(device: &str, arrival: Arrival, to: Option<&str>) -> Result<()> {
     let mut programs = Ebpf::load(PROGRAMS)?;
-    match arrival {
-        Arrival::Pass | Arrival::Drop => {
-            let name = if matches!(arrival, Arrival::Pass) {
-                "lab_pass"
-            } else {
-                "lab_drop"
-            };
-            let program: &mut Xdp = programs.program_mut(name).context(name)?.try_into()?;
-            program.load()?;
-            program.attach(device, XdpMode::Driver)?;
-        }
-        Arrival::Sink => {
-            let program = programs.program_mut("lab_sink").context("lab_sink")?;
-            let program: &mut SchedClassifier = program.try_into()?;
-            program.load()?;
-            let options = TcAttachOptions::TcxOrder(aya::programs::LinkOrder::first());
-            program.attach_with_options(device, TcAttachType::Ingress, options)?;
-        }
+    if let Some(to) = to {
+        let index = nix::net::if_::if_nametoindex(to).with_context(|| format!("device {to}"))?;
+        let map = programs.map_mut("targets").context("map targets")?;
+        Array::<_, u32>::try_from(map)?.set(0, index, 0)?;
+    }
+    let (name, mode) = arrival.program();
+    let program = programs.program_mut(name).context(name)?;
+    if let Some(mode) = mode {
+        let program: &mut Xdp = program.try_into()?;
+        program.load()?;
+        program.attach(device, mode)?;
+    } else {
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load()?;
+        let options = TcAttachOptions::TcxOrder(aya::programs::LinkOrder::first());
+        program.attach_with_options(device, TcAttachType::Ingress, options)?;
     }
     let counted = programs.map("counted").context("map counted")?;
     let counted: PerCpuArray<_, u64> = PerCpuArray::try_from(counted)?;
