@@ -1,6 +1,7 @@
 //! The host as the agent sees it: the engine, the services, the interfaces, what is in force and what was said of it.
 //! One method for each thing that can happen; [`crate::owner`] calls them in turn.
 
+mod carrier;
 mod watch;
 
 use crate::links::{self, Links};
@@ -20,13 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use weft_dataplane::stage::vlan;
 use weft_ebpf::{Engine, EngineError, Event, Ingress};
 use weft_model::{
     Epoch, HostReport, HostSnapshot, NetworkId, Port, PortId, PortInterface, Revision, Unsupported,
     VhostUserHost, limits,
 };
-use weft_wire::ethernet;
 
 /// Between two rounds of garbage collection.
 const EXPIRE_MS: Millis = 5_000;
@@ -320,25 +319,13 @@ impl Host {
         {
             return;
         }
-        let sent = match self.interface_of(to) {
+        let sent = match self.interface_of(self.carrier(to)) {
             Some((index, _)) => self.wire.send(index, &self.tagged(to, frame)),
             None => Err(Errno::ENODEV),
         };
         if let Err(errno) = sent {
             self.services.unsent();
             tracing::debug!("a frame to {to:?} was not sent: {errno}");
-        }
-    }
-
-    /// A frame as it leaves: with the tag of its network's uplink.
-    fn tagged<'a>(&self, to: Place, frame: &'a [u8]) -> Cow<'a, [u8]> {
-        let vlan_id = match (&self.in_force, to) {
-            (Some(snapshot), Place::Network(id)) => vlan::id_of(snapshot, id),
-            _ => None,
-        };
-        match vlan_id {
-            Some(vlan_id) => Cow::Owned(ethernet::tag(frame, vlan_id)),
-            None => Cow::Borrowed(frame),
         }
     }
 
@@ -434,6 +421,15 @@ impl Host {
     }
 
     fn device(&self, id: PortId, port: &Port) -> Device {
+        if let PortInterface::Subport { parent, .. } = port.interface {
+            let snapshot = self.in_force.as_ref();
+            let parent = snapshot.and_then(|s| Some((parent, s.ports.get(&parent)?)));
+            let plain = |(_, port): &(PortId, &Port)| {
+                !matches!(port.interface, PortInterface::Subport { .. })
+            };
+            let parent = parent.filter(plain);
+            return parent.map_or(Device::Missing, |(id, port)| self.device(id, port));
+        }
         if is_vhost_user(port) {
             let socket = self.user.device(id);
             if socket != Device::Attached {

@@ -27,10 +27,7 @@ pub(crate) fn status(port: &Port, device: &Device) -> Said {
     let name = match &port.interface {
         PortInterface::Tap { name } => name,
         PortInterface::VhostUser { socket, .. } => socket,
-        PortInterface::Subport { .. } => {
-            let text = "the engine does not connect subports of trunks yet";
-            return (PortStatus::Error, text.to_owned());
-        }
+        PortInterface::Subport { parent, .. } => &format!("of port {parent}"),
     };
     match device {
         Device::Failed(error) => (PortStatus::Error, error.clone()),
@@ -214,6 +211,8 @@ mod tests {
             parent: OTHER_GUEST,
             vlan_id: 1,
         };
-        assert_eq!(status(port, &Device::Missing).0, PortStatus::Error);
+        let missing = status(port, &Device::Missing);
+        let why = format!("interface of port {OTHER_GUEST} is not there");
+        assert_eq!(missing, (PortStatus::Down, why));
     }
 }

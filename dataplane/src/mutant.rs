@@ -62,6 +62,8 @@ pub enum Mutant {
     MulticastIngress,
     /// A forwarded port keeps its number.
     ForwardingPort,
+    /// A tag that no subport has is no tag.
+    TrunkNative,
 }
 
 impl Mutant {
@@ -96,5 +98,6 @@ impl Mutant {
         Self::MulticastAgain,
         Self::MulticastIngress,
         Self::ForwardingPort,
+        Self::TrunkNative,
     ];
 }

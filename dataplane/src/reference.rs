@@ -186,6 +186,9 @@ impl Reference {
                         .say(reason.stage(), format!("{reason}: {}", reason.sentence()));
                     Verdict::Drop(reason)
                 });
+                let copies = std::mem::take(&mut notes.copies);
+                let copies = copies.into_iter().map(|copy| vlan::leave(&sight, copy));
+                notes.copies = copies.collect();
                 vlan::leave(&sight, judged)
             }
             (None, Ingress::Port(_)) => Verdict::Drop(DropReason::PortDown),
@@ -208,7 +211,8 @@ impl Reference {
     }
 
     fn judge(&mut self, on: &Packets<'_>, notes: &mut Notes) -> Result<Verdict, DropReason> {
-        if on.sight.port.is_some_and(|(_, port)| !port.admin_state_up) {
+        let down = |(_, port)| !topology::is_up(on.sight.snapshot, port);
+        if on.sight.port.is_some_and(down) {
             return Err(DropReason::PortDown);
         }
         let mut packet = match decode::process(on.frame) {

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemoteFloatingIp,
-    RemotePort, Router, RouterId, RouterInterface, eui64_link_local,
+    FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, PortInterface,
+    RemoteFloatingIp, RemotePort, Router, RouterId, RouterInterface, eui64_link_local,
 };
 
 /// Whether frames of this network leave through an interface of the host.
@@ -15,6 +15,36 @@ pub fn is_physical(snapshot: &HostSnapshot, network_id: NetworkId) -> bool {
         .networks
         .get(&network_id)
         .is_some_and(|n| n.segment.network_type.is_physical())
+}
+
+/// Whether a port passes frames: it is administratively up, and the port that carries it too.
+#[must_use]
+pub fn is_up(snapshot: &HostSnapshot, port: &Port) -> bool {
+    let carried = match &port.interface {
+        PortInterface::Subport { parent, .. } => {
+            let parent = snapshot.ports.get(parent);
+            parent.is_some_and(|parent| parent.admin_state_up)
+        }
+        _ => true,
+    };
+    port.admin_state_up && carried
+}
+
+/// The subports of a trunk's port, and the tag of each.
+pub fn subports(
+    snapshot: &HostSnapshot,
+    parent: PortId,
+) -> impl Iterator<Item = (PortId, u16)> + '_ {
+    snapshot
+        .ports
+        .iter()
+        .filter_map(move |(id, port)| match port.interface {
+            PortInterface::Subport {
+                parent: of,
+                vlan_id,
+            } => (of == parent).then_some((*id, vlan_id)),
+            _ => None,
+        })
 }
 
 /// The MTU of a network of the snapshot, in bytes of IP packet.

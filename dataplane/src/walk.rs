@@ -13,6 +13,7 @@ use crate::stage::decode::{IcmpKind, icmp_kind, is_icmp};
 use crate::stage::router;
 use crate::stage::security_group::{self, Question};
 use crate::stage::transit;
+use crate::topology;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -276,7 +277,7 @@ impl<'a> Walk<'a> {
             .ports
             .get(&id)
             .ok_or(DropReason::EngineError)?;
-        if !port.admin_state_up {
+        if !topology::is_up(self.sight.snapshot, port) {
             return Err(DropReason::DestinationPortDown);
         }
         if !port.port_security_enabled {

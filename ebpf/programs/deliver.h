@@ -108,6 +108,47 @@ static __always_inline void traffic_count(__u32 slot, int out, __u32 bytes)
 	}
 }
 
+/* What only seemed to come from a port is its subport's. */
+static __always_inline void traffic_return(__u32 slot, __u32 bytes)
+{
+	__u32 index = device_index(slot);
+	struct traffic *traffic = bpf_map_lookup_elem(&traffics, &index);
+
+	if (traffic) {
+		traffic->rx_packets--;
+		traffic->rx_bytes -= bytes;
+	}
+}
+
+/* Puts a tag on: 0, or -1. */
+static __always_inline int tag_put(struct __sk_buff *skb, struct scratch *s, __u32 vlan)
+{
+	if (bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), vlan))
+		return -1;
+	/* A second one moves the first into the frame, where a test run can see it. */
+	return s->flags & PACKET_TEST ? bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), 0) : 0;
+}
+
+/* The tag of a subport; of any other port 0. */
+static __always_inline __u32 subport_vlan(__u32 slot)
+{
+	__u32 index = device_index(slot);
+	struct device *device = bpf_map_lookup_elem(&devices, &index);
+
+	return device ? device->flags >> DEVICE_VLAN_SHIFT : 0;
+}
+
+/* Puts the tag of a subport on, if it is one. 0, or -1. */
+__noinline int subport_tag(struct __sk_buff *skb, __u32 slot)
+{
+	struct scratch *s = scratch_get();
+	__u32 vlan = subport_vlan(slot);
+
+	if (!s)
+		return -1;
+	return vlan ? tag_put(skb, s, vlan) : 0;
+}
+
 /* Puts the tag of an uplink's network on, if it has one. 0, or -1. */
 __noinline int uplink_tag(struct __sk_buff *skb, __u32 slot)
 {
@@ -119,10 +160,7 @@ __noinline int uplink_tag(struct __sk_buff *skb, __u32 slot)
 		return -1;
 	if (!uplink->vlan)
 		return 0;
-	if (bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), uplink->vlan))
-		return -1;
-	/* A second one moves the first into the frame, where a test run can see it. */
-	return s->flags & PACKET_TEST ? bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), 0) : 0;
+	return tag_put(skb, s, uplink->vlan);
 }
 
 /* Out to a guest or an uplink. */
@@ -138,6 +176,8 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	if (slot & SLOT_UPLINK && uplink_tag(skb, slot))
 		return drop(skb, s, REASON_ENGINE_ERROR);
+	if (unlikely(device->flags >> DEVICE_VLAN_SHIFT) && subport_tag(skb, slot))
+		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, slot & SLOT_UPLINK ? VERDICT_UPLINK : VERDICT_DELIVER, 0, slot);
 	if (device->flags & DEVICE_PEER) {
 		/* The host's end of the veth took it for another's: eth_type_trans is not run again at the peer. What is for
@@ -152,7 +192,7 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 static __always_inline int reply(struct __sk_buff *skb, struct scratch *s)
 {
 	traffic_count(s->ingress, 1, skb->len);
-	if (s->ingress & SLOT_UPLINK && uplink_tag(skb, s->ingress))
+	if (s->ingress & SLOT_UPLINK ? uplink_tag(skb, s->ingress) : subport_tag(skb, s->ingress))
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, VERDICT_REPLY, 0, s->ingress);
 	return bpf_redirect(skb->ifindex, 0);

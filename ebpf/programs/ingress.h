@@ -101,8 +101,11 @@ int weft_guest(struct __sk_buff *skb)
 		return drop(skb, s, REASON_PORT_DOWN);
 	s->network = port->network;
 	reason = decode(skb);
-	if (reason)
+	if (reason) {
+		if (reason == REASON_VLAN_UNEXPECTED && port->flags & PORT_TRUNK)
+			bpf_tail_call(skb, &stages, STAGE_TRUNK);
 		return drop(skb, s, reason);
+	}
 	if (port->flags & PORT_SECURITY) {
 		reason = port_secure(skb, s, port);
 		if (reason)
@@ -141,6 +144,44 @@ static __always_inline int tag_read(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES - 2, bytes, sizeof(bytes)))
 		return -1;
 	return bytes[2] << 8 | bytes[3];
+}
+
+/* Takes the tag of a trunk's frame off: it enters from the subport. 0, or why not. */
+static __always_inline int subport_enter(struct __sk_buff *skb, struct scratch *s)
+{
+	int tci = tag_read(skb), tagged = skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN);
+	struct subport_key key = { .parent = s->ingress, .vlan = tci & VLAN_ID_MASK };
+	struct subport *subport;
+
+	if (tci < 0 || !tagged)
+		return REASON_VLAN_UNEXPECTED;
+	subport = bpf_map_lookup_elem(&subports, &key);
+	if (!subport)
+		return REASON_VLAN_UNKNOWN;
+	if (bpf_skb_vlan_pop(skb))
+		return REASON_ENGINE_ERROR;
+	s->ingress = subport->slot;
+	return 0;
+}
+
+/* A tagged frame of a trunk: in again, as its subport's. */
+SEC("classifier/weft_trunk")
+int weft_trunk(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	__u32 bytes = skb->len, parent;
+	int reason;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	parent = s->ingress;
+	reason = subport_enter(skb, s);
+	if (reason)
+		return drop(skb, s, reason);
+	traffic_return(parent, bytes);
+	skb->cb[0] = s->ingress;
+	bpf_tail_call(skb, &stages, STAGE_GUEST);
+	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 
 /* Which network of the wire a frame is of; the tag is taken off. A second one behind it does not decode. */

@@ -59,9 +59,15 @@ __noinline int copies_send(struct __sk_buff *skb)
 		skb->cb[4] = s->network;
 	} else {
 		struct copies copies = { .skb = skb, .network = s->network, .sender = s->ingress };
+		/* Of a subport: as it came, so that it is known again. */
+		__u32 vlan = slot_guest(s->ingress) ? subport_vlan(s->ingress) : 0;
 
+		if (vlan && bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), vlan))
+			return REASON_ENGINE_ERROR;
 		bpf_loop(network->members, copy_step, &copies, 0);
 		skb->mark = mark;
+		if (vlan && bpf_skb_vlan_pop(skb))
+			return REASON_ENGINE_ERROR;
 	}
 	return 0;
 }
@@ -134,6 +140,11 @@ int weft_copy(struct __sk_buff *skb)
 	if (!network || !member)
 		return drop(skb, s, REASON_DESTINATION_PORT_DOWN);
 	if (slot_guest(s->ingress)) {
+		if (skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN)) {
+			reason = subport_enter(skb, s);
+			if (reason)
+				return drop(skb, s, reason);
+		}
 		port = bpf_map_lookup_elem(&ports, &s->ingress);
 		if (!port || port->network != key.network)
 			return drop(skb, s, REASON_PORT_DOWN);

@@ -139,6 +139,7 @@ CONFIG_HASH(gre_keys, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(wires, struct wire_key, struct wire, SLOT_UPLINKS_MAX);
 CONFIG_HASH(members, struct member_key, struct member, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(subports, struct subport_key, struct subport, LIMIT_PORTS_PER_HOST_MAX);
 CONFIG_HASH(neighbours, struct address_key, struct neighbour, LIMIT_NEIGHBOURS_MAX);
 CONFIG_HASH(sessions, struct session_key, struct session, 2 * LIMIT_SESSIONS_MAX_DEFAULT);
 

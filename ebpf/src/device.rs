@@ -24,9 +24,9 @@ const WIRE: u32 = slot::UPLINK | slot::TUNNEL;
 
 /// An interface that was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Interface {
-    ifindex: u32,
-    peer: bool,
+pub(crate) struct Interface {
+    pub(crate) ifindex: u32,
+    pub(crate) peer: bool,
 }
 
 /// A stub on a device.
@@ -53,6 +53,8 @@ pub(crate) struct Devices {
     faults: BTreeMap<u32, EngineError>,
     /// By uplink slot: the device that its network's frames leave by.
     outputs: BTreeMap<u32, Interface>,
+    /// By slot of a subport: the device that its frames leave by.
+    pub(crate) subports: BTreeMap<u32, Device>,
 }
 
 impl Devices {
@@ -88,6 +90,7 @@ impl Devices {
             replaced,
             faults: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            subports: BTreeMap::new(),
         })
     }
 
@@ -114,7 +117,15 @@ impl Devices {
         Some(interface)
     }
 
-    fn is_pinned(&self, slot: u32) -> bool {
+    /// The interface of a port that a stub is on.
+    pub(crate) fn attached_interface(&self, slot: u32) -> Option<Interface> {
+        self.attached.get(&slot).map(|attached| Interface {
+            ifindex: attached.ifindex,
+            peer: attached.peer,
+        })
+    }
+
+    pub(crate) fn is_pinned(&self, slot: u32) -> bool {
         let mut pins = self.pinned.range((slot, 0)..=(slot, u32::MAX));
         pins.next().is_some()
     }
@@ -179,13 +190,14 @@ impl Engine {
     pub fn port_attached(&self, port: PortId) -> bool {
         self.slots
             .ports
-            .get(port)
+            .get(self.carrier(port))
             .is_some_and(|slot| self.devices.attached.contains_key(&slot))
     }
 
     /// Attaches and detaches what the snapshot and the interfaces ask for; each device for itself.
     pub(crate) fn devices_settle(&mut self) {
         self.devices.faults.clear();
+        let subports = self.subports_forget();
         let wanted = self.devices_wanted();
         let stays = |slot: &u32, attached: &Attached| {
             let wanted = wanted.get(slot);
@@ -217,7 +229,8 @@ impl Engine {
             let forgotten = self.forget_pinned();
             let forgotten = forgotten.and_then(|()| self.devices.forget_replaced());
             let settled = self.outputs_settle();
-            self.note_fault(0, forgotten.and(settled));
+            let subports = subports.and_then(|()| self.subports_settle());
+            self.note_fault(0, forgotten.and(settled).and(subports));
         }
     }
 

@@ -129,6 +129,7 @@ impl Engine {
             devices,
         };
         engine.outputs_adopt()?;
+        engine.subports_adopt()?;
         Ok(engine)
     }
 

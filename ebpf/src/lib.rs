@@ -17,6 +17,7 @@ mod link_info;
 mod load;
 pub mod policy;
 mod stub;
+mod subport;
 pub mod sys;
 mod test_run;
 mod view;

@@ -47,6 +47,7 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_underlay", stage::UNDERLAY),
     ("weft_outbound", stage::OUTBOUND),
     ("weft_copy", stage::COPY),
+    ("weft_trunk", stage::TRUNK),
 ];
 
 /// The interpreter of policies, in its own array.
@@ -102,6 +103,7 @@ maps! {
     wires,
     transits,
     members,
+    subports,
     tunnel_hosts,
     tunnel_slots,
     tunnel_nets,
@@ -155,6 +157,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("floatings", 4 * sizes.ports_max)
         .map_max_entries("floating_srcs", 4 * sizes.ports_max)
         .map_max_entries("quotas", sizes.ports_max)
+        .map_max_entries("subports", sizes.ports_max)
         .map_max_entries("qos", sizes.ports_max)
         .map_max_entries("qos_paid", sizes.ports_max)
         .map_max_entries("revisions", sizes.ports_max + 1)

@@ -97,6 +97,7 @@ drop_reasons! {
     49 TunnelNetworkUnknown "tunnel_network_unknown" Tunnel "A tunnelled packet for a network that this host has nothing to do with.";
     50 TunnelOptionUnknown "tunnel_option_unknown" Tunnel "A GENEVE packet with an option that its sender calls critical and that is not known here.";
     51 MulticastRateLimit "multicast_rate_limit" Bridge "Multicast and broadcast IP packets above the number of copies that one port may cause in a second.";
+    52 VlanUnknown "vlan_unknown" Decode "The guest sent an 802.1Q tag that no subport of its trunk has.";
 }
 
 impl DropReason {

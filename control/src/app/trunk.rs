@@ -156,16 +156,6 @@ impl Resource for Trunk {
         }
     }
 
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        let some = |list: &Vec<Value>| !list.is_empty();
-        match view.get("sub_ports").and_then(Value::as_array) {
-            Some(list) if some(list) => {
-                vec!["no engine connects the subports of trunks yet"]
-            }
-            _ => Vec::new(),
-        }
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
         let parent = port_of(write, &given.text("port_id")).await?;
         check_free(write, &parent.row.id).await?;

@@ -96,7 +96,7 @@ fn told(sight: &Sight<'_>, destination: MacAddress) -> Answer {
                 .snapshot
                 .ports
                 .get(&port)
-                .is_some_and(|p| p.admin_state_up) =>
+                .is_some_and(|p| topology::is_up(sight.snapshot, p)) =>
         {
             Answer::Deliver(port)
         }

@@ -130,7 +130,8 @@ pub fn enter<'a>(
         Ingress::Network(id) if crate::topology::is_physical(snapshot, id) => {
             vlan::untagged(snapshot, id, frame, mutant)
         }
-        _ => {
+        Ingress::Port(id) => return vlan::port_entered(snapshot, id, frame, mutant).map(Some),
+        Ingress::Network(_) => {
             let frame = Cow::Borrowed(frame);
             return Ok(Some(Entered { ingress, frame }));
         }

@@ -12,6 +12,7 @@ use crate::flow::key::{Ingress, SessionKey};
 use crate::flow::session::{Opener, Path, Session, State, Transformation, Way};
 use crate::flow::table::SessionTable;
 use crate::mutant::Mutant;
+use crate::topology;
 use crate::trace::{Encounter, SessionNote, Trace};
 use crate::walk::{End, Neighbours, Opening, Walk};
 use weft_model::{DropReason, HostSnapshot, NetworkId, SecurityGroupRuleId, Stage};
@@ -263,7 +264,8 @@ fn rewalk(
     let sight = Sight::new(snapshot, ingress, desk.sight.mutant)
         .filter(|sight| sight.network_id == session.network_id)
         .ok_or(DropReason::SessionRevoked)?;
-    if sight.port.is_some_and(|(_, port)| !port.admin_state_up) {
+    let down = |(_, port)| !topology::is_up(snapshot, port);
+    if sight.port.is_some_and(down) {
         return Err(DropReason::DestinationPortDown);
     }
     let opening = Opening {

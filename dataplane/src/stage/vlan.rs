@@ -1,13 +1,16 @@
-//! VLAN: which network a frame of an uplink belongs to, and the tag that it leaves with. docs/pipeline.md, section 1.
+//! VLAN: which network a frame of an uplink belongs to, whose frame of a trunk it is, and the tag that it leaves with.
+//! docs/pipeline.md, section 1.
 //!
 //! Guarantees: a frame is of one network of its physical network, or of none. Assumes nothing. Cost: a search for the
 //! network, a copy of what is tagged.
 
-use super::Sight;
+use super::{Entered, Sight};
+use crate::flow::key::Ingress;
 use crate::mutant::Mutant;
+use crate::topology;
 use crate::trace::Verdict;
 use std::borrow::Cow;
-use weft_model::{HostSnapshot, NetworkId, NetworkType};
+use weft_model::{DropReason, HostSnapshot, NetworkId, NetworkType, PortId, PortInterface};
 use weft_wire::ethernet;
 
 /// The tag that frames leave with by a network's uplink, if it is of type VLAN.
@@ -57,6 +60,49 @@ pub fn untagged<'a>(
     Some((network?, frame))
 }
 
+/// Whose frame it is that came in by the interface of a guest's port: that port's own, or a subport's, without its tag.
+///
+/// # Errors
+/// The port is a trunk's and down, or no subport has the tag.
+pub fn port_entered<'a>(
+    snapshot: &HostSnapshot,
+    id: PortId,
+    frame: &'a [u8],
+    mutant: Option<Mutant>,
+) -> Result<Entered<'a>, DropReason> {
+    let own = Entered {
+        ingress: Ingress::Port(id),
+        frame: Cow::Borrowed(frame),
+    };
+    let mut subports = topology::subports(snapshot, id).peekable();
+    if subports.peek().is_none() {
+        return Ok(own);
+    }
+    let port = snapshot.ports.get(&id);
+    if !port.is_some_and(|port| port.admin_state_up) {
+        return Err(DropReason::PortDown);
+    }
+    let Some((vlan_id, rest)) = ethernet::untag(frame) else {
+        return Ok(own);
+    };
+    let found = subports.find(|(_, own)| *own == vlan_id);
+    let native = (mutant == Some(Mutant::TrunkNative)).then_some((id, vlan_id));
+    let (id, _) = found.or(native).ok_or(DropReason::VlanUnknown)?;
+    Ok(Entered {
+        ingress: Ingress::Port(id),
+        frame: Cow::Owned(rest),
+    })
+}
+
+/// A frame as it leaves to a guest's port: with a tag to a subport.
+#[must_use]
+pub fn port_tagged(snapshot: &HostSnapshot, id: PortId, frame: Vec<u8>) -> Vec<u8> {
+    match snapshot.ports.get(&id).map(|port| &port.interface) {
+        Some(PortInterface::Subport { vlan_id, .. }) => ethernet::tag(&frame, *vlan_id),
+        _ => frame,
+    }
+}
+
 /// A frame as it leaves by a network's uplink.
 #[must_use]
 pub fn tagged(snapshot: &HostSnapshot, network_id: NetworkId, frame: Vec<u8>) -> Vec<u8> {
@@ -66,7 +112,7 @@ pub fn tagged(snapshot: &HostSnapshot, network_id: NetworkId, frame: Vec<u8>) ->
     }
 }
 
-/// A verdict with the tag of the uplink that it leads out of.
+/// A verdict with the tag of the uplink that it leads out of, or of the subport that it leads to.
 #[must_use]
 pub fn leave(sight: &Sight<'_>, verdict: Verdict) -> Verdict {
     match verdict {
@@ -76,6 +122,16 @@ pub fn leave(sight: &Sight<'_>, verdict: Verdict) -> Verdict {
         },
         Verdict::Reply { frame } if sight.is_uplink() => Verdict::Reply {
             frame: tagged(sight.snapshot, sight.network_id, frame),
+        },
+        Verdict::Reply { frame } => Verdict::Reply {
+            frame: match sight.port {
+                Some((id, _)) => port_tagged(sight.snapshot, id, frame),
+                None => frame,
+            },
+        },
+        Verdict::Deliver { port, frame } => Verdict::Deliver {
+            port,
+            frame: port_tagged(sight.snapshot, port, frame),
         },
         verdict => verdict,
     }

@@ -5,6 +5,8 @@ use crate::{Mac, Malformed};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 14;
+/// Bytes of the header with a tag.
+pub const TAGGED_HEADER_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 /// ff:ff:ff:ff:ff:ff
 pub const BROADCAST: Mac = [0xff; 6];
 

@@ -72,6 +72,8 @@ pub struct Load {
 
 /// Where layer 4 is in a frame, as far as its first bytes tell.
 struct Layers {
+    /// Where the packet starts: behind a tag, if there is one.
+    packet: usize,
     v6: bool,
     protocol: u8,
     l4: usize,
@@ -81,14 +83,22 @@ struct Layers {
 impl Layers {
     fn of(head: &[u8]) -> Option<Self> {
         let link = ethernet::Frame::new_checked(head).ok()?;
-        let packet = head.get(ethernet::HEADER_BYTES..)?;
-        match link.ethertype() {
+        let (at, kind) = match link.ethertype() {
+            ethertype::VLAN if head.len() >= ethernet::TAGGED_HEADER_BYTES => (
+                ethernet::TAGGED_HEADER_BYTES,
+                u16_at(head, ethernet::TAGGED_HEADER_BYTES - 2),
+            ),
+            kind => (ethernet::HEADER_BYTES, kind),
+        };
+        let packet = head.get(at..)?;
+        match kind {
             ethertype::IPV4 => {
                 let header = ipv4::Packet::new_header_checked(packet).ok()?;
                 Some(Self {
+                    packet: at,
                     v6: false,
                     protocol: header.protocol(),
-                    l4: ethernet::HEADER_BYTES + header.header_bytes(),
+                    l4: at + header.header_bytes(),
                     fragment: header.more_fragments() || header.fragment_offset() != 0,
                 })
             }
@@ -97,9 +107,10 @@ impl Layers {
                 let behind = packet.get(ipv6::HEADER_BYTES..)?;
                 let upper = ipv6::walk(header.next_header(), behind, EXTENSION_HEADERS_MAX).ok()?;
                 Some(Self {
+                    packet: at,
                     v6: true,
                     protocol: upper.protocol,
-                    l4: ethernet::HEADER_BYTES + ipv6::HEADER_BYTES + upper.offset,
+                    l4: at + ipv6::HEADER_BYTES + upper.offset,
                     fragment: upper.fragment.is_some(),
                 })
             }
@@ -121,7 +132,7 @@ impl Layers {
 
     /// The pseudo-header's sum for a message of so many bytes.
     fn pseudo_header(&self, head: &[u8], bytes: usize) -> u64 {
-        let packet = head.get(ethernet::HEADER_BYTES..).unwrap_or_default();
+        let packet = head.get(self.packet..).unwrap_or_default();
         let ends: Option<(IpAddr, IpAddr)> = if self.v6 {
             let header = ipv6::Packet::new_header_checked(packet);
             header
@@ -140,14 +151,14 @@ impl Layers {
 
     /// Bytes from layer 4 to the end of the packet, as the IP header says.
     fn l4_bytes(&self, head: &[u8]) -> usize {
-        let packet = head.get(ethernet::HEADER_BYTES..).unwrap_or_default();
+        let packet = head.get(self.packet..).unwrap_or_default();
         let end = if self.v6 {
             let header = ipv6::Packet::new_header_checked(packet);
             header.map_or(0, |h| ipv6::HEADER_BYTES + h.payload_length())
         } else {
             ipv4::Packet::new_header_checked(packet).map_or(0, |h| h.total_length())
         };
-        (ethernet::HEADER_BYTES + end).saturating_sub(self.l4)
+        (self.packet + end).saturating_sub(self.l4)
     }
 }
 
@@ -391,7 +402,7 @@ struct Numbered {
 impl Layers {
     /// The IP header of a segment, whose length is the slice's.
     fn length_write(&self, segment: &mut [u8], place: Numbered) {
-        let packet = &mut segment[ethernet::HEADER_BYTES..];
+        let packet = &mut segment[self.packet..];
         let bytes = packet.len();
         if self.v6 {
             put(
@@ -401,7 +412,7 @@ impl Layers {
             );
             return;
         }
-        let header = self.l4 - ethernet::HEADER_BYTES;
+        let header = self.l4 - self.packet;
         put(packet, 2, length_u16(bytes).to_be_bytes());
         let identification = u16_at(packet, 4).wrapping_add(length_u16(place.number));
         put(packet, 4, identification.to_be_bytes());
@@ -544,6 +555,26 @@ mod tests {
 
     fn headers_of_udp(v6: bool) -> usize {
         if v6 { 14 + 40 + 8 } else { 14 + 20 + 8 }
+    }
+
+    #[test]
+    fn a_tag_moves_the_headers_and_changes_nothing_else() {
+        let all = payload(2_500);
+        for v6 in [false, true] {
+            let (frame, load) = left(stream(v6, &all), Some(if v6 { 0x84 } else { 0x81 }), 1_000);
+            let tagged = ethernet::tag(&frame, 5);
+            let mut moved = load;
+            let (partial, segments) = (moved.partial.as_mut(), moved.segments.as_mut());
+            partial.unwrap().start += 4;
+            segments.unwrap().header_bytes += 4;
+            let parsed = Load::parse(&moved.emit(), &tagged[..128], tagged.len(), false);
+            assert_eq!(parsed.unwrap(), moved);
+            for number in 0..4 {
+                let plain = load.segment(&frame, number);
+                let plain = plain.map(|segment| ethernet::tag(&segment, 5));
+                assert_eq!(moved.segment(&tagged, number), plain);
+            }
+        }
     }
 
     #[test]

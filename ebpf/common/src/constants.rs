@@ -57,6 +57,8 @@ constants! {
         OUTBOUND = 15;
         /// A copy of a multicast frame, on its way to one member.
         COPY = 16;
+        /// A tagged frame of a trunk.
+        TRUNK = 17;
         /// Slots in all.
         COUNT = 24;
     }
@@ -154,6 +156,8 @@ constants! {
         DHCP = 4;
         /// The agent answers DHCPv6.
         DHCPV6 = 8;
+        /// Has subports.
+        TRUNK = 16;
     }
     /// Flags of an allowed address.
     allowed: u8 {
@@ -287,6 +291,8 @@ constants! {
     device: u32 {
         /// A veth whose peer is in another namespace: `bpf_redirect_peer` is shorter.
         PEER = 1;
+        /// Where the tag of a subport's frames begins.
+        VLAN_SHIFT = 16;
     }
     /// Flags of a packet, in the scratch and in the fragment table.
     packet: u32 {

@@ -344,6 +344,20 @@ layout! {
         flags: u32,
     }
 
+    /// The key of a subport by its trunk's port and its tag.
+    struct SubportKey = "subport_key" {
+        /// The trunk's port's slot.
+        parent: u32,
+        /// The tag.
+        vlan: u32,
+    }
+
+    /// A subport.
+    struct Subport = "subport" {
+        /// Its slot.
+        slot: u32,
+    }
+
     /// A neighbour's MAC; the key is [`AddressKey`].
     struct Neighbour = "neighbour" {
         /// The MAC.

@@ -38,6 +38,7 @@ macro_rules! tables {
 tables! {
     qos,
     ports,
+    subports,
     networks,
     tunnel_hosts,
     routers,

@@ -25,9 +25,7 @@ use crate::policy::PolicyKey;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::slot;
-use weft_model::{
-    HostSnapshot, Network, NetworkId, PortId, PortInterface, RouterId, Unsupported, limits,
-};
+use weft_model::{HostSnapshot, Network, NetworkId, PortId, RouterId, Unsupported, limits};
 
 /// The slots of everything.
 #[derive(Clone, Debug)]
@@ -129,16 +127,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
         }
     };
     unsupported_remote_ports(snapshot, &mut add);
-    for (id, port) in &snapshot.ports {
-        match port.interface {
-            // Vhost-user ports are the user engine's.
-            PortInterface::Tap { .. } | PortInterface::VhostUser { .. } => {}
-            PortInterface::Subport { .. } => add(
-                format!("ports.{id}.interface"),
-                "not connected: subports of trunks are not tagged yet",
-            ),
-        }
-    }
     for (id, port) in &snapshot.ports {
         if port.pvlan.is_some() {
             add(

@@ -4,19 +4,26 @@ use super::address::{AddressBytes, mask_bytes};
 use super::{Input, Tables, delta::put};
 use crate::policy::PolicyKey;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use weft_ebpf_common::constants::{allowed, port as flag, slot};
-use weft_ebpf_common::layout::{ALLOWED_MAX, Allowed, PortRecord};
-use weft_model::{Direction, EtherType, HostSnapshot, Ipv6Mode, MacAddress, Port};
+use weft_ebpf_common::layout::{ALLOWED_MAX, Allowed, PortRecord, Subport, SubportKey};
+use weft_model::{
+    Direction, EtherType, HostSnapshot, Ipv6Mode, MacAddress, Port, PortId, PortInterface,
+};
 
 pub(super) fn ports(
     input: &Input<'_>,
     policy: &dyn Fn(&PolicyKey) -> Option<u32>,
     tables: &mut Tables,
 ) {
+    let trunks = subports(input, tables);
     for (id, port) in &input.snapshot.ports {
         let mut record = PortRecord::zero();
         record.mac = port.mac_address.0;
         record.flags = flags(input.snapshot, port);
+        if trunks.contains(id) {
+            record.flags |= flag::TRUNK;
+        }
         record.network = input.network(port.network_id);
         record.id = *id.0.as_bytes();
         record.policy = policies(port, policy);
@@ -28,6 +35,35 @@ pub(super) fn ports(
         record.allowed_count = count;
         put(&mut tables.ports, &input.port(*id), &record);
     }
+}
+
+/// Subports by their tags, and the ports that carry them.
+fn subports(input: &Input<'_>, tables: &mut Tables) -> BTreeSet<PortId> {
+    let mut trunks = BTreeSet::new();
+    for (id, port) in &input.snapshot.ports {
+        if let PortInterface::Subport { parent, vlan_id } = port.interface {
+            let key = SubportKey {
+                parent: input.port(parent),
+                vlan: vlan_id.into(),
+            };
+            let slot = input.port(*id);
+            put(&mut tables.subports, &key, &Subport { slot });
+            trunks.insert(parent);
+        }
+    }
+    trunks
+}
+
+/// Whether it is up, and the port that carries it too.
+fn is_up(snapshot: &HostSnapshot, port: &Port) -> bool {
+    let carried = match &port.interface {
+        PortInterface::Subport { parent, .. } => {
+            let parent = snapshot.ports.get(parent);
+            parent.is_some_and(|parent| parent.admin_state_up)
+        }
+        _ => true,
+    };
+    port.admin_state_up && carried
 }
 
 fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
@@ -46,7 +82,7 @@ fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
         s.cidr.addr().is_ipv6() && s.enable_dhcp && by_dhcp
     });
     [
-        (port.admin_state_up, flag::UP),
+        (is_up(snapshot, port), flag::UP),
         (port.port_security_enabled, flag::SECURITY),
         (dhcp, flag::DHCP),
         (dhcpv6, flag::DHCPV6),

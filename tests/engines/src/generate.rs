@@ -13,7 +13,7 @@ use weft_dataplane::flow::key::{Ingress, Tuple};
 use weft_dataplane::stage::decode::{self, Body};
 use weft_dataplane::stage::vlan;
 use weft_dataplane::{Outcome, Reference, ReferenceConfig, Verdict, Way};
-use weft_model::{HostSnapshot, MacAddress, NetworkId, NetworkType};
+use weft_model::{HostSnapshot, MacAddress, NetworkId, NetworkType, PortInterface};
 use weft_wire::ethernet::{self, HEADER_BYTES as ETHERNET};
 use weft_wire::protocol;
 
@@ -104,7 +104,24 @@ impl Generator<'_> {
         }
     }
 
+    /// A frame of a subport, as it comes by its trunk's port.
+    fn by_trunk(&self, line: String) -> String {
+        let Some((name, frame)) = line.split_once(": eth ") else {
+            return line;
+        };
+        let ports = &self.snapshot().ports;
+        let port = ports.iter().find(|(id, _)| name_of(id.0) == name);
+        match port.map(|(_, port)| &port.interface) {
+            Some(PortInterface::Subport { parent, vlan_id }) => {
+                let parent = name_of(parent.0);
+                format!("{parent}: vlan {vlan_id} eth {frame}")
+            }
+            _ => line,
+        }
+    }
+
     pub(crate) fn play(&mut self, line: String) {
+        let line = self.by_trunk(line);
         match self.script.read(&line) {
             Ok(Action::Apply(snapshot)) => self.engine.apply(snapshot),
             Ok(Action::Neighbour(network, address, mac)) => {
@@ -125,7 +142,10 @@ impl Generator<'_> {
 
     fn remember(&mut self, outcome: Outcome, sent: &[u8]) {
         let (output, frame, sender) = match (outcome.verdict, outcome.session) {
-            (Verdict::Deliver { port, frame }, _) => (Ingress::Port(port), frame, None),
+            (Verdict::Deliver { port, frame }, _) => {
+                let frame = ethernet::untag(&frame).map_or(frame, |(_, frame)| frame);
+                (Ingress::Port(port), frame, None)
+            }
             (Verdict::Uplink { network, frame }, _) => {
                 let frame = ethernet::untag(&frame).map_or(frame, |(_, frame)| frame);
                 (Ingress::Network(network), frame, None)
@@ -298,7 +318,7 @@ impl Generator<'_> {
 
     /// Sometimes a word that spoils the frame, the outer one of a tunnel's.
     fn damaged(&mut self, line: String) -> String {
-        if !line.contains(": eth") || !self.chance.percent(9) {
+        if !line.contains("eth ") || !self.chance.percent(9) {
             return line;
         }
         let spoil = match self.chance.below(7) {

@@ -59,6 +59,7 @@ pub fn snapshot(chance: &mut Chance) -> Table {
             )
         })
         .collect();
+    let ports = trunked(chance, ports);
     let mut remote = Table::new();
     for (name, last) in [("remote", 40), ("yonder", 41), ("there", 42)] {
         if chance.percent(60)
@@ -236,6 +237,24 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
         port.insert("qos".into(), text(chance.word(QOS)));
     }
     port
+}
+
+/// Some ports become subports of the first one.
+fn trunked(chance: &mut Chance, mut ports: Table) -> Table {
+    let first = ports.keys().next().cloned().unwrap_or_default();
+    if !chance.percent(40) {
+        return ports;
+    }
+    for (number, (name, port)) in (101..).zip(&mut ports) {
+        if let Some(port) = port.as_table_mut()
+            && *name != first
+            && chance.percent(40)
+        {
+            port.insert("parent".into(), text(first.clone()));
+            port.insert("vlan".into(), Value::Integer(number));
+        }
+    }
+    ports
 }
 
 /// A policy whose limits are reached within a few frames, or nearly never.
@@ -651,7 +670,13 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
         ),
         _ => {
             let name = pick(chance, "ports")?;
-            if chance.percent(30) {
+            // A trunk's port stays, or its subports would have nobody.
+            let trunk = of
+                .get("ports")?
+                .as_table()?
+                .values()
+                .any(|port| port.get("parent").and_then(Value::as_str) == Some(name.as_str()));
+            if chance.percent(30) && !trunk {
                 format!("change ports.{name} gone")
             } else {
                 format!(

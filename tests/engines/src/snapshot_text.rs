@@ -131,6 +131,11 @@ pub struct PortText {
     #[serde(default = "yes")]
     up: bool,
     qos: Option<String>,
+    /// The trunk's port that carries it, as a subport.
+    parent: Option<String>,
+    /// With `parent`: its tag.
+    #[serde(default)]
+    vlan: u16,
 }
 
 /// A QoS policy: of each limit the rate and the burst, in thousands.
@@ -443,8 +448,14 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             admin_state_up: port.up,
             device_owner: String::new(),
             dns_name: String::new(),
-            interface: PortInterface::Tap {
-                name: format!("tap{name}"),
+            interface: match &port.parent {
+                Some(parent) => PortInterface::Subport {
+                    parent: uuid_of(kind::PORT, parent).into(),
+                    vlan_id: port.vlan,
+                },
+                None => PortInterface::Tap {
+                    name: format!("tap{name}"),
+                },
             },
             extra_dhcp_opts: vec![],
             qos_policy_id: port

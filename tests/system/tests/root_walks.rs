@@ -541,6 +541,46 @@ fn ports_of_a_floating_ip_lead_to_guests() -> Result<()> {
     close(scene)
 }
 
+/// A trunk: the guest's VLAN devices are ports of other networks, with their own DHCP, rules and router; the trunk is ACTIVE.
+#[test]
+fn subports_of_a_trunk_are_ports_of_their_networks() -> Result<()> {
+    let mut scene = open("weft-walktr")?;
+    let (user, one) = routed(&mut scene)?;
+    let_in(&mut scene, &user)?;
+    scene.network(&user, "net2", "198.51.100.0/24", "")?;
+    scene.openstack(&user, "router add subnet router1 net2-v4")?;
+    let far = scene.booted_guest(&user, "net2", "guest2")?;
+    let subport = scene.openstack(&user, "port create --network net2 sub")?;
+    let facts = weft_kit::PortFacts::from_json(&subport)?;
+    scene.openstack(
+        &user,
+        "network trunk create --parent-port guest1 \
+         --subport port=sub,segmentation-type=vlan,segmentation-id=101 trunk1",
+    )?;
+    let (inside, address, mac) = (&one.namespace, facts.v4()?, &facts.mac);
+    let _split = Trunk::split(inside, "eth0", &[101])?;
+    inside.run(&format!("ip link set vlan101 address {mac}"))?;
+    inside.run(&format!("ip address add {address}/24 dev vlan101"))?;
+    until("the trunk to be ACTIVE", TIMEOUT, || {
+        let trunk = scene.openstack(&user, "network trunk show trunk1")?;
+        Ok((trunk["status"] == "ACTIVE").then_some(()))
+    })?;
+    let _servers = [&one, &far].map(|guest| Server::start(&guest.namespace, &guest.name, ANY, 22));
+    let there = SocketAddr::new(far.port.v4()?.into(), 22);
+    let probed = probe(inside, there)?;
+    assert!(probed.is_from("guest2"), "tagged, on net2 itself: {probed}");
+    assert_eq!(probed.seen_as().map(|seen| seen.ip()), Some(address.into()));
+    let back = probe(&far.namespace, SocketAddr::new(address.into(), 22))?;
+    assert!(back.is_from("guest1"), "to the subport: {back}");
+    let router = Ipv4Addr::new(192, 0, 2, 1);
+    assert!(ping(inside, router.into(), 2)?.all(), "untagged, as before");
+    scene.openstack(&user, "port set --no-security-group sub")?;
+    until("the subport to be closed", TIMEOUT, || {
+        Ok((probe(inside, there)? == Probed::Silent).then_some(()))
+    })?;
+    close(scene)
+}
+
 #[test]
 fn the_router_says_why_it_does_not_forward() -> Result<()> {
     let mut scene = open("weft-walk9")?;

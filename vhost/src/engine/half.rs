@@ -46,8 +46,10 @@ pub(super) const TRANSLATED: u8 = 1 << 2;
 pub(super) const TUNNELLED: u8 = 1 << 3;
 /// A port that it passes has a QoS policy.
 pub(super) const LIMITED: u8 = 1 << 4;
+/// To a subport: with a tag.
+pub(super) const TAGGED: u8 = 1 << 5;
 /// What a walk says anew.
-pub(super) const WALKED: u8 = TUNNELLED | LIMITED;
+pub(super) const WALKED: u8 = TUNNELLED | LIMITED | TAGGED;
 
 /// What is needed only when a session is walked again, or looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,6 +117,13 @@ impl Half {
     #[must_use]
     pub(super) fn is_tunnelled(&self) -> bool {
         self.flags & TUNNELLED != 0
+    }
+
+    /// Whether it leads to a subport.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_tagged(&self) -> bool {
+        self.flags & TAGGED != 0
     }
 
     /// Whether a port that it passes has a QoS policy.

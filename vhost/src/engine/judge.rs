@@ -67,6 +67,7 @@ impl Engine {
         let ordinary = half.generation == self.generation
             && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
             && (!half.is_tunnelled() || self.link.is_some())
+            && !half.is_tagged()
             && header.first_chunk() == Some(&half.match_mac)
             && measure(half, header, packet_bytes(&glance.load, frame_bytes));
         if !ordinary {
@@ -148,7 +149,8 @@ impl Engine {
             Ok(_) => return Err(Judged::Slow),
             Err(reason) => return Err(Judged::Drop(reason)),
         };
-        if path.forward_tunnel().is_some() {
+        let tagged = plan.port(path.output).is_some_and(|port| port.tagged);
+        if tagged || path.forward_tunnel().is_some() {
             return Err(Judged::Slow);
         }
         if let Some(hop) = &path.hop {

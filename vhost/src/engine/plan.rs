@@ -37,6 +37,8 @@ pub(super) struct PortPlan {
     pub(super) secured: bool,
     /// Whether it is a vhost-user port.
     pub(super) served: bool,
+    /// Whether it is a subport: what leaves to it has a tag.
+    pub(super) tagged: bool,
     pub(super) network: At,
     pub(super) mac: [u8; 6],
     /// Addresses that the port may send from with its own MAC.
@@ -410,8 +412,8 @@ fn place_plans(
         if let (Some(place), Some(network)) = (place, network) {
             let qos = PortQos::new(snapshot, port);
             *place = Some(PlaceIs::Port(port_plan(
-                *id,
-                port,
+                snapshot,
+                (*id, port),
                 *network,
                 qos,
                 &mut policies,
@@ -422,8 +424,8 @@ fn place_plans(
 }
 
 fn port_plan(
-    id: PortId,
-    port: &Port,
+    snapshot: &HostSnapshot,
+    (id, port): (PortId, &Port),
     network: At,
     qos: PortQos,
     policies: &mut PolicyMaker<'_>,
@@ -443,9 +445,10 @@ fn port_plan(
     own6.push(u128::from(eui64_link_local(port.mac_address)));
     PortPlan {
         id,
-        up: port.admin_state_up,
+        up: topology::is_up(snapshot, port),
         secured: port.port_security_enabled,
         served: matches!(port.interface, PortInterface::VhostUser { .. }),
+        tagged: matches!(port.interface, PortInterface::Subport { .. }),
         network,
         mac: port.mac_address.0,
         own4: own4

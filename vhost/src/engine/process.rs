@@ -102,10 +102,16 @@ impl Engine {
         let tunnelled = ingress == Ingress::Underlay;
         let verdict = plan.as_deref().and_then(|plan| {
             let entered = stage::enter(&plan.snapshot, ingress, frame, None);
+            let entrance = ingress;
             let Entered { ingress, frame } = match entered {
                 Ok(entered) => entered?,
                 Err(reason) => return Some(Verdict::Drop(reason)),
             };
+            if self.shared && matches!(entrance, Ingress::Port(_)) && ingress != entrance {
+                // Subports are the other engine's.
+                elsewhere = true;
+                return Some(Verdict::Drop(DropReason::UplinkMissing));
+            }
             let place = self.places.of(ingress)?;
             let (port, network) = plan.sight(place)?;
             let sight = Sight::new(&plan.snapshot, ingress, None)?;
@@ -127,6 +133,8 @@ impl Engine {
                     Verdict::Drop(DropReason::UplinkMissing)
                 }
             };
+            let copies = std::mem::take(&mut beside.copies).into_iter();
+            beside.copies = copies.map(|copy| vlan::leave(&on.sight, copy)).collect();
             Some(vlan::leave(&on.sight, verdict))
         });
         Outcome {

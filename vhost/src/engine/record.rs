@@ -2,7 +2,7 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
-use super::half::{Cold, Half, LIMITED, TUNNELLED};
+use super::half::{Cold, Half, LIMITED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::is_limited;
 use super::path::{Back, End, Hop, Opening, Path};
@@ -90,6 +90,9 @@ fn halves(
     for (half, from) in [(&mut forward, opening.place), (&mut reply, path.output)] {
         if is_limited(plan, from, half.output) {
             half.flags |= LIMITED;
+        }
+        if plan.port(half.output).is_some_and(|port| port.tagged) {
+            half.flags |= TAGGED;
         }
     }
     [forward, reply]

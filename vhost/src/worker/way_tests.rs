@@ -7,6 +7,7 @@ use weft_model::{
     DropReason, HostSnapshot, PortInterface, QosBandwidthLimit, QosDirection, QosPolicy,
     QosPolicyId,
 };
+use weft_wire::ethernet;
 use weft_wire::frame::{self, Ip, Link};
 use weft_wire::tcp;
 use weft_wire::virtio_net::{Kind, Load, Partial, Segments};
@@ -109,6 +110,31 @@ fn what_goes_to_the_other_engine_s_guests_is_theirs_to_judge() {
     scene.turn();
     assert!(out(&ends[0]).is_none() && out(&ends[1]).is_none());
     assert_eq!(scene.drops(0, DropReason::SpoofedMac), 1);
+}
+
+#[test]
+fn what_a_guest_tags_is_the_other_engine_s() {
+    let mut snapshot = with_tap();
+    let ids: Vec<_> = snapshot.ports.keys().copied().collect();
+    let (parent, subport) = (ids[0], ids[2]);
+    snapshot.ports.get_mut(&subport).unwrap().interface =
+        PortInterface::Subport { parent, vlan_id: 5 };
+    assert!(snapshot.validate().is_empty());
+    let (mut scene, ends) = scene_shared(snapshot);
+    let tagged = ethernet::tag(&datagram(1, 50), 5);
+    scene.guests[0].send(&tagged);
+    scene.turn();
+    assert_eq!(out(&ends[0]).unwrap().1, tagged);
+    scene.guests[0].send(&ethernet::tag(&datagram(1, 50), 6));
+    scene.turn();
+    assert!(out(&ends[0]).is_none());
+    assert_eq!(scene.drops(0, DropReason::VlanUnknown), 1);
+    scene.guests[1].send(&tagged);
+    scene.turn();
+    assert_eq!(scene.drops(1, DropReason::VlanUnexpected), 1);
+    put(&ends[0], &Load::NONE, &tagged);
+    assert_eq!(scene.worker.turn(std::time::Duration::from_secs(6)), 1);
+    assert_eq!(scene.guests[0].received().unwrap().0, tagged);
 }
 
 #[test]

@@ -442,10 +442,10 @@ impl Client {
             bail!("this client knows no `openstack {}`", line.words.join(" "));
         };
         let noun = line.words[..verb].join("_");
-        let noun = if noun == "floating_ip" {
-            "floatingip".to_owned()
-        } else {
-            noun
+        let noun = match noun.as_str() {
+            "floating_ip" => "floatingip".to_owned(),
+            "network_trunk" => "trunk".to_owned(),
+            _ => noun,
         };
         let id = self.find(cloud, &format!("{noun}s"), line.name(verb + 1)?)?;
         let path = format!("/v2.0/{}s/{id}", noun.replace('_', "-"));
