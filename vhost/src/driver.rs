@@ -6,7 +6,8 @@ use crate::memory::{Mapping, Window};
 use crate::ring::{Parts, part_bytes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 /// A buffer that is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +245,8 @@ impl DriverRing {
     /// Whether the device wants to be told of new chains.
     #[must_use]
     pub fn kicks_wanted(&self) -> bool {
+        // What was offered must be seen before we look at what the device wants: it looks in the other order.
+        fence(SeqCst);
         if self.layout.packed {
             self.parts.device.u16(2, Acquire) != 1
         } else {

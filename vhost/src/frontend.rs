@@ -6,7 +6,7 @@
 use crate::driver::{Buffer, DriverRing, Layout};
 use crate::memory::{Mapping, Window};
 use crate::protocol::{HEADER_BYTES, feature};
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -163,15 +163,44 @@ impl Frontend {
     /// # Errors
     /// It could not be kicked.
     pub fn offer(&mut self, queue: usize, buffer: Buffer) -> io::Result<Option<u16>> {
+        self.offer_chain(queue, &[buffer], None)
+    }
+
+    /// Offers a chain, as an indirect table if there is room for one at a guest address, and kicks if the back-end wants it.
+    ///
+    /// # Errors
+    /// It could not be kicked.
+    pub fn offer_chain(
+        &mut self,
+        queue: usize,
+        buffers: &[Buffer],
+        table: Option<u64>,
+    ) -> io::Result<Option<u16>> {
         let (Some(ring), Some(kick)) = (self.rings.get_mut(queue), self.kicks.get(queue)) else {
             return Ok(None);
         };
-        let id = ring.offer(&[buffer], None);
+        let id = ring.offer(buffers, table);
         if id.is_some() && ring.kicks_wanted() {
             // A counter that is full has told already.
             let _full = rustix::io::write(kick, &1u64.to_ne_bytes());
         }
         Ok(id)
+    }
+
+    /// Waits until the back-end calls about a queue.
+    ///
+    /// # Errors
+    /// It does not within so long.
+    pub fn wait(&self, queue: usize, timeout: Duration) -> io::Result<()> {
+        let call = self.calls.get(queue);
+        let call = call.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        let mut fds = [PollFd::new(call, PollFlags::IN)];
+        if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        let _count = rustix::io::read(call, &mut [0; 8])?;
+        Ok(())
     }
 
     /// Whether the back-end is gone.
