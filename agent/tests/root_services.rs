@@ -76,6 +76,7 @@ fn subnet(network_id: NetworkId, cidr: &str, gateway: &str) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: slaac,
         ipv6_address_mode: slaac,
+        address_scope_id: None,
     }
 }
 
@@ -105,6 +106,7 @@ fn port(n: u8) -> Port {
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
         pvlan: None,
+        logs: Vec::new(),
     }
 }
 
@@ -138,6 +140,7 @@ fn router() -> Router {
         routes: Vec::new(),
         ndp_proxies: Vec::new(),
         conntrack_helpers: Vec::new(),
+        metering_labels: Vec::new(),
     }
 }
 

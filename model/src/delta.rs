@@ -2,10 +2,10 @@
 
 use crate::{
     AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName,
-    HostSnapshot, Invalid, LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy,
-    QosPolicyId, RemoteFloatingIp, RemotePort, Revision, Router, RouterId, SecurityGroup,
-    SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
-    TunnelHost,
+    HostSnapshot, Invalid, LocalIp, LocalIpId, Log, LogId, MeteringLabel, MeteringLabelId, Network,
+    NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemoteFloatingIp, RemotePort, Revision,
+    Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId, TunnelHost,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,6 +241,10 @@ snapshot_delta! {
     address_groups: AddressGroupId => AddressGroup;
     /// Changes of [`HostSnapshot::qos_policies`].
     qos_policies: QosPolicyId => QosPolicy;
+    /// Changes of [`HostSnapshot::metering_labels`].
+    metering_labels: MeteringLabelId => MeteringLabel;
+    /// Changes of [`HostSnapshot::logs`].
+    logs: LogId => Log;
     /// Changes of [`HostSnapshot::tunnel_hosts`].
     tunnel_hosts: HostName => TunnelHost;
 }

@@ -70,6 +70,12 @@ uuid_id! {
     AddressGroupId;
     /// A Neutron QoS policy.
     QosPolicyId;
+    /// A Neutron address scope.
+    AddressScopeId;
+    /// A Neutron metering label.
+    MeteringLabelId;
+    /// A Neutron log.
+    LogId;
     /// The identity of one database. Revisions of different epochs cannot be compared: an agent that resumes
     /// with another epoch gets a whole snapshot.
     Epoch;

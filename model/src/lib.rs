@@ -15,6 +15,8 @@ mod floating_ip;
 mod id;
 pub mod limits;
 mod local_ip;
+mod log;
+mod metering;
 mod network;
 mod port;
 mod qos;
@@ -25,6 +27,7 @@ mod stage;
 mod validate;
 mod validate_floating_ip;
 mod validate_gateway;
+mod validate_log;
 mod validate_port;
 mod validate_security_group;
 
@@ -36,11 +39,13 @@ pub use floating_ip::{
     FloatingIp, ForwardedIp, PortForwarding, PortForwardingElsewhere, RemoteFloatingIp,
 };
 pub use id::{
-    AddressGroupId, Epoch, FloatingIpId, HostName, HostNameError, LocalIpId, NetworkId,
-    PortForwardingId, PortId, QosPolicyId, Revision, RouterId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId,
+    AddressGroupId, AddressScopeId, Epoch, FloatingIpId, HostName, HostNameError, LocalIpId, LogId,
+    MeteringLabelId, NetworkId, PortForwardingId, PortId, QosPolicyId, Revision, RouterId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 pub use local_ip::{LocalIp, LocalIpMode, LocalIpTarget};
+pub use log::{Log, LogEvent};
+pub use metering::{MeteringLabel, MeteringRule};
 pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet, Transit};
 pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, PvlanRole, RemotePort,

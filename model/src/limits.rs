@@ -28,6 +28,12 @@ pub const PORT_FORWARDINGS_MAX: usize = 256;
 pub const CONNTRACK_HELPERS_MAX: usize = 64;
 /// Addresses that one router answers for outside on one host.
 pub const NDP_PROXIES_MAX: usize = 4_096;
+/// Rules of one metering label.
+pub const METERING_RULES_MAX: usize = 1_024;
+/// Metering labels of one router.
+pub const METERING_LABELS_PER_ROUTER_MAX: usize = 64;
+/// Logs of one port.
+pub const LOGS_PER_PORT_MAX: usize = 64;
 /// Ports that one local IP leads to.
 pub const LOCAL_IP_TARGETS_MAX: usize = 4_096;
 /// Rules that hold for one port in one direction and family, after address groups are written out.

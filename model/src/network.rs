@@ -1,6 +1,6 @@
 //! Networks, their segment and their subnets, as a host needs them.
 
-use crate::NetworkId;
+use crate::{AddressScopeId, NetworkId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -128,4 +128,8 @@ pub struct Subnet {
     /// How guests get their addresses (v6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6_address_mode: Option<Ipv6Mode>,
+    /// The address scope that its range is unique in. Routers do not forward between networks of different ones without
+    /// translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_scope_id: Option<AddressScopeId>,
 }

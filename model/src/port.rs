@@ -1,6 +1,8 @@
 //! Ports of this host's guests, and what must be known of ports elsewhere.
 
-use crate::{HostName, MacAddress, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId};
+use crate::{
+    HostName, LogId, MacAddress, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -136,6 +138,9 @@ pub struct Port {
     /// What keeps it apart from other ports of its network, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvlan: Option<PvlanRole>,
+    /// Which decisions about it are written down; at most [`crate::limits::LOGS_PER_PORT_MAX`], each in the snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<LogId>,
 }
 
 impl Port {

@@ -1,6 +1,6 @@
 //! Routers: interfaces on project networks, a gateway on an external network, extra routes.
 
-use crate::{HostName, MacAddress, NetworkId, PortId, QosPolicyId, SubnetId};
+use crate::{HostName, MacAddress, MeteringLabelId, NetworkId, PortId, QosPolicyId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -146,4 +146,8 @@ pub struct Router {
     /// At most [`crate::limits::CONNTRACK_HELPERS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conntrack_helpers: Vec<ConntrackHelper>,
+    /// What of its gateway's traffic is counted; at most [`crate::limits::METERING_LABELS_PER_ROUTER_MAX`], each in the
+    /// snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metering_labels: Vec<MeteringLabelId>,
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName, Invalid,
-    LocalIp, LocalIpId, Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemoteFloatingIp,
-    RemotePort, Revision, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember,
-    SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, limits,
+    LocalIp, LocalIpId, Log, LogId, MeteringLabel, MeteringLabelId, Network, NetworkId, Port,
+    PortId, QosPolicy, QosPolicyId, RemoteFloatingIp, RemotePort, Revision, Router, RouterId,
+    SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId,
+    Subnet, SubnetId, limits,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,9 +78,15 @@ pub struct HostSnapshot {
     /// Address groups that rules here name.
     #[serde(default)]
     pub address_groups: BTreeMap<AddressGroupId, AddressGroup>,
-    /// QoS policies of ports here.
+    /// QoS policies of ports, floating IPs and gateways here.
     #[serde(default)]
     pub qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
+    /// Metering labels of routers here.
+    #[serde(default)]
+    pub metering_labels: BTreeMap<MeteringLabelId, MeteringLabel>,
+    /// Logs of ports here.
+    #[serde(default)]
+    pub logs: BTreeMap<LogId, Log>,
     /// The other hosts that this one speaks of, and this one itself: without an address of its own it has no tunnels.
     #[serde(default)]
     pub tunnel_hosts: BTreeMap<HostName, TunnelHost>,
@@ -147,6 +154,8 @@ impl HostSnapshot {
             security_group_members: BTreeSet::new(),
             address_groups: BTreeMap::new(),
             qos_policies: BTreeMap::new(),
+            metering_labels: BTreeMap::new(),
+            logs: BTreeMap::new(),
             tunnel_hosts: BTreeMap::new(),
         }
     }

@@ -74,6 +74,7 @@ impl HostSnapshot {
         self.validate_members(r, self.security_group_members.iter());
         self.validate_address_groups(r, self.address_groups.iter());
         self.validate_qos_policies(r, self.qos_policies.iter());
+        self.validate_metering_labels(r, self.metering_labels.iter());
         report.0
     }
 
@@ -98,6 +99,7 @@ impl HostSnapshot {
         self.validate_members(r, delta.security_group_members.add.iter());
         self.validate_address_groups(r, delta.address_groups.put.iter());
         self.validate_qos_policies(r, delta.qos_policies.put.iter());
+        self.validate_metering_labels(r, delta.metering_labels.put.iter());
         report.0
     }
 
@@ -266,6 +268,7 @@ impl HostSnapshot {
                 router.conntrack_helpers.len(),
                 limits::CONNTRACK_HELPERS_MAX,
             );
+            self.labels_known(r, router, path);
             for (n, route) in router.routes.iter().enumerate() {
                 let good = is_canonical(route.destination)
                     && route.destination.addr().is_ipv6() == route.nexthop.is_ipv6();

@@ -77,6 +77,7 @@ impl HostSnapshot {
             );
             self.policy_known(r, port.qos_policy_id, || path("qos_policy_id"));
             check_pvlan(r, port.pvlan.as_ref(), || path("pvlan.community"));
+            self.logs_known(r, port, path);
             self.validate_interface(r, *id, &port.interface, &mut taken);
         }
     }

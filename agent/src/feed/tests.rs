@@ -202,6 +202,7 @@ fn with_port(mut snapshot: HostSnapshot, id: PortId) -> HostSnapshot {
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
         pvlan: None,
+        logs: Vec::new(),
     };
     snapshot.ports.insert(id, port);
     snapshot

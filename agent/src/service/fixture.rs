@@ -60,6 +60,7 @@ fn subnet(network_id: NetworkId, cidr: &str, gateway: &str) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: v6.then_some(Ipv6Mode::Slaac),
         ipv6_address_mode: v6.then_some(Ipv6Mode::Slaac),
+        address_scope_id: None,
     }
 }
 
@@ -84,6 +85,7 @@ fn guest(mac: MacAddress, v4: &str, v6: &str, tap: &str) -> Port {
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
         pvlan: None,
+        logs: Vec::new(),
     }
 }
 
@@ -120,6 +122,7 @@ fn router() -> Router {
         routes: Vec::new(),
         ndp_proxies: Vec::new(),
         conntrack_helpers: Vec::new(),
+        metering_labels: Vec::new(),
     }
 }
 

@@ -182,6 +182,8 @@ impl Resource for MeteringLabelRule {
         };
         check(write, &row).await?;
         rows::insert(&mut write.tx, &mut row).await?;
+        let label = &row.metering_label_id;
+        write.tx.touch(rows::Resource::MeteringLabel, label).await?;
         Ok(row)
     }
 
@@ -196,6 +198,9 @@ impl Resource for MeteringLabelRule {
 
     async fn delete(write: &mut Write<'_>, row: MeteringLabelRuleRow) -> Result<()> {
         rows::delete::<MeteringLabelRuleRow>(&mut write.tx, &row.id).await?;
+        // Hosts hear of labels, with their rules.
+        let label = &row.metering_label_id;
+        write.tx.touch(rows::Resource::MeteringLabel, label).await?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::decode::{LocalIp, Port, Router};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::{probed, ring_place};
 use super::index::{Move, of};
+use super::log::Named;
 use super::mark::Marks;
 use super::rows::Rows;
 use super::snapshot::View;
@@ -20,7 +21,7 @@ use weft_model::{
 };
 
 /// Puts a value in the place of what was there, or takes that out; none if that is what was there.
-fn set<K: Ord + Copy, V: PartialEq>(
+pub(super) fn set<K: Ord + Copy, V: PartialEq>(
     table: &mut BTreeMap<K, V>,
     id: K,
     value: Option<V>,
@@ -163,6 +164,7 @@ impl Rows {
     /// Takes a deleted port out of the routers that it was a leg of, as the database does.
     pub(super) fn port_remove(&mut self, id: PortId) {
         self.port_set(id, None);
+        self.logs_remove(&Named::Port(id));
         let routers: Vec<RouterId> = of(&self.index.routers_by_leg, &id).copied().collect();
         for router_id in routers {
             if let Some(mut router) = self.routers.get(&router_id).cloned() {
@@ -257,6 +259,7 @@ impl Rows {
         for rule in rules {
             self.security_group_rule_set(rule, None);
         }
+        self.logs_remove(&Named::Group(id));
         self.security_group_set(id, None);
     }
 
@@ -487,7 +490,7 @@ impl Rows {
     }
 
     /// A guest's port on its host, and the addresses that lead to it.
-    fn mark_guest(&mut self, id: PortId) {
+    pub(super) fn mark_guest(&mut self, id: PortId) {
         if self.loading {
             return;
         }

@@ -47,6 +47,7 @@ pub struct RowError {
 /// A port as realize needs it: a guest's, a router's or a floating IP's.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Port {
+    pub(super) project_id: Box<str>,
     pub(super) network_id: NetworkId,
     pub(super) mac_address: MacAddress,
     pub(super) fixed_ips: Vec<FixedIp>,
@@ -95,6 +96,7 @@ impl Port {
 /// A router, with its legs by their ports.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Router {
+    pub(super) project_id: String,
     pub(super) admin_state_up: bool,
     pub(super) enable_snat: bool,
     pub(super) gateway_port_id: Option<PortId>,
@@ -197,7 +199,7 @@ impl At<'_> {
     }
 
     /// An address or a range, its host bits made zero.
-    fn range(&self, column: &'static str, text: &str) -> Result<IpNet> {
+    pub(super) fn range(&self, column: &'static str, text: &str) -> Result<IpNet> {
         match text.parse::<IpAddr>() {
             Ok(address) => Ok(address.into()),
             Err(_not_an_address) => Ok(self.parse::<IpNet>(column, text)?.trunc()),
@@ -245,7 +247,8 @@ pub(super) fn network(
     Ok(Some((network, segments)))
 }
 
-pub(super) fn subnet(row: SubnetRow) -> Result<Subnet> {
+/// `scope`: the address scope of its pool.
+pub(super) fn subnet(row: SubnetRow, scope: Option<&str>) -> Result<Subnet> {
     let at = At(Resource::Subnet, &row.id);
     let mode = |column, mode: &Option<String>| {
         mode.as_deref()
@@ -274,6 +277,9 @@ pub(super) fn subnet(row: SubnetRow) -> Result<Subnet> {
         host_routes: at.at_most("host_routes", routes, limits::HOST_ROUTES_MAX)?,
         ipv6_ra_mode: mode("ipv6_ra_mode", &row.ipv6_ra_mode)?,
         ipv6_address_mode: mode("ipv6_address_mode", &row.ipv6_address_mode)?,
+        address_scope_id: scope
+            .map(|id| at.parse("address_scope_id", id))
+            .transpose()?,
     })
 }
 
@@ -311,6 +317,7 @@ pub(super) fn port(port: PortParts) -> Result<Port> {
     let groups = groups.collect::<Result<_>>()?;
     let options = row.extra_dhcp_opts.0.into_iter().map(option).collect();
     Ok(Port {
+        project_id: row.project_id.into(),
         network_id: at.parse("network_id", &row.network_id)?,
         mac_address: at.parse("mac_address", &row.mac_address)?,
         fixed_ips: at.at_most("fixed_ips", fixed_ips, limits::FIXED_IPS_MAX)?,
@@ -393,6 +400,7 @@ pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
     let helpers = parts.conntrack_helpers.into_iter().map(helper);
     let helpers = helpers.collect::<Result<_>>()?;
     Ok(Router {
+        project_id: row.project_id.clone(),
         admin_state_up: row.admin_state_up,
         enable_snat: row.enable_snat,
         gateway_port_id: gateway

@@ -13,8 +13,8 @@ use crate::feed::Hub;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 use weft_model::{
-    AddressGroupId, HostName, Invalid, NetworkId, QosPolicyId, RouterId, SecurityGroupId,
-    SnapshotDelta, TableDelta,
+    AddressGroupId, HostName, Invalid, LogId, MeteringLabelId, NetworkId, QosPolicyId, RouterId,
+    SecurityGroupId, SnapshotDelta, TableDelta,
 };
 
 /// The hosts whose snapshots have each entry.
@@ -25,6 +25,8 @@ struct Reach {
     security_groups: By<SecurityGroupId, HostName>,
     address_groups: By<AddressGroupId, HostName>,
     qos_policies: By<QosPolicyId, HostName>,
+    metering_labels: By<MeteringLabelId, HostName>,
+    logs: By<LogId, HostName>,
 }
 
 impl Reach {
@@ -34,6 +36,8 @@ impl Reach {
         note(&mut self.security_groups, host, &delta.security_groups);
         note(&mut self.address_groups, host, &delta.address_groups);
         note(&mut self.qos_policies, host, &delta.qos_policies);
+        note(&mut self.metering_labels, host, &delta.metering_labels);
+        note(&mut self.logs, host, &delta.logs);
     }
 }
 
@@ -116,6 +120,7 @@ impl Duties {
             return all.dirt;
         }
         all.own(&marks);
+        all.named(&marks);
         for (network, ids) in marks.remote_ports {
             let physical = rows.networks.get(&network);
             let physical = physical.is_some_and(|n| n.segment.network_type.is_physical());
@@ -156,16 +161,6 @@ impl Duties {
             let hosts = of(&self.reach.security_groups, &group);
             let members = addresses.iter().map(|address| (group, *address));
             all.each(hosts, |dirt| dirt.members.extend(members.clone()));
-        }
-        for id in marks.address_groups {
-            all.each(of(&self.reach.address_groups, &id), |dirt| {
-                dirt.address_groups.insert(id);
-            });
-        }
-        for id in marks.qos_policies {
-            all.each(of(&self.reach.qos_policies, &id), |dirt| {
-                dirt.qos_policies.insert(id);
-            });
         }
         for id in marks.tunnel_hosts {
             all.each(self.hosts.keys(), |dirt| {
@@ -271,6 +266,31 @@ impl Spread<'_> {
         }
         for (host, ids) in &marks.routers_at {
             self.at(host, |dirt| dirt.routers.extend(ids));
+        }
+    }
+
+    /// What hosts know because something there names it.
+    fn named(&mut self, marks: &Marks) {
+        let reach = &self.duties.reach;
+        for &id in &marks.address_groups {
+            self.each(of(&reach.address_groups, &id), |dirt| {
+                dirt.address_groups.insert(id);
+            });
+        }
+        for &id in &marks.qos_policies {
+            self.each(of(&reach.qos_policies, &id), |dirt| {
+                dirt.qos_policies.insert(id);
+            });
+        }
+        for &id in &marks.metering_labels {
+            self.each(of(&reach.metering_labels, &id), |dirt| {
+                dirt.metering_labels.insert(id);
+            });
+        }
+        for &id in &marks.logs {
+            self.each(of(&reach.logs, &id), |dirt| {
+                dirt.logs.insert(id);
+            });
         }
     }
 

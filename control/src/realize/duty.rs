@@ -12,10 +12,10 @@ use super::snapshot::{Judged, View, local_ip, policy_of_gateway};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
-    AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, Network, NetworkId, Port,
-    PortId, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Router, RouterId, SecurityGroupId,
-    SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId, Segment, SnapshotDelta, SubnetId,
-    TableDelta, limits,
+    AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, LogId, MeteringLabelId,
+    Network, NetworkId, Port, PortId, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Router,
+    RouterId, SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId,
+    Segment, SnapshotDelta, SubnetId, TableDelta, limits,
 };
 
 /// Why the parts of a snapshot are in it: how many of its entries need each. A function of the snapshot.
@@ -33,6 +33,10 @@ pub(super) struct Needs {
     pub(super) address_groups: BTreeMap<AddressGroupId, usize>,
     /// Guests, gateways and floating IPs here under each QoS policy.
     pub(super) qos_policies: BTreeMap<QosPolicyId, usize>,
+    /// Routers here with each metering label.
+    pub(super) metering_labels: BTreeMap<MeteringLabelId, usize>,
+    /// Guests here with each log.
+    pub(super) logs: BTreeMap<LogId, usize>,
     /// What is known here of each other host: guests, floating IPs, ports of gateways' addresses, gateways.
     pub(super) tunnel_hosts: BTreeMap<HostName, usize>,
 }
@@ -77,6 +81,9 @@ impl Needs {
         if let Some(policy) = &port.qos_policy_id {
             to.count(&mut self.qos_policies, policy);
         }
+        for log in &port.logs {
+            to.count(&mut self.logs, log);
+        }
     }
 
     fn router(&mut self, to: Move, router: &Router) {
@@ -85,6 +92,9 @@ impl Needs {
         }
         if let Some(policy) = policy_of_gateway(router) {
             to.count(&mut self.qos_policies, &policy);
+        }
+        for label in &router.metering_labels {
+            to.count(&mut self.metering_labels, label);
         }
     }
 
@@ -118,6 +128,8 @@ pub(super) struct Dirt {
     pub(super) members: BTreeSet<(SecurityGroupId, IpNet)>,
     pub(super) address_groups: BTreeSet<AddressGroupId>,
     pub(super) qos_policies: BTreeSet<QosPolicyId>,
+    pub(super) metering_labels: BTreeSet<MeteringLabelId>,
+    pub(super) logs: BTreeSet<LogId>,
     pub(super) remote_ports: BTreeSet<PortId>,
     pub(super) tunnel_hosts: BTreeSet<HostName>,
 }
@@ -223,6 +235,7 @@ impl<'a> Update<'a> {
         update.floating_ips();
         update.local_ips();
         update.qos_policies();
+        update.noted();
         update.rules();
         update.groups();
         update.remote_ports();
@@ -261,6 +274,21 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// What is counted and written down.
+    fn noted(&mut self) {
+        let rows = self.cloud.view.rows();
+        for id in std::mem::take(&mut self.dirt.metering_labels) {
+            let needed = self.needs.metering_labels.contains_key(&id);
+            let label = rows.metering_labels.get(&id).filter(|_| needed);
+            set!(self.metering_labels, &id, label.map(|label| &label.label));
+        }
+        for id in std::mem::take(&mut self.dirt.logs) {
+            let needed = self.needs.logs.contains_key(&id);
+            let log = rows.logs.get(&id).filter(|_| needed);
+            set!(self.logs, &id, log.map(|log| &log.log));
+        }
+    }
+
     /// Counts the need of a QoS policy in or out.
     fn policy_needed(&mut self, to: Move, policy: Option<QosPolicyId>) {
         if let Some(policy) = policy
@@ -285,6 +313,11 @@ impl<'a> Update<'a> {
             }
         }
         self.policy_needed(to, port.qos_policy_id);
+        for log in &port.logs {
+            if to.count(&mut self.needs.logs, log) {
+                self.dirt.logs.insert(*log);
+            }
+        }
     }
 
     fn routers(&mut self) {
@@ -317,6 +350,11 @@ impl<'a> Update<'a> {
                     }
                 }
                 self.policy_needed(to, router.as_ref().and_then(policy_of_gateway));
+                for label in router.iter().flat_map(|router| &router.metering_labels) {
+                    if to.count(&mut self.needs.metering_labels, label) {
+                        self.dirt.metering_labels.insert(*label);
+                    }
+                }
             }
             let gateway = |router: &Option<Router>| {
                 let gateway = router.as_ref().and_then(|router| router.gateway.as_ref());

@@ -82,13 +82,20 @@ impl View<'_> {
                 qos_policy_id: self.qos_policy(router.qos_policy_id, port.network_id),
             })
         };
+        let gateway = router.gateway_port_id.and_then(gateway);
+        let counts = gateway.is_some();
         model::Router {
             admin_state_up: router.admin_state_up,
             interfaces: router.interfaces.iter().filter_map(interface).collect(),
-            gateway: router.gateway_port_id.and_then(gateway),
+            gateway,
             routes: router.routes.clone(),
             ndp_proxies: ndp_proxies(local, router),
             conntrack_helpers: router.conntrack_helpers.clone(),
+            metering_labels: if counts {
+                self.metering_labels(id, router)
+            } else {
+                Vec::new()
+            },
         }
     }
 

@@ -15,6 +15,8 @@ use crate::app::error::Error;
 use crate::app::floating_ip::FloatingIp;
 use crate::app::local_ip::LocalIp;
 use crate::app::local_ip_port_association::LocalIpPortAssociation;
+use crate::app::log::Log;
+use crate::app::metering::{MeteringLabel, MeteringLabelRule};
 use crate::app::ndp_proxy::NdpProxy;
 use crate::app::network::Network;
 use crate::app::policy::Caller;
@@ -140,6 +142,18 @@ enum Request {
         local_ip: usize,
         port: usize,
     },
+    Metering {
+        label: usize,
+        kind: usize,
+    },
+    Log {
+        group: usize,
+        port: usize,
+        kind: usize,
+    },
+    Pool {
+        kind: usize,
+    },
     /// Not of the API: a host's tunnel address becomes known, or another, or unknown.
     Gateway {
         host: usize,
@@ -197,6 +211,10 @@ fn request() -> impl Strategy<Value = Request> {
         1 => n.clone().prop_map(|port| Request::LocalIp { port }),
         2 => (n.clone(), n.clone())
             .prop_map(|(local_ip, port)| Request::LocalIpPort { local_ip, port }),
+        2 => (n.clone(), n.clone()).prop_map(|(label, kind)| Request::Metering { label, kind }),
+        3 => (n.clone(), n.clone(), n.clone())
+            .prop_map(|(group, port, kind)| Request::Log { group, port, kind }),
+        1 => n.clone().prop_map(|kind| Request::Pool { kind }),
         2 => (n.clone(), 0u8..3).prop_map(|(host, address)| Request::Tunnel { host, address }),
         3 => (n.clone(), n.clone(), n.clone())
             .prop_map(|(host, by, kind)| Request::Gateway { host, by, kind }),
@@ -650,6 +668,47 @@ impl Cloud {
                 let body = json!({"local_port_id": port, "local_ip_address": address});
                 self.create::<LocalIp>("local_ip", body).await
             }
+            Request::Metering { label, kind } => {
+                let project = ["0".repeat(32), "1".repeat(32)][kind % 2].clone();
+                match kind % 3 {
+                    0 => {
+                        let body = json!({"shared": kind % 4 == 0, "project_id": project});
+                        self.create::<MeteringLabel>("label", body).await
+                    }
+                    _ => {
+                        let body = json!({
+                            "metering_label_id": self.pick("label", label),
+                            "direction": (["ingress", "egress"][kind % 2]),
+                            "remote_ip_prefix": format!("10.{number}.0.0/16"),
+                        });
+                        self.create::<MeteringLabelRule>("label_rule", body).await
+                    }
+                }
+            }
+            Request::Log { group, port, kind } => {
+                let mut body = json!({"resource_type": "security_group", "event": "DROP"});
+                if kind % 2 == 0 {
+                    body["resource_id"] = self.pick("group", group);
+                }
+                if kind % 3 == 0 {
+                    body["target_id"] = self.pick("port", port);
+                }
+                if kind % 5 == 0 {
+                    let log = self.text("log", group);
+                    let body = json!({"enabled": kind % 10 == 0});
+                    return self.update::<Log>(&log, body).await;
+                }
+                self.create::<Log>("log", body).await
+            }
+            Request::Pool { kind } => {
+                let scope = match kind % 2 {
+                    0 => Value::Null,
+                    _ => self.pick("address_scope", 0),
+                };
+                let body = json!({ "address_scope_id": scope });
+                self.update::<Subnetpool>(&self.text("subnetpool", 0), body)
+                    .await
+            }
             Request::LocalIpPort { local_ip, port } => {
                 let port = self.text("port", port);
                 let body = json!({"fixed_port_id": port, "fixed_ip": self.address(&port, false)});
@@ -729,7 +788,7 @@ impl Cloud {
     async fn delete(&self, collection: usize, which: usize) -> Result<(), Error> {
         let (app, caller) = (&self.app, &self.caller);
         let id = |kind| self.text(kind, which);
-        match collection % 15 {
+        match collection % 18 {
             0 => {
                 resource::delete::<Network>(app, caller, id("network").as_str().into(), None).await
             }
@@ -763,6 +822,15 @@ impl Cloud {
             12 => {
                 resource::delete::<LocalIp>(app, caller, id("local_ip").as_str().into(), None).await
             }
+            14 => {
+                let id = id("label");
+                resource::delete::<MeteringLabel>(app, caller, id.as_str().into(), None).await
+            }
+            15 => {
+                let id = id("label_rule");
+                resource::delete::<MeteringLabelRule>(app, caller, id.as_str().into(), None).await
+            }
+            16 => resource::delete::<Log>(app, caller, id("log").as_str().into(), None).await,
             13 => {
                 let id = id("address_group");
                 resource::delete::<AddressGroup>(app, caller, id.as_str().into(), None).await
@@ -956,6 +1024,18 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
             remote: 3,
             kind: 4,
         },
+        Request::Metering { label: 0, kind: 0 },
+        Request::Metering { label: 0, kind: 1 },
+        Request::Log {
+            group: 0,
+            port: 0,
+            kind: 2,
+        },
+        Request::Log {
+            group: 0,
+            port: 0,
+            kind: 1,
+        },
         Request::Tunnel {
             host: 2,
             address: 1,
@@ -976,8 +1056,15 @@ async fn a_whole_cloud_can_be_made_of_such_requests() {
         duty.security_group_members.len(),
         duty.local_ips.len(),
         duty.address_groups.len(),
+        duty.metering_labels.len(),
+        duty.logs.len(),
     ];
-    assert_eq!(sizes, [2, 4, 1, 1, 1, 1, 4, 1, 1]);
+    assert_eq!(sizes, [2, 4, 1, 1, 1, 1, 4, 1, 1, 1, 2]);
+    let scopes = duty
+        .subnets
+        .values()
+        .filter(|s| s.address_scope_id.is_some());
+    assert_eq!(scopes.count(), 2, "those of IPv6");
     assert_eq!(snapshot("h2").forwarded_ips.len(), 1);
     let router = duty.routers.values().next().unwrap();
     assert!(

@@ -6,11 +6,13 @@
 use super::agent::Agent;
 use super::decode::{Attached, LocalIp, Port, Router};
 use super::floating_ip::{FloatingIp, ForwardedIp};
+use super::log::Named;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
-    AddressGroupId, FloatingIpId, HostName, LocalIpId, NetworkId, PortId, QosPolicyId, Remote,
-    RouterId, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId,
+    AddressGroupId, FloatingIpId, HostName, LocalIpId, LogId, MeteringLabelId, NetworkId, PortId,
+    QosPolicyId, Remote, RouterId, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
+    SubnetId,
 };
 
 /// Some ids, by what they hang on. No key is without ids.
@@ -63,6 +65,12 @@ pub(super) struct Index {
     pub(super) shared: BTreeSet<NetworkId>,
     /// Hosts with tunnels, in the order of their places.
     pub(super) ring: BTreeSet<(u64, HostName)>,
+    pub(super) routers_by_project: By<String, RouterId>,
+    /// By the projects whose routers they are of; none for all.
+    pub(super) labels_by_project: By<Option<String>, MeteringLabelId>,
+    pub(super) logs: By<Named, LogId>,
+    /// Logs that name a group, whatever else they name.
+    pub(super) logs_by_group: By<SecurityGroupId, LogId>,
     /// Hosts that are down, as others say.
     pub(super) down: BTreeSet<HostName>,
     /// The host that answers for a router outside.
@@ -227,6 +235,7 @@ impl Index {
         for host in router.snat_port_blocks.keys() {
             to.apply(&mut self.routers_by_block, host.clone(), id);
         }
+        to.apply(&mut self.routers_by_project, router.project_id.clone(), id);
         if let Some(policy) = router.qos_policy_id {
             to.apply(&mut self.routers_by_qos_policy, policy, id);
         }

@@ -8,8 +8,8 @@ use super::index::By;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use weft_model::{
-    AddressGroupId, FloatingIpId, HostName, LocalIpId, NetworkId, PortId, QosPolicyId, RouterId,
-    SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressGroupId, FloatingIpId, HostName, LocalIpId, LogId, MeteringLabelId, NetworkId, PortId,
+    QosPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 
 /// Entries that may differ, and whose.
@@ -47,6 +47,10 @@ pub(super) struct Marks {
     pub(super) address_groups: BTreeSet<AddressGroupId>,
     /// QoS policies, at hosts that know them.
     pub(super) qos_policies: BTreeSet<QosPolicyId>,
+    /// Metering labels, at hosts that know them.
+    pub(super) metering_labels: BTreeSet<MeteringLabelId>,
+    /// Logs, at hosts that know them.
+    pub(super) logs: BTreeSet<LogId>,
     /// Addresses of tunnels, at hosts that know their host.
     pub(super) tunnel_hosts: BTreeSet<HostName>,
 }

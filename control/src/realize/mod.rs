@@ -6,7 +6,7 @@
 //! nothing, those that it concerns cost the entries that it may change, and where no agent ever came nothing is read. [`snapshot`] makes a host's duty from
 //! scratch, and is the oracle of that.
 //!
-//! `rows`, `decode`, `agent`, `floating_ip` and `qos_policy` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
+//! `rows`, `decode`, `agent`, `floating_ip`, `qos_policy`, `metering` and `log` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
 //! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
 //! It writes nothing to the store but hosts' ports of gateways' addresses (`gateway`), and knows nothing of how hosts are reached (`feed`).
@@ -23,7 +23,9 @@ mod gateway;
 mod history_tests;
 mod index;
 mod interface;
+mod log;
 mod mark;
+mod metering;
 mod policy_limits;
 mod qos_policy;
 mod rows;

@@ -8,12 +8,16 @@ use super::decode::{self, At, RouterParts, RowError};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::GatewayHost;
 use super::index::Index;
+use super::log::Log;
 use super::mark::Marks;
+use super::metering::MeteringLabel;
 use crate::app::agent::L2;
 use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::agent::{AgentRow, agent_list_type};
 use crate::store::gateway::{self, TransitRow};
 use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
+use crate::store::log::{self, LogRow};
+use crate::store::metering::{self, MeteringLabelRow, MeteringLabelRuleRow};
 use crate::store::network::{self, NetworkRow};
 use crate::store::port::{self, Port as PortParts};
 use crate::store::port_forwarding::{self, PortForwardingRow};
@@ -22,6 +26,7 @@ use crate::store::router::{self, RouterRow};
 use crate::store::security_group::{self, SecurityGroupRow, SecurityGroupRuleRow};
 use crate::store::segment::{self, SegmentRow};
 use crate::store::subnet::{self, SubnetRow};
+use crate::store::subnetpool::{self, SubnetpoolRow};
 use crate::store::{
     self, Conn, Resource, Store, StoreError, conntrack_helper, floating_ip, ndp_proxy, tunnel_host,
 };
@@ -29,9 +34,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use weft_model::{
-    AddressGroup, AddressGroupId, FloatingIpId, HostName, LocalIpId, Network, NetworkId, PortId,
-    QosPolicy, QosPolicyId, Revision, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Segment, Subnet, SubnetId, TunnelHost,
+    AddressGroup, AddressGroupId, FloatingIpId, HostName, LocalIpId, LogId, MeteringLabelId,
+    Network, NetworkId, PortId, QosPolicy, QosPolicyId, Revision, RouterId, SecurityGroup,
+    SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Segment, Subnet, SubnetId, TunnelHost,
 };
 
 /// Changes that are read row by row; above that, everything is read.
@@ -54,6 +59,8 @@ pub(super) struct Rows {
     pub(super) floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
     pub(super) forwarded_ips: BTreeMap<FloatingIpId, ForwardedIp>,
     pub(super) local_ips: BTreeMap<LocalIpId, decode::LocalIp>,
+    pub(super) metering_labels: BTreeMap<MeteringLabelId, MeteringLabel>,
+    pub(super) logs: BTreeMap<LogId, Log>,
     pub(super) security_groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(super) security_group_rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
     pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
@@ -98,8 +105,14 @@ impl Rows {
             let segments = segments.remove(&row.id).unwrap_or_default();
             rows.network_put(&row, &segments, transits.get(&row.id));
         }
+        let scopes: HashMap<String, String> = subnetpool::scope_list(&mut *conn)
+            .await?
+            .into_iter()
+            .collect();
         for row in subnet::subnet_list_all(&mut *conn).await? {
-            rows.subnet_put(row);
+            let pool = row.subnetpool_id.as_ref();
+            let scope = pool.and_then(|pool| scopes.get(pool));
+            rows.subnet_put(row, scope.map(String::as_str));
         }
         let mut last = String::new();
         loop {
@@ -130,6 +143,7 @@ impl Rows {
             let rules = rules.remove(&row.id).unwrap_or_default();
             rows.qos_policy_put(&row, &rules);
         }
+        rows.load_noted(&mut *conn).await?;
         for row in agent_list_type(&mut *conn, L2).await? {
             rows.agent_set(&row.id, decoded(agent::agent(&row)).flatten());
         }
@@ -148,6 +162,23 @@ impl Rows {
         }
         rows.loaded();
         Ok(rows)
+    }
+
+    /// Reads what is to be counted and written down.
+    async fn load_noted(&mut self, conn: &mut Conn) -> Result<(), StoreError> {
+        let mut rules: HashMap<String, Vec<MeteringLabelRuleRow>> = HashMap::new();
+        for rule in metering::rule_list_all(&mut *conn).await? {
+            let of = rules.entry(rule.metering_label_id.clone()).or_default();
+            of.push(rule);
+        }
+        for row in metering::label_list_all(&mut *conn).await? {
+            let rules = rules.remove(&row.id).unwrap_or_default();
+            self.metering_label_put(row, &rules);
+        }
+        for row in log::log_list_all(&mut *conn).await? {
+            self.log_put(&row);
+        }
+        Ok(())
     }
 
     /// Reads all routers, and what leads through them.
@@ -279,9 +310,15 @@ impl Rows {
                 None => self.gone(id, |rows, id| rows.qos_policy_set(id, None)),
             },
             "subnet" => match store::get::<SubnetRow>(conn, id).await? {
-                Some(row) => self.subnet_put(row),
+                Some(row) => self.subnet_changed(conn, row).await?,
                 None => self.gone(id, |rows, id| rows.subnet_set(id, None)),
             },
+            // Its address scope is that of its subnets.
+            "subnetpool" => {
+                for row in subnet::subnet_list_pool(&mut *conn, id).await? {
+                    self.subnet_changed(conn, row).await?;
+                }
+            }
             "router" => match store::get::<RouterRow>(&mut *conn, id).await? {
                 Some(row) => self.router_changed(conn, row).await?,
                 None => self.gone(id, |rows, id| rows.router_set(id, None)),
@@ -312,6 +349,30 @@ impl Rows {
                 Some(row) => self.address_group_put(&row),
                 None => self.gone(id, |rows, id| rows.address_group_set(id, None)),
             },
+            _ => self.other_changed(conn, resource, id).await?,
+        }
+        Ok(())
+    }
+
+    /// The same, of what is counted and written down, and of what hosts say of themselves.
+    async fn other_changed(
+        &mut self,
+        conn: &mut Conn,
+        resource: &str,
+        id: &str,
+    ) -> Result<(), StoreError> {
+        match resource {
+            "metering_label" => match store::get::<MeteringLabelRow>(&mut *conn, id).await? {
+                Some(row) => {
+                    let rules = metering::metering_label_rule_list(conn, id).await?;
+                    self.metering_label_put(row, &rules);
+                }
+                None => self.gone(id, |rows, id| rows.metering_label_set(id, None)),
+            },
+            "log" => match store::get::<LogRow>(conn, id).await? {
+                Some(row) => self.log_put(&row),
+                None => self.gone(id, |rows, id| rows.log_set(id, None)),
+            },
             "agent" => {
                 let row = store::get::<AgentRow>(conn, id).await?;
                 let agent = row.and_then(|row| decoded(agent::agent(&row)).flatten());
@@ -338,6 +399,16 @@ impl Rows {
             snat_port_blocks: gateway::snat_port_block_list(conn, id).await?,
         };
         self.router_put(row, parts);
+        Ok(())
+    }
+
+    async fn subnet_changed(&mut self, conn: &mut Conn, row: SubnetRow) -> Result<(), StoreError> {
+        let pool = match &row.subnetpool_id {
+            Some(pool) => store::get::<SubnetpoolRow>(conn, pool).await?,
+            None => None,
+        };
+        let scope = pool.and_then(|pool| pool.address_scope_id);
+        self.subnet_put(row, scope.as_deref());
         Ok(())
     }
 
@@ -398,9 +469,22 @@ impl Rows {
         }
     }
 
-    fn subnet_put(&mut self, row: SubnetRow) {
+    fn subnet_put(&mut self, row: SubnetRow, scope: Option<&str>) {
         if let Some(id) = known(At(Resource::Subnet, &row.id)) {
-            self.subnet_set(id, decoded(decode::subnet(row)));
+            self.subnet_set(id, decoded(decode::subnet(row, scope)));
+        }
+    }
+
+    fn metering_label_put(&mut self, row: MeteringLabelRow, rules: &[MeteringLabelRuleRow]) {
+        if let Some(id) = known(At(Resource::MeteringLabel, &row.id)) {
+            let label = decoded(super::metering::metering_label(row, rules)).flatten();
+            self.metering_label_set(id, label);
+        }
+    }
+
+    fn log_put(&mut self, row: &LogRow) {
+        if let Some(id) = known(At(Resource::Log, &row.id)) {
+            self.log_set(id, decoded(super::log::log(row)).flatten());
         }
     }
 

@@ -9,7 +9,8 @@
 //! 4. floating IPs, port forwardings and local IPs that lead to its ports;
 //! 5. the security groups of its ports, their rules, and who is in the groups that those rules name;
 //! 6. the QoS policies of its ports, floating IPs and routers' gateways, as far as they ask something of an engine;
-//! 7. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
+//! 7. the metering labels of its routers, and the logs of its ports;
+//! 8. the guests of other hosts on these networks where frames travel in tunnels, with the hosts' addresses, and its own.
 
 use super::decode::{Attached, LocalIp, Port, Router};
 use super::external::{forwarded_hosts, hosts_of};
@@ -103,6 +104,7 @@ impl<'a> View<'a> {
         self.forwarded_ips(&mut snapshot);
         self.local_ips(&mut snapshot);
         self.qos_policies(&mut snapshot);
+        self.noted(&mut snapshot);
         self.security_groups(&mut snapshot);
         self.remote_ports(&mut snapshot);
         snapshot
@@ -132,6 +134,20 @@ impl<'a> View<'a> {
         snapshot.qos_policies = all.flatten().filter_map(known).collect();
     }
 
+    /// What is counted and written down.
+    fn noted(&self, snapshot: &mut HostSnapshot) {
+        for id in snapshot.routers.values().flat_map(|r| &r.metering_labels) {
+            if let Some(label) = self.rows.metering_labels.get(id) {
+                snapshot.metering_labels.insert(*id, label.label.clone());
+            }
+        }
+        for id in snapshot.ports.values().flat_map(|port| &port.logs) {
+            if let Some(log) = self.rows.logs.get(id) {
+                snapshot.logs.insert(*id, log.log.clone());
+            }
+        }
+    }
+
     /// A guest's port, if the host can have it: its network is known, and its device's name is its own.
     pub(super) fn guest(
         &self,
@@ -154,7 +170,7 @@ impl<'a> View<'a> {
             tracing::error!(port = %id, "another port of the host has the same device name: make a new port");
             return None;
         }
-        let mut port = self.port(port, interface);
+        let mut port = self.port(id, port, interface);
         if !self.fits(&port.security_groups, judged) {
             tracing::error!(
                 port = %id,
@@ -212,7 +228,7 @@ impl<'a> View<'a> {
         Some((port, interface))
     }
 
-    fn port(&self, port: &Port, interface: PortInterface) -> model::Port {
+    fn port(&self, id: PortId, port: &Port, interface: PortInterface) -> model::Port {
         let groups = port.security_groups.iter();
         let known = |group: &&SecurityGroupId| self.rows.security_groups.contains_key(*group);
         model::Port {
@@ -229,6 +245,7 @@ impl<'a> View<'a> {
             extra_dhcp_opts: port.extra_dhcp_opts.clone(),
             qos_policy_id: self.qos_policy(port.qos_policy_id, port.network_id),
             pvlan: port.pvlan.clone(),
+            logs: self.logs(id, port),
         }
     }
 

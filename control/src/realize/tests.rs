@@ -7,6 +7,8 @@ use crate::feed::hub::Subscription;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::agent::AgentRow;
 use crate::store::floating_ip::FloatingIpRow;
+use crate::store::log::LogRow;
+use crate::store::metering::{MeteringLabelRow, MeteringLabelRuleRow};
 use crate::store::network::NetworkRow;
 use crate::store::port::{
     self, AddressPair, DhcpOpt, FixedIpRow, PortRow, fixed_ip_insert, ip_key, security_groups_set,
@@ -26,8 +28,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weft_model::limits::{self, ADDRESS_GROUP_ADDRESSES_MAX};
 use weft_model::{
-    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, NetworkId, PortInterface, PortRange,
-    PvlanRole, Remote, Revision, VhostUserMode,
+    EtherType, FeedMessage, HostName, HostSnapshot, Ipv6Mode, LogEvent, NetworkId, PortInterface,
+    PortRange, PvlanRole, Remote, Revision, VhostUserMode,
 };
 
 /// A cloud's database, written below the API.
@@ -1020,6 +1022,108 @@ async fn a_policy_holds_for_a_floating_ip_and_a_gateway_or_all_of_their_network(
     cloud.delete::<QosRuleRow>(QOS + 1).await;
     cloud.change(QOS, |_: &mut QosPolicyRow| ()).await;
     assert_eq!(under(&cloud.duty("h1").await), (None, None, false));
+}
+
+#[tokio::test]
+async fn a_router_has_its_projects_metering_labels_and_shared_ones() {
+    let mut cloud = small_cloud().await;
+    let labels = |duty: &HostSnapshot| {
+        let router = &duty.routers[&uuid(ROUTER).into()];
+        assert!(duty.metering_labels.keys().eq(&router.metering_labels));
+        duty.metering_labels.len()
+    };
+    for (n, project, shared) in [(1, "", false), (2, "other", false), (3, "other", true)] {
+        let mut tx = cloud.write().await;
+        let mut label = MeteringLabelRow {
+            id: id(n),
+            project_id: project.to_owned(),
+            shared,
+            ..MeteringLabelRow::default()
+        };
+        store::insert(&mut tx, &mut label).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(labels(&cloud.duty("h1").await), 0, "they have no rules");
+    for n in [1, 2, 3] {
+        let mut tx = cloud.write().await;
+        let mut rule = MeteringLabelRuleRow {
+            id: id(10 + n),
+            metering_label_id: id(n),
+            direction: "egress".to_owned(),
+            remote_ip_prefix: Some("198.51.100.7/24".to_owned()),
+            ..MeteringLabelRuleRow::default()
+        };
+        store::insert(&mut tx, &mut rule).await.unwrap();
+        tx.touch(store::Resource::MeteringLabel, &id(n))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+    let duty = cloud.duty("h1").await;
+    assert_eq!(labels(&duty), 2);
+    let rule = duty.metering_labels[&uuid(1).into()].rules[0];
+    let destination = Some("198.51.100.0/24".parse().unwrap());
+    assert_eq!((rule.source, rule.destination), (None, destination));
+    cloud
+        .change::<RouterRow>(ROUTER, |router| router.gateway_port_id = None)
+        .await;
+    assert_eq!(labels(&cloud.duty("h1").await), 0, "nothing goes out");
+    cloud
+        .change::<RouterRow>(ROUTER, |router| router.gateway_port_id = Some(id(GATEWAY)))
+        .await;
+    cloud.delete::<MeteringLabelRow>(1).await;
+    assert_eq!(labels(&cloud.duty("h1").await), 1);
+}
+
+#[tokio::test]
+async fn a_log_is_of_its_port_of_a_groups_ports_or_of_a_projects() {
+    let mut cloud = small_cloud().await;
+    cloud.guest(0x102, NET_A, "h1", &[], &[]).await;
+    cloud
+        .change::<PortRow>(0x102, |port| port.project_id = "other".to_owned())
+        .await;
+    let log = |n, group: Option<u128>, port: Option<u128>| LogRow {
+        id: id(n),
+        enabled: true,
+        event: "DROP".to_owned(),
+        resource_type: "security_group".to_owned(),
+        resource_id: group.map(id),
+        target_id: port.map(id),
+        ..LogRow::default()
+    };
+    let all = [
+        log(1, None, Some(0x102)),
+        log(2, Some(GROUP), None),
+        log(3, None, None),
+        log(4, Some(GROUP), Some(0x102)),
+    ];
+    for mut row in all {
+        let mut tx = cloud.write().await;
+        store::insert(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let logs = |duty: &HostSnapshot, n: u128| {
+        let port = duty.ports.get(&uuid(n).into());
+        let logs = port.iter().flat_map(|port| &port.logs);
+        logs.map(|log| log.0.as_u128() >> 96).collect::<Vec<_>>()
+    };
+    let duty = cloud.duty("h1").await;
+    assert_eq!(logs(&duty, GUEST), [2, 3]);
+    assert_eq!(logs(&duty, 0x102), [1]);
+    assert_eq!(duty.logs.len(), 3);
+    assert_eq!(duty.logs[&uuid(1).into()].event, LogEvent::Drop);
+    let mut tx = cloud.write().await;
+    tx.touch(store::Resource::Port, &id(0x102)).await.unwrap();
+    security_groups_set(&mut tx, &id(0x102), &[id(GROUP)])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(logs(&cloud.duty("h1").await, 0x102), [1, 4]);
+    cloud.change::<LogRow>(3, |log| log.enabled = false).await;
+    assert_eq!(logs(&cloud.duty("h1").await, GUEST), [2]);
+    // They go with what they name.
+    cloud.delete::<PortRow>(0x102).await;
+    assert_eq!(cloud.duty("h1").await.logs.len(), 1);
 }
 
 #[tokio::test]

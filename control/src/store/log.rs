@@ -1,7 +1,7 @@
 //! Logs: which security groups' decisions are to be written down.
 
 use super::list::Column;
-use super::row::row;
+use super::row::{self, row};
 use super::{Conn, Result, sql};
 
 row! {
@@ -51,4 +51,12 @@ pub async fn port_is_in_group(conn: &mut Conn, port: &str, group: &str) -> Resul
     .fetch_optional(conn)
     .await?;
     Ok(found.is_some())
+}
+
+/// All logs.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn log_list_all(conn: &mut Conn) -> Result<Vec<LogRow>> {
+    row::fetch(conn, "TRUE", &[]).await
 }

@@ -54,6 +54,22 @@ row! {
     visible &[];
 }
 
+/// All labels.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn label_list_all(conn: &mut Conn) -> Result<Vec<MeteringLabelRow>> {
+    row::fetch(conn, "TRUE", &[]).await
+}
+
+/// All rules, by id.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn rule_list_all(conn: &mut Conn) -> Result<Vec<MeteringLabelRuleRow>> {
+    row::fetch(conn, "TRUE ORDER BY id", &[]).await
+}
+
 /// The rules of a label.
 ///
 /// # Errors

@@ -120,6 +120,14 @@ pub async fn subnet_list_networks(conn: &mut Conn, networks: &[&str]) -> Result<
     super::fixed_ip::by_parents(conn, &select, "ORDER BY network_id, id", networks).await
 }
 
+/// The subnets from a pool.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn subnet_list_pool(conn: &mut Conn, pool: &str) -> Result<Vec<SubnetRow>> {
+    row::fetch(conn, "subnetpool_id = $1", &[pool]).await
+}
+
 /// All subnets.
 ///
 /// # Errors

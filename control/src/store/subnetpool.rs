@@ -67,6 +67,16 @@ pub async fn subnetpool_default(conn: &mut Conn, ip_version: i64) -> Result<Opti
     Ok(row::fetch(conn, condition, &[]).await?.into_iter().next())
 }
 
+/// The pools that are in an address scope, each with its scope.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn scope_list(conn: &mut Conn) -> Result<Vec<(String, String)>> {
+    sql::query_as("SELECT id, address_scope_id FROM subnetpools WHERE address_scope_id IS NOT NULL")
+        .fetch_all(conn)
+        .await
+}
+
 /// Whether a subnet is from a pool.
 ///
 /// # Errors

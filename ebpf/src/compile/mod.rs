@@ -135,6 +135,12 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             );
         }
     }
+    for id in snapshot.logs.keys() {
+        add(
+            format!("logs.{id}"),
+            "nothing is written down: no logs of decisions yet",
+        );
+    }
     for (id, network) in &snapshot.networks {
         if network.vlan_transparent {
             add(
@@ -182,6 +188,12 @@ fn unsupported_of_routers(snapshot: &HostSnapshot, add: &mut impl FnMut(String, 
             add(
                 format!("routers.{id}.gateway.qos_policy_id"),
                 "nothing is limited: no QoS of gateways yet",
+            );
+        }
+        if !router.metering_labels.is_empty() {
+            add(
+                format!("routers.{id}.metering_labels"),
+                "nothing is counted: no metering yet",
             );
         }
         if !router.conntrack_helpers.is_empty() {

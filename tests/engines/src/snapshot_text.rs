@@ -340,6 +340,7 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
             host_routes: vec![],
             ipv6_ra_mode: subnet.ra,
             ipv6_address_mode: subnet.address_mode,
+            address_scope_id: None,
         };
         e.snapshot
             .subnets
@@ -463,6 +464,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 .as_ref()
                 .map(|q| uuid_of(kind::QOS_POLICY, q).into()),
             pvlan: None,
+            logs: vec![],
         };
         for group in &made.security_groups {
             for ip in &made.fixed_ips {
@@ -525,6 +527,7 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             routes: vec![],
             ndp_proxies: vec![],
             conntrack_helpers: vec![],
+            metering_labels: vec![],
         };
         for (network, ips) in &router.interfaces {
             let leg = format!("{name}@{network}");

@@ -99,6 +99,7 @@ pub fn overlay(
         routes: Vec::new(),
         ndp_proxies: Vec::new(),
         conntrack_helpers: Vec::new(),
+        metering_labels: Vec::new(),
     };
     snapshot.routers.insert(RouterId(id(7, 0)), router);
     group_add(&mut snapshot, 0, rules, service_port);
@@ -176,6 +177,7 @@ fn network_add(snapshot: &mut HostSnapshot, number: usize, cidr: ipnet::IpNet) -
         host_routes: Vec::new(),
         ipv6_ra_mode: None,
         ipv6_address_mode: None,
+        address_scope_id: None,
     };
     snapshot.subnets.insert(subnet_id, subnet);
     subnet_id
@@ -207,6 +209,7 @@ fn port_add(
         extra_dhcp_opts: Vec::new(),
         qos_policy_id: None,
         pvlan: None,
+        logs: Vec::new(),
     };
     snapshot.ports.insert(PortId(id(5, number)), port);
 }
