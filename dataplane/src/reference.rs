@@ -291,6 +291,13 @@ impl Reference {
             Answer::Deliver(port) => Verdict::Deliver { port, frame },
             Answer::Neighbour => self.serve(on, Service::Neighbour)?,
             Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
+            Answer::Overheard { tells } => {
+                if tells {
+                    self.copy(on, notes, Copy::Neighbour);
+                }
+                self.overheard(on, notes);
+                Verdict::Pass
+            }
             Answer::Pass => Verdict::Pass,
         }))
     }

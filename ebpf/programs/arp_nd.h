@@ -49,14 +49,27 @@ static __always_inline int arp_from_guest(struct __sk_buff *skb, struct scratch 
 	return arp_reply(skb, s, arp, owner->mac);
 }
 
+int copies_send(struct __sk_buff *skb);
+
+/* What passes and was sent to everybody: the network's guests hear it too, and the agent if it tells of a neighbour. */
+static __always_inline int overheard(struct __sk_buff *skb, struct scratch *s, int tells)
+{
+	if (!(s->destination_mac[0] & 1))
+		return pass(skb, s);
+	if (tells)
+		event_send(skb, EVENT_NEIGHBOUR, s->network);
+	copies_send(skb);
+	return pass(skb, s);
+}
+
 /* An ARP reply or NA from outside: learnt if it is for a router, delivered if it is for a guest. */
-static __always_inline int answer_from_uplink(struct __sk_buff *skb, struct scratch *s)
+static __always_inline int answer_from_uplink(struct __sk_buff *skb, struct scratch *s, int tells)
 {
 	struct fdb_entry *entry = fdb_get(s->network, s->destination_mac);
 	struct port_record *port;
 
 	if (!entry)
-		return pass(skb, s);
+		return overheard(skb, s, tells);
 	if (entry->flags & (FDB_INTERFACE | FDB_OUTSIDE))
 		return serve(skb, s, EVENT_NEIGHBOUR);
 	if (!(entry->flags & FDB_LOCAL))
@@ -70,18 +83,16 @@ static __always_inline int answer_from_uplink(struct __sk_buff *skb, struct scra
 static __always_inline int arp_from_uplink(struct __sk_buff *skb, struct scratch *s, struct arp *arp)
 {
 	union address target = { .words = { load32(arp->target) } };
+	int tells = load32(arp->sender) == load32(arp->target);
 	struct owner_entry *owner;
 
-	if (arp->operation == htons(1)) {
-		owner = owner_get(s->network, FAMILY_V4, target.bytes);
-		if (!owner || !(owner->flags & OWNER_ANSWER))
-			return pass(skb, s);
-		event_send(skb, EVENT_NEIGHBOUR, s->network);
-		return arp_reply(skb, s, arp, owner->mac);
-	}
 	if (arp->operation == htons(2))
-		return answer_from_uplink(skb, s);
-	return pass(skb, s);
+		return answer_from_uplink(skb, s, tells);
+	owner = owner_get(s->network, FAMILY_V4, target.bytes);
+	if (arp->operation != htons(1) || tells || !owner || !(owner->flags & OWNER_ANSWER))
+		return overheard(skb, s, tells);
+	event_send(skb, EVENT_NEIGHBOUR, s->network);
+	return arp_reply(skb, s, arp, owner->mac);
 }
 
 SEC("classifier/weft_arp")
@@ -185,15 +196,17 @@ static __always_inline int nd_from_uplink(struct __sk_buff *skb, struct scratch 
 	struct owner_entry *owner;
 	union address target;
 
-	if (nd_malformed(s, type))
+	if (nd_malformed(s, type) || type < 133 || type > 137)
 		return pass(skb, s);
 	if (type == 136)
-		return answer_from_uplink(skb, s);
-	if (type != 135 || bpf_skb_load_bytes(skb, s->l4_offset + 8, &target, 16) || target.bytes[0] == 0xff)
+		return answer_from_uplink(skb, s, 1);
+	if (type != 135)
+		return overheard(skb, s, 0);
+	if (bpf_skb_load_bytes(skb, s->l4_offset + 8, &target, 16) || target.bytes[0] == 0xff)
 		return pass(skb, s);
 	owner = owner_get(s->network, FAMILY_V6, target.bytes);
 	if (!owner || !(owner->flags & OWNER_ANSWER))
-		return pass(skb, s);
+		return overheard(skb, s, 0);
 	event_send(skb, EVENT_NEIGHBOUR, s->network);
 	return nd_reply(skb, s, target.bytes, owner->mac, owner->flags & OWNER_ROUTER);
 }

@@ -163,6 +163,13 @@ int weft_copy(struct __sk_buff *skb)
 	if (member->slot & SLOT_TUNNEL)
 		return copy_tunnel(skb, s, network, member->slot & ~SLOT_TUNNEL);
 	port = bpf_map_lookup_elem(&ports, &member->slot);
+	/* What the uplink overheard (section 3): no rules, no limits. */
+	if (s->ethertype == ETHERTYPE_ARP || (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 &&
+					      !(s->flags & PACKET_LATER) && nd_type(s->icmp_type))) {
+		if (!port || !(port->flags & PORT_UP))
+			return drop(skb, s, REASON_DESTINATION_PORT_DOWN);
+		return output(skb, s, member->slot);
+	}
 	if (port && copy_owned(s, port))
 		return copy_end(skb, s);
 	s->forward = s->key;

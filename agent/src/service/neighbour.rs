@@ -1,13 +1,10 @@
 //! Neighbours on physical networks: who has the next hop's address there, by ARP (RFC 826) and ND (RFC 4861 7).
 //!
-//! Guarantees: the engine's table holds what was heard from the neighbour itself, in answer to a question of ours or
-//! with a question to us, and only addresses of the network's own subnets or next hops that are configured; what does
+//! Guarantees: the engine's table holds what was heard from the neighbour itself, in answer to a question of ours,
+//! with a question to us, or, if it was known, in an announcement to everybody, and only addresses of the network's own subnets or next hops that are configured; what does
 //! not answer any more is forgotten. The next hops of routers (gateways of the subnets, extra routes) are resolved
 //! before they are needed. Table, queues and rate of questions are bounded, so that a guest that scans the outside
 //! cannot fill them for others: resolved entries are never displaced.
-//!
-//! It does not see what the engine passes to the host's own stack, such as gratuitous announcements of neighbours: a
-//! changed MAC address is noticed by the next refresh.
 
 use super::{Action, Millis, Place, ServiceCounters};
 use ipnet::IpNet;
@@ -437,7 +434,8 @@ fn heard(frame: &[u8]) -> Option<Heard> {
             usable(address).then_some(Heard {
                 address: address.into(),
                 mac: MacAddress(packet.sender_mac()),
-                answer: packet.operation() != arp::REQUEST,
+                // An announcement to everybody asks nobody (RFC 5227 3).
+                answer: packet.operation() != arp::REQUEST || packet.target_ip() == address,
                 overrides: true,
             })
         }

@@ -58,6 +58,25 @@ impl Reference {
         Ok(itself)
     }
 
+    /// Copies of ARP or ND from the uplink, to all who are up.
+    pub(super) fn overheard(&mut self, on: &Packets<'_>, notes: &mut Notes) {
+        let members = multicast::Members::of(on.sight.snapshot, on.sight.network_id);
+        let bucket = self.copy_buckets.entry(on.sight.ingress).or_default();
+        let some = members.cost();
+        if !some.is_some_and(|cost| bucket.take(bucket::MULTICAST, cost, on.now_s)) {
+            return notes.trace.say(Stage::ArpNd, "no copies");
+        }
+        for port in members.others(&on.sight).ports {
+            let there = on.sight.snapshot.ports.get(&port);
+            if there.is_some_and(|port| port.admin_state_up) {
+                let words = format!("a copy to port {port}");
+                notes.trace.say(Stage::Deliver, words);
+                let frame = on.frame.to_vec();
+                notes.copies.push(Verdict::Deliver { port, frame });
+            }
+        }
+    }
+
     fn copy_deliver(
         &mut self,
         on: &Packets<'_>,

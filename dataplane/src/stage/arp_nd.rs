@@ -27,6 +27,11 @@ pub enum Answer {
     Neighbour,
     /// To the agent: a router solicitation.
     RouterSolicitation,
+    /// For everybody on the wire: copies, and the host's own; told the agent if it says something of a neighbour.
+    Overheard {
+        /// Whether it does.
+        tells: bool,
+    },
     /// The host's own.
     Pass,
 }
@@ -42,6 +47,7 @@ impl Answer {
             Self::Deliver(port) => format!("for port {port}"),
             Self::Neighbour => "tells the agent of a neighbour".to_owned(),
             Self::RouterSolicitation => "for the agent: a router solicitation".to_owned(),
+            Self::Overheard { .. } => "for everybody on the wire".to_owned(),
             Self::Pass => "not ours".to_owned(),
         }
     }
@@ -58,11 +64,15 @@ pub fn process_arp(
     let target = IpAddr::V4(request.target_ip);
     let owner = find_owner(sight, target);
     let Some((_, port)) = sight.port else {
-        return match (request.operation, owner) {
-            (arp::REQUEST, Some(owner)) => Answer::Reply(arp_reply(frame, request, owner)),
+        let tells = request.sender_ip == request.target_ip;
+        let answer = match (request.operation, owner) {
+            (arp::REQUEST, Some(owner)) if !tells => {
+                Answer::Reply(arp_reply(frame, request, owner))
+            }
             (arp::REPLY, _) => told(sight, packet.destination_mac),
             _ => Answer::Pass,
         };
+        return overheard(packet, answer, tells);
     };
     let own = port.fixed_ips.iter().any(|f| f.ip_address == target);
     if request.operation != arp::REQUEST || request.sender_ip == request.target_ip || own {
@@ -82,6 +92,14 @@ fn find_owner(sight: &Sight<'_>, target: IpAddr) -> Option<Owner> {
             local.or_else(|| topology::remote_owner(sight.snapshot, sight.network_id, target))
         }
         None => local,
+    }
+}
+
+/// What passes and was sent to everybody.
+fn overheard(packet: &Packet, answer: Answer, tells: bool) -> Answer {
+    match answer {
+        Answer::Pass if packet.destination_mac.is_multicast() => Answer::Overheard { tells },
+        answer => answer,
     }
 }
 
@@ -155,9 +173,14 @@ pub fn process_nd(
     let neighbour = ndisc::Neighbour::new_checked(message);
     let crossed_router = ip.ttl != ndisc::HOP_LIMIT && !sight.has(Mutant::NdHopLimit);
     let wrong = crossed_router || code != 0 || (matches!(kind, 135 | 136) && neighbour.is_err());
-    Some(match (kind, neighbour) {
-        (133..=137, _) if wrong && uplink => Answer::Pass,
+    let answer = match (kind, neighbour) {
+        (133..=137, _) if wrong && uplink => return Some(Answer::Pass),
         (133..=137, _) if wrong => Answer::Drop(DropReason::Malformed),
+        (ndisc::NEIGHBOUR_SOLICITATION, Ok(question))
+            if uplink && question.target().is_multicast() =>
+        {
+            return Some(Answer::Pass);
+        }
         (ndisc::NEIGHBOUR_SOLICITATION, Ok(question)) => {
             nd_solicited(sight, packet, ip, question.target())
         }
@@ -166,6 +189,10 @@ pub fn process_nd(
         (ndisc::ROUTER_SOLICITATION, _) if announces(sight) => Answer::RouterSolicitation,
         (ndisc::ROUTER_SOLICITATION, _) => unanswered(sight, DropReason::ServiceOff),
         (_, _) => Answer::Drop(DropReason::NdIgnored),
+    };
+    Some(match kind {
+        133..=137 => overheard(packet, answer, kind == ndisc::NEIGHBOUR_ADVERTISEMENT),
+        _ => answer,
     })
 }
 
@@ -179,8 +206,6 @@ fn nd_solicited(sight: &Sight<'_>, packet: &Packet, ip: &IpPacket, target: Ipv6A
         if own || target == eui64_link_local(port.mac_address) {
             return Answer::Drop(DropReason::NdIgnored);
         }
-    } else if target.is_multicast() {
-        return Answer::Pass;
     }
     match (find_owner(sight, address), ip.tuple.source) {
         (Some(owner), IpAddr::V6(asker)) => {

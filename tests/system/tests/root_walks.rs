@@ -631,3 +631,63 @@ fn networks_without_a_router_hear_nothing_of_each_other() -> Result<()> {
     assert_eq!(heard, None);
     close(scene)
 }
+
+/// Walks 1 to 3, when the external router's address moves to another MAC address: it says so to everybody on the wire, and guests there and
+/// routers hear it at once; so do guests its router advertisements.
+#[test]
+fn a_router_on_the_wire_moves_its_address() -> Result<()> {
+    const MOVED: &str = "02:00:00:00:00:77";
+    let mut scene = open("weft-moved")?;
+    let outside = scene.outside.clone();
+    let user = scene.project("demo")?;
+    let (v4, v6) = ("203.0.113", "fd00:203:0:113");
+    provider_network(&mut scene, "net1", "provider --external", v4, v6, None)?;
+    scene.network(&user, "inner", "192.0.2.0/24", "")?;
+    scene.openstack(&user, "router create router1")?;
+    scene.openstack(&user, "router add subnet router1 inner-v4")?;
+    scene.openstack(&user, "router set --external-gateway net1 router1")?;
+    let beside = scene.guest(&user, "net1", "guest1", "")?;
+    beside.dhcp(&scene.lab)?;
+    beside.configure(&format!("{}/64", beside.port.v6()?), None)?;
+    let behind = scene.booted_guest(&user, "inner", "guest2")?;
+    let routers = [IpAddr::V4(PHYSICAL_ROUTER), IpAddr::V6(PHYSICAL_ROUTER_V6)];
+    for router in routers {
+        scene.settle(&beside.namespace, router)?;
+    }
+    scene.settle(&behind.namespace, routers[0])?;
+
+    let mut wire = Capture::open(&outside, "eth0")?;
+    let mac = weft_kit::frame::mac(MOVED)?;
+    let link_local = "fe80::ff:fe00:77".parse()?;
+    wire.send(&weft_kit::frame::router_advertisement(mac, link_local))?;
+    let route = || beside.namespace.run("ip -6 route show default");
+    until("a default route by a router advertisement", TIMEOUT, || {
+        Ok(route()?.contains("via fe80::ff:fe00:77").then_some(()))
+    })?;
+    outside.run(&format!("ip link set eth0 address {MOVED}"))?;
+    let side = weft_kit::frame::ArpSide {
+        mac,
+        ip: PHYSICAL_ROUTER,
+    };
+    wire.send(&weft_kit::frame::arp(mac, 1, side, side))?;
+    let v6 = PHYSICAL_ROUTER_V6;
+    wire.send(&weft_kit::frame::neighbour_advertisement(mac, v6, v6))?;
+    for router in routers {
+        until("the guest to hear of it", Duration::from_secs(1), || {
+            let line = format!("ip neighbour show {router} dev eth0");
+            Ok(beside.namespace.run(&line)?.contains(MOVED).then_some(()))
+        })?;
+        let pinged = ping(&beside.namespace, router, 3)?;
+        assert!(pinged.all(), "{router}: {pinged:?}");
+    }
+    until("the router to hear of it", Duration::from_secs(1), || {
+        let status = scene.site.ask("status")?;
+        let neighbours = status["neighbours"].as_array().cloned();
+        let all = neighbours.unwrap_or_default();
+        let moved = all.iter().any(|one| one["mac_address"] == MOVED);
+        Ok(moved.then_some(()))
+    })?;
+    let pinged = ping(&behind.namespace, routers[0], 3)?;
+    assert!(pinged.all(), "{pinged:?}");
+    close(scene)
+}

@@ -21,6 +21,8 @@ pub(super) enum Answer {
     Deliver(Place),
     Neighbour,
     RouterSolicitation,
+    /// For everybody on the wire; whether it tells of a neighbour.
+    Overheard(bool),
     Pass,
 }
 
@@ -39,13 +41,15 @@ impl Asker<'_> {
         let target = IpAddr::V4(request.target_ip);
         let owner = self.owner(target);
         let Some(port) = self.port else {
-            return match (request.operation, owner) {
-                (arp::REQUEST, Some(owner)) => {
+            let tells = request.sender_ip == request.target_ip;
+            let answer = match (request.operation, owner) {
+                (arp::REQUEST, Some(owner)) if !tells => {
                     Answer::Reply(arp_reply(frame, packet, request, owner))
                 }
                 (arp::REPLY, _) => self.told(packet.destination_mac),
                 _ => Answer::Pass,
             };
+            return overheard(packet, answer, tells);
         };
         let own = port.own4.contains(&u32::from(request.target_ip));
         if request.operation != arp::REQUEST || request.sender_ip == request.target_ip || own {
@@ -99,8 +103,13 @@ impl Asker<'_> {
         let neighbour = ndisc::Neighbour::new_checked(message);
         let short = matches!(kind, 135 | 136) && neighbour.is_err();
         let wrong = ip.ttl != ndisc::HOP_LIMIT || code != 0 || short;
-        Some(match (kind, neighbour) {
-            (133..=137, _) if wrong && uplink => Answer::Pass,
+        let answer = match (kind, neighbour) {
+            (133..=137, _) if wrong && uplink => return Some(Answer::Pass),
+            (ndisc::NEIGHBOUR_SOLICITATION, Ok(question))
+                if uplink && question.target().is_multicast() =>
+            {
+                return Some(Answer::Pass);
+            }
             (133..=137, _) if wrong => Answer::Drop(DropReason::Malformed),
             (ndisc::NEIGHBOUR_SOLICITATION, Ok(question)) => {
                 self.solicited(packet, ip, question.target())
@@ -110,13 +119,16 @@ impl Asker<'_> {
             (ndisc::ROUTER_SOLICITATION, _) if self.network.announces => Answer::RouterSolicitation,
             (ndisc::ROUTER_SOLICITATION, _) => self.unanswered(DropReason::ServiceOff),
             (_, _) => Answer::Drop(DropReason::NdIgnored),
+        };
+        Some(match kind {
+            133..=137 => overheard(packet, answer, kind == ndisc::NEIGHBOUR_ADVERTISEMENT),
+            _ => answer,
         })
     }
 
     fn solicited(&self, packet: &Packet, ip: &IpPacket, target: Ipv6Addr) -> Answer {
         match self.port {
             Some(_) if target.is_multicast() => return Answer::Drop(DropReason::Malformed),
-            None if target.is_multicast() => return Answer::Pass,
             // Its link-local address is among them.
             Some(port) if port.own6.contains(&u128::from(target)) => {
                 return Answer::Drop(DropReason::NdIgnored);
@@ -130,6 +142,14 @@ impl Asker<'_> {
             (_, _) if self.port.is_none() => Answer::Pass,
             (_, _) => self.unanswered(DropReason::NdUnanswered),
         }
+    }
+}
+
+/// What passes and was sent to everybody.
+fn overheard(packet: &Packet, answer: Answer, tells: bool) -> Answer {
+    match answer {
+        Answer::Pass if packet.destination_mac.is_multicast() => Answer::Overheard(tells),
+        answer => answer,
     }
 }
 

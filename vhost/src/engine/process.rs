@@ -228,6 +228,13 @@ impl Engine {
             Answer::Deliver(place) => self.send(place, frame)?,
             Answer::Neighbour => self.serve(on, Service::Neighbour)?,
             Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
+            Answer::Overheard(tells) => {
+                if tells {
+                    self.copy(on, beside, Copy::Neighbour);
+                }
+                self.overheard(on, beside);
+                Verdict::Pass
+            }
             Answer::Pass => Verdict::Pass,
         }))
     }

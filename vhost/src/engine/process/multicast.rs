@@ -46,6 +46,25 @@ impl Engine {
         Ok(itself)
     }
 
+    /// Copies of ARP or ND from the uplink, to all who are up.
+    pub(super) fn overheard(&mut self, on: &On<'_>, beside: &mut Beside) {
+        let all = on.network.ports.len() + on.network.hosts.len();
+        let cost = u32::try_from(all).unwrap_or(u32::MAX);
+        let bucket = self.copy_buckets.get_mut(on.place.at());
+        let paid = |cost| bucket.is_some_and(|b| b.take(bucket::MULTICAST, cost, on.now_s));
+        if cost > MULTICAST_COPIES_MAX || !paid(cost) {
+            return;
+        }
+        let ports = on.network.ports.iter();
+        let ports = ports.filter_map(|place| on.plan.port(*place));
+        beside
+            .copies
+            .extend(ports.filter(|port| port.up).map(|port| Verdict::Deliver {
+                port: port.id,
+                frame: on.frame.to_vec(),
+            }));
+    }
+
     fn copies(&mut self, on: &On<'_>, packet: &Packet, beside: &mut Beside) {
         let Body::Ip(ip) = &packet.body else {
             return;
