@@ -343,6 +343,27 @@ pub fn sweep(name: &str) -> Result<()> {
         pins_remove(&run)?;
         directories_remove(&run)?;
     }
+    bpffs_sweep()
+}
+
+/// Removes the bpffs that killed tests of the engines left: `<temporary folder>/weft-engines-<pid>-…` or `weft-ebpf-<pid>-…`.
+fn bpffs_sweep() -> Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let rest = ["weft-engines-", "weft-ebpf-"];
+        let Some(rest) = rest.iter().find_map(|prefix| name.strip_prefix(prefix)) else {
+            continue;
+        };
+        let Ok(id) = rest.split('-').next().unwrap_or_default().parse::<u32>() else {
+            continue;
+        };
+        if test_kill_process(pid(id)?).is_err() {
+            // Not mounted, or swept by another run just now.
+            let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::openstack::Cloud;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +33,10 @@ pub struct WeftOptions {
     pub underlay: Option<(String, IpAddr)>,
     /// Where the server listens for agents, which find it there: of an instance in several namespaces.
     pub feed: Option<SocketAddr>,
+    /// Other servers of the same cloud, which its agents may ask as well.
+    pub feed_also: Vec<SocketAddr>,
+    /// The servers' PostgreSQL; otherwise SQLite in the lab's folder.
+    pub store_url: Option<String>,
     /// Whether guests are attached by vhost-user, with sockets in the lab's folder.
     pub vhost_user: bool,
     /// Whether it removes its programs and maps when it ends.
@@ -59,6 +64,8 @@ impl WeftOptions {
             physical_networks,
             underlay: None,
             feed: None,
+            feed_also: Vec::new(),
+            store_url: None,
             vhost_user: false,
             remove_on_stop: true,
         })
@@ -129,9 +136,16 @@ impl Site {
             .underlay
             .as_ref()
             .map(|(interface, ip)| format!("underlay = \"{interface}\"\ntunnel_ip = \"{ip}\"\n"));
-        let feed = options
-            .feed
-            .map(|feed| format!("[feed]\nlisten = \"{feed}\"\nurl = \"http://{feed}\"\n\n"));
+        let feed = options.feed.map(|feed| {
+            let servers = std::iter::once(&feed).chain(&options.feed_also);
+            let urls: Vec<String> = servers.map(|server| format!("http://{server}")).collect();
+            let urls = urls.join(",");
+            format!("[feed]\nlisten = \"{feed}\"\nurl = \"{urls}\"\n\n")
+        });
+        let store = match &options.store_url {
+            Some(url) => format!("url = \"{url}\""),
+            None => format!("path = \"{}\"", directory.join("weft.sqlite").display()),
+        };
         let networks: Vec<String> = options
             .physical_networks
             .iter()
@@ -140,7 +154,7 @@ impl Site {
         format!(
             "host = \"{name}\"\ninstance = \"{name}\"\n\n\
              [api]\nlisten = \"{API}\"\n\n{feed}\
-             [store]\npath = \"{store}\"\n\n\
+             [store]\n{store}\n\n\
              [identity]\nadmin_password = \"{ADMIN_PASSWORD}\"\n\n\
              [agent]\nsocket = \"{socket}\"\nremove_on_stop = {remove}\n\
              {underlay}{vhost_user}physical_networks = {{ {networks} }}\n",
@@ -151,11 +165,20 @@ impl Site {
             underlay = underlay.unwrap_or_default(),
             feed = feed.unwrap_or_default(),
             name = self.name,
-            store = directory.join("weft.sqlite").display(),
             socket = self.socket.display(),
             remove = options.remove_on_stop,
             networks = networks.join(", "),
         )
+    }
+
+    /// One more setting of the agent; counts from its next start.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn agent_set(&self, setting: &str) -> Result<()> {
+        // The agent's section is the last one.
+        let mut config = std::fs::File::options().append(true).open(&self.config)?;
+        Ok(writeln!(config, "{setting}")?)
     }
 
     /// The administrator's login.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weft_kit::clock::{now, pause, until};
 use weft_kit::ping::ping;
-use weft_kit::{Guest, Namespace};
+use weft_kit::{Guest, Namespace, Trunk};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Whom guests reach outside.
@@ -23,6 +23,9 @@ pub struct Cloud {
     pub hosts: Hosts,
     /// Beside the hosts that have the network.
     pub outside: Namespace,
+    /// Its interface there.
+    pub leg: String,
+    _trunk: Option<Trunk>,
     /// a, b and c, on the first, second and third host.
     pub guests: Vec<Guest>,
     /// The router's IPv4 address outside.
@@ -38,15 +41,33 @@ pub struct Cloud {
 /// # Errors
 /// As [`Hosts::open`], or something does not come up.
 pub fn open(name: &str) -> Result<Cloud> {
-    let mut hosts = Hosts::open_with_provider(name, 3, Underlay::V4, &[1, 2])?;
+    open_over(name, Underlay::V4, None)
+}
+
+/// The same with tunnels over another underlay, and the external network in a VLAN.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_over(name: &str, underlay: Underlay, vlan: Option<u16>) -> Result<Cloud> {
+    let mut hosts = Hosts::open_with_provider(name, 3, underlay, &[1, 2])?;
     let outside = hosts.outside("outside")?;
+    let (leg, trunk, kind) = match vlan {
+        None => ("eth0".to_owned(), None, "flat".to_owned()),
+        Some(vlan) => (
+            format!("vlan{vlan}"),
+            Some(Trunk::split(&outside, "eth0", &[vlan])?),
+            format!("vlan --provider-segment {vlan}"),
+        ),
+    };
     for address in ["203.0.113.1/24", "fd00:203:0:113::1/64"] {
-        outside.run(&format!("ip address add {address} dev eth0 nodad"))?;
+        outside.run(&format!("ip address add {address} dev {leg} nodad"))?;
     }
-    let mtu = format!("--mtu {}", Underlay::V4.mtu());
+    let mtu = format!("--mtu {}", underlay.mtu());
     hosts.network("blue", "192.0.2.0/24", "fd00:b::/64", &mtu)?;
+    hosts.openstack(&format!(
+        "network create --external --provider-physical-network provider --provider-network-type {kind} ext"
+    ))?;
     for line in [
-        "network create --external --provider-physical-network provider --provider-network-type flat ext",
         "subnet create --network ext --subnet-range 203.0.113.0/24 --gateway 203.0.113.1 --no-dhcp ext-v4",
         "subnet create --network ext --ip-version 6 --subnet-range fd00:203:0:113::/64 \
          --gateway fd00:203:0:113::1 ext-v6",
@@ -90,6 +111,8 @@ pub fn open(name: &str) -> Result<Cloud> {
     Ok(Cloud {
         hosts,
         outside,
+        leg,
+        _trunk: trunk,
         guests,
         gateway,
         gateway_v6,
@@ -106,7 +129,10 @@ impl Cloud {
         until("the gateway's answer", TIMEOUT, || {
             // An answer, not what some host sent under the MAC: asked anew.
             self.outside
-                .run(&format!("ip neighbour del {} dev eth0", self.gateway))
+                .run(&format!(
+                    "ip neighbour del {} dev {}",
+                    self.gateway, self.leg
+                ))
                 .ok();
             if !ping(&self.outside, self.gateway, 1)?.all() {
                 return Ok(None);
@@ -292,57 +318,130 @@ pub struct Loss {
     pub lost: Noticed,
     /// When the agent of the one that took over was killed and started again.
     pub restarted: Noticed,
+    /// When the one that died came back, and answered again.
+    pub returned: Noticed,
 }
 
-/// Kills the host that answers outside under `count` connections by SNAT from a host with the network, and as many by the floating IP
-/// of a guest on a host without it; then the agent of the other.
+/// What many connections noticed when the host that answers outside lost its link to the other hosts alone, and had it again.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// While it was without.
+    pub lost: Noticed,
+    /// When it had it again, and answered again.
+    pub returned: Noticed,
+}
+
+/// A cloud under load: connections by SNAT from the host with the network that does not answer outside, and as many by the floating IP
+/// of a guest on a host without it.
+struct Loaded {
+    cloud: Cloud,
+    elected: usize,
+    fleet: Fleet,
+    outside: Echo,
+    inside: Echo,
+}
+
+impl Loaded {
+    fn open(name: &str, count: usize) -> Result<Self> {
+        let mut cloud = open(name)?;
+        let floating = cloud.floating_ip("c")?;
+        let outside = Echo::start(cloud.outside.tcp_listen(ANY, 80)?)?;
+        let inside = Echo::start(cloud.guests[2].namespace.tcp_listen(ANY, 22)?)?;
+        until("the floating IP", TIMEOUT, || {
+            Ok(ping(&cloud.outside, floating, 1)?.all().then_some(()))
+        })?;
+        let elected = cloud.elected()?;
+        let other = &cloud.guests[1 - elected];
+        let mut streams = connections(&other.namespace, SocketAddr::new(ROUTER_V4, 80), count)?;
+        streams.extend(connections(
+            &cloud.outside,
+            SocketAddr::new(floating, 22),
+            count,
+        )?);
+        let fleet = Fleet::start(streams)?;
+        pause(Duration::from_secs(2));
+        Ok(Self {
+            cloud,
+            elected,
+            fleet,
+            outside,
+            inside,
+        })
+    }
+
+    /// What is noticed until the host answers again that did at first.
+    fn returned(&self) -> Result<Noticed> {
+        until("the host that answered at first", TIMEOUT, || {
+            Ok((self.cloud.elected()? == self.elected).then_some(()))
+        })?;
+        pause(Duration::from_secs(1));
+        Ok(self.fleet.take())
+    }
+
+    fn close(self) -> Result<()> {
+        self.fleet.end();
+        self.outside.end();
+        self.inside.end();
+        self.cloud.hosts.close()
+    }
+}
+
+/// Kills the host that answers outside under `count` connections by SNAT and as many by a floating IP; then the agent of the other; then
+/// the host comes back.
 ///
 /// # Errors
 /// Something does not come up, or nobody takes over.
 pub fn loss(name: &str, count: usize) -> Result<Loss> {
-    let mut cloud = open(name)?;
-    let floating = cloud.floating_ip("c")?;
-    let outside = Echo::start(cloud.outside.tcp_listen(ANY, 80)?)?;
-    let inside = Echo::start(cloud.guests[2].namespace.tcp_listen(ANY, 22)?)?;
-    until("the floating IP", TIMEOUT, || {
-        Ok(ping(&cloud.outside, floating, 1)?.all().then_some(()))
-    })?;
-    let elected = cloud.elected()?;
-    let other = &cloud.guests[1 - elected];
-    let mut streams = connections(&other.namespace, SocketAddr::new(ROUTER_V4, 80), count)?;
-    streams.extend(connections(
-        &cloud.outside,
-        SocketAddr::new(floating, 22),
-        count,
-    )?);
-    let fleet = Fleet::start(streams)?;
-    pause(Duration::from_secs(2));
-    let before = fleet.take();
-    cloud.kill(elected)?;
+    let mut loaded = Loaded::open(name, count)?;
+    let elected = loaded.elected;
+    let before = loaded.fleet.take();
+    loaded.cloud.kill(elected)?;
     pause(Duration::from_secs(4));
-    let lost = fleet.take();
+    let lost = loaded.fleet.take();
     ensure!(
-        cloud.elected()? == 1 - elected,
+        loaded.cloud.elected()? == 1 - elected,
         "the other host does not answer"
     );
-    fleet.take();
-    cloud.hosts.agent_kill(1 - elected)?;
+    loaded.fleet.take();
+    loaded.cloud.hosts.agent_kill(1 - elected)?;
     pause(Duration::from_secs(1));
-    cloud.hosts.agent_start(1 - elected)?;
+    loaded.cloud.hosts.agent_start(1 - elected)?;
     pause(Duration::from_secs(1));
-    let restarted = fleet.take();
-    fleet.end();
-    outside.end();
-    inside.end();
+    let restarted = loaded.fleet.take();
     for port in [format!("h{}", elected + 1), format!("p{}", elected + 1)] {
-        cloud.hosts.wire.run(&format!("ip link set {port} up"))?;
+        let line = format!("ip link set {port} up");
+        loaded.cloud.hosts.wire.run(&line)?;
     }
-    cloud.hosts.agent_start(elected)?;
-    cloud.hosts.close()?;
+    loaded.cloud.hosts.agent_start(elected)?;
+    let returned = loaded.returned()?;
+    loaded.close()?;
     Ok(Loss {
         connections: 2 * count,
         before,
         lost,
         restarted,
+        returned,
     })
+}
+
+/// Takes the link to the other hosts, and to control, of the host that answers outside, under the same connections as [`loss`]; its interface
+/// on the external network stays. Then gives it back.
+///
+/// # Errors
+/// As [`loss`].
+pub fn cut(name: &str, count: usize) -> Result<Cut> {
+    let loaded = Loaded::open(name, count)?;
+    loaded.fleet.take();
+    let link = |state: &str| {
+        let port = format!("h{}", loaded.elected + 1);
+        let line = format!("ip link set {port} {state}");
+        loaded.cloud.hosts.wire.run(&line)
+    };
+    link("down")?;
+    pause(Duration::from_secs(5));
+    let lost = loaded.fleet.take();
+    link("up")?;
+    let returned = loaded.returned()?;
+    loaded.close()?;
+    Ok(Cut { lost, returned })
 }

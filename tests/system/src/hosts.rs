@@ -74,8 +74,10 @@ pub struct Host {
 pub struct Hosts {
     /// The hosts: the first one is h1.
     pub hosts: Vec<Host>,
-    /// The control plane.
+    /// The control plane, while it runs.
     pub server: Option<Weft>,
+    /// Where its things are.
+    pub control_site: Site,
     /// The control plane's namespace.
     pub control: Namespace,
     /// What joins them; a host's port there is named as the host.
@@ -129,7 +131,7 @@ impl Hosts {
         }
         let control = station(&lab, &wire, "control", CONTROL)?;
         options.physical_networks.clear();
-        options.feed = Some(SocketAddr::new(Underlay::V4.address(CONTROL), FEED_PORT));
+        options.feed = Some(feed_of(CONTROL));
         let site = Site::of_host(&lab, &control, "control", &options)?;
         let server = Some(site.start(&lab, "server")?);
         let mut hosts = Vec::new();
@@ -157,12 +159,63 @@ impl Hosts {
         Ok(Self {
             hosts,
             server,
+            admin: site.admin(),
+            control_site: site,
             control,
             wire,
             operator,
-            admin: site.admin(),
             lab,
         })
+    }
+
+    /// Kills the control plane, as a crash would.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn server_kill(&mut self) -> Result<()> {
+        self.server.take().context("it does not run")?.kill()
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// It is not ready in time.
+    pub fn server_start(&mut self) -> Result<()> {
+        self.server = Some(self.control_site.start(&self.lab, "server")?);
+        self.operator = Client::new(&self.control)?;
+        Ok(())
+    }
+
+    /// One more control plane on the same database: [`Hosts::open_with_options`] with a `store_url` and [`feed_of`] this number
+    /// among `feed_also`. Gives it, and somebody who asks its API.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn further_server(&self, number: u8, options: &WeftOptions) -> Result<(Weft, Client)> {
+        let name = format!("control{number}");
+        let namespace = station(&self.lab, &self.wire, &name, number)?;
+        let mut options = options.clone();
+        options.physical_networks.clear();
+        options.feed = Some(feed_of(number));
+        options.feed_also = vec![feed_of(CONTROL)];
+        let site = Site::of_host(&self.lab, &namespace, &name, &options)?;
+        let server = site.start(&self.lab, "server")?;
+        Ok((server, Client::new(&namespace)?))
+    }
+
+    /// What the control plane knows of its hosts' agents.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn feed_view(&self) -> Result<Value> {
+        let feed = feed_of(CONTROL);
+        let request =
+            format!("GET /feed/v1/hosts HTTP/1.1\r\nHost: {feed}\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        self.ask_feed(&self.control, feed, &request)?
+            .read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        serde_json::from_str(body).with_context(|| answer.clone())
     }
 
     /// One line of the `openstack` client, as the administrator.
@@ -287,7 +340,7 @@ impl Hosts {
     /// The name or number is taken, or control does not listen.
     pub fn stranger(&self, name: &str, number: u8, tunnel_ip: IpAddr) -> Result<Namespace> {
         let namespace = station(&self.lab, &self.wire, name, number)?;
-        let feed = SocketAddr::new(Underlay::V4.address(CONTROL), FEED_PORT);
+        let feed = feed_of(CONTROL);
         let watch = format!("GET /feed/v1/hosts/{name}/watch HTTP/1.1\r\nHost: {feed}\r\n\r\n");
         let mut answer = BufReader::new(self.ask_feed(&namespace, feed, &watch)?).lines();
         let duty = answer.find(|line| line.as_ref().is_ok_and(|line| line.contains("\"epoch\"")));
@@ -354,6 +407,12 @@ impl Hosts {
         }
         lab.close()
     }
+}
+
+/// Where a control plane of this number listens for agents.
+#[must_use]
+pub fn feed_of(number: u8) -> SocketAddr {
+    SocketAddr::new(Underlay::V4.address(number), FEED_PORT)
 }
 
 /// A namespace on the wire, with both addresses on its `eth0`.

@@ -13,3 +13,4 @@ pub mod story;
 pub mod vm;
 pub mod vm_story;
 pub mod wire;
+pub mod witness;

@@ -10,8 +10,8 @@ use weft_kit::Namespace;
 use weft_kit::clock::until;
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Server, connect, probe};
-use weft_tests_system::gateways::{ROUTER_V4, loss, open};
-use weft_tests_system::hosts::{Tunnelled, tunnelled};
+use weft_tests_system::gateways::{Cloud, ROUTER_V4, cut, loss, open, open_over};
+use weft_tests_system::hosts::{Tunnelled, Underlay, tunnelled};
 use weft_tests_system::scene::ANY;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +28,16 @@ fn reach(from: &Namespace, to: SocketAddr, name: &str) -> Result<SocketAddr> {
 /// come to the host that answers, and errors; IPv6, both ways; and what travels between the hosts.
 #[test]
 fn three_hosts_share_a_gateways_address() -> Result<()> {
-    let cloud = open("weft-snat")?;
+    share(open("weft-snat")?)
+}
+
+/// The same with tunnels over IPv6, and the external network in a VLAN.
+#[test]
+fn three_hosts_share_a_gateways_address_over_ipv6_in_a_vlan() -> Result<()> {
+    share(open_over("weft-snat6", Underlay::V6, Some(107))?)
+}
+
+fn share(cloud: Cloud) -> Result<()> {
     let _server = Server::start(&cloud.outside, "outside", ANY, 80)?;
     let _inner: Vec<Server> = cloud
         .guests
@@ -106,7 +115,16 @@ fn three_hosts_share_a_gateways_address() -> Result<()> {
 /// Floating IPs of guests whose hosts have the network and have not: from outside, to outside, from one another.
 #[test]
 fn floating_ips_live_with_their_guests() -> Result<()> {
-    let mut cloud = open("weft-fips")?;
+    live_with_their_guests(open("weft-fips")?)
+}
+
+/// The same with tunnels over IPv6, and the external network in a VLAN.
+#[test]
+fn floating_ips_live_with_their_guests_over_ipv6_in_a_vlan() -> Result<()> {
+    live_with_their_guests(open_over("weft-fips6", Underlay::V6, Some(107))?)
+}
+
+fn live_with_their_guests(mut cloud: Cloud) -> Result<()> {
     let _server = Server::start(&cloud.outside, "outside", ANY, 80)?;
     let _inner: Vec<Server> = cloud
         .guests
@@ -156,5 +174,18 @@ fn a_gateway_host_dies_under_a_thousand_connections() -> Result<()> {
     assert!(loss.lost.gap_ms <= 1_000, "{loss:?}");
     assert_eq!(loss.restarted.broken, 0);
     assert!(loss.restarted.gap_ms <= 500, "{loss:?}");
+    assert_eq!(loss.returned.broken, 0);
+    assert!(loss.returned.gap_ms <= 1_000, "{loss:?}");
+    Ok(())
+}
+
+/// It loses its link to the other hosts alone, while it still is on the external network: another one answers, and none breaks.
+#[test]
+fn a_gateway_host_is_cut_off_from_the_others() -> Result<()> {
+    let cut = cut("weft-gwcut", 100)?;
+    println!("{cut:#?}");
+    assert_eq!(cut.lost.broken + cut.returned.broken, 0);
+    assert!(cut.lost.gap_ms <= 1_000, "{cut:?}");
+    assert!(cut.returned.gap_ms <= 1_000, "{cut:?}");
     Ok(())
 }

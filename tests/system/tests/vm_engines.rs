@@ -4,7 +4,6 @@
 //! `make test-vm` runs this.
 
 use anyhow::{Context, Result, ensure};
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,10 +56,8 @@ fn open() -> Result<Hosts> {
 fn serve_vhost_user(hosts: &mut Hosts) -> Result<()> {
     let folder = hosts.lab.directory().to_owned();
     hosts.agent_kill(0)?;
-    let mut config = std::fs::File::options()
-        .append(true)
-        .open(&hosts.hosts[0].site.config)?;
-    writeln!(config, "vhost_user = {{ socket_folder = {folder:?} }}")?;
+    let setting = format!("vhost_user = {{ socket_folder = {folder:?} }}");
+    hosts.hosts[0].site.agent_set(&setting)?;
     hosts.agent_start(0)
 }
 
