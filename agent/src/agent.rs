@@ -58,8 +58,8 @@ pub struct AgentConfig {
     pub ports_max: u32,
     /// Seconds of a DHCP lease.
     pub dhcp_lease_s: u32,
-    /// The CPU that polls vhost-user ports; none for any.
-    pub user_engine_cpu: Option<usize>,
+    /// The CPUs that poll vhost-user ports; without any it is one thread, anywhere.
+    pub user_engine_cpus: Vec<usize>,
     /// How guests that are bound to this host from now on are attached; none for taps.
     pub vhost_user: Option<VhostUserHost>,
     /// Whether the end removes programs, maps and links; without it packets go on while the agent is away.
@@ -83,7 +83,7 @@ impl AgentConfig {
             group_members_max: limits::GROUP_MEMBERS_MAX_DEFAULT,
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             dhcp_lease_s: dhcp::LEASE_S_DEFAULT,
-            user_engine_cpu: None,
+            user_engine_cpus: Vec::new(),
             vhost_user: None,
             remove_on_stop: false,
         }
@@ -192,7 +192,7 @@ fn owner_config(config: AgentConfig) -> OwnerConfig {
                 sessions_max: config.sessions_max,
                 sessions_per_port_max: config.sessions_per_port_max,
             },
-            cpu: config.user_engine_cpu,
+            cpus: config.user_engine_cpus,
         },
         vhost_user: config.vhost_user,
         dhcp_lease_s: config.dhcp_lease_s,

@@ -30,8 +30,8 @@ use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig,
 #[derive(Clone, Debug)]
 pub(crate) struct UserConfig {
     pub(crate) limits: Limits,
-    /// The CPU of its polling thread; none for any.
-    pub(crate) cpu: Option<usize>,
+    /// The CPUs that it polls on; without any it is one thread, anywhere.
+    pub(crate) cpus: Vec<usize>,
 }
 
 /// The engine, or what it would be.
@@ -68,8 +68,8 @@ impl Running {
                 limits: config.limits,
                 seeds: seeds().map_err(|error| sentence(&error))?,
             },
-            cpu: config.cpu,
-            hand_over: Some(Box::new(move |ingress, handed, frame| {
+            cpus: config.cpus.clone(),
+            hand_over: Some(Arc::new(move |ingress, handed, frame| {
                 let event = service_event(ingress, handed, frame);
                 event.is_some_and(|event| events.try_send(event).is_ok())
             })),
@@ -138,15 +138,9 @@ impl UserEngine {
             if running.ports.contains_key(&id) {
                 continue;
             }
-            let served = Served {
-                path: path.clone(),
-                mode,
-                queues: Arc::new(PortQueues::default()),
-                counters: Arc::new(PortCounters::default()),
-            };
-            let (queues, counters) = (Arc::clone(&served.queues), Arc::clone(&served.counters));
+            let queues = Arc::new(PortQueues::default());
             let endpoint = Endpoint {
-                path,
+                path: path.clone(),
                 mode,
                 queues: Arc::clone(&queues),
                 offered: feature::OFFERED,
@@ -163,13 +157,19 @@ impl UserEngine {
                 }
             };
             if let Err(error) = running.server.add(endpoint) {
-                let error = format!("{}: {error}", served.path.display());
+                let error = format!("{}: {error}", path.display());
                 tracing::error!(port = %id, "the vhost-user socket cannot be used: {error}");
                 self.errors.insert(id, error);
                 continue;
             }
-            running.switch.port_add(id, queues, counters);
+            let counters = running.switch.port_add(id, &queues);
             running.switch.way_out(id, way_out);
+            let served = Served {
+                path,
+                mode,
+                queues,
+                counters,
+            };
             running.ports.insert(id, served);
         }
     }
@@ -203,7 +203,7 @@ impl UserEngine {
     }
 
     /// Shows a port's frames to `tap` from now on; false if it is none of ours.
-    pub(crate) fn tap(&self, id: PortId, number: u64, tap: Tap) -> bool {
+    pub(crate) fn tap(&self, id: PortId, number: u64, tap: &Tap) -> bool {
         let running = self.running.as_ref();
         let running = running.filter(|running| running.ports.contains_key(&id));
         if let Some(running) = running {

@@ -159,9 +159,14 @@ pub(crate) struct Run {
     /// alone, without the kernel's. underlay=PATH: the vhost-user socket of its link to other hosts. PATH: the control socket.
     #[arg(long, value_name = "PORT=PATH|PATH", value_parser = run_socket)]
     pub(crate) socket: Vec<RunSocket>,
-    /// The CPU that polls the vhost-user sockets; by default any.
-    #[arg(long, value_name = "NUMBER", requires = "socket")]
-    pub(crate) cpu: Option<usize>,
+    /// The CPUs that poll the vhost-user sockets, a thread each; by default one thread, anywhere.
+    #[arg(
+        long,
+        value_name = "NUMBER,…",
+        requires = "socket",
+        value_delimiter = ','
+    )]
+    pub(crate) cpu: Vec<usize>,
 }
 
 /// What `weft run` takes as a socket.
@@ -474,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_socket_of_run_is_a_port_s_or_the_control_socket() {
-        let line = "weft run --snapshot f --socket vm0=/a --socket /b --socket vm1=/c=d --cpu 1";
+        let line = "weft run --snapshot f --socket vm0=/a --socket /b --socket vm1=/c=d --cpu 1,0";
         let Command::Run(run) = parse(line).unwrap().command else {
             panic!("run")
         };
@@ -484,7 +489,7 @@ mod tests {
             RunSocket::Control("/b".into()),
             port("vm1", "/c=d"),
         ];
-        assert_eq!((run.socket, run.cpu), (wanted.to_vec(), Some(1)));
+        assert_eq!((run.socket, run.cpu), (wanted.to_vec(), vec![1, 0]));
     }
 
     #[test]

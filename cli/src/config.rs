@@ -166,9 +166,8 @@ pub(crate) struct VhostUser {
     pub(crate) socket_folder: Option<String>,
     /// Whether the guest's front-end listens on its socket; else Weft does.
     pub(crate) guest_listens: bool,
-    /// The CPU that polls the guests' rings; by default any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cpu: Option<usize>,
+    /// The CPUs that poll the guests' rings, a thread each; without any it is one thread, anywhere.
+    pub(crate) cpus: Vec<usize>,
 }
 
 impl VhostUser {

@@ -71,8 +71,8 @@ pub(crate) async fn run(config: &Config, file: PathBuf) -> anyhow::Result<()> {
 pub(crate) struct SwitchAlone {
     /// Sockets by a port's id or `dns_name`.
     pub(crate) sockets: Vec<(String, PathBuf)>,
-    /// The CPU that polls them.
-    pub(crate) cpu: Option<usize>,
+    /// The CPUs that poll them.
+    pub(crate) cpus: Vec<usize>,
 }
 
 /// `weft run` with vhost-user sockets: needs no kernel engine, and has no control socket.
@@ -90,7 +90,7 @@ pub(crate) async fn switch(
         &first,
         &AloneConfig {
             sockets: switch.sockets,
-            cpu: switch.cpu,
+            cpus: switch.cpus,
             limits: Limits {
                 sessions_max: config.agent.sessions_max,
                 sessions_per_port_max: config.agent.sessions_per_port_max,
@@ -166,7 +166,7 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         group_members_max: agent.group_members_max,
         ports_max: agent.ports_max,
         dhcp_lease_s: agent.dhcp_lease_s,
-        user_engine_cpu: agent.vhost_user.cpu,
+        user_engine_cpus: agent.vhost_user.cpus.clone(),
         vhost_user: agent.vhost_user.host(),
         remove_on_stop: agent.remove_on_stop,
     };

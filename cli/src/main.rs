@@ -77,7 +77,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             } else {
                 let switch = SwitchAlone {
                     sockets,
-                    cpu: args.cpu,
+                    cpus: args.cpu,
                 };
                 start(
                     &config,

@@ -52,6 +52,8 @@ pub const ROUTERS_PER_HOST_MAX: usize = 4_096;
 pub const REMOTE_PORTS_PER_HOST_MAX: usize = 1_048_576;
 /// Security group memberships known to one host.
 pub const GROUP_MEMBERS_PER_HOST_MAX: usize = 1_048_576;
+/// Threads that poll guests' rings on one host.
+pub const SWITCH_WORKERS_MAX: usize = 64;
 /// Counters of one port's drop reasons; a reason's number is below.
 pub const DROP_REASONS_MAX: usize = 64;
 

@@ -1,4 +1,4 @@
-//! The switch alone, for measuring without building all of Weft: `switch SNAPSHOT CPU SESSIONS PORT=PATH...`. It runs until
+//! The switch alone, for measuring without building all of Weft: `switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH...`. It runs until
 //! its standard input ends or it is killed, and prints the ports' counters every second.
 
 use std::path::Path;
@@ -9,8 +9,8 @@ use weft_vhost::engine::Limits;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [snapshot, cpu, sessions, sockets @ ..] = arguments.as_slice() else {
-        return Err("usage: switch SNAPSHOT CPU SESSIONS PORT=PATH...".into());
+    let [snapshot, cpus, sessions, sockets @ ..] = arguments.as_slice() else {
+        return Err("usage: switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH...".into());
     };
     let snapshot = Arc::new(HostSnapshot::from_file(Path::new(snapshot))?);
     let sessions: u32 = sessions.parse()?;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let config = AloneConfig {
         sockets: sockets.iter().filter_map(pair).collect(),
-        cpu: Some(cpu.parse()?),
+        cpus: cpus.split(',').map(str::parse).collect::<Result<_, _>>()?,
         limits: Limits {
             sessions_max: sessions,
             sessions_per_port_max: sessions,

@@ -56,8 +56,8 @@ pub struct AloneConfig {
     /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without. One named
     /// [`UNDERLAY`] is that of the link to other hosts.
     pub sockets: Vec<(String, PathBuf)>,
-    /// The worker's CPU.
-    pub cpu: Option<usize>,
+    /// The workers' CPUs; without any there is one worker, anywhere.
+    pub cpus: Vec<usize>,
     /// Sizes of the session table.
     pub limits: Limits,
 }
@@ -131,7 +131,7 @@ impl Alone {
                 limits: config.limits,
                 seeds: seeds()?,
             },
-            cpu: config.cpu,
+            cpus: config.cpus.clone(),
             hand_over: None,
             shared: false,
         })?;
@@ -141,17 +141,13 @@ impl Alone {
         let mut of_underlay = None;
         if let Some((mac, link)) = underlay {
             let (queues, path) = (Arc::clone(&link.queues), link.path.clone());
-            let counts = Arc::new(PortCounters::default());
-            switch.underlay_add(mac, queues, Arc::clone(&counts));
-            of_underlay = Some(counts);
+            of_underlay = Some(switch.underlay_add(mac, &queues));
             let added = server.add(link);
             added.map_err(|source| AloneError::Socket { path, source })?;
         }
         for (id, endpoint) in endpoints {
             let (queues, path) = (Arc::clone(&endpoint.queues), endpoint.path.clone());
-            let of_port = Arc::new(PortCounters::default());
-            switch.port_add(id, queues, Arc::clone(&of_port));
-            counters.insert(id, of_port);
+            counters.insert(id, switch.port_add(id, &queues));
             let added = server.add(endpoint);
             added.map_err(|source| AloneError::Socket { path, source })?;
         }

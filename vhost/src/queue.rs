@@ -57,8 +57,8 @@ pub struct PortQueues {
     queues: Vec<Mutex<Queue>>,
     changes: AtomicU64,
     broken: Mutex<Option<String>>,
-    /// Wakes whoever polls.
-    bell: OnceLock<Arc<OwnedFd>>,
+    /// Wake whoever polls.
+    bells: OnceLock<Vec<Arc<OwnedFd>>>,
 }
 
 impl Default for PortQueues {
@@ -67,7 +67,7 @@ impl Default for PortQueues {
             queues: (0..2 * QUEUE_PAIRS_MAX).map(|_| Mutex::default()).collect(),
             changes: AtomicU64::new(0),
             broken: Mutex::new(None),
-            bell: OnceLock::new(),
+            bells: OnceLock::new(),
         }
     }
 }
@@ -101,15 +101,15 @@ impl PortQueues {
     /// Says that something has changed, and wakes whoever polls: it does not wait for a kick of a ring that it has not seen.
     pub fn changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        if let Some(bell) = self.bell.get() {
+        for bell in self.bells.get().into_iter().flatten() {
             // A counter that is full has told already.
             let _full = rustix::io::write(&**bell, &1u64.to_ne_bytes());
         }
     }
 
-    /// From now on every change wakes whoever waits for this; the first one counts.
-    pub(crate) fn bell_use(&self, bell: &Arc<OwnedFd>) {
-        self.bell.get_or_init(|| Arc::clone(bell));
+    /// From now on every change wakes whoever waits for these; the first ones count.
+    pub(crate) fn bells_use(&self, bells: &[Arc<OwnedFd>]) {
+        self.bells.get_or_init(|| bells.to_vec());
     }
 
     /// Shuts the port down, because its guest broke the rules.

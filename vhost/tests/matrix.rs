@@ -221,7 +221,7 @@ fn meet(kind: Kind, snapshot: &HostSnapshot, folder: &Path) -> (Alone, [Guest; 2
         .collect();
     let config = AloneConfig {
         sockets: Vec::new(),
-        cpu: None,
+        cpus: Vec::new(),
         limits: Limits {
             sessions_max: 1_000,
             sessions_per_port_max: 1_000,

@@ -80,7 +80,7 @@ impl Taps {
         let tap = move |at: usize| -> weft_vhost::worker::Tap {
             used.store(true, Ordering::Relaxed);
             let (sender, lost) = (sender.clone(), Arc::clone(&lost));
-            Box::new(move |way, frame| {
+            Arc::new(move |way, frame| {
                 let tapped = Tapped {
                     at,
                     way: match way {

@@ -10,7 +10,7 @@ impl Host {
         let (taps, tap) = Taps::new(places.len());
         for (at, place) in places.into_iter().enumerate() {
             match place.ingress {
-                Ingress::Port(id) if self.user.tap(id, number, tap(at)) => {}
+                Ingress::Port(id) if self.user.tap(id, number, &tap(at)) => {}
                 _ => self.watch_device(place.interface, true),
             }
         }

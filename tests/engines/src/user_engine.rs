@@ -9,7 +9,7 @@ use weft_dataplane::Verdict;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
 use weft_vhost::engine::{
-    self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Place, Seeds,
+    self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Now, Place, Seeds,
 };
 use weft_wire::{ethernet, outer};
 
@@ -84,7 +84,7 @@ impl UserUnderTest {
         &mut self,
         ingress: Ingress,
         frame: &[u8],
-        now_s: u32,
+        now: Now,
     ) -> Result<Option<Verdict>, String> {
         let Some((place, frame)) = self.enter(ingress, frame) else {
             return Ok(None);
@@ -101,11 +101,14 @@ impl UserUnderTest {
         let mut glances = [self.engine.glance(&entrance, &header, frame.len())];
         self.engine.guess(&mut glances);
         let [glance] = glances;
-        let judged = self.engine.judge(&glance, &mut header, frame.len(), now_s);
+        let judged = match self.engine.judge(&glance, &mut header, frame.len(), now) {
+            Judged::First => self.engine.open(&glance, &mut header, frame.len(), now),
+            judged => judged,
+        };
         let mut out = frame.to_vec();
         out[..bytes].copy_from_slice(&header[..bytes]);
         Ok(match judged {
-            Judged::Slow | Judged::Elsewhere => None,
+            Judged::First | Judged::Slow | Judged::Elsewhere => None,
             Judged::Drop(reason) => Some(Verdict::Drop(reason)),
             Judged::Tunnel(entry) => {
                 let outer = self.engine.outer(entry).ok_or("a tunnel of no plan")?;
@@ -158,17 +161,20 @@ impl EngineUnderTest for UserUnderTest {
     }
 
     fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
-        self.engine.tick(u64::from(now_s) * 1_000_000_000);
+        let now = Now {
+            s: now_s,
+            ns: u64::from(now_s) * 1_000_000_000,
+        };
         let quick = if self.whole {
             None
         } else {
-            self.judge(ingress, frame, now_s)?
+            self.judge(ingress, frame, now)?
         };
         self.quick += usize::from(quick.is_some());
         let (verdict, copy, copies) = match quick {
             Some(verdict) => (verdict, None, Vec::new()),
             None => {
-                let outcome = self.engine.process(ingress, frame, now_s);
+                let outcome = self.engine.process(ingress, frame, now);
                 (outcome.verdict, outcome.copy, outcome.copies)
             }
         };

@@ -4,13 +4,16 @@
 
 use super::key::{Meta, Place};
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use weft_dataplane::State;
 use weft_dataplane::stage::nat::SnatPorts;
 use weft_model::limits::session_timeout_s as timeout;
 use weft_wire::protocol;
 
-/// What is kept of one direction: a cache line.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is kept of one direction: a cache line. What every packet changes is changed by several workers at once; the rest by one
+/// that is alone with the table.
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Half {
     /// IPv4: both addresses. IPv6: where they are kept.
@@ -18,13 +21,13 @@ pub(super) struct Half {
     /// Everything else of the key; zero if there is no session here.
     pub(super) meta: Meta,
     /// Packets of this direction.
-    pub(super) packets: u64,
+    pub(super) packets: AtomicU64,
     /// Their bytes.
-    pub(super) bytes: u64,
+    pub(super) bytes: AtomicU64,
     /// What it was computed under.
     pub(super) generation: u32,
     /// Seconds of this direction's newest packet.
-    pub(super) seen_s: u32,
+    pub(super) seen_s: AtomicU32,
     /// Out there.
     pub(super) output: Place,
     /// MTU of the network that it leaves by, if routed, or of the tunnel.
@@ -37,7 +40,7 @@ pub(super) struct Half {
     pub(super) destination_mac: [u8; 6],
     /// Zero if bridged.
     pub(super) ttl_decrement: u8,
-    pub(super) flags: u8,
+    pub(super) flags: AtomicU8,
 }
 
 const STATE_MASK: u8 = 3;
@@ -72,65 +75,98 @@ pub(super) struct Cold {
     pub(super) entropies: [u16; 2],
 }
 
-impl Half {
-    /// No session.
-    pub(super) const EMPTY: Self = Self {
-        addresses: 0,
-        meta: Meta(0),
-        packets: 0,
-        bytes: 0,
-        generation: 0,
-        seen_s: 0,
-        output: Place(0),
-        mtu: 0,
-        match_mac: [0; 6],
-        source_mac: [0; 6],
-        destination_mac: [0; 6],
-        ttl_decrement: 0,
-        flags: 0,
-    };
+/// No session.
+pub(super) static NONE: Half = Half {
+    addresses: 0,
+    meta: Meta(0),
+    packets: AtomicU64::new(0),
+    bytes: AtomicU64::new(0),
+    generation: 0,
+    seen_s: AtomicU32::new(0),
+    output: Place(0),
+    mtu: 0,
+    match_mac: [0; 6],
+    source_mac: [0; 6],
+    destination_mac: [0; 6],
+    ttl_decrement: 0,
+    flags: AtomicU8::new(0),
+};
 
+/// The state in these flags.
+#[inline]
+fn state_of(flags: u8) -> State {
+    match flags & STATE_MASK {
+        0 => State::Opening,
+        1 => State::Established,
+        _ => State::Closing,
+    }
+}
+
+impl Half {
     /// For its timeout.
     #[inline]
     #[must_use]
     pub(super) fn state(&self) -> State {
-        match self.flags & STATE_MASK {
-            0 => State::Opening,
-            1 => State::Established,
-            _ => State::Closing,
+        state_of(self.flags.load(Relaxed))
+    }
+
+    /// Moves to the state that follows the one that it has; whichever order several packets come in, each has its effect.
+    pub(super) fn state_move(&self, next: impl Fn(State) -> State) {
+        let moved = |flags| {
+            let state = next(state_of(flags));
+            (state != state_of(flags)).then_some(flags & !STATE_MASK | state as u8)
+        };
+        // None if it stays.
+        let _stays = self.flags.fetch_update(Relaxed, Relaxed, moved);
+    }
+
+    /// Counts a packet. `alone`: whether nobody else counts at the same time; it is quicker then.
+    #[inline]
+    pub(super) fn count(&self, bytes: usize, now_s: u32, alone: bool) {
+        let bytes = u64::try_from(bytes).unwrap_or_default();
+        self.seen_s.store(now_s, Relaxed);
+        if alone {
+            self.packets.store(self.packets.load(Relaxed) + 1, Relaxed);
+            self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
+        } else {
+            self.packets.fetch_add(1, Relaxed);
+            self.bytes.fetch_add(bytes, Relaxed);
         }
     }
 
-    pub(super) fn state_set(&mut self, state: State) {
-        self.flags = self.flags & !STATE_MASK | state as u8;
+    /// Seconds of this direction's newest packet.
+    #[inline]
+    #[must_use]
+    pub(super) fn seen_s(&self) -> u32 {
+        self.seen_s.load(Relaxed)
     }
 
     /// Whether addresses or ports change.
     #[inline]
     #[must_use]
     pub(super) fn is_translated(&self) -> bool {
-        self.flags & TRANSLATED != 0
+        self.flags.load(Relaxed) & TRANSLATED != 0
     }
 
     /// Whether it leads to another host.
     #[inline]
     #[must_use]
     pub(super) fn is_tunnelled(&self) -> bool {
-        self.flags & TUNNELLED != 0
+        self.flags.load(Relaxed) & TUNNELLED != 0
     }
 
     /// Whether it leads to a subport.
     #[inline]
     #[must_use]
     pub(super) fn is_tagged(&self) -> bool {
-        self.flags & TAGGED != 0
+        self.flags.load(Relaxed) & TAGGED != 0
     }
 
     /// Whether a port that it passes has a QoS policy.
     #[inline]
     #[must_use]
     pub(super) fn is_limited(&self) -> bool {
-        self.flags & LIMITED != 0
+        self.flags.load(Relaxed) & LIMITED != 0
     }
 
     /// Seconds that the session may be idle.

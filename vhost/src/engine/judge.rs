@@ -3,7 +3,6 @@
 //! Guarantees: as [`Engine::process`] would say of the same frame; what would need more than a header (a copy for the host's
 //! services, a stale session, a refusal in mid-way) is left to it before anything was changed.
 
-use super::Engine;
 use super::glance::{Glance, HeaderBytes, Kind};
 use super::half::Half;
 use super::key::Place;
@@ -16,6 +15,7 @@ use super::stay::stays;
 use super::table::Ref;
 use super::tunnels::Entry;
 use super::walk::walk;
+use super::{Engine, Now};
 use weft_dataplane::flow::session::Seen;
 use weft_model::{DropReason, MacAddress};
 use weft_wire::translate::{self, Endpoints};
@@ -33,6 +33,8 @@ pub enum Judged {
     Tunnel(Entry),
     /// Dead, for this reason.
     Drop(DropReason),
+    /// A session's first, which [`Engine::open`] judges.
+    First,
     /// To be judged as a whole.
     Slow,
     /// The other engine's, with the header as it was.
@@ -40,14 +42,14 @@ pub enum Judged {
 }
 
 impl Engine {
-    /// Decides; the header becomes that of the frame as it leaves.
+    /// Decides; the header becomes that of the frame as it leaves. A first packet is left as it is.
     #[inline]
     pub fn judge(
-        &mut self,
+        &self,
         glance: &Glance,
         header: &mut HeaderBytes,
         frame_bytes: usize,
-        now_s: u32,
+        now: Now,
     ) -> Judged {
         match glance.kind {
             Kind::Ordinary => {}
@@ -55,17 +57,41 @@ impl Engine {
             Kind::Refused(reason) => return Judged::Drop(reason),
         }
         let guessed = glance.guess.filter(|at| self.table.is(*at, &glance.key));
-        let found = guessed.or_else(|| self.table.find(&glance.key, glance.hash));
-        let at = match found {
-            Some(at) => at,
-            None => match self.open(glance, header, frame_bytes, now_s) {
-                Ok(at) => at,
-                Err(judged) => return judged,
-            },
-        };
+        match guessed.or_else(|| self.table.find(&glance.key, glance.hash)) {
+            Some(at) => self.pass((at, true), glance, header, frame_bytes, now),
+            None => Judged::First,
+        }
+    }
+
+    /// Decides on what was [`Judged::First`]; another worker may have opened its session meanwhile.
+    pub fn open(
+        &mut self,
+        glance: &Glance,
+        header: &mut HeaderBytes,
+        frame_bytes: usize,
+        now: Now,
+    ) -> Judged {
+        let found = self.table.find(&glance.key, glance.hash);
+        let at = found.map_or_else(|| self.first(glance, header, frame_bytes, now.s), Ok);
+        match at {
+            Ok(at) => self.pass((at, found.is_some()), glance, header, frame_bytes, now),
+            Err(judged) => judged,
+        }
+    }
+
+    /// A packet of a session that is there; `known` if it is not the one that opened it.
+    #[inline(always)]
+    fn pass(
+        &self,
+        (at, known): (Ref, bool),
+        glance: &Glance,
+        header: &mut HeaderBytes,
+        frame_bytes: usize,
+        now: Now,
+    ) -> Judged {
         let half = self.table.half(at);
         let ordinary = half.generation == self.generation
-            && (half.seen_s == now_s || !self.table.is_expired(at, now_s))
+            && (half.seen_s() == now.s || !self.table.is_expired(at, now.s))
             && (!half.is_tunnelled() || self.link.is_some())
             && !half.is_tagged()
             && header.first_chunk() == Some(&half.match_mac)
@@ -73,41 +99,37 @@ impl Engine {
         if !ordinary {
             return Judged::Slow;
         }
-        let (output, translated, routed) =
-            (half.output, half.is_translated(), half.ttl_decrement > 0);
-        let (limited, tunnelled) = (half.is_limited(), half.is_tunnelled());
-        if found.is_some() {
+        if known {
             let seen = match glance.key.meta.protocol() {
                 protocol::TCP => Seen::Tcp(glance.tcp_flags),
                 _ => Seen::Other,
             };
-            self.see(at, seen, frame_bytes, now_s);
-        } else if let Some(half) = self.table.half_mut(at) {
-            half.packets = 1;
-            half.bytes = u64::try_from(frame_bytes).unwrap_or_default();
+            self.see(at, seen, frame_bytes, now.s);
+        } else {
+            half.count(frame_bytes, now.s, self.alone);
         }
-        if limited {
+        if half.is_limited() {
             let units = units(&glance.load, frame_bytes);
-            if let Err(reason) = self.limit(glance.place, output, units) {
+            if let Err(reason) = self.limit(glance.place, half.output, units, now) {
                 return Judged::Drop(reason);
             }
             if let Some(mark) = self.mark(glance.place) {
                 mark_write(header, mark);
             }
         }
-        if translated {
+        if half.is_translated() {
             self.translate(at, header);
             if !glance.load.is_none() {
                 glance.load.renew(header);
             }
         }
-        if routed {
-            link_rewrite(self.table.half(at), header);
+        if half.ttl_decrement > 0 {
+            link_rewrite(half, header);
         }
-        if tunnelled {
+        if half.is_tunnelled() {
             return Judged::Tunnel(self.entry(at));
         }
-        Judged::Send(output)
+        Judged::Send(half.output)
     }
 
     /// Whether a session that is to be opened is the other engine's.
@@ -116,7 +138,7 @@ impl Engine {
     }
 
     /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
-    fn open(
+    fn first(
         &mut self,
         glance: &Glance,
         header: &HeaderBytes,

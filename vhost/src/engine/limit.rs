@@ -3,11 +3,12 @@
 //!
 //! Guarantees: sessions of ports without a policy never come here.
 
-use super::Engine;
 use super::key::Place;
 use super::plan::{Plan, PortPlan};
+use super::{Engine, Now};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use weft_dataplane::Ingress;
-use weft_dataplane::stage::qos::Paid;
 use weft_model::{DropReason, HostSnapshot, Port, PortId, QosDirection, Rate};
 use weft_wire::virtio_net::Load;
 
@@ -38,6 +39,14 @@ impl PortQos {
     }
 }
 
+/// Up to when a port's limits are paid, as `weft_dataplane::stage::qos::Paid`: several workers pay.
+pub(super) type Paid = [AtomicU64; 4];
+
+fn take(rate: &Rate, paid: &AtomicU64, units: u64, now: Now) -> bool {
+    let pay = |mut paid| rate.take(&mut paid, now.ns, units).then_some(paid);
+    paid.fetch_update(Relaxed, Relaxed, pay).is_ok()
+}
+
 /// Whether a session between these places has to come here.
 pub(super) fn is_limited(plan: &Plan, from: Place, to: Place) -> bool {
     let asks = |place| plan.port(place).is_some_and(|port| !port.qos.is_none());
@@ -58,36 +67,43 @@ pub(super) fn units(load: &Load, frame_bytes: usize) -> [u64; 2] {
 }
 
 impl Engine {
-    /// The clock for the limits of ports, in nanoseconds; it does not run backwards.
-    pub fn tick(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
-    }
-
     /// Whether a frame may leave a port for the other engine, which limits no port of this one.
     ///
     /// # Errors
     /// A limit's refusal.
-    pub fn limit_out(&mut self, from: Place, load: &Load, bytes: usize) -> Result<(), DropReason> {
-        self.limit(from, Place::default(), units(load, bytes))
+    pub fn limit_out(
+        &self,
+        from: Place,
+        load: &Load,
+        bytes: usize,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        self.limit(from, Place::default(), units(load, bytes), now)
     }
 
     /// Whether a frame that comes from the other engine may go to a port.
     ///
     /// # Errors
     /// A limit's refusal.
-    pub fn limit_in(&mut self, to: Place, load: &Load, bytes: usize) -> Result<(), DropReason> {
-        self.limit(Place::default(), to, units(load, bytes))
+    pub fn limit_in(
+        &self,
+        to: Place,
+        load: &Load,
+        bytes: usize,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        self.limit(Place::default(), to, units(load, bytes), now)
     }
 
     /// Keeps what ports have paid that stay; `places` are the new ones already, the plan is the old one still.
     pub(super) fn paid_keep(&mut self, snapshot: &HostSnapshot) {
-        let mut kept = vec![Paid::default(); self.places.len()];
+        let mut kept: Vec<Paid> = (0..self.places.len()).map(|_| Paid::default()).collect();
         let before = self.plan.as_ref().map(|plan| &plan.snapshot.ports);
         let stays = |id: &&PortId| before.is_some_and(|before| before.contains_key(id));
         for id in snapshot.ports.keys().filter(stays) {
             let at = self.places.of(Ingress::Port(*id)).unwrap_or_default().at();
-            if let (Some(to), Some(from)) = (kept.get_mut(at), self.paid.get(at)) {
-                *to = *from;
+            if let (Some(to), Some(from)) = (kept.get_mut(at), self.paid.get_mut(at)) {
+                *to = std::mem::take(from);
             }
         }
         self.paid = kept;
@@ -95,10 +111,11 @@ impl Engine {
 
     /// Whether a frame of so many units may pass from there to there.
     pub(super) fn limit(
-        &mut self,
+        &self,
         from: Place,
         to: Place,
         units: [u64; 2],
+        now: Now,
     ) -> Result<(), DropReason> {
         let Some(plan) = &self.plan else {
             return Ok(());
@@ -109,12 +126,11 @@ impl Engine {
             (from, rates(|port| port.qos.egress, from), 0),
             (to, rates(|port| port.qos.ingress, to), 2),
         ] {
-            let paid: &mut Paid = match self.paid.get_mut(place.at()) {
-                Some(paid) => paid,
-                None => continue,
+            let Some(paid) = self.paid.get(place.at()) else {
+                continue;
             };
-            for ((rate, units), paid) in rates.into_iter().zip(units).zip(&mut paid[first..]) {
-                if rate.is_some_and(|rate| !rate.take(paid, self.now_ns, units)) {
+            for ((rate, units), paid) in rates.into_iter().zip(units).zip(&paid[first..]) {
+                if rate.is_some_and(|rate| !take(&rate, paid, units, now)) {
                     return Err(DropReason::QosRateLimit);
                 }
             }

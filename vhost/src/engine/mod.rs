@@ -5,8 +5,12 @@
 //! a first packet one walk over look-ups; neither depends on the number of ports, rules or routes by more than a logarithm.
 //!
 //! A frame is judged in up to three steps, so that a batch's cache misses overlap: [`Engine::glance`] reads its header and
-//! asks for the session's bucket, [`Engine::guess`] for the session, [`Engine::judge`] decides. What is out of the ordinary
-//! (fragments, options, ICMP, ARP, anything refused) is [`Judged::Slow`] and goes through [`Engine::process`] whole.
+//! asks for the session's bucket, [`Engine::guess`] for the session, [`Engine::judge`] decides. A session's first packet is
+//! [`Judged::First`] and goes through [`Engine::open`]. What is out of the ordinary (fragments, options, ICMP, ARP, anything
+//! refused) is [`Judged::Slow`] and goes through [`Engine::process`] whole.
+//!
+//! Several workers share an engine. What packets of known sessions need is `&self`: they count by atomics. Whoever opens, deletes
+//! or enforces has the engine to itself.
 
 mod classify;
 mod compiler;
@@ -38,22 +42,41 @@ pub use judge::Judged;
 pub use key::{Place, Seeds};
 pub use link::Heard;
 pub use table::Limits;
-pub use tunnels::{Encapsulation, Entry};
+pub use tunnels::{Encapsulation, Entry, Leaving};
 pub use view::SessionView;
 
+use limit::Paid;
 use link::Link;
 use map::{FastMap, Seed};
 use place::Places;
 use plan::{PlaceIs, Plan};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use table::Table;
 use walk::Neighbours;
 use weft_dataplane::flow::bucket::Bucket;
 use weft_dataplane::flow::fragment::FragmentTable;
-use weft_dataplane::stage::qos::Paid;
 use weft_dataplane::{Copy, Ingress, Verdict};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
+
+/// A time of any clock that does not run backwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// In whole seconds.
+    pub s: u32,
+    /// In nanoseconds.
+    pub ns: u64,
+}
+
+impl From<Duration> for Now {
+    fn from(since: Duration) -> Self {
+        Self {
+            s: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
+            ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
 
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +115,8 @@ pub struct Engine {
     copy_buckets: Vec<Bucket>,
     /// By place.
     paid: Vec<Paid>,
-    now_ns: u64,
+    /// Whether one worker uses it, and no two at the same time.
+    alone: bool,
     /// The interface towards other hosts, if it is this engine's.
     link: Option<Link>,
 }
@@ -113,7 +137,7 @@ impl Engine {
             buckets: Vec::new(),
             copy_buckets: Vec::new(),
             paid: Vec::new(),
-            now_ns: 0,
+            alone: true,
             link: None,
         }
     }
@@ -122,6 +146,18 @@ impl Engine {
     /// host's other engine's, which judges it from the start (docs/adr/0011-one-engine-a-flow.md).
     pub fn share(&mut self) {
         self.shared = true;
+    }
+
+    /// From now on several workers use it at the same time.
+    pub fn accompany(&mut self) {
+        self.alone = false;
+    }
+
+    /// Another number after every change of what is in force, [`Self::place`] included.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Enforces another snapshot, prepared by this engine's compiler; all sessions become stale.
@@ -181,8 +217,18 @@ impl Engine {
         self.places.ingress(place)
     }
 
-    /// Deletes idle sessions among `count` places of the table from `from` on, and says where to go on: 0 at its end.
-    pub fn expire(&mut self, from: usize, count: usize, now_s: u32) -> usize {
+    /// Whether any session is idle among `count` places of the table from `from` on, and where to go on: 0 at its end.
+    #[must_use]
+    pub fn idle(&self, from: usize, count: usize, now_s: u32) -> (bool, usize) {
+        let mut all = self.table.forwards(from, count);
+        let idle = all.any(|at| self.table.is_expired(at, now_s));
+        let next = from.saturating_add(count);
+        let end = next >= self.table.places();
+        (idle, if end { 0 } else { next })
+    }
+
+    /// Deletes the idle sessions among `count` places of the table from `from` on.
+    pub fn expire(&mut self, from: usize, count: usize, now_s: u32) {
         let idle: Vec<_> = self
             .table
             .forwards(from, count)
@@ -191,8 +237,6 @@ impl Engine {
         for at in idle {
             self.table.delete(at);
         }
-        let next = from.saturating_add(count);
-        if next >= self.table.places() { 0 } else { next }
     }
 
     /// How many sessions there are.

@@ -12,7 +12,7 @@ use super::plan::{At, NetworkPlan, Plan, PortPlan};
 use super::record::{First, hop_of};
 use super::table::Ref;
 use super::walk::walk;
-use super::{Engine, Outcome};
+use super::{Engine, Now, Outcome};
 use std::sync::Arc;
 use weft_dataplane::flow::bucket;
 use weft_dataplane::flow::session::{Hop, Transformation, Tunnel};
@@ -39,7 +39,7 @@ struct On<'a> {
     network: &'a NetworkPlan,
     frame: &'a [u8],
     load: &'a Load,
-    now_s: u32,
+    now: Now,
 }
 
 impl On<'_> {
@@ -78,10 +78,10 @@ enum Found {
 }
 
 impl Engine {
-    /// What becomes of a frame. `now_s` are whole seconds of any clock that does not run backwards. A frame from a port or
+    /// What becomes of a frame. A frame from a port or
     /// network that is not in the snapshot is dropped as `port_down`, or passes.
-    pub fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Outcome {
-        self.process_loaded(ingress, frame, &Load::NONE, now_s)
+    pub fn process(&mut self, ingress: Ingress, frame: &[u8], now: Now) -> Outcome {
+        self.process_loaded(ingress, frame, &Load::NONE, now)
     }
 
     /// The same of a frame that may be several segments; where it leads on, the work that its sender has left is still to be
@@ -91,7 +91,7 @@ impl Engine {
         ingress: Ingress,
         frame: &[u8],
         load: &Load,
-        now_s: u32,
+        now: Now,
     ) -> Outcome {
         let absent = match ingress {
             Ingress::Port(_) => Verdict::Drop(DropReason::PortDown),
@@ -123,7 +123,7 @@ impl Engine {
                 network,
                 frame: &frame,
                 load,
-                now_s,
+                now,
             };
             let verdict = match self.judge_whole(&on, &mut beside) {
                 Ok(verdict) => verdict,
@@ -175,7 +175,7 @@ impl Engine {
     /// Whether the host's services get one more frame of this input now.
     fn token_take(&mut self, on: &On<'_>) -> bool {
         let bucket = self.buckets.get_mut(on.place.at());
-        bucket.is_some_and(|bucket| bucket.take(bucket::SERVICE, 1, on.now_s))
+        bucket.is_some_and(|bucket| bucket.take(bucket::SERVICE, 1, on.now.s))
     }
 
     fn serve(&mut self, on: &On<'_>, service: Service) -> Result<Verdict, DropReason> {
@@ -313,7 +313,7 @@ impl Engine {
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), beside)?;
-                self.limit(on.place, self.table.half(at).output, on.units())?;
+                self.limit(on.place, self.table.half(at).output, on.units(), on.now)?;
                 let mut frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
                 self.resolve(on, &transformation, beside);
                 if let Some(mark) = self.mark(on.place) {
@@ -416,7 +416,7 @@ impl Engine {
             let inside = icmp_error::inside(on.frame, ip).ok_or(DropReason::IcmpNoSession)?;
             let key = Key::new(&inside.tuple.reversed(), on.place);
             let hash = self.table.seeds().hash(&key);
-            let Some(at) = self.table.find_fresh(&key, hash, on.now_s) else {
+            let Some(at) = self.table.find_fresh(&key, hash, on.now.s) else {
                 if self.shares(on) {
                     return Err(Stop::Elsewhere);
                 }
@@ -438,12 +438,12 @@ impl Engine {
                 && ip.belongs_to(self.table.cold(*at).icmp)
         };
         if let Some(at) = self.table.find(&key, hash)
-            && self.table.is_expired(at, on.now_s)
+            && self.table.is_expired(at, on.now.s)
         {
             self.table.delete(at);
         } else if let Some(at) = self.table.find(&key, hash).filter(fits) {
             self.freshen(on.plan, at)?;
-            self.see(at, ip.seen(), on.frame.len(), on.now_s);
+            self.see(at, ip.seen(), on.frame.len(), on.now.s);
             return Ok(Found::Hit(at));
         }
         let opening = Opening {
@@ -491,11 +491,9 @@ impl Engine {
             hash: self.table.seeds().hash(&forward),
             path,
         };
-        let at = self.record(on.plan, &first, on.now_s)?;
-        if let Some(half) = self.table.half_mut(at) {
-            half.packets = 1;
-            half.bytes = u64::try_from(on.frame.len()).unwrap_or_default();
-        }
+        let at = self.record(on.plan, &first, on.now.s)?;
+        let half = self.table.half(at);
+        half.count(on.frame.len(), on.now.s, self.alone);
         self.transform(on, ip, at, beside)
     }
 
@@ -538,7 +536,7 @@ impl Engine {
         at: Ref,
         beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
-        self.limit(on.place, self.table.half(at).output, on.units())?;
+        self.limit(on.place, self.table.half(at).output, on.units(), on.now)?;
         let transformation = self.transformation(on.plan, at)?;
         let mut frame = deliver::process(on.frame, ip, &transformation, None);
         on.load.renew(&mut frame);

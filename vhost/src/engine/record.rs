@@ -9,6 +9,7 @@ use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, Plan};
 use super::table::{New, Ref};
 use super::walk::walk;
+use std::sync::atomic::AtomicU8;
 use weft_dataplane::flow::session::{Seen, Tunnel};
 use weft_dataplane::stage::{Sight, nat, tunnel};
 use weft_dataplane::{Ingress, State, Tuple, Way};
@@ -42,7 +43,7 @@ fn halves(
             output,
             mtu: tunnel.map_or(0, |tunnel| mtu(tunnel.mtu)),
             match_mac: match_mac.0,
-            flags: if by.is_some() { TUNNELLED } else { 0 },
+            flags: AtomicU8::new(if by.is_some() { TUNNELLED } else { 0 }),
             ..Half::default()
         }
     };
@@ -89,10 +90,10 @@ fn halves(
     }
     for (half, from) in [(&mut forward, opening.place), (&mut reply, path.output)] {
         if is_limited(plan, from, half.output) {
-            half.flags |= LIMITED;
+            *half.flags.get_mut() |= LIMITED;
         }
         if plan.port(half.output).is_some_and(|port| port.tagged) {
-            half.flags |= TAGGED;
+            *half.flags.get_mut() |= TAGGED;
         }
     }
     [forward, reply]
@@ -276,33 +277,18 @@ impl Engine {
 
     /// Counts a packet: idle time, state, counters.
     #[inline]
-    pub(super) fn see(&mut self, at: Ref, seen: Seen, bytes: usize, now_s: u32) {
-        let Some(half) = self.table.half_mut(at) else {
-            return;
-        };
-        half.seen_s = now_s;
-        half.packets += 1;
-        half.bytes += u64::try_from(bytes).unwrap_or_default();
+    pub(super) fn see(&self, at: Ref, seen: Seen, bytes: usize, now_s: u32) {
+        let half = self.table.half(at);
+        half.count(bytes, now_s, self.alone);
         let flags = match seen {
             Seen::LaterFragment => return,
             Seen::Tcp(flags) => flags,
             Seen::Other => 0,
         };
+        let next = |state| next_state(state, at.way(), flags);
         let state = half.state();
-        let next = if flags & (tcp::FIN | tcp::RST) != 0 {
-            State::Closing
-        } else if state == State::Closing
-            && at.way() == Way::Forward
-            && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-        {
-            State::Opening
-        } else if state == State::Opening && at.way() == Way::Reply {
-            State::Established
-        } else {
-            state
-        };
-        if next != state {
-            self.table.state_set(at, next);
+        if next(state) != state {
+            self.table.state_move(at, next);
         }
     }
 
@@ -333,6 +319,23 @@ impl Engine {
     /// Whose place that is; a session's places are known as long as it is.
     pub(super) fn output(&self, place: Place) -> Result<Ingress, DropReason> {
         self.places.ingress(place).ok_or(DropReason::EngineError)
+    }
+}
+
+/// The state behind a packet with these TCP flags.
+#[inline]
+fn next_state(state: State, way: Way, flags: u8) -> State {
+    if flags & (tcp::FIN | tcp::RST) != 0 {
+        State::Closing
+    } else if state == State::Closing
+        && way == Way::Forward
+        && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    {
+        State::Opening
+    } else if state == State::Opening && way == Way::Reply {
+        State::Established
+    } else {
+        state
     }
 }
 

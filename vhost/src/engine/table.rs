@@ -5,9 +5,11 @@
 //!
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
-use super::half::{Cold, Half, TRANSLATED, WALKED};
+use super::half::{Cold, Half, NONE, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use crate::memory::{huge_pages_advise, prefetch};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use weft_dataplane::{State, Way};
 use weft_model::DropReason;
 
@@ -75,7 +77,7 @@ pub struct Limits {
 }
 
 /// A session that is to be recorded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct New {
     /// Key of the forward direction.
     pub(super) forward: Key,
@@ -260,14 +262,7 @@ impl Table {
     #[inline]
     #[must_use]
     pub(super) fn half(&self, at: Ref) -> &Half {
-        const NONE: &Half = &Half::EMPTY;
-        self.halves.get(at.at()).unwrap_or(NONE)
-    }
-
-    /// The same, to count in.
-    #[inline]
-    pub(super) fn half_mut(&mut self, at: Ref) -> Option<&mut Half> {
-        self.halves.get_mut(at.at())
+        self.halves.get(at.at()).unwrap_or(&NONE)
     }
 
     /// By which tunnel a direction leaves (one of the plan's, plus one; 0 for none), and what tells it apart there.
@@ -294,15 +289,15 @@ impl Table {
     pub(super) fn is_expired(&self, at: Ref, now_s: u32) -> bool {
         let half = self.half(at);
         let timeout = half.timeout_s();
-        now_s.saturating_sub(half.seen_s) > timeout
-            && now_s.saturating_sub(self.half(at.other()).seen_s) > timeout
+        now_s.saturating_sub(half.seen_s()) > timeout
+            && now_s.saturating_sub(self.half(at.other()).seen_s()) > timeout
     }
 
-    /// Moves a session to another state.
-    pub(super) fn state_set(&mut self, at: Ref, state: State) {
+    /// Moves a session to the state that follows the one that it has.
+    pub(super) fn state_move(&self, at: Ref, next: impl Fn(State) -> State) {
         for at in [at, at.other()] {
-            if let Some(half) = self.half_mut(at) {
-                half.state_set(state);
+            if let Some(half) = self.halves.get(at.at()) {
+                half.state_move(&next);
             }
         }
     }
@@ -333,7 +328,7 @@ impl Table {
         let session = match self.free.pop() {
             Some(free) => usize::try_from(free).unwrap_or(usize::MAX),
             None => {
-                self.halves.extend([Half::default(); 2]);
+                self.halves.extend([Half::default(), Half::default()]);
                 self.cold.push(Cold::default());
                 self.cold.len() - 1
             }
@@ -345,8 +340,8 @@ impl Table {
         };
         let translated = new.reply.tuple().reversed() != new.forward.tuple();
         let parts = [
-            (&new.forward, new.forward_half),
-            (&new.reply, new.reply_half),
+            (&new.forward, &new.forward_half),
+            (&new.reply, &new.reply_half),
         ];
         for (at, (key, half)) in refs.into_iter().zip(parts) {
             let addresses = match key.addresses {
@@ -354,16 +349,16 @@ impl Table {
                 Addresses::V6(_) => wide.map_or(0, u64::from),
             };
             if let Some(place) = self.halves.get_mut(at.at()) {
+                let walked = half.flags.load(Relaxed) & WALKED;
+                let flags = State::Opening as u8 | if translated { TRANSLATED } else { 0 };
                 *place = Half {
                     addresses,
                     meta: key.meta,
-                    packets: 0,
-                    bytes: 0,
-                    seen_s: now_s,
-                    flags: State::Opening as u8
-                        | if translated { TRANSLATED } else { 0 }
-                        | half.flags & WALKED,
-                    ..half
+                    packets: AtomicU64::new(0),
+                    bytes: AtomicU64::new(0),
+                    seen_s: AtomicU32::new(now_s),
+                    flags: AtomicU8::new(flags | walked),
+                    ..*half
                 };
             }
         }
@@ -489,16 +484,17 @@ impl Table {
             Way::Forward => (at, at.other()),
             Way::Reply => (at.other(), at),
         };
-        for (at, half) in [(forward, new.forward_half), (reply, new.reply_half)] {
+        for (at, half) in [(forward, &new.forward_half), (reply, &new.reply_half)] {
             if let Some(place) = self.halves.get_mut(at.at()) {
+                let (kept, walked) = (place.flags.load(Relaxed), half.flags.load(Relaxed));
                 *place = Half {
                     addresses: place.addresses,
                     meta: place.meta,
-                    packets: place.packets,
-                    bytes: place.bytes,
-                    seen_s: place.seen_s,
-                    flags: place.flags & !WALKED | half.flags & WALKED,
-                    ..half
+                    packets: std::mem::take(&mut place.packets),
+                    bytes: std::mem::take(&mut place.bytes),
+                    seen_s: std::mem::take(&mut place.seen_s),
+                    flags: AtomicU8::new(kept & !WALKED | walked & WALKED),
+                    ..*half
                 };
             }
         }
@@ -641,9 +637,9 @@ mod tests {
         let limit = timeout::UDP_OPENING;
         assert!(!table.is_expired(forward, 100 + limit));
         assert!(table.is_expired(forward, 101 + limit));
-        table.half_mut(forward.other()).unwrap().seen_s = 110;
+        table.half(forward.other()).count(1, 110, true);
         assert!(!table.is_expired(forward, 110 + limit));
-        table.state_set(forward.other(), State::Established);
+        table.state_move(forward.other(), |_| State::Established);
         assert_eq!(table.half(forward).timeout_s(), timeout::UDP_ESTABLISHED);
     }
 }

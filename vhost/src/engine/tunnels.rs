@@ -56,6 +56,43 @@ impl<'a> Encapsulation<'a> {
     }
 }
 
+/// The tunnels that frames of one batch leave by, kept until they are sent: by then another snapshot may be in force.
+#[derive(Debug, Default)]
+pub struct Leaving(Vec<(u32, Outer, Neighbour)>);
+
+impl Leaving {
+    /// Forgets all.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Keeps an entry's tunnel; false if its other end's MAC address is not known, which is to be asked for then
+    /// ([`Engine::remote_ask`]).
+    #[inline]
+    pub fn keep(&mut self, engine: &Engine, entry: Entry) -> bool {
+        if self.encapsulation(entry).is_some() {
+            return true;
+        }
+        let known = engine.encapsulation(entry);
+        let known = known.map(|known| (entry.tunnel, *known.outer, known.link));
+        self.0.extend(known);
+        known.is_some()
+    }
+
+    /// What goes around a frame that leaves by one that was kept.
+    #[inline]
+    #[must_use]
+    pub fn encapsulation(&self, entry: Entry) -> Option<Encapsulation<'_>> {
+        let (_, outer, link) = self.0.iter().find(|(tunnel, ..)| *tunnel == entry.tunnel)?;
+        Some(Encapsulation {
+            outer,
+            entropy: entry.entropy,
+            link: *link,
+        })
+    }
+}
+
 /// The tunnels of a snapshot.
 #[derive(Debug)]
 pub(super) struct Tunnels {
@@ -156,8 +193,7 @@ impl Engine {
     /// What goes around a frame that leaves by a tunnel; none if its other end's MAC address is not known, which is to be
     /// asked for then ([`Self::remote_ask`]).
     #[inline]
-    #[must_use]
-    pub fn encapsulation(&self, entry: Entry) -> Option<Encapsulation<'_>> {
+    fn encapsulation(&self, entry: Entry) -> Option<Encapsulation<'_>> {
         let (outer, remote) = self.plan.as_deref()?.underlay.outer(entry)?;
         Some(Encapsulation {
             outer,

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::key::Place;
+use std::sync::atomic::Ordering::Relaxed;
 use weft_dataplane::{Ingress, State, Tuple};
 
 /// A session, as its opener's direction tells it.
@@ -42,11 +43,11 @@ impl Engine {
                 forward: forward.tuple(),
                 reply: reply.tuple(),
                 state: one.state(),
-                seen_s: one.seen_s.max(other.seen_s),
-                packets: one.packets,
-                bytes: one.bytes,
-                reply_packets: other.packets,
-                reply_bytes: other.bytes,
+                seen_s: one.seen_s().max(other.seen_s()),
+                packets: one.packets.load(Relaxed),
+                bytes: one.bytes.load(Relaxed),
+                reply_packets: other.packets.load(Relaxed),
+                reply_bytes: other.bytes.load(Relaxed),
             })
         })
     }

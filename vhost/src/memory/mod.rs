@@ -4,6 +4,8 @@
 //! as long as anything that can reach it. Reads of shared memory may see any value, and another one the next time: callers
 //! copy once and check the copy. It knows nothing of rings or packets.
 //!
+//! [`Handle`] is a lock for what several workers share; it is here because it needs unsafe code too.
+//!
 //! A frontend that truncates the file behind a mapping loses it: `fault` puts zeros there and says so. A file that is too short
 //! when it is mapped is refused.
 #![allow(unsafe_code, reason = "shared memory is reached here and nowhere else")]
@@ -12,12 +14,15 @@ mod fault;
 mod hint;
 mod mapping;
 mod regions;
+mod shared;
 mod span;
+mod sync;
 mod window;
 
 pub use fault::lost_count;
 pub use hint::{huge_pages_advise, prefetch};
 pub use mapping::Mapping;
 pub use regions::{MemoryError, Piece, REGIONS_MAX, Region, Regions};
+pub use shared::{Handle, Reading, Writing};
 pub use span::Span;
 pub use window::Window;

@@ -1,4 +1,4 @@
-//! What is counted of a port. One thread counts, any may read.
+//! What is counted of a port. Each worker counts for itself, any thread may read the sum.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,14 @@ use weft_model::limits::DROP_REASONS_MAX;
 /// Counters of one port.
 #[derive(Debug)]
 pub struct PortCounters {
+    /// By worker.
+    counted: Box<[Counted]>,
+}
+
+/// What one worker has counted, on lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Counted {
     rx_packets: AtomicU64,
     rx_bytes: AtomicU64,
     tx_packets: AtomicU64,
@@ -15,7 +23,7 @@ pub struct PortCounters {
     drops: [AtomicU64; DROP_REASONS_MAX],
 }
 
-impl Default for PortCounters {
+impl Default for Counted {
     fn default() -> Self {
         Self {
             rx_packets: AtomicU64::new(0),
@@ -48,7 +56,7 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.store(sum, Ordering::Relaxed);
 }
 
-impl PortCounters {
+impl Counted {
     pub(super) fn received(&self, packets: u64, bytes: u64) {
         add(&self.rx_packets, packets);
         add(&self.rx_bytes, bytes);
@@ -64,20 +72,42 @@ impl PortCounters {
             add(counter, count);
         }
     }
+}
+
+impl PortCounters {
+    /// For so many workers.
+    #[must_use]
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            counted: (0..workers).map(|_| Counted::default()).collect(),
+        }
+    }
+
+    /// What a worker counts in; there is one for each.
+    #[inline]
+    pub(super) fn of(&self, worker: usize) -> Option<&Counted> {
+        self.counted.get(worker)
+    }
 
     /// All of them now.
     #[must_use]
     pub fn totals(&self) -> PortTotals {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let reason = |number: usize| DropReason::from_number(u8::try_from(number).ok()?);
-        let drops = self.drops.iter().enumerate();
+        let sum = |of: &dyn Fn(&Counted) -> Option<&AtomicU64>| {
+            let all = self.counted.iter().filter_map(of);
+            all.map(|counter| counter.load(Ordering::Relaxed)).sum()
+        };
+        let dropped = |number: u8| {
+            let count: u64 = sum(&|counted| counted.drops.get(usize::from(number)));
+            Some((DropReason::from_number(number)?, count))
+        };
         PortTotals {
-            rx_packets: read(&self.rx_packets),
-            rx_bytes: read(&self.rx_bytes),
-            tx_packets: read(&self.tx_packets),
-            tx_bytes: read(&self.tx_bytes),
-            drops: drops
-                .filter_map(|(number, counter)| Some((reason(number)?, read(counter))))
+            rx_packets: sum(&|counted| Some(&counted.rx_packets)),
+            rx_bytes: sum(&|counted| Some(&counted.rx_bytes)),
+            tx_packets: sum(&|counted| Some(&counted.tx_packets)),
+            tx_bytes: sum(&|counted| Some(&counted.tx_bytes)),
+            drops: (0..=u8::MAX)
+                .take(DROP_REASONS_MAX)
+                .filter_map(dropped)
                 .filter(|(_, count)| *count > 0)
                 .collect(),
         }

@@ -5,7 +5,7 @@
 //! dropped and the buffers stay the guest's. What was judged is what is written: a frame's first bytes come from our own
 //! copy, never again from the sender's memory.
 
-use super::poll::{EMPTY_HEAD, Head, VIRTIO_BYTES, pieces_of};
+use super::batch::{EMPTY_HEAD, Head, VIRTIO_BYTES, pieces_of};
 use crate::engine::{Encapsulation, HEADER_BYTES};
 use crate::memory::{Piece, Regions, Span};
 use crate::queue::Queue;

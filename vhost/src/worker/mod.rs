@@ -1,9 +1,15 @@
-//! The switch: a thread that polls the guests' rings, judges what they send, and copies each frame once, to where it goes.
+//! The switch: workers that poll the guests' rings, judge what they send, and copy each frame once, to where it goes.
 //!
 //! Guarantees: runs to completion: whatever was taken from a ring was delivered or dropped, with a reason that is counted,
 //! before the ring is looked at again. A guest that breaks the rules loses its port and nobody else notices. With nothing
-//! to do the thread pauses, then sleeps until a guest kicks.
+//! to do a worker pauses, then sleeps until a guest kicks.
+//!
+//! Each queue that a guest sends on is one worker's at a time (`spread`). All workers share one engine, and any of them delivers
+//! into any queue, whose lock it takes for a run of frames. The first worker does what is to be done once: orders to the
+//! engine, idle sessions, evening out.
 
+mod batch;
+mod chores;
 mod counters;
 mod deliver;
 #[cfg(test)]
@@ -14,6 +20,10 @@ mod offload_tests;
 mod poll;
 #[cfg(test)]
 mod scene;
+#[cfg(test)]
+mod several_tests;
+mod spread;
+mod switch;
 mod tunnel;
 #[cfg(test)]
 mod tunnel_tests;
@@ -24,28 +34,25 @@ mod way_tests;
 mod worker_tests;
 
 pub use counters::{PortCounters, PortTotals};
+pub use switch::{Switch, SwitchConfig, SwitchError};
 
 use crate::clock;
-use crate::engine::{Compiler, Engine, EngineConfig, Place, Prepared};
-use crate::memory::{Regions, lost_count};
+use crate::engine::{Engine, Now, Place, Prepared};
+use crate::memory::{Handle, lost_count};
 use crate::queue::PortQueues;
-use deliver::Room;
+use batch::Batch;
+use chores::Chores;
 use idle::Idle;
-use poll::{Batch, From};
-use rustix::event::EventfdFlags;
+use poll::places_look_up;
 use rustix::fd::OwnedFd;
+use spread::Share;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use way::{WayOut, Ways};
 use weft_dataplane::{Copy, Ingress, Service};
-use weft_model::{HostSnapshot, MacAddress, PortId};
-use weft_wire::virtio_net::Load;
-
-/// Places of the session table that are looked at for idle ones every second.
-const EXPIRE_PLACES: usize = 65_536;
+use weft_model::PortId;
 
 /// What a frame is handed over for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +65,7 @@ pub enum Handed {
 
 /// Takes what is for the host's services: a frame, where it came from, and what it is for. It must not wait; false if there is
 /// no room.
-pub type HandOver = Box<dyn Fn(Ingress, Handed, &[u8]) -> bool + Send>;
+pub type HandOver = Arc<dyn Fn(Ingress, Handed, &[u8]) -> bool + Send + Sync>;
 
 /// Which way a frame goes that somebody taps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,45 +77,18 @@ pub enum Way {
 }
 
 /// Is shown each frame of a port, whole. It must not wait.
-pub type Tap = Box<dyn Fn(Way, &[u8]) + Send>;
+pub type Tap = Arc<dyn Fn(Way, &[u8]) + Send + Sync>;
 
-/// How a switch is set up.
-pub struct SwitchConfig {
-    /// Its engine.
-    pub engine: EngineConfig,
-    /// The CPU that it runs on; none for any.
-    pub cpu: Option<usize>,
-    /// Who serves guests, if anybody does.
-    pub hand_over: Option<HandOver>,
-    /// Whether the host has another engine for what does not stay between vhost-user ports.
-    pub shared: bool,
-}
-
-/// Why a switch does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum SwitchError {
-    /// There is no such CPU, or it is not ours.
-    #[error("--cpu {cpu}: cannot run there; expected one of the CPUs that this process may use")]
-    Cpu {
-        /// Which one.
-        cpu: usize,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused a thread or a descriptor.
-    #[error("cannot start the switch's thread")]
-    Thread(#[from] io::Error),
-}
-
-/// A port that the worker polls.
+/// A port that the workers poll.
 struct WorkerPort {
     ingress: Ingress,
     place: Option<Place>,
     queues: Arc<PortQueues>,
     counters: Arc<PortCounters>,
+    share: Arc<Share>,
     /// What `queues.changes()` was when the rest was looked up.
     changes: u64,
-    /// The queues that run and come from the guest.
+    /// The queues that run, come from the guest, and are this worker's.
     sending: Vec<usize>,
     /// How many run that go to the guest, from the first one on.
     receiving: usize,
@@ -122,10 +102,10 @@ type Question = Box<dyn FnOnce(&mut Engine) + Send>;
 
 enum Order {
     Apply(Box<Prepared>),
-    Add(PortId, Arc<PortQueues>, Arc<PortCounters>),
-    Underlay(MacAddress, Arc<PortQueues>, Arc<PortCounters>),
+    Add(Ingress, Arc<PortQueues>, Arc<PortCounters>, Arc<Share>),
     Remove(PortId),
-    WayOut(PortId, Arc<WayOut>),
+    /// And whether this worker looks for what comes by it.
+    WayOut(PortId, Arc<WayOut>, bool),
     Send(PortId, Vec<u8>),
     Tap(PortId, u64, Tap),
     Untap(u64),
@@ -133,196 +113,63 @@ enum Order {
     Stop,
 }
 
-/// A switch, from outside.
-#[derive(Debug)]
-pub struct Switch {
-    orders: Sender<Order>,
-    bell: Arc<OwnedFd>,
-    compiler: Mutex<Compiling>,
-    thread: Option<JoinHandle<()>>,
+/// A worker among the others.
+struct Seat {
+    number: usize,
+    /// When their clock began.
+    start: Instant,
+    /// What wakes each of them.
+    bells: Vec<Arc<OwnedFd>>,
 }
 
-/// What snapshots are prepared with, by whoever applies them.
-#[derive(Debug)]
-struct Compiling {
-    compiler: Compiler,
-    /// The last two: the worker lets go of one that is still here, and does not have to free it.
-    kept: [Option<Prepared>; 2],
-}
-
-impl Switch {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The kernel refused, or the CPU is none.
-    pub fn start(config: SwitchConfig) -> Result<Self, SwitchError> {
-        let (sender, orders) = channel();
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let bell = Arc::new(rustix::event::eventfd(0, flags).map_err(io::Error::from)?);
-        let mut worker = Worker::new(config.engine, orders, Arc::clone(&bell));
-        worker.hand_over = config.hand_over;
-        if config.shared {
-            worker.share()?;
-        }
-        let cpu = config.cpu;
-        let (started, pinned) = channel();
-        let thread = std::thread::Builder::new()
-            .name("weft-poll-0".to_owned())
-            .spawn(move || {
-                let done = cpu.map_or(Ok(()), pin);
-                let runs = done.is_ok();
-                // Whoever started us waits for this.
-                let _gone = started.send(done);
-                if runs {
-                    worker.run();
-                }
-            })?;
-        let pinned = pinned
-            .recv()
-            .map_err(|_gone| io::Error::other("the thread ended before it began"))?;
-        if let (Err(source), Some(cpu)) = (pinned, cpu) {
-            return Err(SwitchError::Cpu { cpu, source });
-        }
-        Ok(Self {
-            orders: sender,
-            bell,
-            compiler: Mutex::new(Compiling {
-                compiler: Compiler::new(config.engine.seeds),
-                kept: [None, None],
-            }),
-            thread: Some(thread),
-        })
-    }
-
-    fn order(&self, order: Order) {
-        // The thread ends only by an order to stop, after which nothing matters.
-        let _stopped = self.orders.send(order);
-        let _full = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
-    }
-
-    /// Enforces a snapshot, which must be valid. It is compiled here, in the caller's thread, while packets go on by the last
-    /// one.
-    pub fn apply(&self, snapshot: &Arc<HostSnapshot>) {
-        // A compiler that panicked is one whose numbers were given out or were not: both are whole.
-        let mut compiling = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
-        let prepared = compiling.compiler.prepare(snapshot);
-        let [_, last] = &mut compiling.kept;
-        let last = last.take();
-        compiling.kept = [last, Some(prepared.clone())];
-        // Under the lock, so that they arrive in their order.
-        self.order(Order::Apply(Box::new(prepared)));
-    }
-
-    /// Polls a port.
-    pub fn port_add(&self, id: PortId, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
-        queues.bell_use(&self.bell);
-        self.order(Order::Add(id, queues, counters));
-    }
-
-    /// Polls the port that leads to other hosts, on which the switch has this MAC address.
-    pub fn underlay_add(
-        &self,
-        mac: MacAddress,
-        queues: Arc<PortQueues>,
-        counters: Arc<PortCounters>,
-    ) {
-        queues.bell_use(&self.bell);
-        self.order(Order::Underlay(mac, queues, counters));
-    }
-
-    /// Polls it no longer.
-    pub fn port_remove(&self, id: PortId) {
-        self.order(Order::Remove(id));
-    }
-
-    /// Gives a port that is polled its way to the host's other engine: a descriptor that reads and writes whole frames behind
-    /// virtio-net's header of 12 bytes, as a tap does, and never waits.
-    pub fn way_out(&self, id: PortId, file: OwnedFd) {
-        self.order(Order::WayOut(id, Arc::new(WayOut::new(file))));
-    }
-
-    /// Sends a frame to a guest.
-    pub fn send(&self, id: PortId, frame: Vec<u8>) {
-        self.order(Order::Send(id, frame));
-    }
-
-    /// Shows each frame of a port to `tap`, until `number` is taken away or the port is.
-    pub fn tap_add(&self, id: PortId, number: u64, tap: Tap) {
-        self.order(Order::Tap(id, number, tap));
-    }
-
-    /// Shows it no more.
-    pub fn tap_remove(&self, number: u64) {
-        self.order(Order::Untap(number));
-    }
-
-    /// Asks the engine something, between two batches; none if the switch has stopped.
-    pub fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
-    ) -> Option<T> {
-        let (sender, answer) = channel();
-        self.order(Order::Ask(Box::new(move |engine| {
-            // Nobody waits any more: nothing to tell.
-            let _gone = sender.send(question(engine));
-        })));
-        answer.recv().ok()
+impl Seat {
+    fn bell(&self) -> Arc<OwnedFd> {
+        let bell = self.bells.get(self.number).or_else(|| self.bells.first());
+        // A seat is made with its own bell among them.
+        bell.cloned().expect("as many bells as seats")
     }
 }
 
-impl Drop for Switch {
-    fn drop(&mut self) {
-        self.order(Order::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so itself.
-            let _panicked = thread.join();
-        }
-    }
-}
-
-fn pin(cpu: usize) -> io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    if cpu >= rustix::thread::CpuSet::MAX_CPU {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    set.set(cpu);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+/// Wakes a worker.
+fn ring(bell: &OwnedFd) {
+    // A counter that is full has rung already.
+    let _full = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
 /// The thread's state.
 struct Worker {
+    seat: Seat,
     hand_over: Option<HandOver>,
     orders: Receiver<Order>,
-    engine: Engine,
+    engine: Handle<Engine>,
     ports: Vec<WorkerPort>,
-    /// Ports by place.
+    /// Ports by place, as looked up when the engine's generation was this one.
     by_place: Vec<Option<usize>>,
-    start: Instant,
+    known: Option<u32>,
     /// Taken out while a queue is polled.
     batch: Option<Box<Batch>>,
     idle: Idle,
     /// What waits at the ports' ways out; none if there is no other engine.
     ways: Option<Ways>,
-    expired_to: usize,
-    expired_s: u32,
+    chores: Chores,
     /// What [`lost_count`] was.
     lost: u64,
 }
 
 impl Worker {
-    fn new(engine: EngineConfig, orders: Receiver<Order>, bell: Arc<OwnedFd>) -> Self {
+    fn new(seat: Seat, engine: Handle<Engine>, orders: Receiver<Order>) -> Self {
         Self {
+            idle: Idle::new(seat.bell()),
+            seat,
             hand_over: None,
             orders,
-            engine: Engine::new(engine),
+            engine,
             ports: Vec::new(),
             by_place: Vec::new(),
-            start: clock::now(),
+            known: None,
             batch: Some(Box::default()),
-            idle: Idle::new(bell),
             ways: None,
-            expired_to: 0,
-            expired_s: 0,
+            chores: Chores::default(),
             lost: 0,
         }
     }
@@ -331,22 +178,15 @@ impl Worker {
         loop {
             while let Ok(order) = self.orders.try_recv() {
                 match order {
-                    Order::Apply(prepared) => {
-                        self.engine.enforce(*prepared);
-                        self.places_look_up();
-                    }
-                    Order::Add(id, queues, counters) => {
-                        self.port_add(Ingress::Port(id), queues, counters);
-                    }
-                    Order::Underlay(mac, queues, counters) => {
-                        self.engine.link_use(mac);
-                        self.port_add(Ingress::Underlay, queues, counters);
+                    Order::Apply(prepared) => self.engine.write().enforce(*prepared),
+                    Order::Add(ingress, queues, counters, share) => {
+                        self.port_add(ingress, queues, counters, share);
                     }
                     Order::Remove(id) => {
                         self.ports.retain(|port| port.ingress != Ingress::Port(id));
-                        self.places_look_up();
+                        self.known = None;
                     }
-                    Order::WayOut(id, out) => self.way_out_set(id, out),
+                    Order::WayOut(id, out, polls) => self.way_out_set(id, out, polls),
                     Order::Send(id, frame) => self.send(id, &frame),
                     Order::Tap(id, number, tap) => {
                         let is_it = |port: &&mut WorkerPort| port.ingress == Ingress::Port(id);
@@ -359,13 +199,14 @@ impl Worker {
                             port.taps.retain(|(have, _)| *have != number);
                         }
                     }
-                    Order::Ask(question) => question(&mut self.engine),
+                    Order::Ask(question) => question(&mut self.engine.write()),
                     Order::Stop => return,
                 }
             }
-            let now = clock::now().duration_since(self.start);
+            let now = clock::now().duration_since(self.seat.start);
             let frames = self.turn(now);
-            if self.idle.spent(frames, now) {
+            let busy = self.chores.more();
+            if self.idle.spent(frames, now) && !busy {
                 self.sleep(now);
             }
         }
@@ -373,26 +214,25 @@ impl Worker {
 
     /// There is another engine.
     fn share(&mut self) -> io::Result<()> {
-        self.engine.share();
         self.ways = Some(Ways::new()?);
         Ok(())
     }
 
-    fn way_out_set(&mut self, id: PortId, out: Arc<WayOut>) {
+    fn way_out_set(&mut self, id: PortId, out: Arc<WayOut>, polls: bool) {
         let is_it = |port: &&mut WorkerPort| port.ingress == Ingress::Port(id);
         let port = self.ports.iter_mut().find(is_it);
         if let (Some(port), Some(ways)) = (port, &mut self.ways) {
-            match ways.add(&out) {
-                Ok(()) => port.way_out = Some(out),
-                Err(error) => tracing::error!(port = %id, "its way out is not watched: {error}"),
+            if polls && let Err(error) = ways.add(&out) {
+                tracing::error!(port = %id, "its way out is not watched: {error}");
             }
+            port.way_out = Some(out);
         }
     }
 
     /// Looks at the ways out, if it is time to, and says how many frames came.
-    fn ways_poll(&mut self, now: Duration, now_s: u32) -> usize {
+    fn ways_poll(&mut self, since: Duration, now: Now) -> usize {
         let ready = match &mut self.ways {
-            Some(ways) if ways.is_due(now) => ways.ready(),
+            Some(ways) if ways.is_due(since) => ways.ready(),
             _ => return 0,
         };
         let mut frames = 0;
@@ -402,26 +242,24 @@ impl Worker {
                 out.is_some_and(|out| out.number() == number)
             };
             if let Some(at) = self.ports.iter().position(is_here) {
-                frames += self.way_poll(at, now_s);
+                frames += self.way_poll(at, now);
             }
         }
         if let Some(ways) = &mut self.ways {
-            ways.looked(frames, now);
+            ways.looked(frames, since);
         }
         frames
     }
 
     /// Looks at every ring once, and says how many frames came.
-    fn turn(&mut self, now: Duration) -> usize {
-        let now_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-        self.engine
-            .tick(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
-        self.ports.iter_mut().for_each(WorkerPort::look);
+    fn turn(&mut self, since: Duration) -> usize {
+        let (now, number) = (Now::from(since), self.seat.number);
+        self.ports.iter_mut().for_each(|port| port.look(number));
         let frames: usize = (0..self.ports.len())
-            .map(|at| self.port_poll(at, now_s))
+            .map(|at| self.port_poll(at, now))
             .sum();
-        let frames = frames + self.ways_poll(now, now_s);
-        self.expire(now_s);
+        let frames = frames + self.ways_poll(since, now);
+        self.chores(now);
         self.lost_look();
         frames
     }
@@ -444,83 +282,57 @@ impl Worker {
         }
     }
 
-    fn port_add(&mut self, ingress: Ingress, queues: Arc<PortQueues>, counters: Arc<PortCounters>) {
+    fn port_add(
+        &mut self,
+        ingress: Ingress,
+        queues: Arc<PortQueues>,
+        counters: Arc<PortCounters>,
+        share: Arc<Share>,
+    ) {
         self.ports.retain(|port| port.ingress != ingress);
         self.ports.push(WorkerPort {
             ingress,
             place: None,
             queues,
             counters,
+            share,
             changes: u64::MAX,
             sending: Vec::new(),
             receiving: 0,
             taps: Vec::new(),
             way_out: None,
         });
-        self.places_look_up();
+        self.known = None;
     }
 
-    fn places_look_up(&mut self) {
-        self.by_place.clear();
-        for (at, port) in self.ports.iter_mut().enumerate() {
-            port.place = match port.ingress {
-                Ingress::Underlay => Some(Place::UNDERLAY),
-                ingress => self.engine.place(ingress),
-            };
-            if let Some(place) = port.place {
-                let length = self.by_place.len().max(place.at() + 1);
-                self.by_place.resize(length, None);
-                if let Some(by_place) = self.by_place.get_mut(place.at()) {
-                    *by_place = Some(at);
-                }
-            }
-        }
-    }
-
-    /// Looks at a part of the session table every second, so that idle sessions go in time and nothing stands still.
-    fn expire(&mut self, now_s: u32) {
-        if now_s != self.expired_s {
-            self.expired_s = now_s;
-            self.expired_to = self.engine.expire(self.expired_to, EXPIRE_PLACES, now_s);
-            self.remotes_ask(now_s);
-        }
-    }
-
-    /// Sends a frame of the host's services to a guest; one that has no room does not get it.
-    fn send(&self, id: PortId, frame: &[u8]) {
-        let ingress = Ingress::Port(id);
-        let at = self.ports.iter().position(|port| port.ingress == ingress);
-        let place = at
-            .and_then(|at| self.ports.get(at))
-            .and_then(|port| port.place);
-        if let (Some(port), Some(place)) = (at, place) {
-            let from = From {
-                port,
-                queue: 0,
-                memory: &Regions::default(),
-                header_bytes: 0,
-                now_s: 0,
-            };
-            self.deliver_own(place, frame, Load::NONE, &mut Room::default(), &from);
+    /// Looks up where ports are, if that may have changed.
+    fn places_look(&mut self) {
+        let engine = self.engine.read();
+        if self.known != Some(engine.generation()) {
+            self.known = Some(engine.generation());
+            places_look_up(&engine, &mut self.ports, &mut self.by_place);
         }
     }
 
     fn sleep(&mut self, now: Duration) {
-        for port in &mut self.ports {
-            port.look();
-        }
-        let queues = self.ports.iter().flat_map(|port| {
-            let numbers = port.sending.iter();
-            numbers.map(|number| (&*port.queues, *number))
-        });
+        let number = self.seat.number;
+        self.ports.iter_mut().for_each(|port| port.look(number));
+        let ports = &self.ports;
+        let queues = || {
+            ports.iter().flat_map(|port| {
+                let own = |at: &&usize| port.share.is_polled_by(**at / 2, number);
+                let numbers = port.sending.iter().filter(own);
+                numbers.map(|at| (&*port.queues, *at))
+            })
+        };
         let ways = self.ways.as_ref().map(Ways::file);
         self.idle.sleep(queues, ways, now);
     }
 }
 
 impl WorkerPort {
-    /// Looks again which queues run, if anything has changed.
-    fn look(&mut self) {
+    /// Looks again which queues run, and are this worker's, if anything has changed.
+    fn look(&mut self, worker: usize) {
         let changes = self.queues.changes();
         if changes == self.changes {
             return;
@@ -533,6 +345,7 @@ impl WorkerPort {
         let shut = self.queues.shut_reason().is_some();
         let pairs = 0..self.queues.len() / 2;
         self.sending = (pairs.clone())
+            .filter(|pair| self.share.is_polled_by(*pair, worker))
             .map(|pair| 2 * pair + 1)
             .filter(|number| !shut && running(*number))
             .collect();

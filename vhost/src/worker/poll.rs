@@ -3,87 +3,18 @@
 //! A batch goes through its steps together, so that the cache misses of one frame are hidden behind the work on the others:
 //! descriptors, headers, session buckets, sessions, copies.
 
+use super::batch::{BATCH, Batch, From, pieces_of};
 use super::deliver::{Delivered, Rest, Room, Source, call, deliver, head_of};
-use super::tunnel::Outside;
 use super::{Handed, Way, Worker, WorkerPort};
-use crate::engine::{Entry, Glance, HEADER_BYTES, HeaderBytes, Judged, Place};
-use crate::memory::{Piece, Regions};
+use crate::engine::{Engine, Judged, Now, Place};
+use crate::memory::Regions;
 use crate::queue::Queue;
-use crate::ring::{Direction, RingError, Taken};
+use crate::ring::{Direction, RingError};
+use std::cell::RefCell;
 use std::sync::Arc;
 use weft_dataplane::{Ingress, Verdict};
-use weft_model::DropReason;
-use weft_wire::virtio_net::{self, Load};
-
-/// Frames of one batch.
-pub(super) const BATCH: usize = 64;
-/// Bytes of virtio's header at most; the frame's header is kept behind it, so that both are written at once.
-pub(super) const VIRTIO_BYTES: usize = 12;
-/// Where virtio's header says how many buffers a frame takes: one, unless it takes more.
-const BUFFERS_AT: usize = virtio_net::HEADER_BYTES;
-/// Bytes of a frame at most: IPv6's largest packet with its link header.
-pub(super) const FRAME_BYTES_MAX: usize = 65_600;
-/// Bytes of a frame at least.
-const FRAME_BYTES_MIN: usize = 14;
-
-/// Virtio's header and the first bytes of a frame.
-pub(super) type Head = [u8; VIRTIO_BYTES + HEADER_BYTES];
-
-pub(super) const EMPTY_HEAD: Head = {
-    let mut head = [0; VIRTIO_BYTES + HEADER_BYTES];
-    head[BUFFERS_AT] = 1;
-    head
-};
-
-/// What a batch needs, kept from one to the next.
-pub(super) struct Batch {
-    pub(super) pieces: Vec<Piece>,
-    pub(super) taken: Vec<Taken>,
-    pub(super) heads: Vec<Head>,
-    /// What their senders left to others; none of a frame whose header is wrong.
-    pub(super) loads: Vec<Option<Load>>,
-    pub(super) glances: Vec<Glance>,
-    /// Of frames that leave by a tunnel.
-    pub(super) entries: Vec<Entry>,
-    /// What comes from other hosts, before it is taken out of its tunnels.
-    pub(super) outside: Outside,
-    pub(super) room: Room,
-    pub(super) whole: Vec<u8>,
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self {
-            pieces: Vec::new(),
-            taken: Vec::with_capacity(BATCH),
-            heads: vec![EMPTY_HEAD; BATCH],
-            loads: vec![Some(Load::NONE); BATCH],
-            glances: Vec::with_capacity(BATCH),
-            entries: vec![Entry::default(); BATCH],
-            outside: Outside::default(),
-            room: Room::default(),
-            whole: Vec::new(),
-        }
-    }
-}
-
-/// Where a batch comes from.
-pub(super) struct From<'a> {
-    /// The port, by its number.
-    pub(super) port: usize,
-    /// The queue.
-    pub(super) queue: usize,
-    pub(super) memory: &'a Regions,
-    pub(super) header_bytes: usize,
-    pub(super) now_s: u32,
-}
-
-impl From<'_> {
-    pub(super) fn frame_bytes(&self, taken: &Taken) -> usize {
-        let bytes = usize::try_from(taken.bytes).unwrap_or(usize::MAX);
-        bytes.saturating_sub(self.header_bytes)
-    }
-}
+use weft_model::{DropReason, PortId};
+use weft_wire::virtio_net::Load;
 
 /// A run of frames that go to one place.
 struct Run {
@@ -94,14 +25,14 @@ struct Run {
 impl Worker {
     /// Polls a port's queues, and says how many frames came.
     #[inline]
-    pub(super) fn port_poll(&mut self, at: usize, now_s: u32) -> usize {
+    pub(super) fn port_poll(&mut self, at: usize, now: Now) -> usize {
         let queues = self.ports.get(at).map_or(0, |port| port.sending.len());
         (0..queues)
-            .map(|which| self.queue_poll(at, which, now_s))
+            .map(|which| self.queue_poll(at, which, now))
             .sum()
     }
 
-    fn queue_poll(&mut self, at: usize, which: usize, now_s: u32) -> usize {
+    fn queue_poll(&mut self, at: usize, which: usize, now: Now) -> usize {
         let Some(port) = self.ports.get(at) else {
             return 0;
         };
@@ -134,16 +65,18 @@ impl Worker {
                 queue: number,
                 memory,
                 header_bytes: usize::from(*header_bytes),
-                now_s,
+                now,
             };
             if self.ports.get(at).is_some_and(WorkerPort::is_underlay) {
-                self.open(&mut batch, &from);
+                batch.outside_read(&from);
             } else {
-                self.look(&mut batch, &from);
+                batch.read(&from);
             }
+            self.received(&batch, &from);
             if self.ports.get(at).is_some_and(|port| !port.taps.is_empty()) {
                 self.show(&mut batch, &from);
             }
+            self.judge(&mut batch, &from);
             self.hand_on(&mut batch, &from);
             if let Some(ring) = ring.as_mut() {
                 batch.taken.iter().for_each(|taken| ring.give(taken, 0));
@@ -167,41 +100,67 @@ impl Worker {
         count
     }
 
-    /// Copies the frames' headers and looks at them.
-    fn look(&mut self, batch: &mut Batch, from: &From<'_>) {
-        let Some(port) = self.ports.get(from.port) else {
-            return;
-        };
-        let (mut bytes, mut packets) = (0, 0);
+    /// Counts what came.
+    fn received(&self, batch: &Batch, from: &From<'_>) {
+        let bytes: usize = batch
+            .taken
+            .iter()
+            .map(|taken| from.frame_bytes(taken))
+            .sum();
+        let wide = |count: usize| u64::try_from(count).unwrap_or_default();
+        let (packets, bytes) = (wide(batch.taken.len()), wide(bytes));
+        if let Some(port) = self.ports.get(from.port) {
+            port.share.worked(from.queue / 2, packets, bytes);
+            if let Some(counted) = port.counters.of(self.seat.number) {
+                counted.received(packets, bytes);
+            }
+        }
+    }
+
+    /// Judges the batch: together with other workers, until a frame opens a session; that one and those behind it alone.
+    fn judge(&mut self, batch: &mut Batch, from: &From<'_>) {
         batch.glances.clear();
-        let places = batch.heads.iter_mut().zip(&mut batch.loads);
-        for (taken, (head, load)) in batch.taken.iter().zip(places) {
-            let frame = from.frame_bytes(taken);
-            let pieces = pieces_of(&batch.pieces, taken);
-            let plain = is_plain(from, pieces);
-            head_read(from, pieces, head, frame);
-            if !plain || *load != Some(Load::NONE) {
-                *load = load_read(from, pieces, head, frame, plain);
-            }
-            packets += 1;
-            bytes += u64::try_from(frame).unwrap_or_default();
+        batch.judged.clear();
+        batch.leaving.clear();
+        let engine = self.engine.read();
+        if self.known != Some(engine.generation()) {
+            self.known = Some(engine.generation());
+            places_look_up(&engine, &mut self.ports, &mut self.by_place);
         }
-        // All copied before any is read: a read across two stores under way would wait for both.
-        if let Some(entrance) = port.place.and_then(|place| self.engine.entrance(place)) {
-            let places = batch.heads.iter().zip(&batch.loads);
-            for (taken, (head, load)) in batch.taken.iter().zip(places) {
-                if let Some(header) = frame_of(head) {
-                    let frame = from.frame_bytes(taken);
-                    let glance = self.engine.glance(&entrance, header, frame);
-                    batch.glances.push(match load {
-                        Some(load) if !load.is_none() => glance.loaded(*load),
-                        _ => glance,
-                    });
-                }
-            }
+        match self.ports.get(from.port).and_then(|port| port.place) {
+            Some(Place::UNDERLAY) => batch.outside_look(&engine, from),
+            Some(place) => batch.look(&engine, place, from),
+            None => {}
         }
-        port.counters.received(packets, bytes);
-        self.engine.guess(&mut batch.glances);
+        engine.guess(&mut batch.glances);
+        let known = |judged: &Judged| *judged != Judged::First;
+        batch.judge_with(
+            from,
+            |glance, header, bytes| {
+                Some(engine.judge(glance, header, bytes, from.now)).filter(known)
+            },
+            |leaving, entry| leaving.keep(&engine, entry),
+        );
+        if batch.judged.len() < batch.taken.len() {
+            drop(engine);
+            let engine = RefCell::new(self.engine.write());
+            // Another worker may have enforced a snapshot in between, in which a place is another port's.
+            let stale = self.known != Some(engine.borrow().generation());
+            batch.judge_with(
+                from,
+                |glance, header, bytes| {
+                    if stale {
+                        return Some(Judged::Slow);
+                    }
+                    let mut engine = engine.borrow_mut();
+                    Some(match engine.judge(glance, header, bytes, from.now) {
+                        Judged::First => engine.open(glance, header, bytes, from.now),
+                        judged => judged,
+                    })
+                },
+                |leaving, entry| leaving.keep(&engine.borrow(), entry),
+            );
+        }
     }
 
     /// Shows what came to whoever taps the port.
@@ -217,11 +176,12 @@ impl Worker {
         }
     }
 
-    /// Judges frame after frame and delivers runs that go to one place.
+    /// Delivers runs that go to one place, and does with the others what was judged.
     fn hand_on(&mut self, batch: &mut Batch, from: &From<'_>) {
         let mut run: Option<Run> = None;
         for index in 0..batch.taken.len() {
-            let judged = self.judge(batch, index, from);
+            let judged = batch.judged.get(index).copied();
+            let judged = judged.unwrap_or(Judged::Drop(DropReason::EngineError));
             if let (Judged::Send(place), Some(open)) = (judged, &run)
                 && open.place == place
             {
@@ -233,8 +193,8 @@ impl Worker {
             match judged {
                 Judged::Send(place) => run = Some(Run { place, from: index }),
                 Judged::Drop(reason) => self.drop_count(from.port, reason, 1),
-                // One that leaves by a tunnel was sent to the underlay.
-                Judged::Slow | Judged::Tunnel(_) => self.slow(batch, index, from),
+                Judged::Slow | Judged::First => self.slow(batch, index, from),
+                Judged::Tunnel(entry) => self.unreached(batch, entry, from),
                 Judged::Elsewhere => self.hand_out(batch, index, from),
             }
         }
@@ -243,32 +203,10 @@ impl Worker {
         }
     }
 
-    #[inline]
-    fn judge(&mut self, batch: &mut Batch, index: usize, from: &From<'_>) -> Judged {
-        let (Some(taken), Some(head)) = (batch.taken.get(index), batch.heads.get_mut(index)) else {
-            return Judged::Drop(DropReason::EngineError);
-        };
-        let frame = from.frame_bytes(taken);
-        let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame);
-        if !fits || batch.loads.get(index).is_none_or(Option::is_none) {
-            return Judged::Drop(DropReason::Malformed);
-        }
-        let Some(glance) = batch.glances.get(index) else {
-            // A port that is in no snapshot.
-            return Judged::Drop(DropReason::PortDown);
-        };
-        match frame_of_mut(head) {
-            Some(header) => match self.engine.judge(glance, header, frame, from.now_s) {
-                Judged::Tunnel(entry) => self.tunnel(batch, index, entry, from),
-                judged => judged,
-            },
-            None => Judged::Drop(DropReason::EngineError),
-        }
-    }
-
     pub(super) fn drop_count(&self, port: usize, reason: DropReason, count: u64) {
-        if let Some(port) = self.ports.get(port) {
-            port.counters.dropped(reason, count);
+        let port = self.ports.get(port);
+        if let Some(counted) = port.and_then(|port| port.counters.of(self.seat.number)) {
+            counted.dropped(reason, count);
         }
     }
 
@@ -279,6 +217,7 @@ impl Worker {
             heads,
             loads,
             entries,
+            leaving,
             room,
             ..
         } = batch;
@@ -294,39 +233,36 @@ impl Worker {
                 outer: None,
             })
         };
+        let to = self.port_at(run.place);
         if run.place == Place::UNDERLAY {
             let tunnelled = |n: usize| {
                 let entry = *entries.get(from_index + n)?;
                 Some(Source {
-                    outer: Some(self.engine.encapsulation(entry)?),
+                    outer: Some(leaving.encapsulation(entry)?),
                     ..source(n)?
                 })
             };
-            self.deliver(run.place, count, tunnelled, room, from);
+            self.deliver(to, count, tunnelled, room, from);
         } else {
-            self.deliver(run.place, count, source, room, from);
+            self.deliver(to, count, source, room, from);
         }
     }
 
-    /// Delivers frames to the port at a place, and counts them.
+    /// Delivers frames to a port, and counts them.
     pub(super) fn deliver<'a>(
         &self,
-        place: Place,
+        to: Result<usize, DropReason>,
         count: usize,
         source: impl Fn(usize) -> Option<Source<'a>>,
         room: &mut Room,
         from: &From<'_>,
     ) {
         let frames = u64::try_from(count).unwrap_or_default();
-        let to = self.by_place.get(place.at()).copied().flatten();
-        let Some(port) = to.and_then(|to| self.ports.get(to)) else {
-            // An uplink that this engine has no device for, or a port that no guest is on.
-            let reason = if place == Place::UNDERLAY || self.engine.is_uplink(place) {
-                DropReason::UplinkMissing
-            } else {
-                DropReason::DestinationPortDown
-            };
-            return self.drop_count(from.port, reason, frames);
+        let port = to.map(|to| self.ports.get(to));
+        let port = match port {
+            Ok(Some(port)) => port,
+            Ok(None) => return self.drop_count(from.port, DropReason::EngineError, frames),
+            Err(reason) => return self.drop_count(from.port, reason, frames),
         };
         if !port.taps.is_empty() {
             let mut whole = Vec::new();
@@ -339,7 +275,8 @@ impl Worker {
                 port.show(Way::ToGuest, &whole);
             }
         }
-        let queue = port.queue_for(from.queue);
+        let sender = self.ports.get(from.port).and_then(|port| port.place);
+        let queue = port.queue_for(sender, from.queue);
         let Some(mut queue) = queue.and_then(|number| port.queues.lock(number)) else {
             return self.drop_count(from.port, DropReason::DestinationPortDown, frames);
         };
@@ -351,7 +288,9 @@ impl Worker {
         } = deliver(&mut queue, count, source, room);
         let lost = broken.is_some() && queue.memory.is_lost();
         drop(queue);
-        port.counters.sent(packets, bytes);
+        if let Some(counted) = port.counters.of(self.seat.number) {
+            counted.sent(packets, bytes);
+        }
         if full > 0 {
             self.drop_count(from.port, DropReason::GuestQueueFull, full);
         }
@@ -359,6 +298,28 @@ impl Worker {
             tracing::warn!(port = %port.ingress, "the port is shut down: {error}");
             port.queues.shut(error.to_string());
         }
+    }
+
+    /// Which of the ports is at a place that this batch was judged to go to.
+    fn port_at(&self, place: Place) -> Result<usize, DropReason> {
+        let at = self.by_place.get(place.at()).copied().flatten();
+        at.ok_or_else(|| {
+            // An uplink that this engine has no device for, or a port that no guest is on.
+            if place == Place::UNDERLAY || self.engine.read().is_uplink(place) {
+                DropReason::UplinkMissing
+            } else {
+                DropReason::DestinationPortDown
+            }
+        })
+    }
+
+    /// Which of the ports this is; places may be others' by now, where a frame was judged by itself.
+    pub(super) fn port_of(&self, ingress: Ingress) -> Result<usize, DropReason> {
+        let at = self.ports.iter().position(|port| port.ingress == ingress);
+        at.ok_or(match ingress {
+            Ingress::Port(_) => DropReason::DestinationPortDown,
+            Ingress::Network(_) | Ingress::Underlay => DropReason::UplinkMissing,
+        })
     }
 
     /// Judges one frame as a whole.
@@ -384,8 +345,9 @@ impl Worker {
             load = Load::NONE;
         }
         let whole = &batch.whole;
-        let engine = &mut self.engine;
-        let outcome = engine.process_loaded(ingress, whole, &load, from.now_s);
+        let mut engine = self.engine.write();
+        let outcome = engine.process_loaded(ingress, whole, &load, from.now);
+        drop(engine);
         if let Some(copy) = outcome.copy {
             // Without room, or anybody, nobody learns of it; what becomes of the frame stays the same.
             self.handed(ingress, Handed::Copy(copy), whole);
@@ -396,9 +358,8 @@ impl Worker {
         for copy in outcome.copies {
             match copy {
                 Verdict::Deliver { port, frame } => {
-                    if let Some(place) = self.engine.place(Ingress::Port(port)) {
-                        self.deliver_own(place, &frame, load, &mut batch.room, from);
-                    }
+                    let to = self.port_of(Ingress::Port(port));
+                    self.deliver_own(to, &frame, load, &mut batch.room, from);
                 }
                 Verdict::Tunnel { frame } => self.tunnel_out(&frame, load, &mut batch.room, from),
                 // Copies go nowhere else.
@@ -424,10 +385,7 @@ impl Worker {
             }
             Verdict::Pass => return self.drop_count(from.port, DropReason::ServiceOff, 1),
         };
-        let Some(place) = self.engine.place(to) else {
-            return self.drop_count(from.port, DropReason::EngineError, 1);
-        };
-        self.deliver_own(place, &frame, load, &mut batch.room, from);
+        self.deliver_own(self.port_of(to), &frame, load, &mut batch.room, from);
     }
 
     fn handed(&self, ingress: Ingress, what: Handed, whole: &[u8]) -> bool {
@@ -438,7 +396,7 @@ impl Worker {
     /// Delivers a frame of our own.
     pub(super) fn deliver_own(
         &self,
-        place: Place,
+        to: Result<usize, DropReason>,
         frame: &[u8],
         load: Load,
         room: &mut Room,
@@ -446,7 +404,20 @@ impl Worker {
     ) {
         let head = head_of(frame, &load);
         let source = Source::own(&head, frame, load);
-        self.deliver(place, 1, |_| Some(source), room, from);
+        self.deliver(to, 1, |_| Some(source), room, from);
+    }
+
+    /// Sends a frame of the host's services to a guest; one that has no room does not get it.
+    pub(super) fn send(&mut self, id: PortId, frame: &[u8]) {
+        let to = self.port_of(Ingress::Port(id));
+        let from = From {
+            port: to.unwrap_or(usize::MAX),
+            queue: 0,
+            memory: &Regions::default(),
+            header_bytes: 0,
+            now: Now::default(),
+        };
+        self.deliver_own(to, frame, Load::NONE, &mut Room::default(), &from);
     }
 }
 
@@ -455,9 +426,34 @@ impl WorkerPort {
         self.taps.iter().for_each(|(_, tap)| tap(way, frame));
     }
 
-    /// The receive queue for what comes from a queue: frames of one queue stay in their order.
-    fn queue_for(&self, from: usize) -> Option<usize> {
-        (from / 2).checked_rem(self.receiving).map(|pair| 2 * pair)
+    /// The receive queue for what comes from a queue of a place: frames of one queue stay in their order, and ports with one
+    /// queue each do not all meet in the first.
+    fn queue_for(&self, place: Option<Place>, from: usize) -> Option<usize> {
+        let of_place = place.unwrap_or_default().at();
+        let pair = (of_place + from / 2).checked_rem(self.receiving)?;
+        Some(2 * pair)
+    }
+}
+
+/// Looks up again which ports are at which places.
+pub(super) fn places_look_up(
+    engine: &Engine,
+    ports: &mut [WorkerPort],
+    by_place: &mut Vec<Option<usize>>,
+) {
+    by_place.clear();
+    for (at, port) in ports.iter_mut().enumerate() {
+        port.place = match port.ingress {
+            Ingress::Underlay => Some(Place::UNDERLAY),
+            ingress => engine.place(ingress),
+        };
+        if let Some(place) = port.place {
+            let length = by_place.len().max(place.at() + 1);
+            by_place.resize(length, None);
+            if let Some(by_place) = by_place.get_mut(place.at()) {
+                *by_place = Some(at);
+            }
+        }
     }
 }
 
@@ -484,109 +480,4 @@ fn take(batch: &mut Batch, queue: &mut Queue) -> Option<RingError> {
         }
     }
     broken
-}
-
-#[inline]
-pub(super) fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
-    let first = usize::try_from(taken.first).unwrap_or(usize::MAX);
-    let count = usize::try_from(taken.pieces).unwrap_or(0);
-    pieces
-        .get(first..first.saturating_add(count))
-        .unwrap_or_default()
-}
-
-/// The frame's first bytes in a head.
-#[inline]
-pub(super) fn frame_of(head: &Head) -> Option<&HeaderBytes> {
-    head.get(VIRTIO_BYTES..)?.first_chunk()
-}
-
-#[inline]
-fn frame_of_mut(head: &mut Head) -> Option<&mut HeaderBytes> {
-    head.get_mut(VIRTIO_BYTES..)?.first_chunk_mut()
-}
-
-/// Copies a frame's first bytes out of the guest's memory; what is behind a shorter frame stays as it was.
-#[inline]
-pub(super) fn head_read(from: &From<'_>, pieces: &[Piece], head: &mut Head, frame: usize) {
-    let Some(header) = head
-        .get_mut(VIRTIO_BYTES..)
-        .and_then(|header| header.get_mut(..frame.min(HEADER_BYTES)))
-    else {
-        return;
-    };
-    let mut skip = from.header_bytes;
-    let mut at = 0;
-    for span in pieces.iter().filter_map(|piece| from.memory.span(piece)) {
-        let part = span.behind(skip);
-        skip = skip.saturating_sub(span.bytes());
-        at += part.read(header.get_mut(at..).unwrap_or_default());
-        if at >= header.len() {
-            break;
-        }
-    }
-    debug_assert_eq!(at, header.len(), "pieces hold what the chain says");
-}
-
-/// Whether virtio's header says that nothing is left to do: its flags and kind are zero.
-#[inline]
-pub(super) fn is_plain(from: &From<'_>, pieces: &[Piece]) -> bool {
-    let first = pieces.first().and_then(|piece| from.memory.span(piece));
-    first
-        .and_then(|span| span.word())
-        .is_some_and(|word| word & 0xffff == 0)
-}
-
-/// Reads virtio's header, unless the frame is a plain one, and writes it as it was understood before the frame's first
-/// bytes, which were read. None if it does not fit the frame.
-#[inline(never)]
-fn load_read(
-    from: &From<'_>,
-    pieces: &[Piece],
-    head: &mut Head,
-    frame: usize,
-    plain: bool,
-) -> Option<Load> {
-    let mut header = [0; virtio_net::HEADER_BYTES];
-    let mut at = 0;
-    let spans = pieces.iter().filter_map(|piece| from.memory.span(piece));
-    for span in spans.take_while(|_| !plain) {
-        at += span.read(header.get_mut(at..).unwrap_or_default());
-        if at == header.len() {
-            break;
-        }
-    }
-    let first = head.get(VIRTIO_BYTES..).unwrap_or_default();
-    let first = first.get(..frame.min(HEADER_BYTES)).unwrap_or_default();
-    let load = Load::parse(&header, first, frame, false).ok();
-    let emitted = load.unwrap_or_default().emit();
-    if let Some(place) = head.first_chunk_mut() {
-        *place = emitted;
-    }
-    load
-}
-
-/// Copies a whole frame. Its first bytes are those that were looked at, if any: the guest may have written meanwhile.
-pub(super) fn whole_read(
-    from: &From<'_>,
-    pieces: &[Piece],
-    head: Option<&Head>,
-    taken: &Taken,
-    whole: &mut Vec<u8>,
-) {
-    whole.clear();
-    whole.resize(from.frame_bytes(taken), 0);
-    let mut skip = from.header_bytes;
-    let mut at = 0;
-    for span in pieces.iter().filter_map(|piece| from.memory.span(piece)) {
-        let part = span.behind(skip);
-        skip = skip.saturating_sub(span.bytes());
-        at += part.read(whole.get_mut(at..).unwrap_or_default());
-    }
-    if let Some(seen) = head.and_then(frame_of) {
-        let bytes = seen.len().min(whole.len());
-        if let (Some(to), Some(seen)) = (whole.get_mut(..bytes), seen.get(..bytes)) {
-            to.copy_from_slice(seen);
-        }
-    }
 }

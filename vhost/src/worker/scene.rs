@@ -1,10 +1,12 @@
 //! A worker between two guests, each a driver of its own: for the tests of the worker.
 
+use super::spread::Share;
 use super::way::WayOut;
-use super::{Order, PortCounters, Worker};
+use super::{Order, PortCounters, Seat, Worker};
+use crate::clock;
 use crate::driver::{Buffer, DriverRing, Layout};
-use crate::engine::{Compiler, EngineConfig, Limits, Seeds};
-use crate::memory::{Mapping, Region, Window};
+use crate::engine::{Compiler, Engine, EngineConfig, Limits, Seeds};
+use crate::memory::{Handle, Mapping, Region, Window};
 use crate::protocol::{Device, Request, RingAddress, feature};
 use crate::queue::PortQueues;
 use rustix::event::{EventfdFlags, eventfd};
@@ -272,6 +274,7 @@ pub(super) fn scene(kinds: [Kind; 2]) -> Scene {
 /// A switch that shares its host with another engine, and the other ends of its ports' ways out.
 pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
     let mut scene = scene_of([PLAIN; 2], snapshot);
+    scene.worker.engine.write().share();
     scene.worker.share().unwrap();
     let ends = scene.ports.map(|port| {
         let (ours, theirs) = socketpair(
@@ -281,7 +284,8 @@ pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
             None,
         )
         .unwrap();
-        scene.worker.way_out_set(port, Arc::new(WayOut::new(ours)));
+        let out = Arc::new(WayOut::new(ours));
+        scene.worker.way_out_set(port, out, true);
         theirs
     });
     (scene, ends)
@@ -290,25 +294,22 @@ pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
 /// A worker whose first guest is a port, and whose second one is the other host.
 pub(super) fn scene_tunnel(kinds: [Kind; 2], snapshot: HostSnapshot, mac: MacAddress) -> Scene {
     let port = snapshot.ports.keys().next().copied().unwrap();
-    scene_with(kinds, snapshot, [port; 2], |worker, queues, counters| {
-        worker.engine.link_use(mac);
-        worker.port_add(Ingress::Underlay, queues, counters);
-    })
+    let scene = scene_with(kinds, snapshot, [port; 2], Ingress::Underlay);
+    scene.worker.engine.write().link_use(mac);
+    scene
 }
 
 pub(super) fn scene_of(kinds: [Kind; 2], snapshot: HostSnapshot) -> Scene {
     let all: Vec<PortId> = snapshot.ports.keys().copied().collect();
     let ports = [all[0], all[1]];
-    scene_with(kinds, snapshot, ports, |worker, queues, counters| {
-        worker.port_add(Ingress::Port(ports[1]), queues, counters);
-    })
+    scene_with(kinds, snapshot, ports, Ingress::Port(ports[1]))
 }
 
 fn scene_with(
     kinds: [Kind; 2],
     snapshot: HostSnapshot,
     ports: [PortId; 2],
-    second_add: impl FnOnce(&mut Worker, Arc<PortQueues>, Arc<PortCounters>),
+    second: Ingress,
 ) -> Scene {
     let snapshot = Arc::new(snapshot);
     let (sender, orders) = channel();
@@ -319,14 +320,25 @@ fn scene_with(
         },
         seeds: Seeds([1, 2, 3, 4]),
     };
-    let mut worker = Worker::new(config, orders, Arc::new(event()));
     let mut compiler = Compiler::new(config.seeds);
-    worker.engine.enforce(compiler.prepare(&snapshot));
+    let mut engine = Engine::new(config);
+    engine.enforce(compiler.prepare(&snapshot));
+    let engine = Handle::all(engine, 1).remove(0);
+    let seat = Seat {
+        number: 0,
+        start: clock::now(),
+        bells: vec![Arc::new(event())],
+    };
+    let mut worker = Worker::new(seat, engine, orders);
     let guests = kinds.map(Guest::new);
-    let counters = [(); 2].map(|()| Arc::new(PortCounters::default()));
-    let queues = |at: usize| Arc::clone(&guests[at].queues);
-    worker.port_add(Ingress::Port(ports[0]), queues(0), Arc::clone(&counters[0]));
-    second_add(&mut worker, queues(1), Arc::clone(&counters[1]));
+    let counters = [(); 2].map(|()| Arc::new(PortCounters::new(1)));
+    let add = |worker: &mut Worker, ingress, at: usize| {
+        let share = Arc::new(Share::new(at, 1));
+        let queues = Arc::clone(&guests[at].queues);
+        worker.port_add(ingress, queues, Arc::clone(&counters[at]), share);
+    };
+    add(&mut worker, Ingress::Port(ports[0]), 0);
+    add(&mut worker, second, 1);
     Scene {
         worker,
         guests,
@@ -358,9 +370,13 @@ impl Scene {
 
     /// Enforces the same snapshot again: all sessions are stale.
     pub(super) fn enforce_again(&mut self) {
-        let snapshot = Arc::clone(self.worker.engine.snapshot().unwrap());
-        let prepared = self.compiler.prepare(&snapshot);
-        self.worker.engine.enforce(prepared);
+        let mut engine = self.worker.engine.write();
+        let snapshot = Arc::clone(engine.snapshot().unwrap());
+        engine.enforce(self.compiler.prepare(&snapshot));
+    }
+
+    pub(super) fn sessions(&mut self) -> usize {
+        self.worker.engine.read().sessions_count()
     }
 
     pub(super) fn drops(&self, port: usize, reason: DropReason) -> u64 {

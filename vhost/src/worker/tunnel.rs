@@ -4,13 +4,13 @@
 //! Guarantees: what is judged of a frame is what is delivered of it; what is not easily taken out of its tunnel is judged as a
 //! whole, as it came.
 
-use super::deliver::{Room, Source, head_of};
-use super::poll::{
+use super::batch::{
     Batch, EMPTY_HEAD, FRAME_BYTES_MAX, From, VIRTIO_BYTES, frame_of, head_read, is_plain,
     pieces_of, whole_read,
 };
+use super::deliver::{Room, Source, head_of};
 use super::{Worker, WorkerPort};
-use crate::engine::{Entry, Heard, Judged, Place};
+use crate::engine::{Engine, Entry, Heard, Now, Place};
 use crate::memory::{Piece, Regions};
 use crate::ring::Taken;
 use weft_dataplane::Ingress;
@@ -102,34 +102,38 @@ impl WorkerPort {
     }
 }
 
-impl Worker {
-    /// Takes frames out of their tunnels and looks at their headers.
-    pub(super) fn open(&mut self, batch: &mut Batch, from: &From<'_>) {
-        let Some(port) = self.ports.get(from.port) else {
-            return;
-        };
-        let Batch {
+impl Batch {
+    /// Keeps what came, and copies its first bytes.
+    pub(super) fn outside_read(&mut self, from: &From<'_>) {
+        let Self {
             pieces,
             taken,
-            heads,
             loads,
-            glances,
             outside,
             ..
-        } = batch;
+        } = self;
         outside.keep(pieces, taken);
-        glances.clear();
-        let mut bytes = 0;
-        // In turns, as for other ports: a read across stores under way would wait for them.
         for (taken, load) in taken.iter().zip(loads.iter_mut()) {
             let all = pieces_of(pieces, taken);
             // Nobody may leave work undone here: it was not offered.
             *load = is_plain(from, all).then_some(Load::NONE);
             outside.first.push(first_read(from, all));
-            bytes += u64::try_from(from.frame_bytes(taken)).unwrap_or_default();
         }
+    }
+
+    /// Takes frames out of their tunnels and looks at their headers; in turns, as for other ports: a read across stores under
+    /// way would wait for them.
+    pub(super) fn outside_look(&mut self, engine: &Engine, from: &From<'_>) {
+        let Self {
+            pieces,
+            taken,
+            heads,
+            glances,
+            outside,
+            ..
+        } = self;
         for ((taken, head), first) in taken.iter_mut().zip(heads.iter_mut()).zip(&outside.first) {
-            let found = self.engine.decapsulate(first, from.frame_bytes(taken));
+            let found = engine.decapsulate(first, from.frame_bytes(taken));
             if let Some((_, outer_bytes)) = found {
                 strip(pieces, taken, outer_bytes);
             }
@@ -144,36 +148,22 @@ impl Worker {
         }
         for ((taken, head), place) in taken.iter().zip(heads.iter()).zip(&outside.opened) {
             let place = place.unwrap_or(Place::UNDERLAY);
-            if let (Some(entrance), Some(header)) = (self.engine.entrance(place), frame_of(head)) {
-                let frame = from.frame_bytes(taken);
-                glances.push(self.engine.glance(&entrance, header, frame));
+            if let (Some(entrance), Some(header)) = (engine.entrance(place), frame_of(head)) {
+                glances.push(engine.glance(&entrance, header, from.frame_bytes(taken)));
             }
         }
-        let packets = u64::try_from(taken.len()).unwrap_or_default();
-        port.counters.received(packets, bytes);
-        self.engine.guess(glances);
     }
+}
 
-    /// A frame that leaves by a tunnel, if it is known where to.
-    #[inline]
-    pub(super) fn tunnel(
-        &mut self,
-        batch: &mut Batch,
-        index: usize,
-        entry: Entry,
-        from: &From<'_>,
-    ) -> Judged {
-        if self.engine.encapsulation(entry).is_none() {
-            if let Some(remote) = self.engine.remote(entry) {
-                let question = self.engine.remote_ask(remote, from.now_s);
-                self.say(question, &mut batch.room, from);
-            }
-            return Judged::Drop(DropReason::NeighbourUnresolved);
-        }
-        if let Some(place) = batch.entries.get_mut(index) {
-            *place = entry;
-        }
-        Judged::Send(Place::UNDERLAY)
+impl Worker {
+    /// A frame that would leave by a tunnel whose other end is not known yet: it is asked for.
+    pub(super) fn unreached(&mut self, batch: &mut Batch, entry: Entry, from: &From<'_>) {
+        let mut engine = self.engine.write();
+        let remote = engine.remote(entry);
+        let question = remote.and_then(|remote| engine.remote_ask(remote, from.now.s));
+        drop(engine);
+        self.say(question, &mut batch.room, from);
+        self.drop_count(from.port, DropReason::NeighbourUnresolved, 1);
     }
 
     /// Sends a frame that was put into its tunnel already, but for its outer MACs.
@@ -189,25 +179,29 @@ impl Worker {
         };
         let inner = frame.get(outer.length()..).unwrap_or_default();
         let head = head_of(inner, &load);
-        if let Some(encapsulation) = self.engine.encapsulation_of(&outer) {
+        let engine = self.engine.read();
+        if let Some(encapsulation) = engine.encapsulation_of(&outer) {
             let source = Source {
                 outer: Some(encapsulation),
                 ..Source::own(&head, inner, load)
             };
-            self.deliver(Place::UNDERLAY, 1, |_| Some(source), room, from);
-            return;
+            let to = self.port_of(Ingress::Underlay);
+            return self.deliver(to, 1, |_| Some(source), room, from);
         }
-        if !self.engine.has_link() {
+        let linked = engine.has_link();
+        drop(engine);
+        if !linked {
             return self.drop_count(from.port, DropReason::UplinkMissing, 1);
         }
-        let question = self.engine.remote_ask(outer.remote(), from.now_s);
+        let question = self.engine.write().remote_ask(outer.remote(), from.now.s);
         self.say(question, room, from);
         self.drop_count(from.port, DropReason::NeighbourUnresolved, 1);
     }
 
     /// Listens to ARP and ND of the underlay's link; false if the frame that was read whole is something else.
     pub(super) fn hear(&mut self, batch: &mut Batch, from: &From<'_>) -> bool {
-        match self.engine.link_hear(&batch.whole, from.now_s) {
+        let heard = self.engine.write().link_hear(&batch.whole, from.now.s);
+        match heard {
             Heard::Nothing => false,
             Heard::Told => true,
             Heard::Asked(answer) => {
@@ -219,12 +213,13 @@ impl Worker {
 
     fn say(&self, frame: Option<Vec<u8>>, room: &mut Room, from: &From<'_>) {
         if let Some(frame) = frame {
-            self.deliver_own(Place::UNDERLAY, &frame, Load::NONE, room, from);
+            let to = self.port_of(Ingress::Underlay);
+            self.deliver_own(to, &frame, Load::NONE, room, from);
         }
     }
 
     /// Asks for hosts that are not known, once a second.
-    pub(super) fn remotes_ask(&mut self, now_s: u32) {
+    pub(super) fn remotes_ask(&mut self, now: Now) {
         let Some(port) = self.ports.iter().position(WorkerPort::is_underlay) else {
             return;
         };
@@ -233,9 +228,10 @@ impl Worker {
             queue: 0,
             memory: &Regions::default(),
             header_bytes: 0,
-            now_s,
+            now,
         };
-        for question in self.engine.remotes_ask(now_s) {
+        let questions = self.engine.write().remotes_ask(now.s);
+        for question in questions {
             self.say(Some(question), &mut Room::default(), &from);
         }
     }

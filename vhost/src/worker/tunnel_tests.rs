@@ -85,6 +85,7 @@ impl Hosts {
                 .scene
                 .worker
                 .engine
+                .read()
                 .snapshot()
                 .unwrap()
                 .networks

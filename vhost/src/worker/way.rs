@@ -6,7 +6,8 @@
 //! Guarantees: waits for nothing; a frame that the other side does not take is dropped with a reason.
 
 use super::Worker;
-use super::poll::{BATCH, Batch, From, VIRTIO_BYTES};
+use super::batch::{BATCH, Batch, From, VIRTIO_BYTES};
+use crate::engine::Now;
 use crate::memory::Regions;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,7 +23,7 @@ const LOOK_PERIOD: Duration = Duration::from_micros(10);
 /// Ways that are looked at before the rings have their turn.
 const READY_MAX: usize = 64;
 /// Bytes that are read at once: virtio's header and the largest frame.
-const READ_BYTES: usize = VIRTIO_BYTES + super::poll::FRAME_BYTES_MAX;
+const READ_BYTES: usize = VIRTIO_BYTES + super::batch::FRAME_BYTES_MAX;
 /// First bytes of a frame, which hold its headers.
 const HEAD_BYTES: usize = crate::engine::HEADER_BYTES;
 
@@ -149,10 +150,10 @@ impl Worker {
         let Some(port) = self.ports.get(from.port) else {
             return;
         };
-        let place = port.place.unwrap_or_default();
+        let (place, bytes) = (port.place.unwrap_or_default(), batch.whole.len());
         let limited = match is_tagged(&batch.whole) {
             true => Ok(()),
-            false => self.engine.limit_out(place, &load, batch.whole.len()),
+            false => self.engine.read().limit_out(place, &load, bytes, from.now),
         };
         let sent = limited.and_then(|()| {
             let out = port.way_out.as_ref();
@@ -166,7 +167,8 @@ impl Worker {
     }
 
     /// Delivers what the other engine sends to a port's guest, and says how many frames came.
-    pub(super) fn way_poll(&mut self, at: usize, now_s: u32) -> usize {
+    pub(super) fn way_poll(&mut self, at: usize, now: Now) -> usize {
+        self.places_look();
         let Some(port) = self.ports.get(at) else {
             return 0;
         };
@@ -181,7 +183,7 @@ impl Worker {
             queue: 0,
             memory: &Regions::default(),
             header_bytes: 0,
-            now_s,
+            now,
         };
         let mut count = 0;
         while count < BATCH
@@ -191,12 +193,13 @@ impl Worker {
             let frame = batch.whole.get(received.start..).unwrap_or_default();
             let allowed = received.load.ok_or(DropReason::Malformed).and_then(|load| {
                 if !is_tagged(frame) {
-                    self.engine.limit_in(place, &load, frame.len())?;
+                    let engine = self.engine.read();
+                    engine.limit_in(place, &load, frame.len(), now)?;
                 }
                 Ok(load)
             });
             match allowed {
-                Ok(load) => self.deliver_own(place, frame, load, &mut batch.room, &from),
+                Ok(load) => self.deliver_own(Ok(at), frame, load, &mut batch.room, &from),
                 Err(reason) => self.drop_count(at, reason, 1),
             }
         }

@@ -80,7 +80,7 @@ fn what_stays_between_the_ports_is_judged_here() {
     scene.turn();
     assert_eq!(scene.guests[1].received().unwrap().0, frame);
     assert!(ends.iter().all(|end| out(end).is_none()));
-    assert_eq!(scene.worker.engine.sessions_count(), 1);
+    assert_eq!(scene.sessions(), 1);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn what_goes_to_the_other_engine_s_guests_is_theirs_to_judge() {
         scene.turn();
         assert_eq!(out(&ends[0]).unwrap().1, frame);
     }
-    assert_eq!(scene.worker.engine.sessions_count(), 0);
+    assert_eq!(scene.sessions(), 0);
     // Port security holds here already.
     let mut spoofed = to_tap(tcp::SYN, 0);
     spoofed[11] = 9;

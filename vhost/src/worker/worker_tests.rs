@@ -44,10 +44,7 @@ fn whole_frames_pass_over_every_kind_of_ring() {
             scene.guests[1].receive_offer(32);
         }
         let totals = scene.counters[1].totals();
-        assert_eq!(
-            (totals.tx_packets, scene.worker.engine.sessions_count()),
-            (9, 9)
-        );
+        assert_eq!((totals.tx_packets, scene.sessions()), (9, 9));
     }
 }
 
@@ -179,13 +176,8 @@ fn a_hostile_guest_loses_its_port_and_nobody_else_notices() {
     assert!(other.guests[1].queues.shut_reason().is_some());
     assert_eq!(other.drops(0, DropReason::GuestQueueFull), 1);
     assert!(other.guests[0].queues.shut_reason().is_none());
-    assert!(
-        other
-            .worker
-            .engine
-            .place(Ingress::Port(other.ports[1]))
-            .is_some()
-    );
+    let place = Ingress::Port(other.ports[1]);
+    assert!(other.worker.engine.read().place(place).is_some());
 }
 
 #[test]

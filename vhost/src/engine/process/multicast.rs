@@ -27,7 +27,7 @@ impl Engine {
             (None, true) => Verdict::Pass,
             (_, false) => Verdict::Multicast,
         };
-        self.limit(on.place, on.network.place, on.units())?;
+        self.limit(on.place, on.network.place, on.units(), on.now)?;
         let all = on.network.ports.len() + on.network.hosts.len();
         let cost = u32::try_from(all).unwrap_or(u32::MAX);
         let unlimited = on.port.is_none() && !on.network.physical;
@@ -35,7 +35,7 @@ impl Engine {
             Some(DropReason::MulticastUnsupported)
         } else {
             let bucket = self.copy_buckets.get_mut(on.place.at());
-            let some = bucket.is_some_and(|b| b.take(bucket::MULTICAST, cost, on.now_s));
+            let some = bucket.is_some_and(|b| b.take(bucket::MULTICAST, cost, on.now.s));
             (!unlimited && !some).then_some(DropReason::MulticastRateLimit)
         };
         match (refused, &itself) {
@@ -51,7 +51,7 @@ impl Engine {
         let all = on.network.ports.len() + on.network.hosts.len();
         let cost = u32::try_from(all).unwrap_or(u32::MAX);
         let bucket = self.copy_buckets.get_mut(on.place.at());
-        let paid = |cost| bucket.is_some_and(|b| b.take(bucket::MULTICAST, cost, on.now_s));
+        let paid = |cost| bucket.is_some_and(|b| b.take(bucket::MULTICAST, cost, on.now.s));
         if cost > MULTICAST_COPIES_MAX || !paid(cost) {
             return;
         }
@@ -77,7 +77,10 @@ impl Engine {
             let port = port.filter(|(_, p)| !dhcp::is_owned(&on.plan.snapshot, p, ip.tuple));
             let Some((port, _)) = port else { continue };
             // The sender's limits were asked already.
-            if self.limit(on.network.place, *place, on.units()).is_ok() {
+            if self
+                .limit(on.network.place, *place, on.units(), on.now)
+                .is_ok()
+            {
                 let frame = on.frame.to_vec();
                 beside.copies.push(Verdict::Deliver { port, frame });
             }
