@@ -172,7 +172,10 @@ impl Guest {
     }
 
     /// Virtio's header and the frame behind it, when it has come.
-    fn receive(&mut self, pair: usize) -> (Vec<u8>, Vec<u8>) {
+    ///
+    /// What the first port sends by a pair comes in by the next one: ports with one pair each spread over all.
+    fn receive(&mut self, sent: usize) -> (Vec<u8>, Vec<u8>) {
+        let pair = (sent + 1) % self.offered.len();
         let mut whole = Vec::new();
         let mut left = 1;
         while left > 0 {

@@ -7,6 +7,7 @@ use crate::flow::session::Tunnel;
 use crate::mutant::Mutant;
 use crate::stage::decode::{Body, Packet};
 use crate::stage::{dhcp, multicast, qos, session, tunnel};
+use crate::topology;
 use crate::trace::Verdict;
 use crate::walk::Walk;
 use weft_model::{DropReason, PortId, Stage};
@@ -68,7 +69,7 @@ impl Reference {
         }
         for port in members.others(&on.sight).ports {
             let there = on.sight.snapshot.ports.get(&port);
-            if there.is_some_and(|port| port.admin_state_up) {
+            if there.is_some_and(|port| topology::is_up(on.sight.snapshot, port)) {
                 let words = format!("a copy to port {port}");
                 notes.trace.say(Stage::Deliver, words);
                 let frame = on.frame.to_vec();
