@@ -6,8 +6,7 @@
 //! Waiting is by looking again, for guards are held for microseconds.
 //!
 //! How: a reader says that it reads, then looks whether somebody changes; who changes says so, then looks whether anybody
-//! reads. Between saying and looking each has a full fence, so that of two at least one sees the other. The model in
-//! tests/interleavings holds this file to it.
+//! reads. Between saying and looking each has a full fence, so that of two at least one sees the other.
 
 use super::sync::{AtomicBool, Ordering, fence, pause};
 use std::cell::{Cell, UnsafeCell};
