@@ -446,16 +446,7 @@ impl Engine {
             self.see(at, ip.seen(), on.frame.len(), on.now.s);
             return Ok(Found::Hit(at));
         }
-        let opening = Opening {
-            place: on.place,
-            tuple: ip.tuple,
-            source_mac: packet.source_mac,
-            destination_mac: packet.destination_mac,
-            icmp: ip.icmp,
-            test: Some(ip.tcp_flags),
-            echo_request: ip.is_echo_request() && !ip.is_later_fragment(),
-            transit: on.sight.transit,
-        };
+        let opening = opening_of(on, packet, ip);
         if self.is_elsewhere(on.plan, &opening) {
             return Err(Stop::Elsewhere);
         }
