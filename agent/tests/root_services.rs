@@ -138,7 +138,7 @@ fn router() -> Router {
             qos_policy_id: None,
         }),
         routes: Vec::new(),
-        ndp_proxies: Vec::new(),
+        ndp_proxies: None,
         conntrack_helpers: Vec::new(),
         metering_labels: Vec::new(),
     }

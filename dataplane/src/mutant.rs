@@ -64,6 +64,8 @@ pub enum Mutant {
     ForwardingPort,
     /// A tag that no subport has is no tag.
     TrunkNative,
+    /// A router with NDP proxies lets everything in.
+    NdpProxies,
 }
 
 impl Mutant {
@@ -99,5 +101,6 @@ impl Mutant {
         Self::MulticastIngress,
         Self::ForwardingPort,
         Self::TrunkNative,
+        Self::NdpProxies,
     ];
 }

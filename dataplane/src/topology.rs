@@ -5,7 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
     FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, PortInterface,
-    RemoteFloatingIp, RemotePort, Router, RouterId, RouterInterface, eui64_link_local,
+    RemoteFloatingIp, RemotePort, Router, RouterGateway, RouterId, RouterInterface,
+    eui64_link_local,
 };
 
 /// Whether frames of this network leave through an interface of the host.
@@ -109,6 +110,13 @@ pub fn answers_outside(snapshot: &HostSnapshot, router_id: RouterId) -> bool {
     gateway.is_some_and(|gateway| gateway.gateway_host.is_none())
 }
 
+/// Whether one of a router's NDP proxies is for this address.
+#[must_use]
+pub fn is_proxied(router: &Router, address: IpAddr) -> bool {
+    let proxies = router.ndp_proxies.as_ref();
+    matches!((address, proxies), (IpAddr::V6(address), Some(all)) if all.contains(&address))
+}
+
 /// Who answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -153,6 +161,16 @@ pub fn local_owner(
         g.network_id == network_id && leg_owns(g.mac_address, g.addresses.iter(), address)
     });
     if let Some(gateway) = gateway {
+        let answered = asker.is_some() || gateway.gateway_host.is_none();
+        return answered.then_some(Owner {
+            mac: gateway.mac_address,
+            router: true,
+        });
+    }
+    let proxies =
+        |g: &&RouterGateway, r: &Router| g.network_id == network_id && is_proxied(r, address);
+    let proxied = up().find_map(|r| r.gateway.as_ref().filter(|g| proxies(g, r)));
+    if let Some(gateway) = proxied {
         let answered = asker.is_some() || gateway.gateway_host.is_none();
         return answered.then_some(Owner {
             mac: gateway.mac_address,

@@ -69,7 +69,6 @@ SEC("classifier/weft_route")
 int weft_route(struct __sk_buff *skb)
 {
 	struct scratch *s = scratch_get();
-	struct router_address *own;
 	struct router_record *router;
 	struct owner_entry *owner;
 	const struct floating *f;
@@ -86,8 +85,7 @@ int weft_route(struct __sk_buff *skb)
 	if (address_unroutable(s->forward.source, family) || address_unroutable(s->forward.destination, family))
 		return walk_fail(skb, s, REASON_LINK_LOCAL_NOT_ROUTED);
 	route_start(s);
-	own = router_address_get(s->router, family, s->forward.destination);
-	if (own) {
+	if (router_owns(s->router, family, s->forward.destination)) {
 		if (!echo_request(s))
 			return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
 		return echo_reply(skb);
@@ -166,11 +164,12 @@ SEC("classifier/weft_outside")
 int weft_outside(struct __sk_buff *skb)
 {
 	struct scratch *s = scratch_get();
-	struct router_address *own;
+	struct router_address *known;
 	struct router_record *router;
 	const struct floating *f;
 	struct route *route;
 	__u8 family;
+	__u32 own;
 	int reason, forwarded = 0;
 
 	if (!s)
@@ -193,6 +192,11 @@ int weft_outside(struct __sk_buff *skb)
 		}
 		s->out.destination_port = s->forward.destination_port;
 	}
+	known = router_address_get(s->router, family, s->forward.destination);
+	own = known ? known->flags : 0;
+	if (router->flags & ROUTER_NDP_PROXIES && family == FAMILY_V6 && !own)
+		return walk_fail(skb, s, REASON_NDP_PROXY_UNKNOWN);
+	own &= ROUTER_ADDRESS_OWN;
 	if (!by_transit(s)) {
 		struct whose w;
 		int host;
@@ -202,15 +206,14 @@ int weft_outside(struct __sk_buff *skb)
 		if (host)
 			return outside_relay(skb, s, host);
 	}
-	own = router_address_get(s->router, family, s->forward.destination);
-	if (family == FAMILY_V4 && !forwarded && !(own && own->flags & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
+	if (family == FAMILY_V4 && !forwarded && !(own & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
 		return walk_fail(skb, s, REASON_NAT_PRIVATE_DESTINATION);
 	if ((own || forwarded) && echo_request(s)) {
 		return echo_reply(skb);
 	}
 	if (forwarded)
 		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
-	if (own && family == FAMILY_V4 && own->flags & ROUTER_ADDRESS_GATEWAY)
+	if (family == FAMILY_V4 && own & ROUTER_ADDRESS_GATEWAY)
 		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
 	if (own)
 		return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);

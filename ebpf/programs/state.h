@@ -284,6 +284,14 @@ static __always_inline struct router_address *router_address_get(__u32 router, _
 	return bpf_map_lookup_elem(&router_addresses, &key);
 }
 
+/* Whether an address is a router's own. */
+static __always_inline int router_owns(__u32 router, __u8 family, const __u8 *address)
+{
+	struct router_address *known = router_address_get(router, family, address);
+
+	return known && known->flags & ROUTER_ADDRESS_OWN;
+}
+
 static __always_inline struct floating *floating_get(__u32 network, const __u8 *address)
 {
 	struct floating_key key = { .network = network, .address = load32(address) };

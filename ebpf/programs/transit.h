@@ -115,7 +115,7 @@ __noinline int whose(struct whose *w)
 	router = bpf_map_lookup_elem(&routers, &slot);
 	if (!network || !(network->flags & NETWORK_SHARED) || !router)
 		return 0;
-	if ((w->family == FAMILY_V4 && router->flags & ROUTER_SNAT) || router_address_get(slot, w->family, w->address))
+	if ((w->family == FAMILY_V4 && router->flags & ROUTER_SNAT) || router_owns(slot, w->family, w->address))
 		return 0;
 	route = route_get(slot, 1, w->family, w->address);
 	if (!route || route->kind != ROUTE_INSIDE)

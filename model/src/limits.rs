@@ -26,7 +26,7 @@ pub const ROUTER_ROUTES_MAX: usize = 256;
 pub const PORT_FORWARDINGS_MAX: usize = 256;
 /// Conntrack helpers of one router.
 pub const CONNTRACK_HELPERS_MAX: usize = 64;
-/// Addresses that one router answers for outside on one host.
+/// Addresses that one router answers for outside.
 pub const NDP_PROXIES_MAX: usize = 4_096;
 /// Rules of one metering label.
 pub const METERING_RULES_MAX: usize = 1_024;

@@ -3,7 +3,7 @@
 use crate::{HostName, MacAddress, MeteringLabelId, NetworkId, PortId, QosPolicyId, SubnetId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An address of a router.
@@ -139,10 +139,11 @@ pub struct Router {
     /// At most [`crate::limits::ROUTER_ROUTES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouterRoute>,
-    /// Addresses of guests of this host that the gateway answers for outside (neighbour solicitations); at most
-    /// [`crate::limits::NDP_PROXIES_MAX`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ndp_proxies: Vec<Ipv6Addr>,
+    /// IPv6 addresses behind it that its gateway answers for outside (neighbour solicitations), whichever host their guests
+    /// are on; at most [`crate::limits::NDP_PROXIES_MAX`]. What comes from outside for others goes nowhere. None: it answers for
+    /// none, and routes whatever comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ndp_proxies: Option<BTreeSet<Ipv6Addr>>,
     /// At most [`crate::limits::CONNTRACK_HELPERS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conntrack_helpers: Vec<ConntrackHelper>,

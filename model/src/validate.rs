@@ -7,6 +7,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -260,7 +261,7 @@ impl HostSnapshot {
             }
             r.count(
                 &path("ndp_proxies"),
-                router.ndp_proxies.len(),
+                router.ndp_proxies.as_ref().map_or(0, BTreeSet::len),
                 limits::NDP_PROXIES_MAX,
             );
             r.count(

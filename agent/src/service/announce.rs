@@ -1,5 +1,5 @@
 //! Gratuitous ARP (RFC 5227 3) and unsolicited neighbour advertisements (RFC 4861 7.2.6) for the addresses that appear
-//! on a physical network at this host: gateway addresses of routers that it answers for, and floating IPs. Whoever had them before, or another MAC address
+//! on a physical network at this host: gateway addresses of routers that it answers for, their NDP proxies, and floating IPs. Whoever had them before, or another MAC address
 //! for them, is corrected at once.
 //!
 //! Guarantees: each address is announced when it appears, when its MAC address changes, and when the network's
@@ -100,7 +100,15 @@ fn owned(snapshot: &HostSnapshot) -> BTreeSet<Address> {
         let address = ip.floating_ip_address.into();
         (ip.floating_network_id, address, ip.mac_address)
     });
+    let up = snapshot.routers.values().filter(|r| r.admin_state_up);
+    let proxied = up.filter_map(|r| Some((r.ndp_proxies.as_ref()?, r.gateway.as_ref()?)));
+    let proxied = proxied.filter(|(_, gateway)| gateway.gateway_host.is_none());
+    let proxied = proxied.flat_map(|(addresses, leg)| {
+        let each = addresses.iter();
+        each.map(|address| (leg.network_id, (*address).into(), leg.mac_address))
+    });
     gateways
+        .chain(proxied)
         .chain(floating)
         .chain(remote)
         .chain(forwarded)

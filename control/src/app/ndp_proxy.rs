@@ -61,10 +61,6 @@ impl Resource for NdpProxy {
         }
     }
 
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec!["NDP proxies are kept, but no engine answers for them outside yet"]
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<NdpProxyRow> {
         let port = authorize::see::<Port>(write, &given.text("port_id")).await?;
         let router = authorize::see::<Router>(write, &given.text("router_id")).await?;

@@ -478,9 +478,7 @@ impl Rows {
         let remote = self.marks.remote_ports.entry(network).or_default();
         remote.insert(id);
         let legs = of(&self.index.routers_by_leg, &id);
-        let proxies = of(&self.index.routers_by_ndp_proxy, &id);
-        let routers: Vec<RouterId> = legs.chain(proxies).copied().collect();
-        for router in routers {
+        for router in legs.copied().collect::<Vec<RouterId>>() {
             self.mark_router(router);
         }
         let floating: Vec<_> = of(&self.index.floating_ports, &id).copied().collect();

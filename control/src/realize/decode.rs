@@ -20,6 +20,7 @@ use crate::store::trunk::SubportPlace;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -102,8 +103,7 @@ pub(super) struct Router {
     pub(super) gateway_port_id: Option<PortId>,
     pub(super) interfaces: Vec<PortId>,
     pub(super) routes: Vec<RouterRoute>,
-    /// By the guest's port.
-    pub(super) ndp_proxies: Vec<(PortId, Ipv6Addr)>,
+    pub(super) ndp_proxies: Option<BTreeSet<Ipv6Addr>>,
     pub(super) conntrack_helpers: Vec<ConntrackHelper>,
     pub(super) snat_port_blocks: gateway::Blocks,
     /// The gateway's own QoS policy.
@@ -386,10 +386,8 @@ pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
         .iter()
         .map(|leg| at.parse("interfaces", &leg.port_id));
     let interfaces = interfaces.collect::<Result<_>>()?;
-    let proxy = |proxy: &NdpProxyRow| {
-        let address = at.parse("ndp_proxies", &proxy.ip_address)?;
-        Ok((at.parse("ndp_proxies", &proxy.port_id)?, address))
-    };
+    let proxies = parts.ndp_proxies.iter().take(limits::NDP_PROXIES_MAX);
+    let mut proxies = proxies.map(|proxy| at.parse("ndp_proxies", &proxy.ip_address));
     let helper = |helper: ConntrackHelperRow| {
         Ok(ConntrackHelper {
             protocol: port_protocol(at, "conntrack_helpers", &helper.protocol)?,
@@ -412,11 +410,10 @@ pub(super) fn router(row: RouterRow, parts: RouterParts) -> Result<Router> {
             row.routes.0.into_iter().map(route).collect(),
             limits::ROUTER_ROUTES_MAX,
         )?,
-        ndp_proxies: if row.enable_ndp_proxy {
-            parts.ndp_proxies.iter().map(proxy).collect::<Result<_>>()?
-        } else {
-            Vec::new()
-        },
+        ndp_proxies: row
+            .enable_ndp_proxy
+            .then(|| proxies.by_ref().collect::<Result<_>>())
+            .transpose()?,
         conntrack_helpers: at.at_most(
             "conntrack_helpers",
             helpers,

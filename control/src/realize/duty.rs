@@ -257,8 +257,6 @@ impl<'a> Update<'a> {
                     self.port_needed(to, &port);
                 }
             }
-            let proxies = of(&index.routers_by_ndp_proxy, &id);
-            self.dirt.routers.extend(proxies);
             let floating = of(&index.floating_ips, &id);
             let forwarded = of(&index.forwarded_ips, &id);
             self.dirt.floating_ips.extend(floating.chain(forwarded));
@@ -333,8 +331,7 @@ impl<'a> Update<'a> {
                 );
                 mine || legs.any(|leg| self.needs.guests.contains_key(&leg.network_id))
             });
-            let (host, ports) = (&self.snapshot.host, &self.snapshot.ports);
-            let router = row.map(|row| view.router(host, ports, (id, row)));
+            let router = row.map(|row| view.router(&self.snapshot.host, (id, row)));
             let Some((old, new)) = set!(self.routers, &id, router.as_ref()) else {
                 continue;
             };

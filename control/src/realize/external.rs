@@ -5,12 +5,10 @@ use super::decode::Router;
 use super::floating_ip::ForwardedIp;
 use super::gateway::MTU_MIN;
 use super::index::of;
-use super::snapshot::{View, has_address, has_gateway_in};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use super::snapshot::{View, has_gateway_in};
 use weft_model::{
     self as model, FloatingIpId, HostName, HostSnapshot, NetworkId, PortId, RouterAddress,
-    RouterGateway, RouterId, RouterInterface, limits,
+    RouterGateway, RouterId, RouterInterface,
 };
 
 /// Bytes that a tunnel over IPv6 takes more than one over IPv4, which transits' MTUs are for.
@@ -35,11 +33,10 @@ impl View<'_> {
         Some(network)
     }
 
-    /// A router, for a host with these ports.
+    /// A router, for a host.
     pub(super) fn router(
         &self,
         host: &HostName,
-        local: &BTreeMap<PortId, model::Port>,
         (id, router): (RouterId, &Router),
     ) -> model::Router {
         let leg = |id: &PortId| {
@@ -89,7 +86,7 @@ impl View<'_> {
             interfaces: router.interfaces.iter().filter_map(interface).collect(),
             gateway,
             routes: router.routes.clone(),
-            ndp_proxies: ndp_proxies(local, router),
+            ndp_proxies: router.ndp_proxies.clone(),
             conntrack_helpers: router.conntrack_helpers.clone(),
             metering_labels: if counts {
                 self.metering_labels(id, router)
@@ -182,15 +179,4 @@ pub(super) fn forwarded_hosts(ip: &model::ForwardedIp) -> impl Iterator<Item = &
 pub(super) fn hosts_of(router: &model::Router) -> impl Iterator<Item = &HostName> {
     let gateway = router.gateway.iter();
     gateway.flat_map(|g| g.snat_port_blocks_elsewhere.keys().chain(&g.gateway_host))
-}
-
-/// The addresses of the host's guests that a router answers for outside.
-fn ndp_proxies(local: &BTreeMap<PortId, model::Port>, router: &Router) -> Vec<Ipv6Addr> {
-    let local = router
-        .ndp_proxies
-        .iter()
-        .filter(|(port, address)| has_address(local, *port, (*address).into()));
-    let addresses: BTreeSet<Ipv6Addr> = local.map(|(_, address)| *address).collect();
-    let addresses = addresses.into_iter().take(limits::NDP_PROXIES_MAX);
-    addresses.collect()
 }

@@ -47,7 +47,6 @@ pub(super) struct Index {
     pub(super) routers_by_leg: By<PortId, RouterId>,
     /// By the networks of their interfaces that are known.
     pub(super) routers: By<NetworkId, RouterId>,
-    pub(super) routers_by_ndp_proxy: By<PortId, RouterId>,
     pub(super) floating_ips: By<PortId, FloatingIpId>,
     pub(super) forwarded_ips: By<PortId, FloatingIpId>,
     /// Floating and forwarded IPs by the port of their own address.
@@ -228,9 +227,6 @@ impl Index {
     pub(super) fn router(&mut self, to: Move, id: RouterId, router: &Router) {
         for leg in router.legs() {
             to.apply(&mut self.routers_by_leg, leg, id);
-        }
-        for (port, _) in &router.ndp_proxies {
-            to.apply(&mut self.routers_by_ndp_proxy, *port, id);
         }
         for host in router.snat_port_blocks.keys() {
             to.apply(&mut self.routers_by_block, host.clone(), id);

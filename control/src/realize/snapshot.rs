@@ -95,7 +95,7 @@ impl<'a> View<'a> {
         self.networks(&mut snapshot, &routers);
         for id in routers {
             if let Some(router) = self.rows.routers.get(&id) {
-                let router = self.router(&snapshot.host, &snapshot.ports, (id, router));
+                let router = self.router(&snapshot.host, (id, router));
                 snapshot.routers.insert(id, router);
             }
         }

@@ -76,6 +76,14 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     if let Some(Known::Behind(behind)) = &known {
         return floating_ip::enter(walk, behind);
     }
+    let own = topology::is_interface_address(router, tuple.destination)
+        || topology::is_gateway_address(router, tuple.destination);
+    let proxied = router.ndp_proxies.is_none()
+        || topology::is_proxied(router, tuple.destination)
+        || sight.has(Mutant::NdpProxies);
+    if tuple.is_ipv6() && !own && !proxied {
+        return Err(DropReason::NdpProxyUnknown);
+    }
     if let Some(end) = relay(walk, router)? {
         return Ok(end);
     }
@@ -87,8 +95,6 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
             return Err(DropReason::NatPrivateDestination);
         }
     }
-    let own = topology::is_interface_address(router, tuple.destination)
-        || topology::is_gateway_address(router, tuple.destination);
     if own {
         return echo(walk, DropReason::RouterLocalUnsupported);
     }

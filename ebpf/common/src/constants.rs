@@ -215,13 +215,19 @@ constants! {
         SNAT_ADDRESS = 8;
         /// SNAT of protocols without ports is this host's.
         SNAT_PORTLESS = 16;
+        /// From outside IPv6 goes only to addresses that it is a proxy for.
+        NDP_PROXIES = 32;
     }
-    /// Flags of a router's own address.
+    /// Flags of an address of a router.
     router_address: u32 {
         /// Of an interface.
         INTERFACE = 1;
         /// Of the gateway.
         GATEWAY = 2;
+        /// The router's own.
+        OWN = 3;
+        /// Behind it: it is an NDP proxy for it.
+        PROXIED = 4;
     }
     /// Kinds of routes.
     route: u16 {

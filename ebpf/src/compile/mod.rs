@@ -177,12 +177,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
 
 fn unsupported_of_routers(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
     for (id, router) in &snapshot.routers {
-        if !router.ndp_proxies.is_empty() {
-            add(
-                format!("routers.{id}.ndp_proxies"),
-                "the gateway answers for none of them outside: no NDP proxies yet",
-            );
-        }
         let gateway = router.gateway.as_ref();
         if gateway.is_some_and(|gateway| gateway.qos_policy_id.is_some()) {
             add(

@@ -172,6 +172,7 @@ impl Owners {
 pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
     let mut owners = Owners(BTreeMap::new());
     router_owners(input, &mut owners);
+    proxied_owners(input, &mut owners);
     for f in floating_ips(input.snapshot) {
         let (network, address) = (
             input.network(f.floating_network_id),
@@ -189,12 +190,8 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
     for f in input.snapshot.forwarded_ips.values() {
         let network = input.network(f.floating_network_id);
         let address = f.floating_ip_address.into();
-        let answer = if answers_outside(input, f.router_id) {
-            owner::ANSWER
-        } else {
-            owner::ANSWER_GUEST
-        };
-        owners.answer(network, address, f.mac_address, answer);
+        let flags = answer(answers_outside(input, f.router_id));
+        owners.answer(network, address, f.mac_address, flags);
         owners.entry(network, address).flags |= owner::ROGUE;
     }
     port_owners(input, &mut owners);
@@ -203,6 +200,15 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
         tables
             .owners
             .insert(key.as_bytes().to_vec(), entry.as_bytes().to_vec());
+    }
+}
+
+/// Whether this host answers on the uplink too.
+fn answer(outside: bool) -> u16 {
+    if outside {
+        owner::ANSWER
+    } else {
+        owner::ANSWER_GUEST
     }
 }
 
@@ -227,12 +233,7 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
     for router in routers() {
         let Some(g) = &router.gateway else { continue };
         let network = input.network(g.network_id);
-        let answer = if g.gateway_host.is_none() {
-            owner::ANSWER
-        } else {
-            owner::ANSWER_GUEST
-        };
-        let flags = answer | owner::ROUTER;
+        let flags = answer(g.gateway_host.is_none()) | owner::ROUTER;
         for a in &g.addresses {
             if router.admin_state_up {
                 owners.answer(network, a.ip_address, g.mac_address, flags);
@@ -250,6 +251,18 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
                 g.mac_address,
                 flags,
             );
+        }
+    }
+}
+
+/// Addresses behind a router that its gateway answers for outside.
+fn proxied_owners(input: &Input<'_>, owners: &mut Owners) {
+    let up = input.snapshot.routers.values().filter(|r| r.admin_state_up);
+    for (addresses, g) in up.filter_map(|r| Some((r.ndp_proxies.as_ref()?, r.gateway.as_ref()?))) {
+        let network = input.network(g.network_id);
+        let flags = owner::ROUTER | answer(g.gateway_host.is_none());
+        for address in addresses {
+            owners.answer(network, (*address).into(), g.mac_address, flags);
         }
     }
 }

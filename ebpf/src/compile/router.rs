@@ -35,6 +35,10 @@ pub(super) fn routers(input: &Input<'_>, tables: &mut Tables) {
         for a in router.gateway.iter().flat_map(|g| &g.addresses) {
             own_address(input, tables, *id, a.ip_address, router_address::GATEWAY);
         }
+        for address in router.ndp_proxies.iter().flatten() {
+            let address = (*address).into();
+            own_address(input, tables, *id, address, router_address::PROXIED);
+        }
         routes(input, tables, *id, router);
     }
 }
@@ -59,6 +63,9 @@ fn record(input: &Input<'_>, id: RouterId, router: &Router) -> RouterRecord {
     record.id = *id.0.as_bytes();
     if router.admin_state_up {
         record.flags |= flag::UP;
+    }
+    if router.ndp_proxies.is_some() {
+        record.flags |= flag::NDP_PROXIES;
     }
     let Some(g) = &router.gateway else {
         return record;

@@ -15,7 +15,7 @@ pub const FRAMES: usize = 80;
 /// Limits small enough to be met.
 pub const LIMITS: Limits = Limits {
     sessions_max: 64,
-    sessions_per_port_max: 12,
+    sessions_per_port_max: 8,
 };
 
 /// The first thing that two engines do not agree on.

@@ -320,6 +320,14 @@ fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
             share(chance, &mut gateway);
         }
         router.insert("gateway".into(), Value::Table(gateway));
+        if chance.percent(25) {
+            let mut proxies = vec!["2001:db8:99::9".to_owned()];
+            for (_, _, prefix) in places {
+                proxies.extend((11..=15).map(|last| format!("{prefix}:{last}")));
+            }
+            proxies.retain(|_| chance.percent(50));
+            router.insert("ndp_proxies".into(), list(proxies));
+        }
     }
     if chance.percent(50) {
         let mut routes: Vec<String> = (0..1 + chance.below(3)).map(|_| route(chance)).collect();

@@ -5,8 +5,8 @@
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
@@ -188,6 +188,8 @@ pub struct RouterText {
     /// `DESTINATION via NEXTHOP`.
     #[serde(default)]
     routes: Vec<String>,
+    /// Addresses that the gateway answers for outside.
+    ndp_proxies: Option<BTreeSet<Ipv6Addr>>,
 }
 
 /// A floating IP.
@@ -525,7 +527,7 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             interfaces: vec![],
             gateway: None,
             routes: vec![],
-            ndp_proxies: vec![],
+            ndp_proxies: router.ndp_proxies.clone(),
             conntrack_helpers: vec![],
             metering_labels: vec![],
         };

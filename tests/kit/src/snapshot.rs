@@ -97,7 +97,7 @@ pub fn overlay(
         interfaces,
         gateway: None,
         routes: Vec::new(),
-        ndp_proxies: Vec::new(),
+        ndp_proxies: None,
         conntrack_helpers: Vec::new(),
         metering_labels: Vec::new(),
     };

@@ -13,6 +13,7 @@ use weft_model::{FixedIp, MacAddress, NetworkId, RouterInterface, eui64_link_loc
 /// Fills the networks of a plan.
 pub(super) fn fill(plan: &mut Plan, numbers: &Numbers) {
     fill_routers(plan, numbers);
+    fill_proxied(plan, numbers);
     fill_floating(plan, numbers);
     fill_ports(plan, numbers);
 }
@@ -68,6 +69,27 @@ fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
                     port: None,
                     guests,
                 });
+        }
+    }
+}
+
+/// Addresses behind a router that its gateway answers for outside.
+fn fill_proxied(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    let up = snapshot.routers.values().filter(|r| r.admin_state_up);
+    let proxied = up.filter_map(|r| Some((r.ndp_proxies.as_ref()?, r.gateway.as_ref()?)));
+    for (addresses, gateway) in proxied {
+        let Some(network) = network_mut(plan, numbers, gateway.network_id) else {
+            continue;
+        };
+        for address in addresses {
+            let is = network.addresses.entry((*address).into()).or_default();
+            is.owners.push(Owner {
+                mac: gateway.mac_address,
+                router: true,
+                port: None,
+                guests: gateway.gateway_host.is_some(),
+            });
         }
     }
 }

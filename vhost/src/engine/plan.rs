@@ -14,7 +14,7 @@ use super::place::Places;
 use super::tunnels::Tunnels;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use weft_dataplane::Ingress;
 use weft_dataplane::flow::session::Tunnel;
@@ -197,6 +197,8 @@ pub(super) struct RouterPlan {
     /// Its own addresses, all and those of the gateway.
     pub(super) own: FastMap<IpAddr, ()>,
     pub(super) gateway_addresses: Vec<IpAddr>,
+    /// What of IPv6 it lets in from outside, if that is not everything.
+    pub(super) ndp_proxies: Option<BTreeSet<Ipv6Addr>>,
     /// All routes, the longest prefix first.
     pub(super) routes: Vec<(IpNet, Target)>,
     /// Those that lead inside.
@@ -204,6 +206,16 @@ pub(super) struct RouterPlan {
 }
 
 impl RouterPlan {
+    /// Whether it has nothing to say against what comes from outside for this address.
+    pub(super) fn lets_in(&self, destination: IpAddr) -> bool {
+        match (destination, &self.ndp_proxies) {
+            (IpAddr::V6(address), Some(proxies)) => {
+                proxies.contains(&address) || self.own.contains_key(&destination)
+            }
+            _ => true,
+        }
+    }
+
     /// The best route; with `all`, the gateway's take part.
     pub(super) fn route(&self, destination: IpAddr, all: bool) -> Option<Target> {
         let routes = if all {
@@ -501,6 +513,7 @@ fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<R
             gateway,
             own,
             gateway_addresses,
+            ndp_proxies: router.ndp_proxies.clone(),
             routes: routes(snapshot, router, true),
             routes_inside: routes(snapshot, router, false),
         }

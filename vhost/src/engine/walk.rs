@@ -330,6 +330,9 @@ impl<'a> Walk<'a> {
         if let Some(Known::Behind(floating, to)) = known {
             return self.enter(floating, to);
         }
+        if !router.lets_in(destination) {
+            return Err(DropReason::NdpProxyUnknown);
+        }
         let Tuple {
             protocol: number,
             destination_port,
