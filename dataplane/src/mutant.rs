@@ -66,6 +66,8 @@ pub enum Mutant {
     TrunkNative,
     /// A router with NDP proxies lets everything in.
     NdpProxies,
+    /// Routers forward between address scopes.
+    AddressScope,
 }
 
 impl Mutant {
@@ -102,5 +104,6 @@ impl Mutant {
         Self::ForwardingPort,
         Self::TrunkNative,
         Self::NdpProxies,
+        Self::AddressScope,
     ];
 }

@@ -110,6 +110,27 @@ pub fn answers_outside(snapshot: &HostSnapshot, router_id: RouterId) -> bool {
     gateway.is_some_and(|gateway| gateway.gateway_host.is_none())
 }
 
+/// How the address scopes of two networks are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scopes {
+    /// Both are of this one.
+    Shared,
+    /// Neither has one.
+    None,
+    /// They are of different ones, or one has none.
+    Differ,
+}
+
+/// How the address scopes of two networks are to each other, in a family.
+#[must_use]
+pub fn scopes(snapshot: &HostSnapshot, networks: [NetworkId; 2], is_ipv6: bool) -> Scopes {
+    match networks.map(|id| snapshot.address_scope(id, is_ipv6)) {
+        [None, None] => Scopes::None,
+        [a, b] if a == b => Scopes::Shared,
+        _ => Scopes::Differ,
+    }
+}
+
 /// Whether one of a router's NDP proxies is for this address.
 #[must_use]
 pub fn is_proxied(router: &Router, address: IpAddr) -> bool {

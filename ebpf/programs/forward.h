@@ -112,9 +112,12 @@ int weft_route(struct __sk_buff *skb)
 		return walk_fail(skb, s, REASON_NO_ROUTE);
 	if (route->kind == ROUTE_OUTSIDE) {
 		reason = outside_source(s, s->router, router);
-		if (!reason && s->out.flags & SESSION_NAT_SOURCE)
-			reason = opener_test(s);
+		if (!reason)
+			reason = s->out.flags & SESSION_NAT_SOURCE ?
+					 opener_test(s) :
+					 scope_test(router, s->network, route->network, family);
 	} else {
+		reason = scope_test(router, s->network, route->network, family);
 		mac_copy(s->out.source_mac, route->mac);
 	}
 	if (!reason)
@@ -206,7 +209,11 @@ int weft_outside(struct __sk_buff *skb)
 		if (host)
 			return outside_relay(skb, s, host);
 	}
-	if (family == FAMILY_V4 && !forwarded && !(own & ROUTER_ADDRESS_GATEWAY) && router->flags & ROUTER_SNAT)
+	route = route_get(s->router, 1, family, s->forward.destination);
+	if (route && route->kind != ROUTE_INSIDE)
+		route = 0;
+	if (family == FAMILY_V4 && !forwarded && !(own & ROUTER_ADDRESS_GATEWAY) &&
+	    (route ? route_hidden(router, route, s->network, family) : router->flags & ROUTER_SNAT))
 		return walk_fail(skb, s, REASON_NAT_PRIVATE_DESTINATION);
 	if ((own || forwarded) && echo_request(s)) {
 		return echo_reply(skb);
@@ -217,11 +224,12 @@ int weft_outside(struct __sk_buff *skb)
 		return walk_fail(skb, s, REASON_NAT_NO_SESSION);
 	if (own)
 		return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
-	route = route_get(s->router, 1, family, s->forward.destination);
-	if (!route || route->kind != ROUTE_INSIDE)
+	if (!route)
 		return walk_fail(skb, s, REASON_NO_ROUTE);
 	mac_copy(s->out.source_mac, route->mac);
-	reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
+	reason = scope_test(router, s->network, route->network, family);
+	if (!reason)
+		reason = neighbour_find(s, route->network, route->has_nexthop ? route->nexthop : s->forward.destination);
 	if (!reason && by_transit(s) && s->out.flags & SESSION_TUNNEL)
 		reason = REASON_NO_ROUTE;
 	if (reason)

@@ -292,6 +292,39 @@ static __always_inline int router_owns(__u32 router, __u8 family, const __u8 *ad
 	return known && known->flags & ROUTER_ADDRESS_OWN;
 }
 
+/* A network's address scope, or 0. */
+static __always_inline __u32 scope_get(__u32 network, __u8 family)
+{
+	struct network_record *record = bpf_map_lookup_elem(&networks, &network);
+
+	return record ? record->scopes[family == FAMILY_V6] : 0;
+}
+
+/* Whether a router's two networks are of one address scope. */
+static __always_inline int scope_shared(const struct router_record *router, __u32 a, __u32 b, __u8 family)
+{
+	__u32 scope;
+
+	if (likely(!(router->flags & ROUTER_SCOPED)))
+		return 0;
+	scope = scope_get(a, family);
+	return scope && scope == scope_get(b, family);
+}
+
+/* What a router forwards as it is stays in its address scope: 0, or why not. */
+static __always_inline int scope_test(const struct router_record *router, __u32 a, __u32 b, __u8 family)
+{
+	if (likely(!(router->flags & ROUTER_SCOPED)) || scope_get(a, family) == scope_get(b, family))
+		return 0;
+	return REASON_ADDRESS_SCOPE_MISMATCH;
+}
+
+/* Whether SNAT hides where a route inside leads from what comes from a network. */
+static __always_inline int route_hidden(const struct router_record *router, const struct route *route, __u32 network, __u8 family)
+{
+	return family == FAMILY_V4 && router->flags & ROUTER_SNAT && !scope_shared(router, network, route->network, family);
+}
+
 static __always_inline struct floating *floating_get(__u32 network, const __u8 *address)
 {
 	struct floating_key key = { .network = network, .address = load32(address) };

@@ -115,10 +115,10 @@ __noinline int whose(struct whose *w)
 	router = bpf_map_lookup_elem(&routers, &slot);
 	if (!network || !(network->flags & NETWORK_SHARED) || !router)
 		return 0;
-	if ((w->family == FAMILY_V4 && router->flags & ROUTER_SNAT) || router_owns(slot, w->family, w->address))
+	if (router_owns(slot, w->family, w->address))
 		return 0;
 	route = route_get(slot, 1, w->family, w->address);
-	if (!route || route->kind != ROUTE_INSIDE)
+	if (!route || route->kind != ROUTE_INSIDE || route_hidden(router, route, w->network, w->family))
 		return 0;
 	owner = owner_get(route->network, w->family, route->has_nexthop ? route->nexthop : w->address);
 	if (!owner || owner->flags & OWNER_LOCAL || !(owner->flags & OWNER_REMOTE))

@@ -242,7 +242,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 		s->out.flags |= SESSION_NAT_SOURCE;
 		return 0;
 	}
-	if (!(router->flags & ROUTER_SNAT))
+	if (!(router->flags & ROUTER_SNAT) || scope_shared(router, s->network, router->gateway_network, FAMILY_V4))
 		return 0;
 	if (!(router->flags & ROUTER_SNAT_ADDRESS))
 		return REASON_NO_ROUTE;

@@ -1,11 +1,11 @@
 //! The [`HostSnapshot`]: all that one host must do, at one revision, as a value.
 
 use crate::{
-    AddressGroup, AddressGroupId, Epoch, FloatingIp, FloatingIpId, ForwardedIp, HostName, Invalid,
-    LocalIp, LocalIpId, Log, LogId, MeteringLabel, MeteringLabelId, Network, NetworkId, Port,
-    PortId, QosPolicy, QosPolicyId, RemoteFloatingIp, RemotePort, Revision, Router, RouterId,
-    SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule, SecurityGroupRuleId,
-    Subnet, SubnetId, limits,
+    AddressGroup, AddressGroupId, AddressScopeId, Epoch, FloatingIp, FloatingIpId, ForwardedIp,
+    HostName, Invalid, LocalIp, LocalIpId, Log, LogId, MeteringLabel, MeteringLabelId, Network,
+    NetworkId, Port, PortId, QosPolicy, QosPolicyId, RemoteFloatingIp, RemotePort, Revision,
+    Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupMember, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId, limits,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,6 +213,14 @@ impl HostSnapshot {
     #[must_use]
     pub fn tunnel_ip(&self) -> Option<IpAddr> {
         self.tunnel_hosts.get(&self.host).map(|host| host.tunnel_ip)
+    }
+
+    /// A network's address scope in a family: that of the first of its subnets that has one.
+    #[must_use]
+    pub fn address_scope(&self, network_id: NetworkId, is_ipv6: bool) -> Option<AddressScopeId> {
+        let of_family = self.subnets_of(network_id);
+        let mut of_family = of_family.filter(|(_, s)| s.cidr.addr().is_ipv6() == is_ipv6);
+        of_family.find_map(|(_, subnet)| subnet.address_scope_id)
     }
 
     /// The subnets of a network, in order of id.

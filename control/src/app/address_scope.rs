@@ -64,10 +64,6 @@ impl Resource for AddressScope {
         }
     }
 
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec!["routers forward between networks of different address scopes, too"]
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<AddressScopeRow> {
         let mut row = AddressScopeRow {
             id: Uuid::new_v4().to_string(),

@@ -5,12 +5,13 @@
 
 use super::Sight;
 use super::decode::{has_ports, is_icmp};
+use super::router::{Target, longest_prefix};
 use crate::flow::key::Tuple;
 use crate::mutant::Mutant;
-use crate::topology;
+use crate::topology::{self, Scopes};
 use std::net::IpAddr;
 use weft_model::limits::NAT_PORT_TRIES_MAX;
-use weft_model::{DropReason, MacAddress, PortBlock, Router, RouterGateway, RouterId};
+use weft_model::{DropReason, MacAddress, NetworkId, PortBlock, Router, RouterGateway, RouterId};
 use weft_wire::protocol;
 
 /// What SNAT may take on this host.
@@ -72,7 +73,7 @@ pub fn source(
         });
     }
     let source_mac = gateway.mac_address;
-    if tuple.is_ipv6() || !gateway.enable_snat {
+    if tuple.is_ipv6() || !gateway.enable_snat || shares_scope(sight, gateway.network_id) {
         return Ok(Seen {
             source: tuple.source,
             source_mac,
@@ -89,6 +90,24 @@ pub fn source(
         snat: Some(SnatPorts::of(gateway)),
         translated: true,
     })
+}
+
+/// Whether a network is of the same address scope as the packet's, in IPv4.
+fn shares_scope(sight: &Sight<'_>, other: NetworkId) -> bool {
+    topology::scopes(sight.snapshot, [sight.network_id, other], false) == Scopes::Shared
+}
+
+/// Whether a router hides an address of those behind it from the packet's network, by SNAT.
+#[must_use]
+pub fn hides(sight: &Sight<'_>, router: &Router, address: IpAddr) -> bool {
+    let translates = router.gateway.as_ref().is_some_and(|g| g.enable_snat);
+    if address.is_ipv6() || !translates {
+        return false;
+    }
+    match longest_prefix(sight, router, address, false) {
+        Some(Target::Inside(interface, _)) => !shares_scope(sight, interface.network_id),
+        _ => true,
+    }
 }
 
 /// Whether a port is this host's.

@@ -8,7 +8,7 @@ use super::{Sight, nat, transit, tunnel};
 use crate::flow::key::{Ingress, Tuple};
 use crate::flow::session::{Back, ByTransit, Hop, Path, Tunnel};
 use crate::mutant::Mutant;
-use crate::topology;
+use crate::topology::{self, Scopes};
 use crate::walk::{End, Walk};
 use std::net::IpAddr;
 use weft_model::{DropReason, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage};
@@ -91,7 +91,7 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
         if known.is_some() || topology::is_gateway_address(router, tuple.destination) {
             return echo(walk, DropReason::NatNoSession);
         }
-        if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
+        if nat::hides(&sight, router, tuple.destination) {
             return Err(DropReason::NatPrivateDestination);
         }
     }
@@ -171,6 +171,7 @@ fn inside(
         destination,
         ..
     } = walk.opening.tuple;
+    scopes_agree(walk, interface.network_id)?;
     let leg = Leg {
         source_mac: interface.mac_address,
         ttl_decrement: 1,
@@ -187,6 +188,17 @@ fn inside(
         back: None,
         transit: None,
     }))
+}
+
+/// What is routed as it is stays in its address scope.
+fn scopes_agree(walk: &Walk<'_>, to: NetworkId) -> Result<(), DropReason> {
+    let networks = [walk.sight.network_id, to];
+    let is_ipv6 = walk.opening.tuple.is_ipv6();
+    let scopes = topology::scopes(walk.sight.snapshot, networks, is_ipv6);
+    if scopes == Scopes::Differ && !walk.sight.has(Mutant::AddressScope) {
+        return Err(DropReason::AddressScopeMismatch);
+    }
+    Ok(())
 }
 
 fn outside(
@@ -212,6 +224,8 @@ fn outside(
             Stage::Nat,
             format!("{how}: the source is seen as {}", seen.source),
         );
+    } else {
+        scopes_agree(walk, gateway.network_id)?;
     }
     let leg = Leg {
         source_mac: seen.source_mac,

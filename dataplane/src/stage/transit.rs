@@ -6,7 +6,7 @@
 use super::decode::{IcmpKind, IpPacket, has_ports, is_icmp};
 use super::icmp_error::{self, Inside};
 use super::router::{Target, longest_prefix};
-use super::{Sight, floating_ip, tunnel};
+use super::{Sight, floating_ip, nat, tunnel};
 use crate::flow::key::Tuple;
 use crate::flow::session::{ByTransit, Tunnel};
 use crate::topology::{self, Owner};
@@ -127,10 +127,9 @@ pub fn whose<'a>(
     if known.is_some() {
         return known;
     }
-    let translated = address.is_ipv4() && router.gateway.as_ref().is_some_and(|g| g.enable_snat);
     let own = topology::is_interface_address(router, address)
         || topology::is_gateway_address(router, address);
-    if translated || own {
+    if own || nat::hides(sight, router, address) {
         return None;
     }
     let Some(Target::Inside(interface, next_hop)) = longest_prefix(sight, router, address, false)

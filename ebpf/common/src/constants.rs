@@ -217,6 +217,8 @@ constants! {
         SNAT_PORTLESS = 16;
         /// From outside IPv6 goes only to addresses that it is a proxy for.
         NDP_PROXIES = 32;
+        /// One of its legs is in an address scope.
+        SCOPED = 64;
     }
     /// Flags of an address of a router.
     router_address: u32 {

@@ -92,6 +92,8 @@ layout! {
         members: u32,
         /// GRE: the key.
         gre_key: u32,
+        /// Its address scopes' numbers, of IPv4 and IPv6; 0: none.
+        scopes: [u32; 2],
         /// Its id, for adoption.
         id: [u8; 16],
     }

@@ -25,7 +25,9 @@ use crate::policy::PolicyKey;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::slot;
-use weft_model::{HostSnapshot, Network, NetworkId, PortId, RouterId, Unsupported, limits};
+use weft_model::{
+    AddressScopeId, HostSnapshot, Network, NetworkId, PortId, RouterId, Unsupported, limits,
+};
 
 /// The slots of everything.
 #[derive(Clone, Debug)]
@@ -34,6 +36,7 @@ pub(crate) struct SlotTables {
     pub(crate) networks: Slots<NetworkId>,
     pub(crate) routers: Slots<RouterId>,
     pub(crate) uplinks: Slots<NetworkId>,
+    pub(crate) scopes: Slots<AddressScopeId>,
     /// Physical networks' numbers, by name.
     pub(crate) wires: BTreeMap<String, u32>,
     /// Other hosts, by their addresses.
@@ -49,6 +52,11 @@ impl SlotTables {
             ports: Slots::new("ports", 0, ports_max),
             networks: Slots::new("networks", 1, limit(limits::NETWORKS_PER_HOST_MAX)),
             routers: Slots::new("routers", 0, limit(limits::ROUTERS_PER_HOST_MAX)),
+            scopes: Slots::new(
+                "address scopes",
+                1,
+                2 * limit(limits::NETWORKS_PER_HOST_MAX),
+            ),
             uplinks: Slots::new("physical networks", 0, slot::UNDERLAY),
             wires: BTreeMap::new(),
             hosts: Slots::new("tunnel hosts", 1, slot::TUNNELS_MAX - 1),
@@ -60,6 +68,8 @@ impl SlotTables {
     pub(crate) fn assign(&mut self, snapshot: &HostSnapshot) -> Result<Vec<u32>, EngineError> {
         self.networks.assign(snapshot.networks.keys().copied())?;
         self.routers.assign(snapshot.routers.keys().copied())?;
+        let scopes = snapshot.subnets.values().filter_map(|s| s.address_scope_id);
+        self.scopes.assign(scopes)?;
         let physical = snapshot
             .networks
             .iter()

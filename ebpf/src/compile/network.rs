@@ -30,6 +30,11 @@ pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, ta
             transit_mtu: network.transit.map_or(0, |transit| transit.mtu),
             members: members.get(id).copied().unwrap_or_default(),
             gre_key: tunnel::gre_key(network).unwrap_or_default(),
+            scopes: [false, true].map(|v6| {
+                let scope = input.snapshot.address_scope(*id, v6);
+                let slot = scope.and_then(|scope| input.slots.scopes.get(scope));
+                slot.unwrap_or(0)
+            }),
             id: *id.0.as_bytes(),
         };
         put(&mut tables.networks, &input.network(*id), &record);

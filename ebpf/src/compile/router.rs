@@ -67,6 +67,15 @@ fn record(input: &Input<'_>, id: RouterId, router: &Router) -> RouterRecord {
     if router.ndp_proxies.is_some() {
         record.flags |= flag::NDP_PROXIES;
     }
+    let legs = router.interfaces.iter().map(|i| i.network_id);
+    let mut legs = legs.chain(router.gateway.iter().map(|g| g.network_id));
+    if legs.any(|id| {
+        [false, true]
+            .iter()
+            .any(|v6| input.snapshot.address_scope(id, *v6).is_some())
+    }) {
+        record.flags |= flag::SCOPED;
+    }
     let Some(g) = &router.gateway else {
         return record;
     };

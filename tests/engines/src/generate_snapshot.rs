@@ -168,15 +168,16 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
             ));
         }
     }
+    let scoped = chance.percent(30);
     for (name, v4, v6) in &places {
-        subnets.insert(
-            format!("{name}4"),
-            Value::Table(subnet(chance, name, v4, false)),
-        );
-        subnets.insert(
-            format!("{name}6"),
-            Value::Table(subnet(chance, name, v6, true)),
-        );
+        for (prefix, is_ipv6) in [(v4, false), (v6, true)] {
+            let mut subnet = subnet(chance, name, prefix, is_ipv6);
+            if scoped && chance.percent(80) {
+                subnet.insert("scope".into(), text(chance.word(&["s1", "s1", "s2"])));
+            }
+            let family = if is_ipv6 { 6 } else { 4 };
+            subnets.insert(format!("{name}{family}"), Value::Table(subnet));
+        }
     }
     (places, networks, subnets)
 }

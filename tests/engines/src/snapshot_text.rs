@@ -60,6 +60,8 @@ pub mod kind {
     pub const ADDRESS_GROUP: u8 = b'a';
     /// QoS policies.
     pub const QOS_POLICY: u8 = b'q';
+    /// Address scopes.
+    pub const ADDRESS_SCOPE: u8 = b'S';
 }
 
 fn yes() -> bool {
@@ -111,6 +113,8 @@ pub struct SubnetText {
     dhcp: bool,
     ra: Option<Ipv6Mode>,
     address_mode: Option<Ipv6Mode>,
+    /// The address scope.
+    scope: Option<String>,
 }
 
 /// A guest's port.
@@ -342,7 +346,10 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
             host_routes: vec![],
             ipv6_ra_mode: subnet.ra,
             ipv6_address_mode: subnet.address_mode,
-            address_scope_id: None,
+            address_scope_id: subnet
+                .scope
+                .as_ref()
+                .map(|name| uuid_of(kind::ADDRESS_SCOPE, name).into()),
         };
         e.snapshot
             .subnets

@@ -92,7 +92,7 @@ fn random_histories_meet_nearly_every_end_of_the_pipeline() {
     ];
     let mut met: BTreeSet<DropReason> = BTreeSet::new();
     let mut forwarded = [0, 0, 0, 0, 0];
-    for seed in 1..=250 {
+    for seed in 1..=500 {
         let case = history(seed, differential::FRAMES, ReferenceConfig::default());
         for verdict in verdicts(&case, &mut engine(None)).unwrap() {
             met.extend(reasons(&verdict));

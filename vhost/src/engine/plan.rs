@@ -22,8 +22,8 @@ use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::stage::{tunnel, vlan};
 use weft_dataplane::topology;
 use weft_model::{
-    HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, PortInterface, Router,
-    RouterGateway, RouterId, eui64_link_local,
+    AddressScopeId, HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId,
+    PortInterface, Router, RouterGateway, RouterId, eui64_link_local,
 };
 
 /// The index of a network, router or floating IP.
@@ -136,6 +136,8 @@ pub(super) struct NetworkPlan {
     /// A router of ours sends router advertisements on it.
     pub(super) announces: bool,
     pub(super) shared: Option<Shared>,
+    /// Its address scopes, of IPv4 and IPv6.
+    pub(super) scopes: [Option<AddressScopeId>; 2],
     /// Ports here.
     pub(super) ports: Vec<Place>,
     /// Tunnels to hosts that have ports on it.
@@ -143,6 +145,17 @@ pub(super) struct NetworkPlan {
 }
 
 impl NetworkPlan {
+    /// Whether what is routed to another network as it is may be.
+    pub(super) fn agrees(&self, other: &Self, is_ipv6: bool) -> bool {
+        let at = usize::from(is_ipv6);
+        self.scopes[at] == other.scopes[at]
+    }
+
+    /// Whether both are of one address scope, in IPv4.
+    pub(super) fn shares_scope(&self, other: &Self) -> bool {
+        self.scopes[0].is_some() && self.agrees(other, false)
+    }
+
     pub(super) fn mac(&self, mac: MacAddress) -> MacIs {
         self.macs.get(&mac.0).copied().unwrap_or_default()
     }
@@ -383,6 +396,7 @@ fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<Ne
         addresses: FastMap::with_hasher(seed),
         announces: announces(snapshot, *id),
         shared: None,
+        scopes: [false, true].map(|v6| snapshot.address_scope(*id, v6)),
         ports: Vec::new(),
         hosts: BTreeMap::new(),
     };

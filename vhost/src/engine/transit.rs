@@ -80,9 +80,10 @@ impl Plan {
         network.shared.as_ref()?;
         let known = self.whose_address(network, end);
         let (_, address, _) = end;
-        let gateway = router.gateway.as_ref();
-        let translated = address.is_ipv4() && gateway.is_some_and(|g| g.enable_snat);
-        if known.is_some() || translated || router.own.contains_key(&address) {
+        if known.is_some()
+            || router.own.contains_key(&address)
+            || self.hides(network, router, address)
+        {
             return known;
         }
         let Some(Target::Inside(leg, hop)) = router.route(address, false) else {
@@ -92,6 +93,25 @@ impl Plan {
         let known = inside.addresses.get(&hop.unwrap_or(address))?;
         let remote = known.remote.filter(|_| known.port.is_none())?;
         Some((remote.host, None))
+    }
+
+    /// Whether a router hides an address of those behind it from a network, by SNAT.
+    pub(super) fn hides(
+        &self,
+        network: &NetworkPlan,
+        router: &RouterPlan,
+        address: IpAddr,
+    ) -> bool {
+        let translates = router.gateway.as_ref().is_some_and(|g| g.enable_snat);
+        if address.is_ipv6() || !translates {
+            return false;
+        }
+        let Some(Target::Inside(leg, _)) = router.route(address, false) else {
+            return true;
+        };
+        let leg = router.legs.get(leg);
+        let inside = leg.and_then(|leg| self.networks.get(leg.network));
+        !inside.is_some_and(|inside| inside.shares_scope(network))
     }
 
     /// To the host that answers for a router outside.

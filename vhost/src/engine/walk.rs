@@ -347,7 +347,7 @@ impl<'a> Walk<'a> {
             if known.is_some() || router.gateway_addresses.contains(&destination) {
                 return self.echo(DropReason::NatNoSession);
             }
-            if router.gateway.as_ref().is_some_and(|g| g.enable_snat) {
+            if self.plan.hides(self.network, router, destination) {
                 return Err(DropReason::NatPrivateDestination);
             }
         }
@@ -399,7 +399,10 @@ impl<'a> Walk<'a> {
                 translated: true,
             });
         }
-        let plain = source.is_ipv6() || !gateway.enable_snat;
+        let outside = self.plan.networks.get(gateway.network);
+        let plain = source.is_ipv6()
+            || !gateway.enable_snat
+            || outside.is_some_and(|outside| outside.shares_scope(self.network));
         let translated = if plain {
             source
         } else {
@@ -415,6 +418,7 @@ impl<'a> Walk<'a> {
 
     fn inside(&self, router: &RouterPlan, leg: At, hop: IpAddr) -> Result<End, DropReason> {
         let leg = router.legs.get(leg).ok_or(DropReason::EngineError)?;
+        self.scopes_agree(leg.network)?;
         let near = self.neighbour(leg.network, hop, leg.mac)?;
         let Tuple {
             source,
@@ -435,11 +439,23 @@ impl<'a> Walk<'a> {
         }))
     }
 
+    /// What is routed as it is stays in its address scope.
+    fn scopes_agree(&self, to: At) -> Result<(), DropReason> {
+        let to = self.plan.networks.get(to).ok_or(DropReason::EngineError)?;
+        if self.network.agrees(to, self.opening.tuple.is_ipv6()) {
+            Ok(())
+        } else {
+            Err(DropReason::AddressScopeMismatch)
+        }
+    }
+
     fn outside(&self, at: At, router: &RouterPlan, hop: IpAddr) -> Result<End, DropReason> {
         let gateway = router.gateway.as_ref().ok_or(DropReason::NoRoute)?;
         let seen = self.seen(at, router)?;
         if seen.translated {
             self.opening.opener_test()?;
+        } else {
+            self.scopes_agree(gateway.network)?;
         }
         let near = self.neighbour_outside(router, gateway.network, hop, seen.source_mac)?;
         Ok(End::Path(Path {
