@@ -31,6 +31,8 @@ pub struct Queue {
     pub header_bytes: u8,
     /// Whether a frame may take several buffers (VIRTIO_NET_F_MRG_RXBUF).
     pub mergeable: bool,
+    /// Whether the guest may leave work on frames undone: if not, what it says of that is not looked at.
+    pub loads: bool,
     /// Work on frames that the guest takes upon itself.
     pub accepts: Accepts,
     /// Where it is told which pages are written, while the guest is moved.

@@ -9,8 +9,9 @@ use weft_dataplane::Verdict;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
 use weft_vhost::engine::{
-    self, Compiler, Engine, EngineConfig, HEADER_BYTES, Judged, Now, Place, Seeds,
+    self, Compiler, Engine, EngineConfig, Glance, HEADER_BYTES, Judged, Now, Place, Seeds, Train,
 };
+use weft_wire::virtio_net::Load;
 use weft_wire::{ethernet, outer};
 
 /// The user engine under test.
@@ -98,17 +99,27 @@ impl UserUnderTest {
         let Some(entrance) = self.engine.entrance(place) else {
             return Ok(None);
         };
-        let mut glances = [self.engine.glance(&entrance, &header, frame.len())];
+        let mut glances = [Glance::default()];
+        (self.engine).glance(&entrance, &header, frame.len(), &mut glances[0]);
         self.engine.guess(&mut glances);
         let [glance] = glances;
-        let judged = match self.engine.judge(&glance, &mut header, frame.len(), now) {
-            Judged::First => self.engine.open(&glance, &mut header, frame.len(), now),
-            judged => judged,
+        let train = Train {
+            frame_bytes: frame.len(),
+            load: Load::NONE,
+        };
+        let (mut headers, mut judged) = ([header], Vec::new());
+        let engine = &mut self.engine;
+        if !engine.judge(&glance, &train, &mut headers, now, &mut judged) {
+            engine.open(&glance, &train, &mut headers, now, &mut judged);
+        }
+        let [header] = headers;
+        let [judged] = judged[..] else {
+            return Err(format!("{} verdicts on one frame", judged.len()));
         };
         let mut out = frame.to_vec();
         out[..bytes].copy_from_slice(&header[..bytes]);
         Ok(match judged {
-            Judged::First | Judged::Slow | Judged::Elsewhere => None,
+            Judged::Slow | Judged::Elsewhere => None,
             Judged::Drop(reason) => Some(Verdict::Drop(reason)),
             Judged::Tunnel(entry) => {
                 let outer = self.engine.outer(entry).ok_or("a tunnel of no plan")?;

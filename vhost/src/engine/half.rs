@@ -120,17 +120,19 @@ impl Half {
         let _stays = self.flags.fetch_update(Relaxed, Relaxed, moved);
     }
 
-    /// Counts a packet. `alone`: whether nobody else counts at the same time; it is quicker then.
+    /// Counts packets and their bytes. `alone`: whether nobody else counts at the same time; it is quicker then.
     #[inline]
-    pub(super) fn count(&self, bytes: usize, now_s: u32, alone: bool) {
-        let bytes = u64::try_from(bytes).unwrap_or_default();
-        self.seen_s.store(now_s, Relaxed);
-        if alone {
-            self.packets.store(self.packets.load(Relaxed) + 1, Relaxed);
-            self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
-        } else {
-            self.packets.fetch_add(1, Relaxed);
-            self.bytes.fetch_add(bytes, Relaxed);
+    pub(super) fn count(&self, counts: [usize; 2], now_s: u32, alone: bool) {
+        let counts = counts.map(|count| u64::try_from(count).unwrap_or_default());
+        if self.seen_s() != now_s {
+            self.seen_s.store(now_s, Relaxed);
+        }
+        for (counter, count) in [&self.packets, &self.bytes].into_iter().zip(counts) {
+            if alone {
+                counter.store(counter.load(Relaxed) + count, Relaxed);
+            } else {
+                counter.fetch_add(count, Relaxed);
+            }
         }
     }
 
@@ -167,6 +169,14 @@ impl Half {
     #[must_use]
     pub(super) fn is_limited(&self) -> bool {
         self.flags.load(Relaxed) & LIMITED != 0
+    }
+
+    /// Whether its packets leave as they came, and pass no limit.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_as_it_was(&self) -> bool {
+        self.flags.load(Relaxed) & (TRANSLATED | TUNNELLED | LIMITED) == 0
+            && self.ttl_decrement == 0
     }
 
     /// Seconds that the session may be idle.

@@ -3,7 +3,7 @@
 //! Guarantees: as [`Engine::process`] would say of the same frame; what would need more than a header (a copy for the host's
 //! services, a stale session, a refusal in mid-way) is left to it before anything was changed.
 
-use super::glance::{Glance, HeaderBytes, Kind};
+use super::glance::{Glance, Header, HeaderBytes, Kind, Train};
 use super::half::Half;
 use super::key::Place;
 use super::key::unpair;
@@ -33,8 +33,6 @@ pub enum Judged {
     Tunnel(Entry),
     /// Dead, for this reason.
     Drop(DropReason),
-    /// A session's first, which [`Engine::open`] judges.
-    First,
     /// To be judged as a whole.
     Slow,
     /// The other engine's, with the header as it was.
@@ -42,94 +40,143 @@ pub enum Judged {
 }
 
 impl Engine {
-    /// Decides; the header becomes that of the frame as it leaves. A first packet is left as it is.
+    /// Decides on frames that are alike and have these headers, which become those of the frames as they leave. False, and
+    /// nothing else, if the first of them is a session's first.
     #[inline]
-    pub fn judge(
+    pub fn judge<H: Header>(
         &self,
         glance: &Glance,
-        header: &mut HeaderBytes,
-        frame_bytes: usize,
+        train: &Train,
+        headers: &mut [H],
         now: Now,
-    ) -> Judged {
+        judged: &mut Vec<Judged>,
+    ) -> bool {
+        let all = |judged| std::iter::repeat_n(judged, headers.len());
         match glance.kind {
             Kind::Ordinary => {}
-            Kind::Slow => return Judged::Slow,
-            Kind::Refused(reason) => return Judged::Drop(reason),
+            Kind::Slow => {
+                judged.extend(all(Judged::Slow));
+                return true;
+            }
+            Kind::Refused(reason) => {
+                judged.extend(all(Judged::Drop(reason)));
+                return true;
+            }
         }
         let guessed = glance.guess.filter(|at| self.table.is(*at, &glance.key));
-        match guessed.or_else(|| self.table.find(&glance.key, glance.hash)) {
-            Some(at) => self.pass((at, true), glance, header, frame_bytes, now),
-            None => Judged::First,
-        }
+        let Some(at) = guessed.or_else(|| self.table.find(&glance.key, glance.hash)) else {
+            return false;
+        };
+        self.pass((at, true), (glance, train), headers, now, judged);
+        true
     }
 
-    /// Decides on what was [`Judged::First`]; another worker may have opened its session meanwhile.
-    pub fn open(
+    /// Decides on frames of which the first was a session's first; another worker may have opened it meanwhile.
+    pub fn open<H: Header>(
         &mut self,
         glance: &Glance,
-        header: &mut HeaderBytes,
-        frame_bytes: usize,
+        train: &Train,
+        headers: &mut [H],
         now: Now,
-    ) -> Judged {
-        let found = self.table.find(&glance.key, glance.hash);
-        let at = found.map_or_else(|| self.first(glance, header, frame_bytes, now.s), Ok);
-        match at {
-            Ok(at) => self.pass((at, found.is_some()), glance, header, frame_bytes, now),
-            Err(judged) => judged,
+        judged: &mut Vec<Judged>,
+    ) {
+        let mut left = headers;
+        // What is refused opens nothing: the next one is asked for itself.
+        while !left.is_empty() && !self.judge(glance, train, left, now, judged) {
+            let (first, behind) = left.split_at_mut(1);
+            match self.first(glance, train, first, now.s) {
+                Ok(at) => self.pass((at, false), (glance, train), first, now, judged),
+                Err(refused) => judged.push(refused),
+            }
+            left = behind;
         }
     }
 
-    /// A packet of a session that is there; `known` if it is not the one that opened it.
+    /// Packets of a session that is there; `known` if none of them opened it.
     #[inline(always)]
-    fn pass(
+    fn pass<H: Header>(
         &self,
         (at, known): (Ref, bool),
-        glance: &Glance,
-        header: &mut HeaderBytes,
-        frame_bytes: usize,
+        (glance, train): (&Glance, &Train),
+        headers: &mut [H],
         now: Now,
-    ) -> Judged {
+        judged: &mut Vec<Judged>,
+    ) {
         let half = self.table.half(at);
-        let ordinary = half.generation == self.generation
-            && (half.seen_s() == now.s || !self.table.is_expired(at, now.s))
-            && (!half.is_tunnelled() || self.link.is_some())
-            && !half.is_tagged()
-            && header.first_chunk() == Some(&half.match_mac)
-            && measure(half, header, packet_bytes(&glance.load, frame_bytes));
-        if !ordinary {
-            return Judged::Slow;
+        let ordinary = |header: &HeaderBytes| {
+            half.generation == self.generation
+                && (half.seen_s() == now.s || !self.table.is_expired(at, now.s))
+                && (!half.is_tunnelled() || self.link.is_some())
+                && !half.is_tagged()
+                && header.first_chunk() == Some(&half.match_mac)
+                && measure(half, header, packet_bytes(&train.load, train.frame_bytes))
+        };
+        let count = headers.len();
+        if !headers
+            .first()
+            .is_some_and(|first| ordinary(first.header()))
+        {
+            judged.extend(std::iter::repeat_n(Judged::Slow, count));
+            return;
         }
+        let bytes = train.frame_bytes * count;
         if known {
             let seen = match glance.key.meta.protocol() {
                 protocol::TCP => Seen::Tcp(glance.tcp_flags),
                 _ => Seen::Other,
             };
-            self.see(at, seen, frame_bytes, now.s);
+            self.see(at, seen, [count, bytes], now.s);
         } else {
-            half.count(frame_bytes, now.s, self.alone);
+            half.count([count, bytes], now.s, self.alone);
         }
-        if half.is_limited() {
-            let units = units(&glance.load, frame_bytes);
-            if let Err(reason) = self.limit(glance.place, half.output, units, now) {
-                return Judged::Drop(reason);
+        if half.is_as_it_was() {
+            judged.extend(std::iter::repeat_n(Judged::Send(half.output), count));
+        } else {
+            self.change(at, (glance, train), headers, now, judged);
+        }
+    }
+
+    /// What passes a limit, or leaves otherwise than it came.
+    fn change<H: Header>(
+        &self,
+        at: Ref,
+        (glance, train): (&Glance, &Train),
+        headers: &mut [H],
+        now: Now,
+        judged: &mut Vec<Judged>,
+    ) {
+        let half = self.table.half(at);
+        let sent = match half.is_tunnelled() {
+            true => Judged::Tunnel(self.entry(at)),
+            false => Judged::Send(half.output),
+        };
+        let limited = half
+            .is_limited()
+            .then(|| units(&train.load, train.frame_bytes));
+        let mark = limited.and_then(|_| self.mark(glance.place));
+        let translation = half.is_translated().then(|| self.translation(at));
+        for header in headers.iter_mut().map(Header::header_mut) {
+            let allowed = limited.map_or(Ok(()), |units| {
+                self.limit(glance.place, half.output, units, now)
+            });
+            if let Err(reason) = allowed {
+                judged.push(Judged::Drop(reason));
+                continue;
             }
-            if let Some(mark) = self.mark(glance.place) {
+            if let Some(mark) = mark {
                 mark_write(header, mark);
             }
-        }
-        if half.is_translated() {
-            self.translate(at, header);
-            if !glance.load.is_none() {
-                glance.load.renew(header);
+            if let Some(translation) = &translation {
+                translation.write(header);
+                if !train.load.is_none() {
+                    train.load.renew(header);
+                }
             }
+            if half.ttl_decrement > 0 {
+                link_rewrite(half, header);
+            }
+            judged.push(sent);
         }
-        if half.ttl_decrement > 0 {
-            link_rewrite(half, header);
-        }
-        if half.is_tunnelled() {
-            return Judged::Tunnel(self.entry(at));
-        }
-        Judged::Send(half.output)
     }
 
     /// Whether a session that is to be opened is the other engine's.
@@ -138,14 +185,15 @@ impl Engine {
     }
 
     /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
-    fn first(
+    fn first<H: Header>(
         &mut self,
         glance: &Glance,
-        header: &HeaderBytes,
-        frame_bytes: usize,
+        train: &Train,
+        headers: &[H],
         now_s: u32,
     ) -> Result<Ref, Judged> {
         let plan = self.plan.clone().ok_or(Judged::Slow)?;
+        let header = headers.first().ok_or(Judged::Slow)?.header();
         let mac = |at: usize| {
             let mut mac = [0; 6];
             for (to, from) in mac.iter_mut().zip(header.iter().skip(at)) {
@@ -182,7 +230,7 @@ impl Engine {
                 destination_mac: hop.destination_mac.0,
                 ..Half::default()
             };
-            if !measure(&half, header, packet_bytes(&glance.load, frame_bytes)) {
+            if !measure(&half, header, packet_bytes(&train.load, train.frame_bytes)) {
                 return Err(Judged::Slow);
             }
         }
@@ -195,8 +243,8 @@ impl Engine {
         self.record(&plan, &first, now_s).map_err(Judged::Drop)
     }
 
-    /// Writes the addresses and ports behind a translation, and their checksums.
-    fn translate(&self, at: Ref, header: &mut HeaderBytes) {
+    /// What becomes of the addresses and ports of a direction's packets, if they are IPv4's.
+    fn translation(&self, at: Ref) -> Translation {
         let ((from, meta), (to, other)) = (
             self.table.addresses_v4(at),
             self.table.addresses_v4(at.other()),
@@ -212,17 +260,31 @@ impl Engine {
         };
         let [source, destination] = unpair(to);
         let [source_port, destination_port] = other.ports();
-        let (from, to) = (
-            ends(from, meta.ports()),
-            ends(
+        Translation {
+            protocol: meta.protocol(),
+            from: ends(from, meta.ports()),
+            to: ends(
                 super::key::pair(destination, source),
                 [destination_port, source_port],
             ),
-        );
+        }
+    }
+}
+
+/// A translation of IPv4.
+struct Translation {
+    protocol: u8,
+    from: Endpoints,
+    to: Endpoints,
+}
+
+impl Translation {
+    /// Writes what is behind it, and the checksums.
+    fn write(&self, header: &mut HeaderBytes) {
         if let Some(packet) = header.get_mut(ETHERNET..) {
-            translate::addresses(packet, &to);
+            translate::addresses(packet, &self.to);
             if let Some(segment) = packet.get_mut(20..) {
-                translate::transport(meta.protocol(), segment, &from, &to);
+                translate::transport(self.protocol, segment, &self.from, &self.to);
             }
         }
     }

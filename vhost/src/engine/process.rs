@@ -443,7 +443,7 @@ impl Engine {
             self.table.delete(at);
         } else if let Some(at) = self.table.find(&key, hash).filter(fits) {
             self.freshen(on.plan, at)?;
-            self.see(at, ip.seen(), on.frame.len(), on.now.s);
+            self.see(at, ip.seen(), [1, on.frame.len()], on.now.s);
             return Ok(Found::Hit(at));
         }
         let opening = opening_of(on, packet, ip);
@@ -484,7 +484,7 @@ impl Engine {
         };
         let at = self.record(on.plan, &first, on.now.s)?;
         let half = self.table.half(at);
-        half.count(on.frame.len(), on.now.s, self.alone);
+        half.count([1, on.frame.len()], on.now.s, self.alone);
         self.transform(on, ip, at, beside)
     }
 

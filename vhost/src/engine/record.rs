@@ -275,11 +275,11 @@ impl Engine {
         })
     }
 
-    /// Counts a packet: idle time, state, counters.
+    /// Counts packets and their bytes: idle time, state, counters.
     #[inline]
-    pub(super) fn see(&self, at: Ref, seen: Seen, bytes: usize, now_s: u32) {
+    pub(super) fn see(&self, at: Ref, seen: Seen, counts: [usize; 2], now_s: u32) {
         let half = self.table.half(at);
-        half.count(bytes, now_s, self.alone);
+        half.count(counts, now_s, self.alone);
         let flags = match seen {
             Seen::LaterFragment => return,
             Seen::Tcp(flags) => flags,

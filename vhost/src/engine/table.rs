@@ -637,7 +637,7 @@ mod tests {
         let limit = timeout::UDP_OPENING;
         assert!(!table.is_expired(forward, 100 + limit));
         assert!(table.is_expired(forward, 101 + limit));
-        table.half(forward.other()).count(1, 110, true);
+        table.half(forward.other()).count([1, 1], 110, true);
         assert!(!table.is_expired(forward, 110 + limit));
         table.state_move(forward.other(), |_| State::Established);
         assert_eq!(table.half(forward).timeout_s(), timeout::UDP_ESTABLISHED);

@@ -81,6 +81,13 @@ impl Window {
         self.words()
     }
 
+    /// All of it as 32-bit words, likewise.
+    #[inline]
+    #[must_use]
+    pub fn u32s(&self) -> &[AtomicU32] {
+        self.words()
+    }
+
     /// All of it as 64-bit words, likewise.
     #[inline]
     #[must_use]
@@ -142,6 +149,13 @@ impl Window {
         if let Some(byte) = self.word::<AtomicU8>(at) {
             byte.fetch_or(bits, Ordering::Release);
         }
+    }
+
+    /// Tells the processor that the words at `at` will be written soon.
+    #[inline]
+    pub fn prefetch_write(&self, at: usize) {
+        // A prefetch may name any address.
+        super::hint::fetch_to_write(self.base.as_ptr().wrapping_add(at.min(self.bytes)));
     }
 
     /// Tells the processor that the words at `at` will be read soon.

@@ -340,6 +340,8 @@ impl Device {
         };
         let wide = self.features & (feature::VERSION_1 | feature::NET_MERGEABLE) != 0;
         let mergeable = self.features & feature::NET_MERGEABLE != 0;
+        // Segments ask for checksums: VIRTIO_NET_F_HOST_* for this one.
+        let loads = self.features & feature::NET_CHECKSUM != 0;
         let accepts = Accepts::new(self.features);
         let log = self.queue_log(&address, part_bytes(packed, told.size));
         let inflight = self.inflight.as_ref();
@@ -367,6 +369,7 @@ impl Device {
             queue.memory = memory;
             queue.header_bytes = if wide { 12 } else { 10 };
             queue.mergeable = mergeable;
+            queue.loads = loads;
             queue.accepts = accepts;
             Ok(())
         })?;

@@ -193,6 +193,16 @@ impl Ring {
         }
     }
 
+    /// Tells the processor that so many chains will be given back soon.
+    #[inline]
+    pub fn give_soon(&self, chains: usize) {
+        match self {
+            Self::Split(ring) => ring.give_soon(chains),
+            // What is given back was read just before.
+            Self::Packed(_) => {}
+        }
+    }
+
     /// Gives the oldest taken chain back, with so many bytes written.
     #[inline]
     pub fn give(&mut self, taken: &Taken, written: u32) {

@@ -5,7 +5,8 @@
 use super::deliver::Room;
 use super::tunnel::Outside;
 use crate::engine::{
-    Engine, Entry, Glance, HEADER_BYTES, HeaderBytes, Judged, Leaving, Now, Place,
+    Engine, Entry, Glance, HEADER_BYTES, Header, HeaderBytes, Judged, Leaving, Now, Place, Train,
+    is_alike,
 };
 use crate::memory::{Piece, Regions};
 use crate::ring::Taken;
@@ -39,7 +40,12 @@ pub(super) struct Batch {
     pub(super) heads: Vec<Head>,
     /// What their senders left to others; none of a frame whose header is wrong.
     pub(super) loads: Vec<Option<Load>>,
-    pub(super) glances: Vec<Glance>,
+    /// Whether they left nothing, as all loads and heads say then.
+    plain: bool,
+    /// Of the first frame of each train.
+    glances: Vec<Glance>,
+    /// Where trains end, each of frames that are alike and follow each other.
+    ends: Vec<usize>,
     pub(super) judged: Vec<Judged>,
     /// Of frames that leave by a tunnel.
     pub(super) entries: Vec<Entry>,
@@ -57,7 +63,9 @@ impl Default for Batch {
             taken: Vec::with_capacity(BATCH),
             heads: vec![EMPTY_HEAD; BATCH],
             loads: vec![Some(Load::NONE); BATCH],
-            glances: Vec::with_capacity(BATCH),
+            plain: true,
+            glances: vec![Glance::default(); BATCH],
+            ends: Vec::with_capacity(BATCH),
             judged: Vec::with_capacity(BATCH),
             entries: vec![Entry::default(); BATCH],
             leaving: Leaving::default(),
@@ -76,6 +84,8 @@ pub(super) struct From<'a> {
     pub(super) queue: usize,
     pub(super) memory: &'a Regions,
     pub(super) header_bytes: usize,
+    /// Whether work may be left undone.
+    pub(super) loads: bool,
     pub(super) now: Now,
 }
 
@@ -86,9 +96,56 @@ impl From<'_> {
     }
 }
 
+/// Which frames of a batch are looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Of<'a> {
+    /// All of one place's.
+    Place(Place),
+    /// Each of its own place's.
+    Each(&'a [Place]),
+}
+
+impl Of<'_> {
+    #[inline]
+    fn place(&self, index: usize) -> Place {
+        match self {
+            Self::Place(place) => *place,
+            Self::Each(places) => places.get(index).copied().unwrap_or(Place::UNDERLAY),
+        }
+    }
+}
+
+impl Header for Head {
+    #[inline]
+    fn header(&self) -> &HeaderBytes {
+        self.last_chunk().expect("a head ends with a header")
+    }
+
+    #[inline]
+    fn header_mut(&mut self) -> &mut HeaderBytes {
+        self.last_chunk_mut().expect("a head ends with a header")
+    }
+}
+
 impl Batch {
     /// Copies the frames' headers.
     pub(super) fn read(&mut self, from: &From<'_>) {
+        if from.loads {
+            return self.read_loaded(from);
+        }
+        self.plain_make();
+        for (taken, head) in self.taken.iter().zip(&mut self.heads) {
+            head_read(
+                from,
+                pieces_of(&self.pieces, taken),
+                head,
+                from.frame_bytes(taken),
+            );
+        }
+    }
+
+    /// Copies virtio's headers too.
+    fn read_loaded(&mut self, from: &From<'_>) {
         let places = self.heads.iter_mut().zip(&mut self.loads);
         for (taken, (head, load)) in self.taken.iter().zip(places) {
             let frame = from.frame_bytes(taken);
@@ -99,62 +156,117 @@ impl Batch {
                 *load = load_read(from, pieces, head, frame, plain);
             }
         }
+        self.plain = self.loads.iter().all(|load| *load == Some(Load::NONE));
+    }
+
+    /// Makes the heads and loads those of frames with which nothing is left to do.
+    pub(super) fn plain_make(&mut self) {
+        if !self.plain {
+            self.heads.fill(EMPTY_HEAD);
+            self.loads.fill(Some(Load::NONE));
+            self.plain = true;
+        }
     }
 
     /// Looks at the headers, all of which were copied before any is read: a read across two stores under way would wait for
     /// both.
-    pub(super) fn look(&mut self, engine: &Engine, place: Place, from: &From<'_>) {
-        let Some(entrance) = engine.entrance(place) else {
-            return;
-        };
-        let places = self.heads.iter().zip(&self.loads);
-        for (taken, (head, load)) in self.taken.iter().zip(places) {
-            if let Some(header) = frame_of(head) {
-                let glance = engine.glance(&entrance, header, from.frame_bytes(taken));
-                self.glances.push(match load {
-                    Some(load) if !load.is_none() => glance.loaded(*load),
-                    _ => glance,
-                });
+    pub(super) fn look(&mut self, engine: &Engine, of: Of<'_>, from: &From<'_>) {
+        self.ends.clear();
+        let mut entrance = None;
+        for (index, (taken, head)) in self.taken.iter().zip(&self.heads).enumerate() {
+            let place = of.place(index);
+            if index > 0 && self.follows(index, of) {
+                if let Some(end) = self.ends.last_mut() {
+                    *end = index + 1;
+                }
+                continue;
             }
+            entrance = match entrance {
+                Some((have, entrance)) if have == place => Some((have, entrance)),
+                _ => engine.entrance(place).map(|entrance| (place, entrance)),
+            };
+            let Some((_, entrance)) = &entrance else {
+                return self.judge_absent();
+            };
+            if let Some(glance) = self.glances.get_mut(self.ends.len()) {
+                engine.glance(entrance, head.header(), from.frame_bytes(taken), glance);
+                self.ends.push(index + 1);
+            }
+        }
+        if let Some(glances) = self.glances.get_mut(..self.ends.len()) {
+            engine.guess(glances);
         }
     }
 
-    /// Judges from where it ends on, until `judge` does not say.
+    /// Whether a frame is like the one before it.
+    #[inline]
+    fn follows(&self, index: usize, of: Of<'_>) -> bool {
+        let before = index - 1;
+        let (Some([one, other]), Some([first, second])) = (
+            self.heads.get(before..=index),
+            self.taken.get(before..=index),
+        ) else {
+            return false;
+        };
+        first.bytes == second.bytes
+            && of.place(before) == of.place(index)
+            && is_alike(one.header(), other.header())
+            && (self.plain || self.loads.get(before) == self.loads.get(index))
+    }
+
+    /// Judges trains from where it ended on, until `judge` does not say.
     #[inline]
     pub(super) fn judge_with(
         &mut self,
         from: &From<'_>,
-        mut judge: impl FnMut(&Glance, &mut HeaderBytes, usize) -> Option<Judged>,
+        mut judge: impl FnMut(&Glance, &Train, &mut [Head], &mut Vec<Judged>) -> bool,
         keep: impl Fn(&mut Leaving, Entry) -> bool,
     ) {
-        let done = self.judged.len();
-        let places = self.heads.iter_mut().zip(&mut self.entries);
-        let places = self.taken.iter().zip(places).zip(&self.loads);
-        for (index, ((taken, (head, entry)), load)) in places.enumerate().skip(done) {
-            let frame = from.frame_bytes(taken);
-            let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame);
-            let judged = if !fits || load.is_none() {
-                Judged::Drop(DropReason::Malformed)
-            } else if let (Some(glance), Some(header)) =
-                (self.glances.get(index), frame_of_mut(head))
-            {
-                match judge(glance, header, frame) {
-                    Some(judged) => judged,
-                    None => return,
-                }
-            } else {
-                // A port that is in no snapshot.
-                Judged::Drop(DropReason::PortDown)
+        for (glance, end) in self.glances.iter().zip(&self.ends) {
+            let start = self.judged.len();
+            if *end <= start {
+                continue;
+            }
+            let (Some(heads), Some(taken)) =
+                (self.heads.get_mut(start..*end), self.taken.get(start))
+            else {
+                return;
             };
-            // A frame that leaves by a tunnel goes to the underlay, if its other end is known.
-            self.judged.push(match judged {
-                Judged::Tunnel(to) if keep(&mut self.leaving, to) => {
-                    *entry = to;
-                    Judged::Send(Place::UNDERLAY)
+            let frame_bytes = from.frame_bytes(taken);
+            let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame_bytes);
+            match self.loads.get(start).copied().flatten().filter(|_| fits) {
+                Some(load) => {
+                    let train = Train { frame_bytes, load };
+                    if !judge(glance, &train, heads, &mut self.judged) {
+                        return;
+                    }
                 }
-                judged => judged,
-            });
+                None => {
+                    let malformed = Judged::Drop(DropReason::Malformed);
+                    self.judged.resize(*end, malformed);
+                }
+            }
+            // What leaves by a tunnel goes to the underlay, if its other end is known.
+            let judged = self.judged.iter_mut().zip(&mut self.entries).skip(start);
+            for (judged, entry) in judged {
+                match *judged {
+                    Judged::Tunnel(to) if keep(&mut self.leaving, to) => {
+                        *entry = to;
+                        *judged = Judged::Send(Place::UNDERLAY);
+                    }
+                    Judged::Tunnel(_) => {}
+                    // A limit may have refused those before it.
+                    Judged::Drop(_) => {}
+                    _ => break,
+                }
+            }
         }
+    }
+
+    /// Those of a port that is in no snapshot.
+    pub(super) fn judge_absent(&mut self) {
+        let absent = Judged::Drop(DropReason::PortDown);
+        self.judged.resize(self.taken.len(), absent);
     }
 }
 
@@ -165,17 +277,6 @@ pub(super) fn pieces_of<'a>(pieces: &'a [Piece], taken: &Taken) -> &'a [Piece] {
     pieces
         .get(first..first.saturating_add(count))
         .unwrap_or_default()
-}
-
-/// The frame's first bytes in a head.
-#[inline]
-pub(super) fn frame_of(head: &Head) -> Option<&HeaderBytes> {
-    head.get(VIRTIO_BYTES..)?.first_chunk()
-}
-
-#[inline]
-fn frame_of_mut(head: &mut Head) -> Option<&mut HeaderBytes> {
-    head.get_mut(VIRTIO_BYTES..)?.first_chunk_mut()
 }
 
 /// Copies a frame's first bytes out of the guest's memory; what is behind a shorter frame stays as it was.
@@ -255,7 +356,7 @@ pub(super) fn whole_read(
         skip = skip.saturating_sub(span.bytes());
         at += part.read(whole.get_mut(at..).unwrap_or_default());
     }
-    if let Some(seen) = head.and_then(frame_of) {
+    if let Some(seen) = head.map(Header::header) {
         let bytes = seen.len().min(whole.len());
         if let (Some(to), Some(seen)) = (whole.get_mut(..bytes), seen.get(..bytes)) {
             to.copy_from_slice(seen);

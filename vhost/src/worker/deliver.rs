@@ -19,6 +19,12 @@ const BUFFERS_MAX: usize = 128;
 /// Where virtio's header says how many buffers a frame takes.
 const BUFFERS_AT: usize = 10;
 
+/// Bytes of the lines that processors hand to each other.
+const LINE_BYTES: usize = 64;
+/// Buffers whose lines are asked for before the first one is written: more would wait for a place in the processor's list of
+/// such lines, which has 16.
+const FETCHED_AHEAD: usize = 8;
+
 /// Bytes of virtio's header, outer headers and a frame's first bytes.
 const TUNNELLED_BYTES: usize = VIRTIO_BYTES + outer::BYTES_MAX + HEADER_BYTES;
 
@@ -225,26 +231,28 @@ fn deliver_quick<'a>(
         &mut room.pieces,
         &mut room.chains,
     );
-    for piece in &room.pieces {
-        if let Some(span) = memory.span(piece) {
+    ring.give_soon(room.chains.len());
+    // Lines are on their way from the guest's processor while those before them are written.
+    let mut ahead = room.pieces.iter();
+    let mut fetch = |count| {
+        for span in (ahead.by_ref().take(count)).filter_map(|piece| memory.span(piece)) {
             span.prefetch_write();
-            span.behind(64).prefetch_write();
+            span.behind(LINE_BYTES).prefetch_write();
         }
-    }
+    };
+    fetch(FETCHED_AHEAD);
     let mut done = 0;
     for chain in &room.chains {
+        fetch(1);
         let Some(source) = source(done) else { break };
         let written = source.bytes() + header_bytes;
         if usize::try_from(chain.bytes).unwrap_or(0) < written || !accepts.takes(&source.load) {
             break;
         }
-        frame_write(
-            memory,
-            pieces_of(&room.pieces, chain),
-            header_bytes,
-            1,
-            &source,
-        );
+        let pieces = pieces_of(&room.pieces, chain);
+        if !small_write(memory, pieces, header_bytes, &source) {
+            frame_write(memory, pieces, header_bytes, 1, &source);
+        }
         ring.give(chain, u32::try_from(written).unwrap_or(u32::MAX));
         delivered.count(&source);
         done += 1;
@@ -324,6 +332,25 @@ fn buffers_write(queue: &mut Queue, source: &Source<'_>, room: &Room) {
             written -= here;
         }
     }
+}
+
+/// Writes virtio's header and a frame that is not longer than the first bytes that are kept, as they are, into one piece of the receiver's
+/// memory, which has room for them; false, and nothing else, if they are not so.
+#[inline(always)]
+fn small_write(
+    memory: &Regions,
+    pieces: &[Piece],
+    header_bytes: usize,
+    source: &Source<'_>,
+) -> bool {
+    let whole = source.head.get(..VIRTIO_BYTES + source.frame_bytes);
+    let plain = header_bytes == VIRTIO_BYTES && source.outer.is_none();
+    let (Some(whole), [piece], true) = (whole, pieces, plain) else {
+        return false;
+    };
+    memory
+        .span(piece)
+        .is_some_and(|span| span.write(whole) == whole.len())
 }
 
 /// Writes virtio's header and a frame into pieces of the receiver's memory, which have room for them.

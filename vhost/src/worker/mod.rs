@@ -24,6 +24,8 @@ mod scene;
 mod several_tests;
 mod spread;
 mod switch;
+#[cfg(test)]
+mod train_tests;
 mod tunnel;
 #[cfg(test)]
 mod tunnel_tests;

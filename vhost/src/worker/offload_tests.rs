@@ -130,6 +130,28 @@ fn open(features: [u64; 2], snapshot: HostSnapshot, stream: Stream) -> Scene {
 }
 
 #[test]
+fn what_a_guest_says_of_work_that_it_may_not_leave_is_not_read() {
+    let mut snapshot = snapshot("two-ports-policy.json");
+    for port in snapshot.ports.values_mut() {
+        port.port_security_enabled = false;
+        port.security_groups.clear();
+    }
+    let mut scene = open([0, EVERYTHING], snapshot, BRIDGED);
+    let frame = BRIDGED.left(100);
+    for said in [
+        BRIDGED.partial().emit(),
+        BRIDGED.large(50).emit(),
+        [0xff; 10],
+    ] {
+        scene.guests[0].send_with(said, &frame);
+        assert_eq!(scene.turn(), 1);
+        let (header, came, _) = scene.guests[1].received_with().unwrap();
+        assert_eq!((&header[..], &came), (&Load::NONE.emit()[..], &frame));
+        scene.guests[1].receive_offer(1);
+    }
+}
+
+#[test]
 fn work_is_handed_on_to_a_guest_that_takes_it() {
     for v6 in [false, true] {
         let (mut scene, stream) = opened(EVERYTHING, v6);

@@ -3,7 +3,7 @@
 //! A batch goes through its steps together, so that the cache misses of one frame are hidden behind the work on the others:
 //! descriptors, headers, session buckets, sessions, copies.
 
-use super::batch::{BATCH, Batch, From, pieces_of};
+use super::batch::{BATCH, Batch, From, Of, pieces_of};
 use super::deliver::{Delivered, Rest, Room, Source, call, deliver, head_of};
 use super::{Handed, Way, Worker, WorkerPort};
 use crate::engine::{Engine, Judged, Now, Place};
@@ -56,6 +56,7 @@ impl Worker {
             memory,
             call: told,
             header_bytes,
+            loads,
             log,
             ..
         } = &mut *queue;
@@ -65,6 +66,7 @@ impl Worker {
                 queue: number,
                 memory,
                 header_bytes: usize::from(*header_bytes),
+                loads: *loads,
                 now,
             };
             if self.ports.get(at).is_some_and(WorkerPort::is_underlay) {
@@ -119,7 +121,6 @@ impl Worker {
 
     /// Judges the batch: together with other workers, until a frame opens a session; that one and those behind it alone.
     fn judge(&mut self, batch: &mut Batch, from: &From<'_>) {
-        batch.glances.clear();
         batch.judged.clear();
         batch.leaving.clear();
         let engine = self.engine.read();
@@ -129,16 +130,12 @@ impl Worker {
         }
         match self.ports.get(from.port).and_then(|port| port.place) {
             Some(Place::UNDERLAY) => batch.outside_look(&engine, from),
-            Some(place) => batch.look(&engine, place, from),
-            None => {}
+            Some(place) => batch.look(&engine, Of::Place(place), from),
+            None => return batch.judge_absent(),
         }
-        engine.guess(&mut batch.glances);
-        let known = |judged: &Judged| *judged != Judged::First;
         batch.judge_with(
             from,
-            |glance, header, bytes| {
-                Some(engine.judge(glance, header, bytes, from.now)).filter(known)
-            },
+            |glance, train, heads, judged| engine.judge(glance, train, heads, from.now, judged),
             |leaving, entry| leaving.keep(&engine, entry),
         );
         if batch.judged.len() < batch.taken.len() {
@@ -148,15 +145,14 @@ impl Worker {
             let stale = self.known != Some(engine.borrow().generation());
             batch.judge_with(
                 from,
-                |glance, header, bytes| {
+                |glance, train, heads, judged| {
                     if stale {
-                        return Some(Judged::Slow);
+                        judged.extend(heads.iter().map(|_| Judged::Slow));
+                    } else {
+                        let mut engine = engine.borrow_mut();
+                        engine.open(glance, train, heads, from.now, judged);
                     }
-                    let mut engine = engine.borrow_mut();
-                    Some(match engine.judge(glance, header, bytes, from.now) {
-                        Judged::First => engine.open(glance, header, bytes, from.now),
-                        judged => judged,
-                    })
+                    true
                 },
                 |leaving, entry| leaving.keep(&engine.borrow(), entry),
             );
@@ -193,7 +189,7 @@ impl Worker {
             match judged {
                 Judged::Send(place) => run = Some(Run { place, from: index }),
                 Judged::Drop(reason) => self.drop_count(from.port, reason, 1),
-                Judged::Slow | Judged::First => self.slow(batch, index, from),
+                Judged::Slow => self.slow(batch, index, from),
                 Judged::Tunnel(entry) => self.unreached(batch, entry, from),
                 Judged::Elsewhere => self.hand_out(batch, index, from),
             }
@@ -415,6 +411,7 @@ impl Worker {
             queue: 0,
             memory: &Regions::default(),
             header_bytes: 0,
+            loads: false,
             now: Now::default(),
         };
         self.deliver_own(to, frame, Load::NONE, &mut Room::default(), &from);
@@ -471,11 +468,15 @@ fn take(batch: &mut Batch, queue: &mut Queue) -> Option<RingError> {
         &mut batch.pieces,
         &mut batch.taken,
     );
+    ring.give_soon(batch.taken.len());
     let header_bytes = usize::from(queue.header_bytes);
     for taken in &batch.taken {
         let first = usize::try_from(taken.first).ok();
         let piece = first.and_then(|first| batch.pieces.get(first));
         if let Some(span) = piece.and_then(|piece| memory.span(piece)) {
+            if queue.loads {
+                span.prefetch();
+            }
             span.behind(header_bytes).prefetch();
         }
     }

@@ -273,7 +273,11 @@ pub(super) fn scene(kinds: [Kind; 2]) -> Scene {
 
 /// A switch that shares its host with another engine, and the other ends of its ports' ways out.
 pub(super) fn scene_shared(snapshot: HostSnapshot) -> (Scene, [OwnedFd; 2]) {
-    let mut scene = scene_of([PLAIN; 2], snapshot);
+    let kind = Kind {
+        features: feature::NET_CHECKSUM | feature::NET_HOST_TSO4,
+        ..PLAIN
+    };
+    let mut scene = scene_of([kind; 2], snapshot);
     scene.worker.engine.write().share();
     scene.worker.share().unwrap();
     let ends = scene.ports.map(|port| {

@@ -4,10 +4,7 @@
 //! Guarantees: what is judged of a frame is what is delivered of it; what is not easily taken out of its tunnel is judged as a
 //! whole, as it came.
 
-use super::batch::{
-    Batch, EMPTY_HEAD, FRAME_BYTES_MAX, From, VIRTIO_BYTES, frame_of, head_read, is_plain,
-    pieces_of, whole_read,
-};
+use super::batch::{Batch, FRAME_BYTES_MAX, From, Of, head_read, pieces_of, whole_read};
 use super::deliver::{Room, Source, head_of};
 use super::{Worker, WorkerPort};
 use crate::engine::{Engine, Entry, Heard, Now, Place};
@@ -24,8 +21,8 @@ pub(super) struct Outside {
     pieces: Vec<Piece>,
     taken: Vec<Taken>,
     first: Vec<[u8; outer::BYTES_MAX]>,
-    /// Where frames are that were taken out.
-    opened: Vec<Option<Place>>,
+    /// Where frames are that were taken out; those that were not are on the underlay.
+    places: Vec<Place>,
 }
 
 impl Outside {
@@ -40,7 +37,7 @@ impl Outside {
         self.taken.clear();
         self.taken.extend_from_slice(taken);
         self.first.clear();
-        self.opened.clear();
+        self.places.clear();
     }
 }
 
@@ -105,53 +102,38 @@ impl WorkerPort {
 impl Batch {
     /// Keeps what came, and copies its first bytes.
     pub(super) fn outside_read(&mut self, from: &From<'_>) {
+        self.plain_make();
         let Self {
             pieces,
             taken,
-            loads,
             outside,
             ..
         } = self;
         outside.keep(pieces, taken);
-        for (taken, load) in taken.iter().zip(loads.iter_mut()) {
-            let all = pieces_of(pieces, taken);
-            // Nobody may leave work undone here: it was not offered.
-            *load = is_plain(from, all).then_some(Load::NONE);
-            outside.first.push(first_read(from, all));
+        for taken in taken.iter() {
+            outside
+                .first
+                .push(first_read(from, pieces_of(pieces, taken)));
         }
     }
 
     /// Takes frames out of their tunnels and looks at their headers; in turns, as for other ports: a read across stores under
     /// way would wait for them.
     pub(super) fn outside_look(&mut self, engine: &Engine, from: &From<'_>) {
-        let Self {
-            pieces,
-            taken,
-            heads,
-            glances,
-            outside,
-            ..
-        } = self;
-        for ((taken, head), first) in taken.iter_mut().zip(heads.iter_mut()).zip(&outside.first) {
+        let mut outside = std::mem::take(&mut self.outside);
+        let frames = self.taken.iter_mut().zip(&mut self.heads);
+        for ((taken, head), first) in frames.zip(&outside.first) {
             let found = engine.decapsulate(first, from.frame_bytes(taken));
             if let Some((_, outer_bytes)) = found {
-                strip(pieces, taken, outer_bytes);
+                strip(&mut self.pieces, taken, outer_bytes);
             }
             let frame = from.frame_bytes(taken);
-            if let (Some(place), Some(empty)) =
-                (head.get_mut(..VIRTIO_BYTES), EMPTY_HEAD.get(..VIRTIO_BYTES))
-            {
-                place.copy_from_slice(empty);
-            }
-            head_read(from, pieces_of(pieces, taken), head, frame);
-            outside.opened.push(found.map(|(place, _)| place));
+            head_read(from, pieces_of(&self.pieces, taken), head, frame);
+            let place = found.map_or(Place::UNDERLAY, |(place, _)| place);
+            outside.places.push(place);
         }
-        for ((taken, head), place) in taken.iter().zip(heads.iter()).zip(&outside.opened) {
-            let place = place.unwrap_or(Place::UNDERLAY);
-            if let (Some(entrance), Some(header)) = (engine.entrance(place), frame_of(head)) {
-                glances.push(engine.glance(&entrance, header, from.frame_bytes(taken)));
-            }
-        }
+        self.look(engine, Of::Each(&outside.places), from);
+        self.outside = outside;
     }
 }
 
@@ -228,6 +210,7 @@ impl Worker {
             queue: 0,
             memory: &Regions::default(),
             header_bytes: 0,
+            loads: false,
             now,
         };
         let questions = self.engine.write().remotes_ask(now.s);

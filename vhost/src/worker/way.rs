@@ -183,6 +183,7 @@ impl Worker {
             queue: 0,
             memory: &Regions::default(),
             header_bytes: 0,
+            loads: false,
             now,
         };
         let mut count = 0;
