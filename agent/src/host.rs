@@ -1,18 +1,14 @@
 //! The host as the agent sees it: the engine, the services, the interfaces, what is in force and what was said of it.
 //! One method for each thing that can happen; [`crate::owner`] calls them in turn.
 
+mod answer;
 mod carrier;
 mod watch;
 
 use crate::links::{self, Links};
-use crate::question::{Ground, HostStatus, Question};
 use crate::report::{self, Device, Reporter, Said};
 use crate::service::{Action, EventKind, Millis, Place, ServiceEvent, Services};
-use crate::socket::{
-    Neighbour, PhysicalNetworkState, PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions,
-};
 use crate::user::UserEngine;
-use crate::view;
 use crate::wire_socket::WireSocket;
 use nix::errno::Errno;
 use rtnetlink::Handle;
@@ -241,12 +237,22 @@ impl Host {
             let actions = self.services.event(&service_event(event), now);
             self.act(actions);
         }
+        self.claimed(now);
+    }
+
+    /// Says what guests claim.
+    fn claimed(&mut self, now: Millis) {
+        let claims = self.services.claims_take(now);
+        if let (false, Some(snapshot)) = (claims.is_empty(), &self.in_force) {
+            self.reports.push(self.reporter.claimed(snapshot, claims));
+        }
     }
 
     /// What the user engine handed up.
     pub(crate) fn user_event(&mut self, event: &ServiceEvent, now: Millis) {
         let actions = self.services.event(event, now);
         self.act(actions);
+        self.claimed(now);
     }
 
     /// What is due by the clock.
@@ -276,6 +282,7 @@ impl Host {
         if self.services.due().is_some_and(|due| due <= now) {
             let actions = self.services.tick(now, &mut fastrand::f64);
             self.act(actions);
+            self.claimed(now);
         }
     }
 
@@ -451,101 +458,6 @@ impl Host {
         }
     }
 
-    /// Answers the control socket. Who asked may be gone.
-    pub(crate) fn answer(&mut self, question: Question, now: Millis) {
-        match question {
-            Question::Status(to) => drop(to.send(self.status())),
-            Question::Stats(to) => drop(to.send(self.stats())),
-            Question::Sessions(limit, to) => drop(to.send(self.sessions(limit, now))),
-            Question::Ground(to) => {
-                let ground = self.in_force.clone().map(|snapshot| Ground {
-                    snapshot,
-                    neighbours: self.services.neighbours().collect(),
-                    sessions: self.sessions(SESSIONS_COUNTED_MAX, now).unwrap_or_default(),
-                });
-                drop(to.send(ground));
-            }
-            Question::Watch(number, places, to) => drop(to.send(self.watch(number, places))),
-            Question::Unwatch(number, places) => self.unwatch(number, places),
-        }
-    }
-
-    fn stats(&self) -> Result<crate::socket::Stats, String> {
-        let failed = |error: EngineError| sentence(&error);
-        let mut counters = self.engine.counters().map_err(failed)?;
-        self.user.count(&mut counters);
-        let sessions = self.engine.sessions(SESSIONS_COUNTED_MAX);
-        let sessions = sessions.map_err(failed)?.len();
-        let sessions = sessions + self.user.sessions(SESSIONS_COUNTED_MAX - sessions).len();
-        let snapshot = self.in_force.as_deref();
-        let services = self.services.counters();
-        Ok(view::stats(&counters, snapshot, sessions, services))
-    }
-
-    fn sessions(&self, limit: usize, now: Millis) -> Result<Sessions, String> {
-        let limit = limit.min(SESSIONS_MAX);
-        let mut sessions = self
-            .engine
-            .sessions(limit + 1)
-            .map_err(|error| sentence(&error))?;
-        sessions.extend(self.user.sessions(limit + 1 - sessions.len()));
-        let truncated = sessions.len() > limit;
-        sessions.truncate(limit);
-        Ok(Sessions {
-            sessions: sessions.iter().map(|s| view::session(s, now)).collect(),
-            truncated,
-        })
-    }
-
-    fn status(&self) -> HostStatus {
-        let ports = self.in_force.as_deref().map(|s| self.port_states(s));
-        let physical = self.physical_networks.iter();
-        HostStatus {
-            in_force: self.in_force.clone(),
-            received: self.received.as_ref().map(|s| s.revision),
-            refused: self.refused.clone(),
-            ports: ports.unwrap_or_default(),
-            physical_networks: physical
-                .map(|(name, interface)| PhysicalNetworkState {
-                    name: name.clone(),
-                    interface: interface.clone(),
-                    attached: self.index_of(interface).is_some(),
-                })
-                .collect(),
-            unsupported: self.unsupported.clone(),
-            neighbours: self
-                .services
-                .neighbours()
-                .map(|(network_id, ip_address, mac_address)| Neighbour {
-                    network_id,
-                    ip_address,
-                    mac_address,
-                })
-                .collect(),
-        }
-    }
-
-    fn port_states(&self, snapshot: &HostSnapshot) -> Vec<PortState> {
-        let mut said = self.statuses(snapshot);
-        let each = snapshot.ports.iter();
-        each.map(|(id, port)| {
-            let (status, reason) = said
-                .remove(id)
-                .unwrap_or((weft_model::PortStatus::Down, String::new()));
-            PortState {
-                port_id: *id,
-                network_id: port.network_id,
-                interface: view::interface_name(&port.interface),
-                vhost_user: view::vhost_user_mode(&port.interface),
-                mac_address: port.mac_address,
-                fixed_ips: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
-                status,
-                reason,
-            }
-        })
-        .collect()
-    }
-
     /// Ends: what passes goes on without the agent, or, with `remove`, nothing of Weft stays.
     pub(crate) fn close(self, remove: bool) -> Result<(), EngineError> {
         self.engine.close(remove)
@@ -567,6 +479,7 @@ fn service_event(event: Event) -> ServiceEvent {
             Kind::NeighbourNeeded => EventKind::NeighbourNeeded,
             Kind::TtlExceeded => EventKind::TtlExceeded,
             Kind::MtuExceeded => EventKind::MtuExceeded,
+            Kind::Claim => EventKind::Claim,
         },
         ingress: match event.ingress {
             Ingress::Port(id) => Place::Port(id),

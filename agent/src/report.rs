@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use weft_model::{
-    Epoch, HostReport, HostSnapshot, Port, PortId, PortInterface, PortReport, PortStatus, Revision,
-    Unsupported, VhostUserHost, limits,
+    Claim, Epoch, HostReport, HostSnapshot, Port, PortId, PortInterface, PortReport, PortStatus,
+    Revision, Unsupported, VhostUserHost, limits,
 };
 
 /// A port's status and why it is not ACTIVE.
@@ -99,6 +99,12 @@ impl Reporter {
         report
     }
 
+    /// The report on what guests claim.
+    pub(crate) fn claimed(&self, snapshot: &HostSnapshot, claims: Vec<Claim>) -> HostReport {
+        let report = self.report(snapshot, Vec::new(), false, None);
+        HostReport { claims, ..report }
+    }
+
     /// Says everything again with the next report: one was lost.
     pub(crate) fn forget(&mut self) {
         *self = Self::new(self.vhost_user.take());
@@ -128,6 +134,7 @@ impl Reporter {
             physical_networks: Vec::new(),
             unreachable: None,
             tunnel_ip: None,
+            claims: Vec::new(),
         }
     }
 }

@@ -318,6 +318,7 @@ fn service_event(
         Handed::Service(Service::Neighbour) | Handed::Copy(Copy::Neighbour) => {
             (EventKind::Neighbour, 0)
         }
+        Handed::Service(Service::Claim) | Handed::Copy(Copy::Claim) => (EventKind::Claim, 0),
         Handed::Copy(Copy::TtlExceeded) => (EventKind::TtlExceeded, 0),
         Handed::Copy(Copy::MtuExceeded(mtu)) => (EventKind::MtuExceeded, mtu),
         Handed::Copy(Copy::NeighbourNeeded(_)) => return None,

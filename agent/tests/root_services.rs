@@ -95,6 +95,7 @@ fn port(n: u8) -> Port {
             fixed(1, &format!("{PREFIX}:f816:3eff:fe00:10{n}")),
         ],
         allowed_address_pairs: Vec::new(),
+        claimed_ips: Vec::new(),
         port_security_enabled: true,
         security_groups: vec![SecurityGroupId(Uuid::from_u128(0x70))],
         admin_state_up: true,

@@ -290,6 +290,14 @@ impl Reference {
             },
             Answer::Deliver(port) => Verdict::Deliver { port, frame },
             Answer::Neighbour => self.serve(on, Service::Neighbour)?,
+            Answer::Claim if on.sight.is_physical() => {
+                self.copy(on, notes, Copy::Claim);
+                Verdict::Uplink {
+                    network: on.sight.network_id,
+                    frame,
+                }
+            }
+            Answer::Claim => self.serve(on, Service::Claim)?,
             Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
             Answer::Overheard { tells } => {
                 if tells {

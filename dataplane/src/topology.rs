@@ -145,6 +145,19 @@ pub struct Owner {
     pub mac: MacAddress,
     /// Whether it is a router.
     pub router: bool,
+    /// The local port that has it by claim.
+    pub claimant: Option<PortId>,
+}
+
+impl Owner {
+    /// One that has it otherwise than by claim.
+    fn of(mac: MacAddress, router: bool) -> Self {
+        Self {
+            mac,
+            router,
+            claimant: None,
+        }
+    }
 }
 
 fn leg_owns<'a>(
@@ -173,62 +186,72 @@ pub fn local_owner(
         i.network_id == network_id && leg_owns(i.mac_address, i.addresses.iter(), address)
     });
     if let Some(interface) = interface {
-        return Some(Owner {
-            mac: interface.mac_address,
-            router: true,
-        });
+        return Some(Owner::of(interface.mac_address, true));
     }
     let gateway = up().filter_map(|r| r.gateway.as_ref()).find(|g| {
         g.network_id == network_id && leg_owns(g.mac_address, g.addresses.iter(), address)
     });
     if let Some(gateway) = gateway {
         let answered = asker.is_some() || gateway.gateway_host.is_none();
-        return answered.then_some(Owner {
-            mac: gateway.mac_address,
-            router: true,
-        });
+        return answered.then_some(Owner::of(gateway.mac_address, true));
     }
     let proxies =
         |g: &&RouterGateway, r: &Router| g.network_id == network_id && is_proxied(r, address);
     let proxied = up().find_map(|r| r.gateway.as_ref().filter(|g| proxies(g, r)));
     if let Some(gateway) = proxied {
         let answered = asker.is_some() || gateway.gateway_host.is_none();
-        return answered.then_some(Owner {
-            mac: gateway.mac_address,
-            router: true,
-        });
+        return answered.then_some(Owner::of(gateway.mac_address, true));
     }
     if let Some(floating) = floating_ip(snapshot, network_id, address) {
-        return Some(Owner {
-            mac: floating.mac_address,
-            router: false,
-        });
+        return Some(Owner::of(floating.mac_address, false));
     }
     if let Some(floating) = remote_floating_ip(snapshot, network_id, address) {
-        return Some(Owner {
-            mac: floating.mac_address,
-            router: false,
-        });
+        return Some(Owner::of(floating.mac_address, false));
     }
     if let Some(forwarded) = forwarded_ip(snapshot, network_id, address) {
         let answered = asker.is_some() || answers_outside(snapshot, forwarded.router_id);
-        return answered.then_some(Owner {
-            mac: forwarded.mac_address,
-            router: false,
-        });
+        return answered.then_some(Owner::of(forwarded.mac_address, false));
     }
-    snapshot
-        .ports
-        .iter()
-        .find(|(id, port)| {
-            Some(**id) != asker
-                && port.network_id == network_id
-                && port_owns(port.mac_address, &port.fixed_ips, address)
-        })
-        .map(|(_, port)| Owner {
-            mac: port.mac_address,
-            router: false,
-        })
+    let own = snapshot.ports.iter().find(|(id, port)| {
+        Some(**id) != asker
+            && port.network_id == network_id
+            && port_owns(port.mac_address, &port.fixed_ips, address)
+    });
+    if let Some((_, port)) = own {
+        return Some(Owner::of(port.mac_address, false));
+    }
+    if remote_fixed(snapshot, network_id, address).is_some() {
+        return None;
+    }
+    let (id, port) = claimant(snapshot, network_id, address)?;
+    Some(Owner {
+        mac: port.mac_address,
+        router: false,
+        claimant: Some(id),
+    })
+}
+
+/// The local port that claims an address on a network.
+fn claimant(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<(PortId, &Port)> {
+    let claims = |p: &Port| p.network_id == network_id && p.claimed_ips.contains(&address);
+    let mut ports = snapshot.ports.iter();
+    ports
+        .find(|(_, port)| claims(port))
+        .map(|(id, port)| (*id, port))
+}
+
+/// The remote port that has an address on a network otherwise than by claim.
+fn remote_fixed(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    address: IpAddr,
+) -> Option<&RemotePort> {
+    let owns = |p: &RemotePort| port_owns(p.mac_address, &p.fixed_ips, address);
+    remote_port(snapshot, network_id, owns)
 }
 
 /// The remote port that owns an address on a network.
@@ -238,30 +261,42 @@ pub fn remote_owner(
     network_id: NetworkId,
     address: IpAddr,
 ) -> Option<Owner> {
-    snapshot
-        .remote_ports
-        .values()
-        .find(|p| p.network_id == network_id && port_owns(p.mac_address, &p.fixed_ips, address))
-        .map(|p| Owner {
-            mac: p.mac_address,
-            router: false,
-        })
+    let claims = |p: &RemotePort| p.claimed_ips.contains(&address);
+    let port = remote_fixed(snapshot, network_id, address);
+    let port = port.or_else(|| remote_port(snapshot, network_id, claims))?;
+    Some(Owner::of(port.mac_address, false))
 }
 
-/// The local port with this fixed IP.
+/// Where an address of a network is.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// At a guest of this host.
+    Local(PortId, &'a Port),
+    /// At a guest of another.
+    Remote(&'a RemotePort),
+}
+
+/// The port that has an address: a fixed IP, here before elsewhere, or else by its claim, likewise.
 #[must_use]
 pub fn port_by_address(
     snapshot: &HostSnapshot,
     network_id: NetworkId,
     address: IpAddr,
-) -> Option<(PortId, &Port)> {
-    snapshot
-        .ports
-        .iter()
-        .find(|(_, p)| {
-            p.network_id == network_id && p.fixed_ips.iter().any(|f| f.ip_address == address)
-        })
-        .map(|(id, port)| (*id, port))
+) -> Option<Found<'_>> {
+    let fixed = |ips: &[weft_model::FixedIp]| ips.iter().any(|f| f.ip_address == address);
+    let here = |p: &Port| p.network_id == network_id && fixed(&p.fixed_ips);
+    let mut ports = snapshot.ports.iter();
+    if let Some((id, port)) = ports.find(|(_, port)| here(port)) {
+        return Some(Found::Local(*id, port));
+    }
+    if let Some(port) = remote_port(snapshot, network_id, |p| fixed(&p.fixed_ips)) {
+        return Some(Found::Remote(port));
+    }
+    if let Some((id, port)) = claimant(snapshot, network_id, address) {
+        return Some(Found::Local(id, port));
+    }
+    let claims = |p: &RemotePort| p.claimed_ips.contains(&address);
+    remote_port(snapshot, network_id, claims).map(Found::Remote)
 }
 
 /// The local port with this MAC address.

@@ -30,6 +30,8 @@ pub enum Service {
     Ra,
     /// ARP or ND that tells of a neighbour.
     Neighbour,
+    /// ARP or ND by which a guest says that an address is its own.
+    Claim,
 }
 
 impl Service {
@@ -41,6 +43,7 @@ impl Service {
             Self::Dhcpv6 => "dhcpv6",
             Self::Ra => "ra",
             Self::Neighbour => "neighbour",
+            Self::Claim => "claim",
         }
     }
 }
@@ -120,6 +123,8 @@ pub struct SessionNote {
 pub enum Copy {
     /// An ARP request or NS from the uplink: tells of its sender.
     Neighbour,
+    /// ARP or ND by which a guest says that an address is its own.
+    Claim,
     /// The frame's next hop has to be resolved.
     NeighbourNeeded(IpAddr),
     /// Calls for an ICMP "time exceeded".

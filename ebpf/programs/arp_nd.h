@@ -18,6 +18,23 @@ static __always_inline int unanswered(struct __sk_buff *skb, struct scratch *s, 
 	return drop(skb, s, reason);
 }
 
+/* A guest says that an address of its pairs is its own from now on: for the agent, and out of a physical network. */
+static __always_inline int claim(struct __sk_buff *skb, struct scratch *s)
+{
+	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
+
+	if (!network || !(network->flags & NETWORK_PHYSICAL))
+		return serve(skb, s, EVENT_CLAIM);
+	event_send(skb, EVENT_CLAIM, s->network);
+	return output(skb, s, network->uplink);
+}
+
+/* Whether a guest asks for what it has claimed itself. */
+static __always_inline int claim_own(struct scratch *s, struct owner_entry *owner, struct port_record *port)
+{
+	return port && owner->flags & OWNER_LOCAL && owner->port == s->ingress && mac_equal(owner->mac, port->mac);
+}
+
 static __always_inline int arp_reply(struct __sk_buff *skb, struct scratch *s, struct arp *arp, const __u8 *mac)
 {
 	struct ethernet ethernet = { .type = htons(ETHERTYPE_ARP) };
@@ -39,13 +56,20 @@ static __always_inline int arp_reply(struct __sk_buff *skb, struct scratch *s, s
 static __always_inline int arp_from_guest(struct __sk_buff *skb, struct scratch *s, struct arp *arp)
 {
 	union address target = { .words = { load32(arp->target) } };
+	struct port_record *port = bpf_map_lookup_elem(&ports, &s->ingress);
+	int gratuitous = load32(arp->sender) == load32(arp->target);
+	int own = address_own(&target, FAMILY_V4);
 	struct owner_entry *owner;
 
-	if (arp->operation != htons(1) || load32(arp->sender) == load32(arp->target) || address_own(&target, FAMILY_V4))
+	if (gratuitous && target.words[0] && !own && port && port->flags & PORT_SECURITY)
+		return claim(skb, s);
+	if (arp->operation != htons(1) || gratuitous || own)
 		return drop(skb, s, REASON_ARP_IGNORED);
 	owner = owner_get(s->network, FAMILY_V4, target.bytes);
 	if (!owner || !(owner->flags & (OWNER_ANSWER | OWNER_ANSWER_GUEST)))
 		return unanswered(skb, s, REASON_ARP_UNANSWERED);
+	if (claim_own(s, owner, port))
+		return drop(skb, s, REASON_ARP_IGNORED);
 	return arp_reply(skb, s, arp, owner->mac);
 }
 
@@ -170,6 +194,8 @@ static __always_inline int nd_from_guest(struct __sk_buff *skb, struct scratch *
 	struct owner_entry *owner;
 	struct port_record *port;
 	union address target;
+	__u8 flags;
+	int own;
 
 	if (nd_malformed(s, type))
 		return drop(skb, s, REASON_MALFORMED);
@@ -178,16 +204,27 @@ static __always_inline int nd_from_guest(struct __sk_buff *skb, struct scratch *
 			return serve(skb, s, EVENT_RA);
 		return unanswered(skb, s, REASON_SERVICE_OFF);
 	}
-	if (type != 135)
+	if (type != 135 && type != 136)
 		return drop(skb, s, REASON_ND_IGNORED);
-	if (bpf_skb_load_bytes(skb, s->l4_offset + 8, &target, 16) || target.bytes[0] == 0xff)
+	if (bpf_skb_load_bytes(skb, s->l4_offset + 8, &target, 16))
 		return drop(skb, s, REASON_MALFORMED);
 	port = bpf_map_lookup_elem(&ports, &s->ingress);
-	if (address_own(&target, FAMILY_V6) || (port && eui64_link_local_equal(target.bytes, port->mac)))
+	own = address_own(&target, FAMILY_V6) || (port && eui64_link_local_equal(target.bytes, port->mac));
+	if (type == 136) {
+		if (bpf_skb_load_bytes(skb, s->l4_offset + 4, &flags, 1) || flags & 0x40 || own || target.bytes[0] == 0xff ||
+		    !port || !(port->flags & PORT_SECURITY))
+			return drop(skb, s, REASON_ND_IGNORED);
+		return claim(skb, s);
+	}
+	if (target.bytes[0] == 0xff)
+		return drop(skb, s, REASON_MALFORMED);
+	if (own)
 		return drop(skb, s, REASON_ND_IGNORED);
 	owner = owner_get(s->network, FAMILY_V6, target.bytes);
 	if (!owner || !(owner->flags & (OWNER_ANSWER | OWNER_ANSWER_GUEST)))
 		return unanswered(skb, s, REASON_ND_UNANSWERED);
+	if (claim_own(s, owner, port))
+		return drop(skb, s, REASON_ND_IGNORED);
 	return nd_reply(skb, s, target.bytes, owner->mac, owner->flags & OWNER_ROUTER);
 }
 

@@ -25,6 +25,8 @@ pub enum EventKind {
     TtlExceeded,
     /// The frame is larger than the MTU ahead: the guest is owed an ICMP error.
     MtuExceeded,
+    /// ARP or ND by which a guest says that an address of its pairs is its own. On a physical network it has been sent out.
+    Claim,
 }
 
 impl EventKind {
@@ -37,6 +39,7 @@ impl EventKind {
             event::NEIGHBOUR_NEEDED => Self::NeighbourNeeded,
             event::TTL_EXCEEDED => Self::TtlExceeded,
             event::MTU_EXCEEDED => Self::MtuExceeded,
+            event::CLAIM => Self::Claim,
             _ => return None,
         })
     }

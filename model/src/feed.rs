@@ -59,6 +59,16 @@ pub struct Unsupported {
     pub message: String,
 }
 
+/// A guest says that an address of its port's allowed address pairs is its own from now on, as VRRP's masters do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Its port.
+    pub port_id: PortId,
+    /// The address.
+    pub ip_address: IpAddr,
+}
+
 /// How a host attaches its guests, if it does so by vhost-user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,4 +114,8 @@ pub struct HostReport {
     /// Where other hosts' tunnels to this one lead; none: nowhere. Looked at in full reports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_ip: Option<IpAddr>,
+    /// What guests have claimed since the last report, in order: of two claims to an address the later one counts. At most
+    /// [`crate::limits::CLAIMS_PER_REPORT_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
 }

@@ -34,7 +34,9 @@ mod validate_security_group;
 pub use address::{MacAddress, MacAddressError, eui64_link_local};
 pub use delta::{DeltaError, SetDelta, SnapshotDelta, TableDelta};
 pub use drop_reason::DropReason;
-pub use feed::{FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost};
+pub use feed::{
+    Claim, FeedMessage, HostReport, PortReport, PortStatus, Unsupported, VhostUserHost,
+};
 pub use floating_ip::{
     FloatingIp, ForwardedIp, PortForwarding, PortForwardingElsewhere, RemoteFloatingIp,
 };

@@ -4,6 +4,12 @@
 pub const FIXED_IPS_MAX: usize = 16;
 /// Allowed address pairs of one port (Neutron's `max_allowed_address_pair` is 10 by default).
 pub const ALLOWED_ADDRESS_PAIRS_MAX: usize = 32;
+/// Addresses that one port has by saying so.
+pub const CLAIMED_IPS_PER_PORT_MAX: usize = 64;
+/// Entries of [`crate::HostReport::claims`].
+pub const CLAIMS_PER_REPORT_MAX: usize = 1_024;
+/// Milliseconds between two reports of a host on who has an address, at least.
+pub const CLAIM_INTERVAL_MS: u64 = 1_000;
 /// Bytes of the name of a community of a private VLAN.
 pub const PVLAN_COMMUNITY_BYTES_MAX: usize = 232;
 /// Security groups of one port.

@@ -111,6 +111,10 @@ pub struct Port {
     /// At most [`crate::limits::FIXED_IPS_MAX`].
     #[serde(default)]
     pub fixed_ips: Vec<FixedIp>,
+    /// Addresses of its allowed address pairs that its guest has said it has, by a gratuitous ARP or an unsolicited neighbour
+    /// advertisement, and no other guest since; at most [`crate::limits::CLAIMED_IPS_PER_PORT_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed_ips: Vec<IpAddr>,
     /// At most [`crate::limits::ALLOWED_ADDRESS_PAIRS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_address_pairs: Vec<AllowedAddressPair>,
@@ -170,6 +174,9 @@ pub struct RemotePort {
     pub mac_address: MacAddress,
     /// Its addresses.
     pub fixed_ips: Vec<FixedIp>,
+    /// Addresses that its guest has said it has: see [`Port::claimed_ips`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed_ips: Vec<IpAddr>,
     /// Where it lives; a tunnel host of the snapshot.
     pub host: HostName,
     /// What keeps it apart from other ports of its network, if anything does.

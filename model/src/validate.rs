@@ -357,7 +357,9 @@ impl HostSnapshot {
     ) {
         let port = self.ports.get(&port);
         r.check(port.is_some(), || path("port_id"), "a port in ports");
-        let owned = port.is_some_and(|p| p.fixed_ips.iter().any(|f| f.ip_address == address));
+        let owned = port.is_some_and(|p| {
+            p.fixed_ips.iter().any(|f| f.ip_address == address) || p.claimed_ips.contains(&address)
+        });
         r.check(
             owned,
             || path("fixed_ip_address"),

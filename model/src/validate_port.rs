@@ -42,6 +42,11 @@ impl HostSnapshot {
                 let at = || path(&format!("fixed_ips[{n}]"));
                 self.address_fits(r, port.network_id, ip.subnet_id, ip.ip_address, at);
             }
+            r.count(
+                &path("claimed_ips"),
+                port.claimed_ips.len(),
+                limits::CLAIMED_IPS_PER_PORT_MAX,
+            );
             let pairs = &port.allowed_address_pairs;
             r.count(
                 &path("allowed_address_pairs"),

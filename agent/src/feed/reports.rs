@@ -45,7 +45,7 @@ pub(super) async fn deliver(
             biased;
             report = reports.recv() => {
                 let Some(report) = report else { return };
-                said = Some(merged(said, report.clone()));
+                said = Some(merged(said, lasting(&report)));
                 due = Some(merged(due, report));
             }
             Some(refused) = refusals.recv() => {
@@ -59,7 +59,9 @@ pub(super) async fn deliver(
                 if status.connected && status.connections != connections {
                     connections = status.connections;
                     prune(&mut said, snapshots);
-                    due.clone_from(&said);
+                    // What guests claimed is said once.
+                    let claims = due.take().map(|due| due.claims).unwrap_or_default();
+                    due = said.clone().map(|said| HostReport { claims, ..said });
                     // What was on its way is part of `said`, and may be said twice.
                     flight = None;
                     backoff.reset();
@@ -164,11 +166,19 @@ fn merged(old: Option<HostReport>, new: HostReport) -> HostReport {
     let Some(old) = old.filter(|old| old.epoch == new.epoch) else {
         return new;
     };
+    let mut claims = old.claims;
+    claims.extend(&new.claims);
+    let more = claims.len().saturating_sub(limits::CLAIMS_PER_REPORT_MAX);
+    claims.drain(..more);
     let refused = new
         .refused
         .or(old.refused.filter(|(revision, _)| *revision > new.revision));
     if new.full {
-        return HostReport { refused, ..new };
+        return HostReport {
+            refused,
+            claims,
+            ..new
+        };
     }
     let mut ports = old.ports;
     for port in new.ports {
@@ -181,8 +191,17 @@ fn merged(old: Option<HostReport>, new: HostReport) -> HostReport {
         ports,
         full: old.full,
         refused,
+        claims,
         vhost_user: new.vhost_user.or(old.vhost_user),
         ..new
+    }
+}
+
+/// What of a report holds until another one says otherwise.
+fn lasting(report: &HostReport) -> HostReport {
+    HostReport {
+        claims: Vec::new(),
+        ..report.clone()
     }
 }
 
@@ -222,5 +241,6 @@ fn refusal(config: &FeedConfig, said: &Option<HostReport>, refused: Refusal) -> 
         physical_networks: Vec::new(),
         unreachable: None,
         tunnel_ip: None,
+        claims: Vec::new(),
     }
 }

@@ -191,6 +191,7 @@ fn with_port(mut snapshot: HostSnapshot, id: PortId) -> HostSnapshot {
         mac_address: MacAddress([2, 0, 0, 0, 0, 1]),
         fixed_ips: Vec::new(),
         allowed_address_pairs: Vec::new(),
+        claimed_ips: Vec::new(),
         port_security_enabled: false,
         security_groups: Vec::new(),
         admin_state_up: true,
@@ -360,6 +361,7 @@ fn said(revision: u64, full: bool, ports: &[(PortId, PortStatus)]) -> HostReport
         physical_networks: Vec::new(),
         unreachable: None,
         tunnel_ip: None,
+        claims: Vec::new(),
     }
 }
 

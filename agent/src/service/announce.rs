@@ -47,7 +47,11 @@ impl Announcer {
         let mut actions = Vec::new();
         for (address, (left, due)) in &mut self.pending {
             if *due <= now {
-                actions.push(announcement(*address));
+                let (network_id, address, mac) = *address;
+                actions.push(Action::Send {
+                    to: Place::Network(network_id),
+                    frame: announcement(address, mac, ndisc::FLAG_ROUTER),
+                });
                 *left -= 1;
                 *due = now + INTERVAL_MS;
             }
@@ -116,26 +120,23 @@ fn owned(snapshot: &HostSnapshot) -> BTreeSet<Address> {
         .collect()
 }
 
-fn announcement((network_id, address, mac): Address) -> Action {
-    let frame = match address {
+/// The frame that says whose an address is; `flags` are those of a neighbour advertisement beside Override.
+pub(super) fn announcement(address: IpAddr, mac: MacAddress, flags: u8) -> Vec<u8> {
+    match address {
         // A request for one's own address: every cache takes it (RFC 5227 3).
         IpAddr::V4(address) => frame::arp_request(mac.0, address, address),
-        IpAddr::V6(address) => unsolicited(mac, address),
-    };
-    Action::Send {
-        to: Place::Network(network_id),
-        frame,
+        IpAddr::V6(address) => unsolicited(mac, address, flags),
     }
 }
 
-fn unsolicited(mac: MacAddress, target: Ipv6Addr) -> Vec<u8> {
+fn unsolicited(mac: MacAddress, target: Ipv6Addr, flags: u8) -> Vec<u8> {
     let link = frame::Link {
         source: mac.0,
         destination: weft_wire::ethernet::ipv6_multicast(ndisc::ALL_NODES),
     };
     let said = ndisc::NeighbourRepr {
         kind: ndisc::NEIGHBOUR_ADVERTISEMENT,
-        flags: ndisc::FLAG_ROUTER | ndisc::FLAG_OVERRIDE,
+        flags: flags | ndisc::FLAG_OVERRIDE,
         target,
         mac: Some(mac.0),
     };

@@ -50,6 +50,8 @@ service_counters! {
     neighbour_frames_dropped,
     /// Gratuitous ARP requests and unsolicited neighbour advertisements sent.
     announcements,
+    /// Addresses of allowed address pairs that guests said are theirs, told to control.
+    claims,
     /// ICMP errors sent.
     icmp_errors,
     /// ICMP errors not sent, as RFC 1812 4.3.2.7 and RFC 4443 2.4 (e) demand, or because no address of the router fits.

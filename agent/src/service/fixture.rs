@@ -74,6 +74,7 @@ fn guest(mac: MacAddress, v4: &str, v6: &str, tap: &str) -> Port {
         mac_address: mac,
         fixed_ips: vec![fixed(SUBNET4, v4), fixed(SUBNET6, v6)],
         allowed_address_pairs: Vec::new(),
+        claimed_ips: Vec::new(),
         port_security_enabled: true,
         security_groups: Vec::new(),
         admin_state_up: true,

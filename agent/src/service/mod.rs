@@ -9,6 +9,7 @@
 
 pub mod announce;
 mod checksum;
+pub mod claim;
 mod counters;
 pub mod dhcp;
 pub mod dhcp_option;

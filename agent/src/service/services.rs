@@ -2,6 +2,7 @@
 
 use super::announce::Announcer;
 use super::checksum;
+use super::claim::Claims;
 use super::dhcp::DhcpServer;
 use super::dhcpv6::Dhcpv6Server;
 use super::icmp_error;
@@ -11,7 +12,7 @@ use super::{Action, Millis, Place, ServiceCounters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+use weft_model::{Claim, HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
 use weft_wire::frame::IcmpError;
 
 /// What an engine hands over.
@@ -31,6 +32,8 @@ pub enum EventKind {
     TtlExceeded,
     /// A packet that died of its size.
     MtuExceeded,
+    /// ARP or ND by which a guest says that an address is its own.
+    Claim,
 }
 
 /// One event of an engine.
@@ -86,6 +89,7 @@ pub struct Services {
     ra: RaServer,
     neighbours: Neighbours,
     announcer: Announcer,
+    claims: Claims,
     /// One for every place that asked since it is in the snapshot.
     buckets: BTreeMap<Place, Bucket>,
     counters: ServiceCounters,
@@ -103,6 +107,7 @@ impl Services {
             ra: RaServer::default(),
             neighbours: Neighbours::default(),
             announcer: Announcer::default(),
+            claims: Claims::default(),
             buckets: BTreeMap::new(),
             counters: ServiceCounters::default(),
         }
@@ -115,14 +120,18 @@ impl Services {
         attached: &BTreeSet<PortId>,
         now: Millis,
     ) -> Vec<Action> {
+        let told = self.claims.apply(&snapshot, attached, &mut self.counters);
         if answered_alike(&self.snapshot, &snapshot) {
             self.snapshot = snapshot;
-            return self.guests_changed(attached, now);
+            let mut actions = self.guests_changed(attached, now);
+            actions.extend(told);
+            return actions;
         }
         self.dhcp = DhcpServer::new(&snapshot, self.lease_s);
         self.dhcpv6 = Dhcpv6Server::new(&snapshot, self.lease_s);
         let counters = &mut self.counters;
         let mut actions = self.ra.apply(&snapshot, attached, now, counters);
+        actions.extend(told);
         actions.extend(self.neighbours.apply(&snapshot, now));
         self.announcer.apply(&snapshot, now);
         self.buckets.retain(|place, _| match place {
@@ -179,6 +188,11 @@ impl Services {
                 checksum::complete(&mut frame);
                 self.neighbours.needed(key, &frame, now, counters)
             }
+            (EventKind::Claim, Place::Port(port_id), _) => {
+                let snapshot = &self.snapshot;
+                self.claims.heard(snapshot, port_id, frame, now, counters);
+                Vec::new()
+            }
             (EventKind::TtlExceeded, place, _) => {
                 self.icmp_error(place, frame, IcmpError::TtlExceeded)
             }
@@ -220,10 +234,20 @@ impl Services {
         actions
     }
 
+    /// What control is to hear now of guests that say that an address is theirs.
+    pub fn claims_take(&mut self, now: Millis) -> Vec<Claim> {
+        self.claims.take(now)
+    }
+
     /// When the next tick has something to do.
     #[must_use]
     pub fn due(&self) -> Option<Millis> {
-        let each = [self.ra.due(), self.neighbours.due(), self.announcer.due()];
+        let each = [
+            self.ra.due(),
+            self.neighbours.due(),
+            self.announcer.due(),
+            self.claims.due(),
+        ];
         each.into_iter().flatten().min()
     }
 

@@ -203,6 +203,7 @@ impl Agent {
             physical_networks: Vec::new(),
             unreachable: None,
             tunnel_ip: None,
+            claims: Vec::new(),
         };
         self.reports.send(report).await.unwrap();
     }

@@ -306,8 +306,9 @@ pub(super) async fn choose(
         let kind = segment.network_type.as_str();
         let ranges = range_list_kind(write.conn(), kind, name.as_deref().unwrap_or("")).await?;
         for (first, last) in open_to(&ranges, project) {
-            let conn = write.conn();
-            let free = segmentation_id_free(conn, kind, name.as_deref(), first, last).await?;
+            let of = (kind, name.as_deref());
+            let chance = Uuid::new_v4().as_u128();
+            let free = segmentation_id_free(write.conn(), of, (first, last), chance).await?;
             if free.is_some() {
                 segment.segmentation_id = free;
                 segment.physical_network = name;

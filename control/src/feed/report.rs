@@ -2,9 +2,12 @@
 //! a host finds its ports ACTIVE.
 
 use super::hub::{Hub, HubError};
+use crate::store::claimed_ip::{claimed_ip_get, claimed_ip_set};
 use crate::store::port_binding::{self, VhostUserHostRow};
 use crate::store::{Store, StoreError, gateway, port, trunk, tunnel_host};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use tokio::time::Instant;
 use weft_model::{HostName, HostReport, PortStatus, VhostUserMode, limits};
 
@@ -56,6 +59,7 @@ pub(super) async fn report(
         physical_networks_set(store, report).await?;
     }
     unreachable_set(store, report).await?;
+    claims_set(store, report).await?;
     if report.full || !report.ports.is_empty() {
         port_statuses_set(store, report).await?;
     }
@@ -165,6 +169,68 @@ async fn unreachable_set(store: &Store, report: &HostReport) -> Result<(), Store
     tx.commit().await
 }
 
+/// Notes which guests say that an address is theirs, as far as their ports may: the host's own, by an allowed address pair,
+/// and no address that another port of the network lives under.
+async fn claims_set(store: &Store, report: &HostReport) -> Result<(), StoreError> {
+    if report.claims.is_empty() {
+        return Ok(());
+    }
+    let mut last: BTreeMap<(String, IpAddr), String> = BTreeMap::new();
+    let mut read = store.read().await?;
+    for claim in &report.claims {
+        let id = claim.port_id.to_string();
+        let Some(port) = port::port_get_for_host(read.conn(), &id, report.host.as_str()).await?
+        else {
+            continue;
+        };
+        let pairs = port.row.allowed_address_pairs.0.iter();
+        let mut ranges = pairs.filter_map(|pair| range_of(&pair.ip_address));
+        let room = port.claimed_ips.len() < limits::CLAIMED_IPS_PER_PORT_MAX;
+        if room
+            && is_station(claim.ip_address)
+            && ranges.any(|range| range.contains(&claim.ip_address))
+        {
+            last.insert((port.row.network_id, claim.ip_address), id);
+        }
+    }
+    let mut news = Vec::new();
+    for ((network, address), port) in last {
+        let ip = address.to_string();
+        let before = claimed_ip_get(read.conn(), &network, &ip).await?;
+        let taken = port::address_is_lived_under(read.conn(), &network, address).await?;
+        if before.as_ref() != Some(&port) && !taken {
+            news.push((network, ip, port));
+        }
+    }
+    drop(read);
+    if news.is_empty() {
+        return Ok(());
+    }
+    let mut tx = store.write().await?;
+    for (network, ip, port) in news {
+        let before = claimed_ip_get(tx.conn(), &network, &ip).await?;
+        // It may be gone by now.
+        let there = port::port_get_for_host(tx.conn(), &port, report.host.as_str()).await?;
+        if there.is_some() && before.as_ref() != Some(&port) {
+            let before = before.as_deref();
+            claimed_ip_set(&mut tx, (&network, &ip), &port, before).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// Whether a guest can live under an address.
+fn is_station(address: IpAddr) -> bool {
+    let everybody = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(everybody || address.is_multicast() || address.is_unspecified() || address.is_loopback())
+}
+
+/// A pair's range, or its address.
+fn range_of(text: &str) -> Option<IpNet> {
+    let address = text.parse::<IpAddr>().ok().map(IpNet::from);
+    address.or_else(|| text.parse().ok())
+}
+
 /// Neutron's word.
 fn name(status: PortStatus) -> &'static str {
     match status {
@@ -200,6 +266,7 @@ fn check(path: &HostName, report: &HostReport) -> Result<(), ReportError> {
             limits::SOCKET_FOLDER_BYTES_MAX,
         ),
         ("ports", report.ports.len(), limits::PORTS_PER_HOST_MAX),
+        ("claims", report.claims.len(), limits::CLAIMS_PER_REPORT_MAX),
         (
             "unsupported",
             report.unsupported.len(),

@@ -492,6 +492,9 @@ impl Rows {
         if self.loading {
             return;
         }
+        for ip in self.floating_ips_of(id) {
+            self.mark_floating_ip(ip);
+        }
         let host = self.ports.get(&id).and_then(Port::guest_host);
         let Some(host) = host.cloned() else {
             return;
@@ -500,9 +503,8 @@ impl Rows {
         let ports = self.marks.ports.entry(host.clone()).or_default();
         ports.extend(same_name);
         ports.insert(id);
-        let floating = of(&self.index.floating_ips, &id);
-        let floating = floating.chain(of(&self.index.forwarded_ips, &id)).copied();
-        for ip in floating.collect::<Vec<_>>() {
+        let forwarded = of(&self.index.forwarded_ips, &id).copied();
+        for ip in forwarded.collect::<Vec<_>>() {
             self.mark_floating_ip(ip);
         }
         if let Some(local) = self.index.local_ips.get(&id) {
@@ -536,7 +538,7 @@ impl Rows {
         if let Some(host) = answers.cloned() {
             self.marks.floating_ips.entry(host).or_default().insert(id);
         }
-        let floating = self.floating_ips.get(&id).map(|ip| ip.port_id);
+        let floating = self.floating_ips.get(&id).and_then(|ip| self.holder(ip));
         let forwarded = self.forwarded_ips.get(&id);
         let forwarded = forwarded.into_iter().flat_map(|ip| &ip.port_forwardings);
         let ports = floating

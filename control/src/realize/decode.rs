@@ -52,6 +52,8 @@ pub(super) struct Port {
     pub(super) network_id: NetworkId,
     pub(super) mac_address: MacAddress,
     pub(super) fixed_ips: Vec<FixedIp>,
+    /// Of what its allowed address pairs hold.
+    pub(super) claimed_ips: Vec<IpAddr>,
     pub(super) allowed_address_pairs: Vec<AllowedAddressPair>,
     pub(super) port_security_enabled: bool,
     pub(super) security_groups: Vec<SecurityGroupId>,
@@ -303,13 +305,20 @@ pub(super) fn port(port: PortParts) -> Result<Port> {
         opt_value: Some(option.opt_value),
         ip_version: option.ip_version,
     };
-    let fixed_ips = port.fixed_ips.iter().map(fixed_ip).collect::<Result<_>>()?;
+    let fixed_ips = port.fixed_ips.iter().map(fixed_ip);
+    let fixed_ips = fixed_ips.collect::<Result<Vec<FixedIp>>>()?;
     let pairs = row
         .allowed_address_pairs
         .0
         .iter()
         .map(pair)
-        .collect::<Result<_>>()?;
+        .collect::<Result<Vec<AllowedAddressPair>>>()?;
+    let claimed = port.claimed_ips.iter();
+    let claimed = claimed.map(|ip| at.parse::<IpAddr>("claimed_ips", ip));
+    let mut claimed = claimed.collect::<Result<Vec<IpAddr>>>()?;
+    claimed.retain(|ip| pairs.iter().any(|pair| pair.ip_address.contains(ip)));
+    claimed.retain(|ip| !fixed_ips.iter().any(|fixed| fixed.ip_address == *ip));
+    claimed.truncate(limits::CLAIMED_IPS_PER_PORT_MAX);
     let groups = port
         .security_groups
         .iter()
@@ -321,6 +330,7 @@ pub(super) fn port(port: PortParts) -> Result<Port> {
         network_id: at.parse("network_id", &row.network_id)?,
         mac_address: at.parse("mac_address", &row.mac_address)?,
         fixed_ips: at.at_most("fixed_ips", fixed_ips, limits::FIXED_IPS_MAX)?,
+        claimed_ips: claimed,
         allowed_address_pairs: at.at_most(
             "allowed_address_pairs",
             pairs,

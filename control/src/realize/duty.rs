@@ -257,9 +257,11 @@ impl<'a> Update<'a> {
                     self.port_needed(to, &port);
                 }
             }
-            let floating = of(&index.floating_ips, &id);
-            let forwarded = of(&index.forwarded_ips, &id);
-            self.dirt.floating_ips.extend(floating.chain(forwarded));
+            let floating = view.rows().floating_ips_of(id);
+            let forwarded = of(&index.forwarded_ips, &id).copied();
+            self.dirt
+                .floating_ips
+                .extend(floating.into_iter().chain(forwarded));
             self.dirt.local_ips.extend(of(&index.local_ips, &id));
         }
     }
@@ -378,7 +380,8 @@ impl<'a> Update<'a> {
             }
             let floating = rows.floating_ips.get(ip);
             let forwarded = rows.forwarded_ips.get(ip);
-            floating.is_some_and(|ip| here(ip.port_id))
+            let holder = floating.and_then(|ip| rows.holder(ip));
+            holder.is_some_and(here)
                 || forwarded.is_some_and(|ip| {
                     let mut ports = ip.port_forwardings.iter();
                     ports.any(|forwarding| here(forwarding.internal_port_id))

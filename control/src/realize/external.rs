@@ -110,7 +110,8 @@ impl View<'_> {
         id: FloatingIpId,
     ) -> Option<model::RemoteFloatingIp> {
         let ip = self.rows().floating_ips.get(&id)?;
-        let host = self.rows().ports.get(&ip.port_id)?.guest_host()?;
+        let holder = self.rows().holder(ip)?;
+        let host = self.rows().ports.get(&holder)?.guest_host()?;
         let network = snapshot.networks.get(&ip.floating_network_id);
         let shared = network.is_some_and(|network| network.transit.is_some());
         let fits = shared

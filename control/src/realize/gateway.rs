@@ -249,10 +249,8 @@ impl Rows {
         }
         self.marks.hosts.insert(host.clone());
         let guests: Vec<_> = of(&self.index.guests_by_host, host).copied().collect();
-        let floating = guests
-            .iter()
-            .flat_map(|id| of(&self.index.floating_ips, id));
-        let floating: Vec<_> = floating.copied().collect();
+        let floating = guests.iter().flat_map(|id| self.floating_ips_of(*id));
+        let floating: Vec<_> = floating.collect();
         for id in floating {
             self.mark_floating_ip(id);
         }

@@ -9,6 +9,7 @@ use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::log::Named;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use weft_model::{
     AddressGroupId, FloatingIpId, HostName, LocalIpId, LogId, MeteringLabelId, NetworkId, PortId,
     QosPolicyId, Remote, RouterId, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
@@ -48,6 +49,10 @@ pub(super) struct Index {
     /// By the networks of their interfaces that are known.
     pub(super) routers: By<NetworkId, RouterId>,
     pub(super) floating_ips: By<PortId, FloatingIpId>,
+    /// Floating IPs by the address that they lead to.
+    pub(super) floating_by_address: By<IpAddr, FloatingIpId>,
+    /// Ports that claim an address.
+    pub(super) claims: By<(NetworkId, IpAddr), PortId>,
     pub(super) forwarded_ips: By<PortId, FloatingIpId>,
     /// Floating and forwarded IPs by the port of their own address.
     pub(super) floating_ports: By<PortId, FloatingIpId>,
@@ -192,6 +197,9 @@ impl Index {
         if let Some(policy) = port.qos_policy_id {
             to.apply(&mut self.ports_by_qos_policy, policy, id);
         }
+        for address in &port.claimed_ips {
+            to.apply(&mut self.claims, (port.network_id, *address), id);
+        }
         let mut edges = Vec::new();
         for group in &port.security_groups {
             to.apply(&mut self.members, *group, id);
@@ -252,6 +260,8 @@ impl Index {
 
     pub(super) fn floating_ip(&mut self, to: Move, id: FloatingIpId, ip: &FloatingIp) {
         to.apply(&mut self.floating_ips, ip.port_id, id);
+        let address = ip.fixed_ip_address.into();
+        to.apply(&mut self.floating_by_address, address, id);
         to.apply(&mut self.floating_ports, ip.floating_port_id, id);
         to.apply(&mut self.floating_routers, ip.router_id, id);
         if let Some(policy) = ip.qos_policy_id {

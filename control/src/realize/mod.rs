@@ -13,6 +13,7 @@
 
 mod agent;
 mod change;
+mod claim;
 mod decode;
 mod duties;
 mod duty;

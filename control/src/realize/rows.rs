@@ -268,7 +268,8 @@ impl Rows {
         resource: &str,
         ids: &[&str],
     ) -> Result<(), StoreError> {
-        if resource == Resource::Port.name() {
+        let ports = [Resource::Port.name(), Resource::ClaimedIp.name()];
+        if ports.contains(&resource) {
             let mut gone: BTreeSet<&str> = ids.iter().copied().collect();
             for port in port::port_list_ids_for_hosts(conn, ids).await? {
                 gone.remove(port.row.id.as_str());

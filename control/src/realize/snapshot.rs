@@ -235,6 +235,7 @@ impl<'a> View<'a> {
             network_id: port.network_id,
             mac_address: port.mac_address,
             fixed_ips: self.known_addresses(port),
+            claimed_ips: port.claimed_ips.clone(),
             allowed_address_pairs: port.allowed_address_pairs.clone(),
             port_security_enabled: port.port_security_enabled,
             security_groups: groups.filter(known).copied().collect(),
@@ -347,12 +348,10 @@ impl<'a> View<'a> {
         let ids = snapshot
             .ports
             .keys()
-            .flat_map(|port| of(&self.index.floating_ips, port));
-        let realized = |id: &FloatingIpId| {
-            Some((
-                *id,
-                self.floating_ip(snapshot, self.rows.floating_ips.get(id)?)?,
-            ))
+            .flat_map(|port| self.rows.floating_ips_of(*port));
+        let realized = |id: FloatingIpId| {
+            let ip = self.rows.floating_ips.get(&id)?;
+            Some((id, self.floating_ip(snapshot, ip)?))
         };
         snapshot.floating_ips = ids.filter_map(realized).collect();
     }
@@ -363,14 +362,15 @@ impl<'a> View<'a> {
         snapshot: &HostSnapshot,
         ip: &FloatingIp,
     ) -> Option<model::FloatingIp> {
+        let port_id = self.rows.holder(ip)?;
         let fits = has_gateway_in(snapshot, ip.router_id, ip.floating_network_id)
-            && has_address(&snapshot.ports, ip.port_id, ip.fixed_ip_address.into());
+            && has_address(&snapshot.ports, port_id, ip.fixed_ip_address.into());
         fits.then_some(model::FloatingIp {
             floating_network_id: ip.floating_network_id,
             floating_ip_address: ip.floating_ip_address,
             mac_address: self.rows.ports.get(&ip.floating_port_id)?.mac_address,
             router_id: ip.router_id,
-            port_id: ip.port_id,
+            port_id,
             fixed_ip_address: ip.fixed_ip_address,
             qos_policy_id: self.qos_policy(ip.qos_policy_id, ip.floating_network_id),
         })
@@ -531,6 +531,7 @@ impl<'a> View<'a> {
             network_id: port.network_id,
             mac_address: port.mac_address,
             fixed_ips: self.known_addresses(port),
+            claimed_ips: port.claimed_ips.clone(),
             host: host.clone(),
             pvlan: port.pvlan.clone(),
         })
@@ -572,6 +573,8 @@ pub(super) fn has_address(
     port: PortId,
     address: IpAddr,
 ) -> bool {
-    let port = local.get(&port);
-    port.is_some_and(|port| port.fixed_ips.iter().any(|ip| ip.ip_address == address))
+    local.get(&port).is_some_and(|port| {
+        let mut fixed = port.fixed_ips.iter();
+        fixed.any(|ip| ip.ip_address == address) || port.claimed_ips.contains(&address)
+    })
 }

@@ -14,6 +14,7 @@ pub mod address_group;
 pub mod address_scope;
 pub mod agent;
 pub mod auto_allocated_topology;
+pub mod claimed_ip;
 pub mod conntrack_helper;
 mod control_state;
 pub mod default_security_group_rule;

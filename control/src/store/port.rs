@@ -1,5 +1,6 @@
 //! Ports, with their addresses and security groups.
 
+use super::claimed_ip::claimed_ip_list;
 use super::fixed_ip::by_parents;
 use super::list::Column;
 use super::port_binding::VhostUser;
@@ -12,6 +13,7 @@ use super::{Conn, JsonText, ListQuery, Resource, Result, WriteTx};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 pub use super::fixed_ip::{
     FixedIpRow, fixed_ip_delete_port, fixed_ip_insert, fixed_ip_list, fixed_ip_owner, ip_key,
@@ -152,6 +154,8 @@ pub struct Port {
     pub trunk: Option<TrunkDetails>,
     /// Its place, if it is a trunk's subport.
     pub subport: Option<SubportPlace>,
+    /// Addresses of its pairs that its guest says it has; read for hosts only.
+    pub claimed_ips: Vec<String>,
 }
 
 /// What is reached through a port.
@@ -220,8 +224,13 @@ async fn complete_for_hosts(conn: &mut Conn, rows: Vec<PortRow>) -> Result<Vec<P
         .into_iter()
         .map(|place| (place.port_id.clone(), place))
         .collect();
+    let mut claimed: HashMap<String, Vec<String>> = HashMap::new();
+    for (port, ip) in claimed_ip_list(conn, &ids).await? {
+        claimed.entry(port).or_default().push(ip);
+    }
     for port in &mut ports {
         port.subport = places.remove(&port.row.id);
+        port.claimed_ips = claimed.remove(&port.row.id).unwrap_or_default();
     }
     Ok(ports)
 }
@@ -512,4 +521,35 @@ pub async fn hosts_of_ports(conn: &mut Conn, ports: &[&str]) -> Result<Vec<Strin
     )
     .await?;
     Ok(hosts.into_iter().map(|(host,)| host).collect())
+}
+
+/// A port that is bound to a host, as that one must know it.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn port_get_for_host(conn: &mut Conn, id: &str, host: &str) -> Result<Option<Port>> {
+    let condition = "id = $1 AND binding_host_id = $2 AND port_security_enabled";
+    let rows = row::fetch(&mut *conn, condition, &[id, host]).await?;
+    Ok(complete_for_hosts(conn, rows).await?.into_iter().next())
+}
+
+/// Whether a port of the network that is bound to a host, or is one of Weft's own services, has an address.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn address_is_lived_under(
+    conn: &mut Conn,
+    network: &str,
+    address: IpAddr,
+) -> Result<bool> {
+    let found: Option<i64> = sql::query_scalar(
+        "SELECT 1 FROM port_fixed_ips f JOIN ports p ON p.id = f.port_id \
+         WHERE f.subnet_id IN (SELECT s.id FROM subnets s WHERE s.network_id = $1) \
+         AND f.ip_key = $2 AND (p.binding_host_id <> '' OR p.device_owner LIKE 'network:%') LIMIT 1",
+    )
+    .bind(network)
+    .bind(ip_key(address))
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
 }

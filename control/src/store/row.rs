@@ -70,6 +70,8 @@ pub enum Resource {
     Agent,
     /// `tunnel_hosts`; no resource of the API: its id is the host's name
     TunnelHost,
+    /// `claimed_ips`; no resource of the API: its id is the port's
+    ClaimedIp,
     /// `host_physical_networks`, `unreachable_hosts`; no resource of the API: its id is the host's name
     GatewayHost,
 }
@@ -110,6 +112,7 @@ impl Resource {
             Self::Trunk => "trunk",
             Self::Agent => "agent",
             Self::TunnelHost => "tunnel_host",
+            Self::ClaimedIp => "claimed_ip",
             Self::GatewayHost => "gateway_host",
         }
     }

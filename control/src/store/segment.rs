@@ -94,39 +94,94 @@ pub async fn subnets_of_segment(conn: &mut Conn, segment: &str) -> Result<Vec<St
         .await
 }
 
-/// The smallest number in `first..=last` that no segment of this kind, and no transit, has. Walks the index only over the
-/// numbers in use at the range's beginning.
+/// A number in `first..=last` that no segment of this kind, and no transit, has: the one behind the highest that is in use;
+/// if that is the last, one of some that `chance` picks; if they are all in use, the smallest. The first two cost the same
+/// however many are in use, so that to make many networks costs each of them as much.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
 pub async fn segmentation_id_free(
     conn: &mut Conn,
-    network_type: &str,
-    physical_network: Option<&str>,
-    first: i64,
-    last: i64,
+    kind: (&str, Option<&str>),
+    (first, last): (i64, i64),
+    chance: u128,
 ) -> Result<Option<i64>> {
+    let highest: Option<i64> = numbers(
+        kind,
+        "SELECT MAX(number) FROM ( \
+           SELECT MAX(segmentation_id) AS number FROM network_segments \
+           WHERE {segments} AND segmentation_id BETWEEN $3 AND $4 \
+           UNION ALL \
+           SELECT MAX(vni) AS number FROM transits WHERE $1 = 'vxlan' AND vni BETWEEN $3 AND $4 \
+         ) AS highest",
+        (first, last),
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    match highest {
+        None => return Ok((first <= last).then_some(first)),
+        Some(highest) if highest < last => return Ok(Some(highest + 1)),
+        Some(_) => {}
+    }
+    let room = (last - first).unsigned_abs() + 1;
+    for turn in 0..CHANCES {
+        // Sixteen bits further each time.
+        let number = u64::try_from(chance.rotate_right(16 * turn) & u128::from(u64::MAX));
+        let offset = number.unwrap_or_default() % room;
+        let number = first + i64::try_from(offset).unwrap_or_default();
+        let used = numbers(
+            kind,
+            "SELECT segmentation_id FROM network_segments \
+             WHERE {segments} AND segmentation_id BETWEEN $3 AND $4 \
+             UNION ALL \
+             SELECT vni FROM transits WHERE $1 = 'vxlan' AND vni BETWEEN $3 AND $4",
+            (number, number),
+        )
+        .fetch_optional(&mut *conn)
+        .await?;
+        if used.is_none() {
+            return Ok(Some(number));
+        }
+    }
     // A gap begins at the range's beginning or behind a number in use.
-    sql::query_scalar(
+    numbers(
+        kind,
         "SELECT MIN(candidate) FROM ( \
            SELECT $3 AS candidate \
            UNION ALL \
            SELECT segmentation_id + 1 FROM network_segments \
-           WHERE network_type = $1 AND (physical_network = $2 OR $2 IS NULL) \
-             AND segmentation_id BETWEEN $3 AND $4 \
+           WHERE {segments} AND segmentation_id BETWEEN $3 AND $4 \
            UNION ALL \
            SELECT vni + 1 FROM transits WHERE $1 = 'vxlan' AND vni BETWEEN $3 AND $4 \
          ) AS candidates WHERE candidate <= $4 AND NOT EXISTS ( \
-           SELECT 1 FROM network_segments s WHERE s.network_type = $1 \
-             AND (s.physical_network = $2 OR $2 IS NULL) AND s.segmentation_id = candidate) \
+           SELECT 1 FROM network_segments WHERE {segments} AND segmentation_id = candidate) \
          AND NOT EXISTS (SELECT 1 FROM transits t WHERE $1 = 'vxlan' AND t.vni = candidate)",
+        (first, last),
     )
-    .bind(network_type)
-    .bind(physical_network)
-    .bind(first)
-    .bind(last)
     .fetch_one(conn)
     .await
+}
+
+/// Numbers that are tried before all are looked through.
+const CHANCES: u32 = 8;
+
+/// A question about the numbers of a kind of segments, which are `{segments}` in it; `$3` and `$4` are a range.
+fn numbers<'q>(
+    (network_type, physical_network): (&'q str, Option<&'q str>),
+    question: &str,
+    (first, last): (i64, i64),
+) -> sql::QueryScalar<'q, Option<i64>> {
+    // Each for itself, so that the index serves.
+    let segments = match physical_network {
+        Some(_) => "network_type = $1 AND physical_network = $2",
+        None => "network_type = $1 AND physical_network IS NULL AND $2 IS NULL",
+    };
+    let text = question.replace("{segments}", segments);
+    sql::query_scalar(sql::AssertSqlSafe(text))
+        .bind(network_type)
+        .bind(physical_network)
+        .bind(first)
+        .bind(last)
 }
 
 /// The numbers in use in `first..=last`, in order, each with its network's project.

@@ -25,6 +25,8 @@ pub enum Answer {
     Deliver(PortId),
     /// To the agent: it tells a neighbour.
     Neighbour,
+    /// To the agent: a guest says that an address is its own; on a physical network it goes out, too.
+    Claim,
     /// To the agent: a router solicitation.
     RouterSolicitation,
     /// For everybody on the wire: copies, and the host's own; told the agent if it says something of a neighbour.
@@ -46,6 +48,7 @@ impl Answer {
             Self::Uplink => "nobody here: to the uplink".to_owned(),
             Self::Deliver(port) => format!("for port {port}"),
             Self::Neighbour => "tells the agent of a neighbour".to_owned(),
+            Self::Claim => "the guest claims an address of its pairs".to_owned(),
             Self::RouterSolicitation => "for the agent: a router solicitation".to_owned(),
             Self::Overheard { .. } => "for everybody on the wire".to_owned(),
             Self::Pass => "not ours".to_owned(),
@@ -75,10 +78,15 @@ pub fn process_arp(
         return overheard(packet, answer, tells);
     };
     let own = port.fixed_ips.iter().any(|f| f.ip_address == target);
+    let gratuitous = request.sender_ip == request.target_ip && !request.sender_ip.is_unspecified();
+    if gratuitous && port.port_security_enabled && !own {
+        return Answer::Claim;
+    }
     if request.operation != arp::REQUEST || request.sender_ip == request.target_ip || own {
         return Answer::Drop(DropReason::ArpIgnored);
     }
     match owner {
+        Some(owner) if is_asker(sight, &owner) => Answer::Drop(DropReason::ArpIgnored),
         Some(owner) => Answer::Reply(arp_reply(frame, request, owner)),
         None => unanswered(sight, DropReason::ArpUnanswered),
     }
@@ -101,6 +109,12 @@ fn overheard(packet: &Packet, answer: Answer, tells: bool) -> Answer {
         Answer::Pass if packet.destination_mac.is_multicast() => Answer::Overheard { tells },
         answer => answer,
     }
+}
+
+/// Whether a guest asks for what it has claimed itself.
+fn is_asker(sight: &Sight<'_>, owner: &Owner) -> bool {
+    let asker = sight.port.map(|(id, _)| id);
+    asker.is_some() && owner.claimant == asker
 }
 
 /// An ARP reply or NA from the uplink.
@@ -186,6 +200,7 @@ pub fn process_nd(
         }
         (ndisc::NEIGHBOUR_ADVERTISEMENT, _) if uplink => told(sight, packet.destination_mac),
         (_, _) if uplink => Answer::Pass,
+        (ndisc::NEIGHBOUR_ADVERTISEMENT, Ok(said)) if claims(sight, &said) => Answer::Claim,
         (ndisc::ROUTER_SOLICITATION, _) if announces(sight) => Answer::RouterSolicitation,
         (ndisc::ROUTER_SOLICITATION, _) => unanswered(sight, DropReason::ServiceOff),
         (_, _) => Answer::Drop(DropReason::NdIgnored),
@@ -193,6 +208,17 @@ pub fn process_nd(
     Some(match kind {
         133..=137 => overheard(packet, answer, kind == ndisc::NEIGHBOUR_ADVERTISEMENT),
         _ => answer,
+    })
+}
+
+/// Whether an NA of a guest says that an address of its pairs is its own.
+fn claims<T: AsRef<[u8]>>(sight: &Sight<'_>, said: &ndisc::Neighbour<T>) -> bool {
+    let (solicited, target) = (said.flags() & ndisc::FLAG_SOLICITED != 0, said.target());
+    sight.port.is_some_and(|(_, port)| {
+        let mut fixed = port.fixed_ips.iter();
+        let own = fixed.any(|f| f.ip_address == IpAddr::V6(target))
+            || target == eui64_link_local(port.mac_address);
+        port.port_security_enabled && !solicited && !own && !target.is_multicast()
     })
 }
 
@@ -208,6 +234,7 @@ fn nd_solicited(sight: &Sight<'_>, packet: &Packet, ip: &IpPacket, target: Ipv6A
         }
     }
     match (find_owner(sight, address), ip.tuple.source) {
+        (Some(owner), _) if is_asker(sight, &owner) => Answer::Drop(DropReason::NdIgnored),
         (Some(owner), IpAddr::V6(asker)) => {
             Answer::Reply(nd_reply(packet.source_mac, asker, target, owner))
         }

@@ -8,7 +8,7 @@ use super::{Sight, nat, transit, tunnel};
 use crate::flow::key::{Ingress, Tuple};
 use crate::flow::session::{Back, ByTransit, Hop, Path, Tunnel};
 use crate::mutant::Mutant;
-use crate::topology::{self, Scopes};
+use crate::topology::{self, Found, Scopes};
 use crate::walk::{End, Walk};
 use std::net::IpAddr;
 use weft_model::{DropReason, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage};
@@ -317,17 +317,19 @@ fn neighbour(
         tunnel: None,
         transit: None,
     };
-    if let Some((id, port)) = topology::port_by_address(snapshot, network_id, address) {
-        return Ok(near(Ingress::Port(id), port.mac_address, None));
-    }
-    let has = |p: &weft_model::RemotePort| p.fixed_ips.iter().any(|f| f.ip_address == address);
     let uplink = Ingress::Network(network_id);
-    if let Some(remote) = topology::remote_port(snapshot, network_id, has) {
-        let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
-        return Ok(Near {
-            tunnel: Some(tunnel.ok_or(DropReason::TunnelUnsupported)?),
-            ..near(uplink, remote.mac_address, None)
-        });
+    match topology::port_by_address(snapshot, network_id, address) {
+        Some(Found::Local(id, port)) => {
+            return Ok(near(Ingress::Port(id), port.mac_address, None));
+        }
+        Some(Found::Remote(remote)) => {
+            let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
+            return Ok(Near {
+                tunnel: Some(tunnel.ok_or(DropReason::TunnelUnsupported)?),
+                ..near(uplink, remote.mac_address, None)
+            });
+        }
+        None => {}
     }
     if topology::is_physical(snapshot, network_id) {
         let mac = walk.neighbours.get(&(network_id, address)).copied();

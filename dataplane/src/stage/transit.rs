@@ -9,7 +9,7 @@ use super::router::{Target, longest_prefix};
 use super::{Sight, floating_ip, nat, tunnel};
 use crate::flow::key::Tuple;
 use crate::flow::session::{ByTransit, Tunnel};
-use crate::topology::{self, Owner};
+use crate::topology::{self, Found, Owner};
 use crate::walk::Neighbours;
 use std::net::IpAddr;
 use weft_model::{
@@ -137,11 +137,10 @@ pub fn whose<'a>(
         return None;
     };
     let network_id = interface.network_id;
-    if topology::port_by_address(snapshot, network_id, next_hop).is_some() {
+    let Some(Found::Remote(remote)) = topology::port_by_address(snapshot, network_id, next_hop)
+    else {
         return None;
-    }
-    let has = |p: &weft_model::RemotePort| p.fixed_ips.iter().any(|f| f.ip_address == next_hop);
-    let remote = topology::remote_port(snapshot, network_id, has)?;
+    };
     Some(Elsewhere {
         host: &remote.host,
         mac: None,

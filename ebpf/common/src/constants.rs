@@ -102,6 +102,8 @@ constants! {
         TTL_EXCEEDED = 6;
         /// The frame is larger than the next network's MTU.
         MTU_EXCEEDED = 7;
+        /// ARP or ND by which a guest says that an address is its own.
+        CLAIM = 8;
     }
     /// Slots of ports and uplinks.
     slot: u32 {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, slot};
 use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry};
-use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, eui64_link_local};
+use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, RemotePort, eui64_link_local};
 use zerocopy::IntoBytes;
 
 /// `members`: how many there are on each.
@@ -291,15 +291,7 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
         let network = input.network(port.network_id);
         let mac = port.mac_address;
         for ip in &port.fixed_ips {
-            owners.answer(network, ip.ip_address, mac, owner::ANSWER_GUEST);
-            let entry = owners.entry(network, ip.ip_address);
-            if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
-                entry.port = tunnel::host_slot(input, port.network_id, &port.host);
-                entry.port_mac = mac.0;
-                let host = tunnel::any_host_slot(input, &port.host);
-                entry.host = u16::try_from(host).unwrap_or(0);
-            }
-            entry.flags |= owner::REMOTE;
+            remote_owner(input, owners, port, ip.ip_address);
         }
         owners.answer(
             network,
@@ -308,4 +300,41 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
             owner::ANSWER_GUEST,
         );
     }
+    claims(input, owners);
+}
+
+/// Claims come after all fixed IPs, here before elsewhere.
+fn claims(input: &Input<'_>, owners: &mut Owners) {
+    for (id, port) in &input.snapshot.ports {
+        let network = input.network(port.network_id);
+        let mac = port.mac_address;
+        for address in &port.claimed_ips {
+            owners.answer(network, *address, mac, owner::ANSWER);
+            let entry = owners.entry(network, *address);
+            if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
+                entry.flags |= owner::LOCAL;
+                entry.port = input.port(*id);
+                entry.port_mac = mac.0;
+            }
+        }
+    }
+    for port in input.snapshot.remote_ports.values() {
+        for address in &port.claimed_ips {
+            remote_owner(input, owners, port, *address);
+        }
+    }
+}
+
+/// An address of a port elsewhere.
+fn remote_owner(input: &Input<'_>, owners: &mut Owners, port: &RemotePort, address: IpAddr) {
+    let network = input.network(port.network_id);
+    owners.answer(network, address, port.mac_address, owner::ANSWER_GUEST);
+    let entry = owners.entry(network, address);
+    if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
+        entry.port = tunnel::host_slot(input, port.network_id, &port.host);
+        entry.port_mac = port.mac_address.0;
+        let host = tunnel::any_host_slot(input, &port.host);
+        entry.host = u16::try_from(host).unwrap_or(0);
+    }
+    entry.flags |= owner::REMOTE;
 }

@@ -110,6 +110,7 @@ async fn enforce(
             physical_networks: Vec::new(),
             unreachable: None,
             tunnel_ip,
+            claims: Vec::new(),
         };
         known = Some(ports);
         if full {

@@ -101,6 +101,7 @@ impl Follower {
             physical_networks: Vec::new(),
             unreachable: None,
             tunnel_ip: None,
+            claims: Vec::new(),
         };
         let url = format!("{}/report", self.url);
         self.http

@@ -193,6 +193,7 @@ fn verdict(said: weft_ebpf::Verdict, frame: Vec<u8>) -> Result<Verdict, String> 
             EventKind::Dhcpv6 => Service::Dhcpv6,
             EventKind::Ra => Service::Ra,
             EventKind::Neighbour => Service::Neighbour,
+            EventKind::Claim => Service::Claim,
             other => return Err(format!("{other:?} is no service")),
         }),
     })
@@ -202,6 +203,7 @@ fn verdict(said: weft_ebpf::Verdict, frame: Vec<u8>) -> Result<Verdict, String> 
 fn copy(event: &weft_ebpf::Event) -> Option<Copy> {
     match event.kind {
         EventKind::Neighbour => Some(Copy::Neighbour),
+        EventKind::Claim => Some(Copy::Claim),
         EventKind::NeighbourNeeded => event.next_hop.map(Copy::NeighbourNeeded),
         EventKind::TtlExceeded => Some(Copy::TtlExceeded),
         EventKind::MtuExceeded => Some(Copy::MtuExceeded(event.mtu)),

@@ -96,6 +96,7 @@ impl Generator<'_> {
             82..=87 => self.multicast(),
             88..=90 => self.shared(),
             91..=93 => self.forwarded(),
+            94 => self.flood(),
             _ => self.opener(),
         };
         if let Some(line) = line {
@@ -250,7 +251,6 @@ impl Generator<'_> {
         format!("uplink {}: {tag}{frame}", name_of(network.0))
     }
 
-    /// The same of the external network, if there is one.
     /// The same, now and then by the network's transit: for this host, or to be brought outside.
     fn by_transit(&mut self, network: NetworkId, frame: &str) -> Option<String> {
         let transit = self.snapshot().networks.get(&network)?.transit?;
@@ -285,6 +285,7 @@ impl Generator<'_> {
         ))
     }
 
+    /// The line of a frame that enters by the external network, if there is one.
     pub(crate) fn by_ext(&mut self, frame: &str) -> Option<String> {
         let mut networks = self.snapshot().networks.keys().copied();
         let ext = networks.find(|id| name_of(id.0) == "ext")?;

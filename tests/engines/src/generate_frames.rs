@@ -1,6 +1,7 @@
 //! The frames of random histories: openers, crowds, strangers, replies, errors, ARP and ND, fragments. Each is a script's
 //! line, or nothing where the snapshot has no place for it.
 
+use crate::differential::LIMITS;
 use crate::generate::{Emitted, Generator};
 use crate::snapshot_text::name_of;
 use std::net::IpAddr;
@@ -96,6 +97,26 @@ impl Generator<'_> {
             let (name, _, source, network) = self.guest(false)?;
             let hop = self.next_hop(&network, &to);
             self.play(format!("{name}: eth {name}>{hop} ip {source}>{to} {l4}"));
+        }
+        None
+    }
+
+    /// A guest that opens more sessions than a port may have, unless the first frames end otherwise.
+    pub(crate) fn flood(&mut self) -> Option<String> {
+        let v6 = self.chance.percent(35);
+        let (name, _, source, network) = self.guest(v6)?;
+        let to = self.address(v6);
+        let hop = self.next_hop(&network, &to);
+        let port = self.chance.word(&["22", "53", "80"]);
+        for number in 0..=LIMITS.sessions_per_port_max {
+            let before = self.emitted.len();
+            self.play(format!(
+                "{name}: eth {name}>{hop} ip {source}>{to} udp {}>{port}",
+                2_000 + number
+            ));
+            if self.emitted.len() == before {
+                break;
+            }
         }
         None
     }
@@ -386,6 +407,10 @@ impl Generator<'_> {
             (false, 1) => format!("eth {mac}>{to} arp ask {target} from {source} hw gw"),
             (false, 2) => {
                 format!("eth {mac}>bcast ip 0.0.0.0>255.255.255.255 udp 68>67 data 240")
+            }
+            (false, 3) => format!("eth {mac}>{to} arp ask {target} from {target}"),
+            (true, 6) => {
+                format!("eth {mac}>{to} ip {source}>ff02::1 na {target} lladdr {mac} flags o")
             }
             (true, 5) => {
                 format!("eth {mac}>{to} ip {source}>ff02::1:2 udp 546>547 data 20")

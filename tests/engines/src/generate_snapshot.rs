@@ -66,11 +66,14 @@ pub fn snapshot(chance: &mut Chance) -> Table {
             && let Some((network, v4, v6)) = chance.one(&places)
         {
             let ips = list([format!("{v4}.{last}"), format!("{v6}:{last}")]);
-            let port = table([
+            let mut port = table([
                 ("network", text(*network)),
                 ("ips", ips),
                 ("host", text(chance.word(OTHERS))),
             ]);
+            if chance.percent(20) {
+                port.insert("claims".into(), claims(chance, v4, v6));
+            }
             remote.insert(name.into(), Value::Table(port));
         }
     }
@@ -234,6 +237,9 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
         ];
         port.insert("pairs".into(), list([chance.word(&pair).to_owned()]));
     }
+    if chance.percent(10) {
+        port.insert("claims".into(), claims(chance, v4, v6));
+    }
     if chance.percent(25) {
         port.insert("qos".into(), text(chance.word(QOS)));
     }
@@ -256,6 +262,18 @@ fn trunked(chance: &mut Chance, mut ports: Table) -> Table {
         }
     }
     ports
+}
+
+/// Addresses that a guest says it has: its own, others', or nobody's.
+fn claims(chance: &mut Chance, v4: &str, v6: &str) -> Value {
+    let mut claims: Vec<String> = Vec::new();
+    for number in [11, 12, 13, 40, 60] {
+        if chance.percent(40) {
+            claims.push(format!("{v4}.{number}"));
+            claims.push(format!("{v6}:{number}"));
+        }
+    }
+    list(claims)
 }
 
 /// A policy whose limits are reached within a few frames, or nearly never.

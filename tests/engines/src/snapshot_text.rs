@@ -128,6 +128,9 @@ pub struct PortText {
     /// `ADDRESS/LENGTH` with the port's MAC, or `MAC ADDRESS/LENGTH`.
     #[serde(default)]
     pairs: Vec<String>,
+    /// Addresses that its guest has claimed.
+    #[serde(default)]
+    claims: Vec<IpAddr>,
     #[serde(default = "yes")]
     port_security: bool,
     #[serde(default)]
@@ -159,6 +162,9 @@ pub struct QosText {
 pub struct RemotePortText {
     network: String,
     ips: Vec<IpAddr>,
+    /// Addresses that its guest has claimed.
+    #[serde(default)]
+    claims: Vec<IpAddr>,
     /// The host's name; by default `elsewhere`.
     host: Option<String>,
 }
@@ -452,6 +458,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             network_id: network_id(&port.network),
             mac_address,
             fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
+            claimed_ips: port.claims.clone(),
             allowed_address_pairs: pairs,
             port_security_enabled: port.port_security,
             security_groups: groups,
@@ -516,6 +523,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             network_id: network_id(&port.network),
             mac_address: mac(5, name),
             fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
+            claimed_ips: port.claims.clone(),
             host,
             pvlan: None,
         };

@@ -267,6 +267,7 @@ fn service(name: &str) -> Result<Service, String> {
         Service::Dhcpv6,
         Service::Ra,
         Service::Neighbour,
+        Service::Claim,
     ]
     .into_iter()
     .find(|service| service.name() == name)

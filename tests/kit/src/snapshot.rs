@@ -130,6 +130,7 @@ pub fn overlay(
                 subnet_id,
                 ip_address: of.guest.address.into(),
             }],
+            claimed_ips: Vec::new(),
             host: host(of.host)?,
             pvlan: None,
         };
@@ -197,6 +198,7 @@ fn port_add(
             subnet_id,
             ip_address: guest.address.into(),
         }],
+        claimed_ips: Vec::new(),
         allowed_address_pairs: Vec::new(),
         port_security_enabled: true,
         security_groups: vec![SecurityGroupId(id(4, group))],

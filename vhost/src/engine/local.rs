@@ -20,6 +20,7 @@ pub(super) enum Answer {
     Uplink,
     Deliver(Place),
     Neighbour,
+    Claim,
     RouterSolicitation,
     /// For everybody on the wire; whether it tells of a neighbour.
     Overheard(bool),
@@ -52,10 +53,16 @@ impl Asker<'_> {
             return overheard(packet, answer, tells);
         };
         let own = port.own4.contains(&u32::from(request.target_ip));
+        let gratuitous =
+            request.sender_ip == request.target_ip && !request.sender_ip.is_unspecified();
+        if gratuitous && port.secured && !own {
+            return Answer::Claim;
+        }
         if request.operation != arp::REQUEST || request.sender_ip == request.target_ip || own {
             return Answer::Drop(DropReason::ArpIgnored);
         }
         match owner {
+            Some(owner) if self.is_own_claim(&owner) => Answer::Drop(DropReason::ArpIgnored),
             Some(owner) => Answer::Reply(arp_reply(frame, packet, request, owner)),
             None => self.unanswered(DropReason::ArpUnanswered),
         }
@@ -63,6 +70,20 @@ impl Asker<'_> {
 
     fn owner(&self, address: IpAddr) -> Option<Owner> {
         self.network.owner(address, self.port.map(|_| self.place))
+    }
+
+    /// Whether a guest asks for what it has claimed itself.
+    fn is_own_claim(&self, owner: &Owner) -> bool {
+        self.port.is_some() && owner.claim && owner.port == Some(self.place)
+    }
+
+    /// Whether an NA of a guest says that an address of its pairs is its own.
+    fn claims<T: AsRef<[u8]>>(&self, said: &ndisc::Neighbour<T>) -> bool {
+        let (solicited, target) = (said.flags() & ndisc::FLAG_SOLICITED != 0, said.target());
+        self.port.is_some_and(|port| {
+            let own = port.own6.contains(&u128::from(target));
+            port.secured && !solicited && !own && !target.is_multicast()
+        })
     }
 
     /// An ARP reply or NA from the uplink.
@@ -116,6 +137,7 @@ impl Asker<'_> {
             }
             (ndisc::NEIGHBOUR_ADVERTISEMENT, _) if uplink => self.told(packet.destination_mac),
             (_, _) if uplink => Answer::Pass,
+            (ndisc::NEIGHBOUR_ADVERTISEMENT, Ok(said)) if self.claims(&said) => Answer::Claim,
             (ndisc::ROUTER_SOLICITATION, _) if self.network.announces => Answer::RouterSolicitation,
             (ndisc::ROUTER_SOLICITATION, _) => self.unanswered(DropReason::ServiceOff),
             (_, _) => Answer::Drop(DropReason::NdIgnored),
@@ -136,6 +158,7 @@ impl Asker<'_> {
             _ => {}
         }
         match (self.owner(IpAddr::V6(target)), ip.tuple.source) {
+            (Some(owner), _) if self.is_own_claim(&owner) => Answer::Drop(DropReason::NdIgnored),
             (Some(owner), IpAddr::V6(asker)) => {
                 Answer::Reply(nd_reply(packet.source_mac, asker, target, owner))
             }

@@ -68,6 +68,7 @@ fn fill_routers(plan: &mut Plan, numbers: &Numbers) {
                     router: true,
                     port: None,
                     guests,
+                    claim: false,
                 });
         }
     }
@@ -89,6 +90,7 @@ fn fill_proxied(plan: &mut Plan, numbers: &Numbers) {
                 router: true,
                 port: None,
                 guests: gateway.gateway_host.is_some(),
+                claim: false,
             });
         }
     }
@@ -113,6 +115,7 @@ fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
             router: false,
             port: None,
             guests: false,
+            claim: false,
         });
     }
     fill_floating_elsewhere(plan, numbers);
@@ -131,6 +134,7 @@ fn fill_floating(plan: &mut Plan, numbers: &Numbers) {
             router: false,
             port: None,
             guests: !topology::answers_outside(&snapshot, f.router_id),
+            claim: false,
         });
     }
 }
@@ -155,6 +159,7 @@ fn fill_floating_elsewhere(plan: &mut Plan, numbers: &Numbers) {
             router: false,
             port: None,
             guests: false,
+            claim: false,
         });
     }
 }
@@ -198,6 +203,49 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         }
         own(network, port.mac_address, &port.fixed_ips, None);
     }
+    fill_claims(plan, numbers);
+}
+
+/// Claims come after all fixed IPs, here before elsewhere.
+fn fill_claims(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    for (id, port) in &snapshot.ports {
+        let place = numbers.ports.get(id).copied();
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        for address in &port.claimed_ips {
+            let is = network.addresses.entry(*address).or_default();
+            if is.remote.is_none() {
+                is.port = is.port.or(place);
+            }
+            is.owners.push(claimed(port.mac_address, place));
+        }
+    }
+    for port in snapshot.remote_ports.values() {
+        let Some(network) = network_mut(plan, numbers, port.network_id) else {
+            continue;
+        };
+        // It was put there with its fixed IPs.
+        let here = network.mac(port.mac_address).remote;
+        for address in &port.claimed_ips {
+            let is = network.addresses.entry(*address).or_default();
+            if is.port.is_none() {
+                is.remote = is.remote.or(here);
+            }
+            is.owners.push(claimed(port.mac_address, None));
+        }
+    }
+}
+
+fn claimed(mac: MacAddress, place: Option<Place>) -> Owner {
+    Owner {
+        mac,
+        router: false,
+        port: place,
+        guests: place.is_none(),
+        claim: true,
+    }
 }
 
 /// A port, here at a place or elsewhere, owns its fixed IPs and its link-local address.
@@ -215,6 +263,7 @@ fn own(network: &mut NetworkPlan, mac: MacAddress, fixed_ips: &[FixedIp], place:
                 router: false,
                 port: place,
                 guests: place.is_none(),
+                claim: false,
             });
     }
 }

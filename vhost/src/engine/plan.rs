@@ -95,6 +95,8 @@ pub(super) struct Owner {
     pub(super) port: Option<Place>,
     /// Answered to guests only.
     pub(super) guests: bool,
+    /// By claim, and not by a fixed IP.
+    pub(super) claim: bool,
 }
 
 /// What an address is on a network.
@@ -163,7 +165,7 @@ impl NetworkPlan {
     /// Who answers for an address to `asker`; to the uplink (none) only what is here.
     pub(super) fn owner(&self, address: IpAddr, asker: Option<Place>) -> Option<Owner> {
         let owners = &self.addresses.get(&address)?.owners;
-        let fits = |owner: &&Owner| owner.port.is_none() || owner.port != asker;
+        let fits = |owner: &&Owner| owner.claim || owner.port.is_none() || owner.port != asker;
         let owner = owners.iter().find(fits).copied();
         owner.filter(|owner| asker.is_some() || !owner.guests)
     }

@@ -227,6 +227,15 @@ impl Engine {
             },
             Answer::Deliver(place) => self.send(place, frame)?,
             Answer::Neighbour => self.serve(on, Service::Neighbour)?,
+            Answer::Claim if on.network.physical && self.shared => return Err(Stop::Elsewhere),
+            Answer::Claim if on.network.physical => {
+                self.copy(on, beside, Copy::Claim);
+                Verdict::Uplink {
+                    network: on.network.id,
+                    frame,
+                }
+            }
+            Answer::Claim => self.serve(on, Service::Claim)?,
             Answer::RouterSolicitation => self.serve(on, Service::Ra)?,
             Answer::Overheard(tells) => {
                 if tells {
