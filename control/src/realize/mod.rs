@@ -43,6 +43,7 @@ use crate::store::{self, Store, StoreError};
 use duties::Duties;
 use mark::Marks;
 use rows::Rows;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -166,24 +167,46 @@ async fn round(
     Ok(())
 }
 
+/// How often in one round hosts are given ports of gateways' addresses: more only if others come behind a router meanwhile.
+const GIVING_ROUNDS_MAX: u32 = 4;
+
 /// Sees to it that hosts which have come behind a router have ports of its gateway's address, before they are told of the
-/// router. Answers all marks, with those of what that changed.
-async fn ports_given(store: &Store, rows: &mut Rows, marks: Marks) -> Result<Marks, StoreError> {
-    let missing = rows.blocks_missing(&rows.translating(&marks));
-    if missing.is_empty() {
-        return Ok(marks);
+/// router; also those that come while others are given theirs. Answers all marks, with those of what that changed.
+async fn ports_given(
+    store: &Store,
+    rows: &mut Rows,
+    mut marks: Marks,
+) -> Result<Marks, StoreError> {
+    let mut asked = BTreeSet::new();
+    for _ in 0..GIVING_ROUNDS_MAX {
+        let mut missing = rows.blocks_missing(&rows.translating(&marks));
+        // For whom there were none there are none.
+        missing.retain(|router, hosts| {
+            hosts.retain(|host| !asked.contains(&(*router, host.clone())));
+            !hosts.is_empty()
+        });
+        if missing.is_empty() {
+            return Ok(marks);
+        }
+        match rows.blocks_assign(store, &missing).await {
+            Ok(()) => {
+                let pairs = missing
+                    .into_iter()
+                    .flat_map(|(router, hosts)| hosts.into_iter().map(move |host| (router, host)));
+                asked.extend(pairs);
+            }
+            // Another server may have been quicker: then its ports are among what is read now.
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "hosts did not get their ports of a gateway's address; trying again"
+            ),
+        }
+        rows.marks = marks;
+        let everything = rows.marks.everything;
+        marks = rows.update(store).await?;
+        marks.everything |= everything;
     }
-    if let Err(error) = rows.blocks_assign(store, &missing).await {
-        // Another server may have been quicker: then its writing wakes this one.
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "hosts did not get their ports of a gateway's address; trying again with the next change"
-        );
-        return Ok(marks);
-    }
-    rows.marks = marks;
-    let everything = rows.marks.everything;
-    let mut marks = rows.update(store).await?;
-    marks.everything |= everything;
+    // The next round looks again.
+    rows.marks.routers.extend(rows.translating(&marks));
     Ok(marks)
 }

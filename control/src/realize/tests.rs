@@ -296,6 +296,7 @@ const SUBNET_A6: u128 = 12;
 const SUBNET_B: u128 = 13;
 const SUBNET_X: u128 = 19;
 const GUEST: u128 = 0x101;
+const SECOND: u128 = 0x103;
 const LEG_A: u128 = 0x201;
 const LEG_B: u128 = 0x202;
 const GATEWAY: u128 = 0x203;
@@ -397,6 +398,22 @@ async fn a_guest_brings_its_network_router_and_gateway() {
         "203.0.113.7".parse::<IpAddr>().unwrap()
     );
     assert_eq!(duty.revision, cloud.rows.revision);
+}
+
+#[tokio::test]
+async fn who_comes_behind_a_router_while_others_get_their_ports_gets_ports_too() {
+    let mut cloud = small_cloud().await;
+    let marks = cloud.rows.update(&cloud.store).await.unwrap();
+    let ips = [(SUBNET_A, "192.0.2.11")];
+    cloud.guest(SECOND, NET_A, "h2", &ips, &[GROUP]).await;
+    let given = ports_given(&cloud.store, &mut cloud.rows, marks);
+    let marks = given.await.unwrap();
+    cloud.rows.marks = marks;
+    for name in ["h1", "h2"] {
+        let duty = cloud.duty(name).await;
+        let gateway = duty.routers[&uuid(ROUTER).into()].gateway.as_ref().unwrap();
+        assert!(gateway.snat_port_block.is_some(), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -423,7 +423,7 @@ impl Scene {
     }
 
     /// If a check did not hold, adds what Weft says of dropped packets.
-    fn explain(&self, holds: bool) -> Result<()> {
+    pub(crate) fn explain(&self, holds: bool) -> Result<()> {
         if !holds {
             for site in self.sites() {
                 let stats = site.ask("stats")?;

@@ -49,6 +49,7 @@ pub(super) fn play(story: &mut Story, scene: &mut Scene) -> Result<()> {
         scene
             .report
             .equal(&format!("outside sees {} as", guest.name), gateway, seen);
+        scene.explain(probed.seen_as().is_some())?;
         scene.on_the_wire(&guest.name, to.ip(), true)?;
         ports.extend(probed.seen_as().map(|address| address.port()));
         open.extend(stream.map(|stream| (guest.name.clone(), stream)));
