@@ -40,6 +40,7 @@ fn session(number: u32) -> Session {
         owner: Some(port(1)),
         generation: 1,
         revision: Revision(1),
+        reply_denied: None,
         rules: [None; 2],
         state: State::Opening,
         seen_s: 1,

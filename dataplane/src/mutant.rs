@@ -68,6 +68,10 @@ pub enum Mutant {
     NdpProxies,
     /// Routers forward between address scopes.
     AddressScope,
+    /// Answers pass a stateless port without a rule.
+    StatelessReply,
+    /// So do ICMP errors.
+    StatelessError,
 }
 
 impl Mutant {
@@ -105,5 +109,7 @@ impl Mutant {
         Self::TrunkNative,
         Self::NdpProxies,
         Self::AddressScope,
+        Self::StatelessReply,
+        Self::StatelessError,
     ];
 }

@@ -149,6 +149,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The opener test, for a port that keeps state.
+    fn state_test(&self, port: &Port) -> Result<(), DropReason> {
+        if self.sight.snapshot.is_stateless(port) {
+            return Ok(());
+        }
+        self.opener_test()
+    }
+
     fn rules_ask(
         &mut self,
         port: &Port,
@@ -181,7 +189,7 @@ impl<'a> Walk<'a> {
             );
             return Ok(());
         }
-        self.opener_test()?;
+        self.state_test(port)?;
         let rule = self.rules_ask(port, self.opening.tuple, Direction::Egress);
         self.rules[0] = Some(rule.ok_or(DropReason::SecurityGroupEgressDenied)?);
         Ok(())
@@ -285,7 +293,7 @@ impl<'a> Walk<'a> {
             self.say(Stage::SecurityGroupIngress, decision);
             return Ok(());
         }
-        self.opener_test()?;
+        self.state_test(port)?;
         let source = if self.sight.has(Mutant::IngressSource) {
             self.opening.tuple.source
         } else {

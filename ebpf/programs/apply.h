@@ -20,11 +20,13 @@ static __always_inline __u32 packet_bytes(struct __sk_buff *skb, struct scratch 
 	return s->l4_offset - ETHERNET_BYTES + s->l4_header + segment;
 }
 
-/* Why a packet may not go this way: TTL, MTU; 0 if it may. */
+/* Why a packet may not go this way: rules, TTL, MTU; 0 if it may. */
 static __always_inline int passable(struct __sk_buff *skb, struct scratch *s, const struct session *e)
 {
-	if (!(e->flags & (SESSION_ROUTED | SESSION_TUNNEL | SESSION_TRANSIT)))
+	if (!(e->flags & (SESSION_ROUTED | SESSION_TUNNEL | SESSION_TRANSIT | SESSION_DENIED)))
 		return 0;
+	if (e->flags & SESSION_DENIED)
+		return e->denied;
 	if (e->flags & SESSION_ROUTED && s->ttl <= e->ttl)
 		return REASON_TTL_EXCEEDED;
 	if (packet_bytes(skb, s) > e->mtu)
@@ -50,7 +52,7 @@ static __always_inline __u32 output_network(__u32 slot)
 	return port ? port->network : SLOT_NONE;
 }
 
-/* Drops what is not passable, with a copy for the agent, which answers by ICMP. */
+/* Drops what is not passable; of TTL and MTU with a copy for the agent, which answers by ICMP. */
 __noinline int impassable(struct __sk_buff *skb, __u32 reason, __u32 mtu, __u32 slot)
 {
 	struct scratch *s = scratch_get();
@@ -58,7 +60,9 @@ __noinline int impassable(struct __sk_buff *skb, __u32 reason, __u32 mtu, __u32 
 	if (!s)
 		return TC_ACT_SHOT;
 	s->entry.mtu = mtu;
-	event_send(skb, reason == REASON_TTL_EXCEEDED ? EVENT_TTL_EXCEEDED : EVENT_MTU_EXCEEDED, output_network(slot));
+	if (reason == REASON_TTL_EXCEEDED || reason == REASON_MTU_EXCEEDED)
+		event_send(skb, reason == REASON_TTL_EXCEEDED ? EVENT_TTL_EXCEEDED : EVENT_MTU_EXCEEDED,
+			   output_network(slot));
 	return drop(skb, s, reason);
 }
 

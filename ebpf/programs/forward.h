@@ -422,7 +422,7 @@ int weft_destination(struct __sk_buff *skb)
 	s->revision_output = revision_of(s->out.output);
 	s->out.checked = 0;
 	if (port->flags & PORT_SECURITY) {
-		reason = opener_test(s);
+		reason = state_test(s, port);
 		if (reason)
 			return walk_fail(skb, s, reason);
 		s->out.checked = 1;

@@ -40,6 +40,17 @@ static __always_inline int copy(struct __sk_buff *skb, struct scratch *s, __u32 
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 
+/* An ICMP error on its session's way: to the rules of stateless ports, or on. */
+static __always_inline int error_apply(struct __sk_buff *skb, struct scratch *s)
+{
+	int asked = slot_stateless(s->ingress) || slot_stateless(s->entry.output);
+
+	s->crossing = CROSSING_ERROR;
+	s->denied = 0;
+	bpf_tail_call(skb, &stages, asked ? STAGE_STATELESS : STAGE_APPLY_ERROR);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
 /* Misses, and what is stale. */
 static __always_inline int walk(struct __sk_buff *skb, struct scratch *s)
 {
@@ -313,6 +324,5 @@ int weft_icmp_error(struct __sk_buff *skb)
 		return walk(skb, s);
 	}
 	s->entry = *e;
-	bpf_tail_call(skb, &stages, STAGE_APPLY_ERROR);
-	return drop(skb, s, REASON_ENGINE_ERROR);
+	return error_apply(skb, s);
 }

@@ -103,6 +103,10 @@ __noinline int entries_fill(void)
 	r->other_ingress = s->forward.ingress;
 	if (f->flags & (SESSION_TUNNEL | SESSION_TRANSIT))
 		f->tunnel_port = tunnel_port(&s->forward, f->source, f->destination, f->source_port, f->destination_port);
+	if (s->denied) {
+		r->flags |= SESSION_DENIED;
+		r->denied = s->denied;
+	}
 	if (r->flags & (SESSION_TUNNEL | SESSION_TRANSIT))
 		r->tunnel_port = tunnel_port(&s->forward, r->source, r->destination, r->source_port, r->destination_port);
 	address_copy(f->next_hop, s->out.next_hop);
@@ -199,11 +203,16 @@ static __always_inline void quota_give(__u32 owner)
 		__sync_fetch_and_add(count, -1);
 }
 
-/* Records a miss; s->entry is its direction then. 0, or why not. */
-static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s)
+/* Whom the session counts for. */
+static __always_inline __u32 session_owner(const struct scratch *s)
 {
-	__u32 owner = slot_guest(s->forward.ingress) ? s->forward.ingress : s->out.output;
-	int reason = 0;
+	return slot_guest(s->forward.ingress) ? s->forward.ingress : s->out.output;
+}
+
+/* Makes room for a miss, and finds its reply key. 0, or why not. */
+static __always_inline int session_place(struct scratch *s)
+{
+	__u32 owner = session_owner(s);
 
 	session_delete(&s->forward);
 	reply_key(&s->reply, s);
@@ -214,9 +223,19 @@ static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s
 	}
 	if (quota_take(owner))
 		return REASON_SESSION_QUOTA;
-	if (s->out.snat && snat_take())
-		reason = REASON_NAT_PORTS_EXHAUSTED;
-	if (!reason && entries_fill())
+	if (s->out.snat && snat_take()) {
+		quota_give(owner);
+		return REASON_NAT_PORTS_EXHAUSTED;
+	}
+	return 0;
+}
+
+/* Records a miss that has its place; s->entry is its direction then. 0, or why not. */
+static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s)
+{
+	int reason = 0;
+
+	if (entries_fill())
 		reason = REASON_ENGINE_ERROR;
 	if (!reason) {
 		s->entry.packets = 1;
@@ -229,7 +248,7 @@ static __always_inline int session_open(struct __sk_buff *skb, struct scratch *s
 		}
 	}
 	if (reason)
-		quota_give(owner);
+		quota_give(session_owner(s));
 	return reason;
 }
 
@@ -263,14 +282,14 @@ static __always_inline void session_keep(struct session *to, const struct sessio
 	to->bytes = from->bytes;
 }
 
-/* Records a stale session anew; s->entry is this packet's direction then. 0, or why not. */
+/* Records a stale session anew that still holds; s->entry is this packet's direction then. 0, or why not. */
 static __always_inline int session_renew(struct __sk_buff *skb, struct scratch *s)
 {
 	struct session *forward, *reply;
 
 	forward = bpf_map_lookup_elem(&sessions, &s->forward);
 	reply = bpf_map_lookup_elem(&sessions, &s->reply);
-	if (!forward || !reply || forward->output != s->out.output || !session_holds(s))
+	if (!forward || !reply || forward->output != s->out.output)
 		return REASON_SESSION_REVOKED;
 	if (entries_fill())
 		return REASON_ENGINE_ERROR;
@@ -290,6 +309,34 @@ static __always_inline int session_renew(struct __sk_buff *skb, struct scratch *
 	return 0;
 }
 
+/* The walk's end: what the session is, is known. */
+static __always_inline int record_end(struct __sk_buff *skb, struct scratch *s)
+{
+	int reason;
+
+	if (s->flags & PACKET_STALE) {
+		reason = session_renew(skb, s);
+		if (reason)
+			return walk_fail(skb, s, reason);
+		if (s->flags & PACKET_ICMP_ERROR)
+			return error_apply(skb, s);
+	} else {
+		reason = session_open(skb, s);
+		if (reason)
+			return drop(skb, s, reason);
+	}
+	bpf_tail_call(skb, &stages, STAGE_APPLY);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
+/* The walk ends on the way to there. */
+static __always_inline int record_fail(struct __sk_buff *skb, struct scratch *s)
+{
+	if (!(s->flags & PACKET_STALE))
+		quota_give(session_owner(s));
+	return walk_fail(skb, s, REASON_ENGINE_ERROR);
+}
+
 SEC("classifier/weft_record")
 int weft_record(struct __sk_buff *skb)
 {
@@ -306,23 +353,25 @@ int weft_record(struct __sk_buff *skb)
 	if (s->flags & PACKET_COPY)
 		return copy_deliver(skb, s);
 	if (s->flags & PACKET_STALE) {
-		reason = session_renew(skb, s);
+		if (!session_holds(s))
+			return walk_fail(skb, s, REASON_SESSION_REVOKED);
+	} else {
+		s->entry.flags = s->out.flags;
+		s->entry.ttl = s->out.ttl;
+		s->entry.mtu = s->out.mtu;
+		reason = passable(skb, s, &s->entry);
 		if (reason)
-			return walk_fail(skb, s, reason);
-		bpf_tail_call(skb, &stages, s->flags & PACKET_ICMP_ERROR ? STAGE_APPLY_ERROR : STAGE_APPLY);
-		return drop(skb, s, REASON_ENGINE_ERROR);
+			return impassable(skb, reason, s->out.mtu, s->out.output);
+		reason = session_place(s);
+		if (reason)
+			return drop(skb, s, reason);
 	}
-	s->entry.flags = s->out.flags;
-	s->entry.ttl = s->out.ttl;
-	s->entry.mtu = s->out.mtu;
-	reason = passable(skb, s, &s->entry);
-	if (reason)
-		return impassable(skb, reason, s->out.mtu, s->out.output);
-	reason = session_open(skb, s);
-	if (reason)
-		return drop(skb, s, reason);
-	bpf_tail_call(skb, &stages, STAGE_APPLY);
-	return drop(skb, s, REASON_ENGINE_ERROR);
+	s->denied = 0;
+	if (likely(!(s->flags & PACKET_STATELESS)))
+		return record_end(skb, s);
+	s->crossing = CROSSING_REPLY;
+	bpf_tail_call(skb, &stages, STAGE_STATELESS);
+	return record_fail(skb, s);
 }
 
 /* Applies s->entry. */

@@ -82,9 +82,9 @@ struct scratch {
 	__u8 tcp_flags;
 	__u8 ttl;
 	__u8 l4_header;
-	__u8 reserved;
+	__u8 crossing; /* what stateless ports are asked: CROSSING_* */
 	__u16 tci; /* TAGGED: the tag that was taken off, host order */
-	__u16 padding;
+	__u16 denied; /* why a session's answers do not pass, or 0 */
 	/* of an ICMP error */
 	__u8 outer_source[16];
 	__u32 inner_offset;
@@ -229,6 +229,20 @@ static __always_inline __u32 device_index(__u32 slot)
 	if (slot_guest(slot))
 		return slot + SLOT_UPLINKS_MAX;
 	return slot & SLOT_UPLINK ? slot & ~SLOT_UPLINK : SLOT_UNDERLAY;
+}
+
+/* A packet that no port's state speaks for: an answer of the session that is being recorded, or an ICMP error. The low bits
+ * count whom was asked. */
+#define CROSSING_REPLY 0
+#define CROSSING_ERROR 4
+#define CROSSING_STEPS 3
+
+/* Whether a slot is that of a port that is judged packet by packet. */
+static __always_inline int slot_stateless(__u32 slot)
+{
+	struct port_record *port = slot_guest(slot) ? bpf_map_lookup_elem(&ports, &slot) : 0;
+
+	return port && port->flags & PORT_STATELESS;
 }
 
 static __always_inline __u32 revision_get(__u32 index)

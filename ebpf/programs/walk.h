@@ -38,23 +38,46 @@ static __always_inline int opener_test(struct scratch *s)
 	return 0;
 }
 
-/* Asks a port's policy; goes on at `stage`. */
+/* The same at a port whose rules are asked: a stateless one takes any packet. */
+static __always_inline int state_test(struct scratch *s, const struct port_record *port)
+{
+	if (port->flags & PORT_STATELESS) {
+		s->flags |= PACKET_STATELESS;
+		return 0;
+	}
+	return opener_test(s);
+}
+
+/* Asks a port's policy; goes on at `stage`. Of ICMP `port` is type and code. */
+static __always_inline void policy_ask_of(struct __sk_buff *skb, struct scratch *s, __u32 slot, __u32 stage, __u8 protocol,
+					  const __u8 *remote, __u16 port)
+{
+	s->policy.slot = slot;
+	s->policy.continuation = stage;
+	s->policy.protocol = protocol;
+	s->policy.zero = 0;
+	s->policy.port = port;
+	for (int i = 0; i < 4; i++)
+		s->policy.remote[i] = ntohl(load32(remote + 4 * i));
+	policy_classify(skb, &s->policy);
+}
+
+static __always_inline int protocol_icmp(__u8 family)
+{
+	return family == FAMILY_V4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6;
+}
+
+/* Of the opener. */
 static __always_inline int policy_ask(struct __sk_buff *skb, struct scratch *s, __u32 slot, __u32 stage, const __u8 *remote,
 				      __u16 port)
 {
 	__u8 protocol = s->forward.protocol;
 
-	s->policy.slot = slot;
-	s->policy.continuation = stage;
-	s->policy.protocol = protocol;
-	s->policy.zero = 0;
-	if (protocol == (s->forward.family == FAMILY_V4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6))
-		s->policy.port = s->opener_type << 8 | s->opener_code;
+	if (protocol == protocol_icmp(s->forward.family))
+		port = s->opener_type << 8 | s->opener_code;
 	else
-		s->policy.port = protocol_has_ports(protocol) ? ntohs(port) : 0;
-	for (int i = 0; i < 4; i++)
-		s->policy.remote[i] = ntohl(load32(remote + 4 * i));
-	policy_classify(skb, &s->policy);
+		port = protocol_has_ports(protocol) ? ntohs(port) : 0;
+	policy_ask_of(skb, s, slot, stage, protocol, remote, port);
 	return walk_fail(skb, s, REASON_ENGINE_ERROR);
 }
 
@@ -134,7 +157,7 @@ int weft_walk(struct __sk_buff *skb)
 			return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);
 		s->network = port->network;
 		if (port->flags & PORT_SECURITY) {
-			reason = opener_test(s);
+			reason = state_test(s, port);
 			if (reason)
 				return walk_fail(skb, s, reason);
 			return policy_ask(skb, s, port->policy[s->forward.family == FAMILY_V6], STAGE_FORWARD,

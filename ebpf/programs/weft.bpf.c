@@ -3,7 +3,7 @@
  * Weft's kernel engine: one object, one program a stage, joined by tail calls. docs/pipeline.md says what it does;
  * each stage's header says what it guarantees.
  */
-#include "record.h"
+#include "stateless.h"
 #include "outbound.h"
 #include "expire.h"
 

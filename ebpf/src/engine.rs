@@ -12,11 +12,12 @@ use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{Enforced, PolicyMaps, PolicyTable};
 use crate::sys::{Map, UpdateMode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
+use weft_ebpf_common::constants::port as flag;
 use weft_ebpf_common::layout::{
     Neighbour, NetworkRecord, PortRecord, QosPaid, RouterRecord, TunnelHost, TunnelSlot,
     UplinkRecord,
@@ -158,7 +159,7 @@ impl Engine {
         if changes > 0 {
             self.revise_topology()?;
         }
-        self.revise_ports(&enforced.narrowed)?;
+        self.revise_ports(&enforced)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
         self.devices_settle();
@@ -235,14 +236,22 @@ impl Engine {
         self.revise(0)
     }
 
-    /// Makes the sessions look again that begin or end at a port with one of these policies.
-    fn revise_ports(&mut self, policies: &BTreeSet<u32>) -> Result<(), EngineError> {
-        if policies.is_empty() {
+    /// Makes the sessions look again that begin or end at a port with a policy that allows less now, or, of ports that keep no
+    /// state, other things.
+    fn revise_ports(&mut self, enforced: &Enforced) -> Result<(), EngineError> {
+        let Enforced {
+            narrowed, widened, ..
+        } = enforced;
+        if narrowed.is_empty() && widened.is_empty() {
             return Ok(());
         }
         let touched: Vec<u32> = by_slot::<PortRecord>(&self.installed.ports)
             .into_iter()
-            .filter(|(_, record)| record.policy.iter().any(|slot| policies.contains(slot)))
+            .filter(|(_, record)| {
+                let stateless = record.flags & flag::STATELESS != 0;
+                let touches = |slot| narrowed.contains(slot) || stateless && widened.contains(slot);
+                record.policy.iter().any(touches)
+            })
             .map(|(slot, _)| slot + 1)
             .collect();
         touched.into_iter().try_for_each(|index| self.revise(index))

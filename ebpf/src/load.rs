@@ -48,6 +48,7 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_outbound", stage::OUTBOUND),
     ("weft_copy", stage::COPY),
     ("weft_trunk", stage::TRUNK),
+    ("weft_stateless", stage::STATELESS),
 ];
 
 /// The interpreter of policies, in its own array.

@@ -223,6 +223,18 @@ impl HostSnapshot {
         of_family.find_map(|(_, subnet)| subnet.address_scope_id)
     }
 
+    /// Whether a port is judged packet by packet: it has port security and groups, and none of them keeps state.
+    #[must_use]
+    pub fn is_stateless(&self, port: &Port) -> bool {
+        let mut groups = port.security_groups.iter();
+        let keeps = |id| {
+            self.security_groups
+                .get(id)
+                .is_none_or(|group| group.stateful)
+        };
+        port.port_security_enabled && groups.len() > 0 && !groups.any(keeps)
+    }
+
     /// The subnets of a network, in order of id.
     pub fn subnets_of(&self, network_id: NetworkId) -> impl Iterator<Item = (&SubnetId, &Subnet)> {
         self.subnets

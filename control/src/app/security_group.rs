@@ -14,7 +14,6 @@ use crate::store::security_group::{
 };
 use crate::store::security_groups_default_statefulness::default_stateful;
 use crate::store::{self as rows, Conn, ListQuery};
-use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -107,16 +106,6 @@ impl Resource for SecurityGroup {
             "name" => row.name,
             "stateful" => row.stateful,
             "security_group_rules" => rules,
-        }
-    }
-
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        if view.get("stateful") == Some(&Value::Bool(false)) {
-            vec![
-                "stateful: the group is enforced as a stateful one, so that replies pass without a rule",
-            ]
-        } else {
-            Vec::new()
         }
     }
 

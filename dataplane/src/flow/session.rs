@@ -8,7 +8,9 @@ use crate::stage::nat::SnatPorts;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::limits::session_timeout_s as timeout;
-use weft_model::{MacAddress, NetworkId, NetworkType, PortId, Revision, SecurityGroupRuleId};
+use weft_model::{
+    DropReason, MacAddress, NetworkId, NetworkType, PortId, Revision, SecurityGroupRuleId,
+};
 use weft_wire::{protocol, tcp};
 
 /// Which of the two ways.
@@ -206,6 +208,8 @@ pub struct Session {
     pub revision: Revision,
     /// The rules that allowed it: the opener's egress, the destination's ingress.
     pub rules: [Option<SecurityGroupRuleId>; 2],
+    /// Why no answer passes, if a stateless port's rules allow none.
+    pub reply_denied: Option<DropReason>,
     /// For its timeout.
     pub state: State,
     /// Seconds of the newest packet of either direction.
@@ -222,6 +226,12 @@ impl Session {
             (Way::Reply, Some(hop)) => hop.source_mac,
             (Way::Reply, None) => self.opener.source_mac,
         }
+    }
+
+    /// Why a direction's packets do not pass, if they do not.
+    #[must_use]
+    pub fn denied(&self, way: Way) -> Option<DropReason> {
+        self.reply_denied.filter(|_| way == Way::Reply)
     }
 
     /// The transformation of a direction.

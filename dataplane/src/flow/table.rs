@@ -167,6 +167,7 @@ mod tests {
             generation: 0,
             revision: Revision(0),
             rules: [None, None],
+            reply_denied: None,
             state: State::Opening,
             seen_s: 100,
         }

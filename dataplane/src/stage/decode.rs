@@ -146,6 +146,18 @@ pub fn icmp_types_belong(v6: bool, one: u8, other: u8) -> bool {
     query(one) == query(other)
 }
 
+/// The type of the answer to a query, of the query to an answer; of all others the type itself.
+#[must_use]
+pub fn icmp_counterpart(v6: bool, kind: u8) -> u8 {
+    match (v6, kind) {
+        (false, 8) => 0,
+        (false, 0) => 8,
+        (false, 13 | 15 | 17) | (true, 128) => kind + 1,
+        (false, 14 | 16 | 18) | (true, 129) => kind - 1,
+        _ => kind,
+    }
+}
+
 /// Whether a protocol is ICMP in this family.
 #[must_use]
 pub fn is_icmp(v6: bool, number: u8) -> bool {

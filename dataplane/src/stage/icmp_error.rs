@@ -79,6 +79,18 @@ pub fn inside(frame: &[u8], ip: &IpPacket) -> Option<Inside> {
     Some(Inside { tuple, l4_offset })
 }
 
+/// An error's own tuple behind the transformation of the session's direction that it travels in.
+#[must_use]
+pub fn outer(tuple: Tuple, transformation: &Transformation) -> Tuple {
+    let Transformation { from, to, .. } = transformation;
+    let kept = tuple.source != from.source;
+    Tuple {
+        source: if kept { tuple.source } else { to.source },
+        destination: to.destination,
+        ..tuple
+    }
+}
+
 /// The error behind the transformation of the session's direction that it travels in.
 #[must_use]
 pub fn process(
@@ -96,17 +108,7 @@ pub fn process(
     if from == to {
         return bytes;
     }
-    let outer = endpoints(ip.tuple);
-    let source = if outer.source == from.source {
-        to.source
-    } else {
-        outer.source
-    };
-    let outer_to = Endpoints {
-        source,
-        destination: to.destination,
-        ..outer
-    };
+    let outer_to = endpoints(outer(ip.tuple, transformation));
     translate::addresses(&mut bytes[ethernet::HEADER_BYTES..], &outer_to);
     if mutant == Some(Mutant::IcmpErrorInside) {
         return bytes;

@@ -1,15 +1,17 @@
 //! Security groups: whether a port's rules allow a packet that opens a session. docs/pipeline.md, section 5, "Rules".
 //!
-//! Guarantees: what no rule allows is refused; the rule named is the one with the smallest UUID. Assumes the tuple as the
-//! guest sends it (egress) or will see it (ingress). Cost: every rule of the host.
+//! Guarantees: what no rule allows is refused; the rule named is the one with the smallest UUID. Stateless ports are asked
+//! for both directions of a session, and for ICMP errors. Assumes the tuple as the guest sends it (egress) or will see it
+//! (ingress). Cost: every rule of the host.
 
 use super::Sight;
-use super::decode::{has_ports, is_icmp};
-use crate::flow::key::Tuple;
+use super::decode::{has_ports, icmp_counterpart, is_icmp};
+use crate::flow::key::{Ingress, SessionKey, Tuple};
 use crate::mutant::Mutant;
 use std::net::IpAddr;
 use weft_model::{
-    Direction, EtherType, Port, PortRange, Remote, SecurityGroupRule, SecurityGroupRuleId,
+    Direction, DropReason, EtherType, Port, PortRange, Remote, SecurityGroupRule,
+    SecurityGroupRuleId,
 };
 use weft_wire::protocol;
 
@@ -35,6 +37,73 @@ pub fn process(sight: &Sight<'_>, port: &Port, asked: &Question) -> Option<Secur
             port.security_groups.contains(&rule.security_group_id) && matches(sight, rule, asked)
         })
         .map(|(id, _)| *id)
+}
+
+/// A packet that no port's state speaks for, between two places: its tuple as it leaves the one and as it comes to the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Crossing {
+    /// From there, so.
+    pub from: SessionKey,
+    /// To there.
+    pub to: Ingress,
+    /// So.
+    pub arrives: Tuple,
+    /// ICMP type and code.
+    pub icmp: Option<(u8, u8)>,
+}
+
+impl Crossing {
+    /// The answer to what opened a session: with the type of an answer, and the opener's code.
+    #[must_use]
+    pub fn reply(forward: &SessionKey, reply: SessionKey, icmp: Option<(u8, u8)>) -> Self {
+        let v6 = forward.tuple.is_ipv6();
+        Self {
+            from: reply,
+            to: forward.ingress,
+            arrives: forward.tuple.reversed(),
+            icmp: icmp.map(|(kind, code)| (icmp_counterpart(v6, kind), code)),
+        }
+    }
+}
+
+/// Whether the rules of those of the two ports that are stateless allow it.
+///
+/// # Errors
+/// Whose do not.
+pub fn stateless(sight: &Sight<'_>, crossing: &Crossing) -> Result<(), DropReason> {
+    let Crossing {
+        from,
+        to,
+        arrives,
+        icmp,
+    } = *crossing;
+    for (place, direction, tuple, reason) in [
+        (
+            from.ingress,
+            Direction::Egress,
+            from.tuple,
+            DropReason::SecurityGroupEgressDenied,
+        ),
+        (
+            to,
+            Direction::Ingress,
+            arrives,
+            DropReason::SecurityGroupIngressDenied,
+        ),
+    ] {
+        let Ingress::Port(id) = place else { continue };
+        let port = sight.snapshot.ports.get(&id);
+        let port = port.filter(|port| sight.snapshot.is_stateless(port));
+        let asked = Question {
+            tuple,
+            icmp,
+            direction,
+        };
+        if port.is_some_and(|port| process(sight, port, &asked).is_none()) {
+            return Err(reason);
+        }
+    }
+    Ok(())
 }
 
 fn matches(sight: &Sight<'_>, rule: &SecurityGroupRule, asked: &Question) -> bool {

@@ -6,6 +6,7 @@
 
 use super::decode::{Fragment, IcmpKind, IpPacket, Packet};
 use super::icmp_error::{self, Inside};
+use super::security_group::{self, Crossing};
 use super::{Sight, nat};
 use crate::flow::fragment::{FirstFragment, FragmentKey, FragmentTable};
 use crate::flow::key::{Ingress, SessionKey};
@@ -180,6 +181,9 @@ fn seen(
         .get(key, desk.now_s)
         .ok_or(DropReason::EngineError)?;
     session.see(way, ip.seen(), desk.now_s);
+    if let Some(reason) = session.denied(way) {
+        return Err(reason);
+    }
     let note = note(session, way, encounter);
     desk.trace.say(
         Stage::Session,
@@ -216,11 +220,24 @@ fn error_process(desk: &mut Desk<'_>, ip: &IpPacket, frame: &[u8]) -> Result<Fou
         .get(&key, desk.now_s)
         .ok_or(DropReason::EngineError)?;
     let note = note(session, way, Encounter::Error);
+    let transformation = session.transformation(way);
     desk.trace.say(
         Stage::Session,
         format!("an ICMP error about {}", inside.tuple),
     );
-    Ok(Found::Error(session.transformation(way), note, inside))
+    let crossing = Crossing {
+        from: SessionKey {
+            ingress: desk.sight.ingress,
+            tuple: ip.tuple,
+        },
+        to: transformation.output,
+        arrives: icmp_error::outer(ip.tuple, &transformation),
+        icmp: ip.icmp,
+    };
+    if !desk.sight.has(Mutant::StatelessError) {
+        security_group::stateless(&desk.sight, &crossing)?;
+    }
+    Ok(Found::Error(transformation, note, inside))
 }
 
 /// Walks again for a stale session: it is recorded anew or deleted.
@@ -238,12 +255,14 @@ fn freshen(
     );
     match rewalk(desk, session) {
         Ok((path, rules)) => {
+            let denied = reply_denied(desk, session.forward, session.reply, session.opener.icmp);
             let (_, entry) = desk
                 .sessions
                 .get(key, desk.now_s)
                 .ok_or(DropReason::EngineError)?;
             entry.path = path;
             entry.rules = rules;
+            entry.reply_denied = denied;
             entry.generation = desk.generation;
             entry.revision = desk.sight.snapshot.revision;
             Ok(Encounter::Revalidated)
@@ -253,6 +272,20 @@ fn freshen(
             Err(reason)
         }
     }
+}
+
+/// What the rules of stateless ports say of a session's answers.
+fn reply_denied(
+    desk: &Desk<'_>,
+    forward: SessionKey,
+    reply: SessionKey,
+    icmp: Option<(u8, u8)>,
+) -> Option<DropReason> {
+    if desk.sight.has(Mutant::StatelessReply) {
+        return None;
+    }
+    let crossing = Crossing::reply(&forward, reply, icmp);
+    security_group::stateless(&desk.sight, &crossing).err()
 }
 
 fn rewalk(
@@ -346,6 +379,7 @@ pub fn record(
         generation: desk.generation,
         revision: desk.sight.snapshot.revision,
         rules: new.rules,
+        reply_denied: reply_denied(desk, forward, reply, new.opener.icmp),
         state: State::Opening,
         seen_s: desk.now_s,
     };

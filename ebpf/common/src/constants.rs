@@ -59,6 +59,8 @@ constants! {
         COPY = 16;
         /// A tagged frame of a trunk.
         TRUNK = 17;
+        /// What the rules of stateless ports say of answers and of ICMP errors. The policy programs continue here.
+        STATELESS = 18;
         /// Slots in all.
         COUNT = 24;
     }
@@ -160,6 +162,8 @@ constants! {
         DHCPV6 = 8;
         /// Has subports.
         TRUNK = 16;
+        /// Judged packet by packet.
+        STATELESS = 32;
     }
     /// Flags of an allowed address.
     allowed: u8 {
@@ -275,6 +279,8 @@ constants! {
         DSCP = 128;
         /// Leaves its physical network by the transit: encapsulated, and the MTU holds.
         TRANSIT = 256;
+        /// A stateless port's rules allow none of it: dropped for `denied`.
+        DENIED = 512;
     }
     /// Where a port's limits stand: of bytes, then of packets.
     qos: u32 {
@@ -328,5 +334,7 @@ constants! {
         COPY = 256;
         /// Copies went to members.
         COPIED = 1024;
+        /// The walk has met a stateless port.
+        STATELESS = 2048;
     }
 }

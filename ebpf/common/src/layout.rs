@@ -441,7 +441,11 @@ layout! {
         /// Ingress of the other direction's key.
         other_ingress: u32,
         /// DSCP: the mark.
-        dscp: u32,
+        dscp: u8,
+        /// DENIED: the reason's number.
+        denied: u8,
+        /// Zero.
+        reserved: u16,
         /// Packets so far.
         packets: u64,
         /// Their bytes.

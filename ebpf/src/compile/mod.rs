@@ -167,14 +167,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
             );
         }
     }
-    for (id, group) in &snapshot.security_groups {
-        if !group.stateful {
-            add(
-                format!("security_groups.{id}.stateful"),
-                "handled as stateful: replies pass without a rule",
-            );
-        }
-    }
     for id in snapshot.local_ips.keys() {
         add(
             format!("local_ips.{id}"),

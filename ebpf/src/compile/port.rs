@@ -84,6 +84,7 @@ fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
     [
         (is_up(snapshot, port), flag::UP),
         (port.port_security_enabled, flag::SECURITY),
+        (snapshot.is_stateless(port), flag::STATELESS),
         (dhcp, flag::DHCP),
         (dhcpv6, flag::DHCPV6),
     ]

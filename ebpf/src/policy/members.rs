@@ -133,14 +133,13 @@ impl Members {
         Wanted(wanted.collect())
     }
 
-    /// Writes what is new of the chosen ones of these domains; adds to `narrowed` those that an address left. Says how
-    /// many writes it took.
+    /// Writes what is new of the chosen ones of these domains. Says how many writes it took.
     pub(super) fn write(
         &mut self,
         map: &Map,
         wanted: &Wanted,
         chosen: impl Fn(u32) -> bool,
-        narrowed: &mut BTreeSet<u32>,
+        changed: &mut ChangedDomains,
     ) -> Result<usize, PolicyError> {
         let mut writes = 0;
         for domain in self.domains.values_mut().filter(|d| chosen(d.number)) {
@@ -148,7 +147,9 @@ impl Members {
                 let done = domain.bring_to(map, wanted)?;
                 writes += done.writes;
                 if done.narrowed {
-                    narrowed.insert(domain.number);
+                    changed.narrowed.insert(domain.number);
+                } else if done.writes > 0 {
+                    changed.widened.insert(domain.number);
                 }
             }
         }
@@ -172,6 +173,15 @@ impl Members {
             .retain(|_, domain| used.contains(&domain.number));
         Ok(())
     }
+}
+
+/// Domains whose memberships have changed.
+#[derive(Default)]
+pub(super) struct ChangedDomains {
+    /// Those that an address left.
+    pub(super) narrowed: BTreeSet<u32>,
+    /// The others.
+    pub(super) widened: BTreeSet<u32>,
 }
 
 /// What became of a domain's entries.

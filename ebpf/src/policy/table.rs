@@ -10,7 +10,7 @@
 use super::background::{Background, Done, Job};
 use super::compile::{CompileError, PartPlaces, TakenPlaces};
 use super::lower::Lowering;
-use super::members::Members;
+use super::members::{ChangedDomains, Members};
 use super::rules::table_create;
 use super::writer::TableWriter;
 use super::{LowerError, Policy, PolicyKey};
@@ -98,6 +98,8 @@ pub struct Enforced {
     /// The slots that may allow less than before: sessions that were allowed by them must be looked at again. A member that
     /// is added takes nothing from anybody.
     pub narrowed: BTreeSet<u32>,
+    /// Those that only allow more: what they refused to ports that keep no state must be looked at again.
+    pub widened: BTreeSet<u32>,
     /// Memberships written or deleted.
     pub member_writes: usize,
 }
@@ -245,21 +247,25 @@ impl PolicyTable {
             let count = wanted.count();
             return Err(PolicyError::Members { count, max });
         }
-        let (map, mut domains) = (&self.maps.members, BTreeSet::new());
+        let (map, mut domains) = (&self.maps.members, ChangedDomains::default());
         let new = |domain| !before.contains(&domain);
         let mut member_writes = self.members.write(map, &wanted, new, &mut domains)?;
         let mut narrowed: BTreeSet<u32> = prepared.iter().map(|new| new.slot).collect();
+        let mut widened = BTreeSet::new();
         self.commit(prepared)?;
         let (map, known) = (&self.maps.members, |domain| before.contains(&domain));
         member_writes += self.members.write(map, &wanted, known, &mut domains)?;
         for (key, entry) in &mut self.entries {
             entry.used = used.contains(key);
-            if domains.contains(&entry.domain) {
+            if domains.narrowed.contains(&entry.domain) {
                 narrowed.insert(entry.slot);
+            } else if domains.widened.contains(&entry.domain) {
+                widened.insert(entry.slot);
             }
         }
         Ok(Enforced {
             narrowed,
+            widened,
             member_writes,
         })
     }

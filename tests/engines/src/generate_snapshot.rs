@@ -103,7 +103,15 @@ pub fn snapshot(chance: &mut Chance) -> Table {
     put("address_groups", table([("ag", list(ranges(chance)))]));
     let stations = [("gw", "02:00:00:00:00:01"), ("host", "02:00:00:00:00:99")];
     put("macs", table(stations.map(|(name, mac)| (name, text(mac)))));
+    all.insert("stateless".to_owned(), stateless(chance));
     all
+}
+
+/// Groups that keep no state: often none, now and then all.
+fn stateless(chance: &mut Chance) -> Value {
+    let percent = *chance.one(&[0, 0, 40, 100]).unwrap_or(&0);
+    let groups = GROUPS.iter().filter(|_| chance.percent(percent));
+    list(groups.map(|g| (*g).to_owned()).collect::<Vec<_>>())
 }
 
 /// Addresses in the underlay, mostly of one family; now and then this host has none.
@@ -631,7 +639,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(25) {
+    Some(match chance.below(26) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -690,6 +698,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             let one = forwarded_ip(chance, router.as_str()?, ports, shared)?;
             format!("change floating_ips.fwd.forward {}", one.get("forward")?)
         }
+        24 => format!("change stateless {}", stateless(chance)),
         18 => format!(
             "change qos.{} {}",
             chance.word(QOS),

@@ -237,6 +237,9 @@ pub struct SnapshotText {
     /// Group's name → members beyond its ports' addresses.
     #[serde(default)]
     groups: BTreeMap<String, Vec<IpNet>>,
+    /// Groups that keep no state.
+    #[serde(default)]
+    stateless: Vec<String>,
     /// `GROUP ingress|egress v4|v6 PROTOCOL [FIRST[-LAST] | TYPE[/CODE]] [from|to RANGE|group:NAME|addresses:NAME]`.
     #[serde(default)]
     rules: BTreeMap<String, String>,
@@ -692,9 +695,10 @@ fn forwarding(of: &mut ForwardedIp, id: &str, text: &str) -> Option<()> {
 fn groups(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
     for (name, members) in &text.groups {
         let id = uuid_of(kind::GROUP, name).into();
+        let stateful = !text.stateless.contains(name);
         e.snapshot
             .security_groups
-            .insert(id, SecurityGroup { stateful: true });
+            .insert(id, SecurityGroup { stateful });
         for address in members {
             let member = SecurityGroupMember {
                 security_group_id: id,

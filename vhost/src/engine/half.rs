@@ -51,8 +51,12 @@ pub(super) const TUNNELLED: u8 = 1 << 3;
 pub(super) const LIMITED: u8 = 1 << 4;
 /// To a subport: with a tag.
 pub(super) const TAGGED: u8 = 1 << 5;
+/// A stateless port's rules allow none of this direction.
+pub(super) const DENIED: u8 = 1 << 6;
+/// What the quick way does not do.
+const SLOW: u8 = TAGGED | DENIED;
 /// What a walk says anew.
-pub(super) const WALKED: u8 = TUNNELLED | LIMITED | TAGGED;
+pub(super) const WALKED: u8 = TUNNELLED | LIMITED | TAGGED | DENIED;
 
 /// What is needed only when a session is walked again, or looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,11 +161,17 @@ impl Half {
         self.flags.load(Relaxed) & TUNNELLED != 0
     }
 
-    /// Whether it leads to a subport.
+    /// Whether none of its packets passes.
+    #[must_use]
+    pub(super) fn is_denied(&self) -> bool {
+        self.flags.load(Relaxed) & DENIED != 0
+    }
+
+    /// Whether its packets are to be looked at as a whole.
     #[inline]
     #[must_use]
-    pub(super) fn is_tagged(&self) -> bool {
-        self.flags.load(Relaxed) & TAGGED != 0
+    pub(super) fn is_slow(&self) -> bool {
+        self.flags.load(Relaxed) & SLOW != 0
     }
 
     /// Whether a port that it passes has a QoS policy.

@@ -107,7 +107,7 @@ impl Engine {
             half.generation == self.generation
                 && (half.seen_s() == now.s || !self.table.is_expired(at, now.s))
                 && (!half.is_tunnelled() || self.link.is_some())
-                && !half.is_tagged()
+                && !half.is_slow()
                 && header.first_chunk() == Some(&half.match_mac)
                 && measure(half, header, packet_bytes(&train.load, train.frame_bytes))
         };

@@ -1,7 +1,7 @@
 //! What is walked for, where a walk leads, and by which tunnels.
 
 use super::key::Place;
-use super::plan::At;
+use super::plan::{At, PortPlan};
 use super::transit::ByTransit;
 use std::net::IpAddr;
 use weft_dataplane::Tuple;
@@ -85,6 +85,14 @@ pub(super) struct Opening {
 }
 
 impl Opening {
+    /// The opener test, for a port that keeps state.
+    pub(super) fn state_test(&self, port: &PortPlan) -> Result<(), DropReason> {
+        if port.stateless {
+            return Ok(());
+        }
+        self.opener_test()
+    }
+
     /// Whether it may open a session.
     pub(super) fn opener_test(&self) -> Result<(), DropReason> {
         let Some(flags) = self.test else {

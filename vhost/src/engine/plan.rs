@@ -35,6 +35,8 @@ pub(super) struct PortPlan {
     pub(super) id: PortId,
     pub(super) up: bool,
     pub(super) secured: bool,
+    /// Judged packet by packet.
+    pub(super) stateless: bool,
     /// Whether it is a vhost-user port.
     pub(super) served: bool,
     /// Whether it is a subport: what leaves to it has a tag.
@@ -475,6 +477,7 @@ fn port_plan(
         id,
         up: topology::is_up(snapshot, port),
         secured: port.port_security_enabled,
+        stateless: snapshot.is_stateless(port),
         served: matches!(port.interface, PortInterface::VhostUser { .. }),
         tagged: matches!(port.interface, PortInterface::Subport { .. }),
         network,

@@ -8,26 +8,29 @@ use super::key::{Key, Place};
 use super::limit::units;
 use super::local::{Answer, Asker};
 use super::path::{End, Opening};
-use super::plan::{At, NetworkPlan, Plan, PortPlan};
+use super::plan::{NetworkPlan, Plan, PortPlan};
 use super::record::{First, hop_of};
 use super::table::Ref;
-use super::walk::walk;
+use super::walk::{Crossing, stateless, walk};
 use super::{Engine, Now, Outcome};
 use std::sync::Arc;
 use weft_dataplane::flow::bucket;
-use weft_dataplane::flow::session::{Hop, Transformation, Tunnel};
+use weft_dataplane::flow::session::{Hop, Transformation};
 use weft_dataplane::stage::decode::{self, Body, IcmpKind, IpPacket, Packet};
 use weft_dataplane::stage::icmp_error::{self, Inside};
-use weft_dataplane::stage::transit::{self, Outbound};
+use weft_dataplane::stage::transit::Outbound;
 use weft_dataplane::stage::tunnel;
 use weft_dataplane::stage::{
     self, Entered, Sight, deliver, dhcp, mtu, port_security, qos, session, vlan,
 };
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
-use weft_model::{DropReason, MacAddress, Port};
+use weft_model::{DropReason, Port};
 use weft_wire::virtio_net::Load;
 
 mod multicast;
+mod relay;
+
+use relay::with_destination;
 
 /// A packet on its way.
 #[derive(Clone, Copy)]
@@ -333,85 +336,6 @@ impl Engine {
         }
     }
 
-    /// What another host left to this one, to bring it outside; none for all others.
-    fn outbound(
-        &mut self,
-        on: &On<'_>,
-        packet: &mut Packet,
-    ) -> Result<Option<Outbound>, DropReason> {
-        if !on.sight.transit || !packet.destination_mac.is_zero() {
-            return Ok(None);
-        }
-        let Body::Ip(ip) = &mut packet.body else {
-            return Err(DropReason::EngineError);
-        };
-        let known = session::fragment_follow(&on.sight, &mut self.fragments, ip);
-        known.map_err(|_unknown| DropReason::DestinationMacUnknown)?;
-        let (inside, mac) = (transit::quoted(on.frame, ip), packet.source_mac);
-        let way = on
-            .plan
-            .outbound(on.network, mac, ip, inside.as_ref(), &self.neighbours)?;
-        Ok(Some(way))
-    }
-
-    fn bring_outside(
-        &mut self,
-        on: &On<'_>,
-        packet: &Packet,
-        way: &Outbound,
-        beside: &mut Beside,
-    ) -> Result<Verdict, DropReason> {
-        let Body::Ip(ip) = &packet.body else {
-            return Err(DropReason::EngineError);
-        };
-        match way {
-            Outbound::Relay(mac, tunnel) => {
-                let frame = with_destination(on.frame, *mac);
-                self.hand_on(on, ip, (tunnel, &frame), beside)
-            }
-            Outbound::Uplink(mac, next_hop) => {
-                if mac.is_zero() {
-                    self.copy(on, beside, Copy::NeighbourNeeded(*next_hop));
-                }
-                Ok(Verdict::Uplink {
-                    network: on.network.id,
-                    frame: with_destination(on.frame, *mac),
-                })
-            }
-            Outbound::Here(_) => Err(DropReason::EngineError),
-        }
-    }
-
-    /// To another host as it is.
-    fn relay(
-        &mut self,
-        on: &On<'_>,
-        ip: &IpPacket,
-        tunnel: At,
-        beside: &mut Beside,
-    ) -> Result<Verdict, DropReason> {
-        let tunnel = on.plan.tunnels.get(tunnel).copied();
-        let tunnel = tunnel.ok_or(DropReason::EngineError)?;
-        self.hand_on(on, ip, (&tunnel, on.frame), beside)
-    }
-
-    fn hand_on(
-        &mut self,
-        on: &On<'_>,
-        ip: &IpPacket,
-        (tunnel, frame): (&Tunnel, &[u8]),
-        beside: &mut Beside,
-    ) -> Result<Verdict, DropReason> {
-        let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
-        if bytes > usize::try_from(tunnel.mtu).unwrap_or(usize::MAX) {
-            self.copy(on, beside, Copy::MtuExceeded(tunnel.mtu));
-            return Err(DropReason::MtuExceeded);
-        }
-        Ok(Verdict::Tunnel {
-            frame: tunnel::encapsulate(frame, tunnel, ip.tuple, None),
-        })
-    }
-
     /// Whether the other engine has what is not known here.
     fn shares(&self, on: &On<'_>) -> bool {
         self.shared && on.port.is_some()
@@ -438,6 +362,15 @@ impl Engine {
                 return Ok(Found::End(End::Relay(by)));
             };
             self.freshen(on.plan, at)?;
+            let transformation = self.transformation(on.plan, at)?;
+            let crossing = Crossing {
+                from: on.place,
+                leaves: ip.tuple,
+                to: self.table.half(at).output,
+                arrives: icmp_error::outer(ip.tuple, &transformation),
+                icmp: ip.icmp,
+            };
+            stateless(on.plan, &crossing)?;
             return Ok(Found::Error(at, inside));
         }
         let key = Key::new(&ip.tuple, on.place);
@@ -453,6 +386,7 @@ impl Engine {
         } else if let Some(at) = self.table.find(&key, hash).filter(fits) {
             self.freshen(on.plan, at)?;
             self.see(at, ip.seen(), [1, on.frame.len()], on.now.s);
+            self.denial(on.plan, at)?;
             return Ok(Found::Hit(at));
         }
         let opening = opening_of(on, packet, ip);
@@ -573,15 +507,6 @@ impl Engine {
             self.copy(on, beside, Copy::NeighbourNeeded(address));
         }
     }
-}
-
-/// The frame with this destination MAC.
-fn with_destination(frame: &[u8], mac: MacAddress) -> Vec<u8> {
-    let mut bytes = frame.to_vec();
-    if let Some(destination) = bytes.first_chunk_mut() {
-        *destination = mac.0;
-    }
-    bytes
 }
 
 /// What a first packet asks.

@@ -2,15 +2,16 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
-use super::half::{Cold, Half, LIMITED, TAGGED, TUNNELLED};
+use super::half::{Cold, DENIED, Half, LIMITED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::is_limited;
 use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, Plan};
 use super::table::{New, Ref};
-use super::walk::walk;
+use super::walk::{Crossing, stateless, walk};
 use std::sync::atomic::AtomicU8;
 use weft_dataplane::flow::session::{Seen, Tunnel};
+use weft_dataplane::stage::decode::icmp_counterpart;
 use weft_dataplane::stage::{Sight, nat, tunnel};
 use weft_dataplane::{Ingress, State, Tuple, Way};
 use weft_model::{DropReason, MacAddress};
@@ -117,6 +118,38 @@ fn entropies(tunnels: [u32; 2], forward: &Key, reply: &Key) -> [u16; 2] {
     })
 }
 
+/// Whether the rules of stateless ports allow a session's answers.
+///
+/// # Errors
+/// Whose do not.
+pub(super) fn reply_stateless(
+    plan: &Plan,
+    (forward, reply): (&Key, &Key),
+    icmp: Option<(u8, u8)>,
+) -> Result<(), DropReason> {
+    let asks = |place| plan.port(place).is_some_and(|port| port.stateless);
+    let (from, to) = (reply.meta.place(), forward.meta.place());
+    if !asks(from) && !asks(to) {
+        return Ok(());
+    }
+    let v6 = forward.meta.is_ipv6();
+    let crossing = Crossing {
+        from,
+        leaves: reply.tuple(),
+        to,
+        arrives: forward.tuple().reversed(),
+        icmp: icmp.map(|(kind, code)| (icmp_counterpart(v6, kind), code)),
+    };
+    stateless(plan, &crossing)
+}
+
+/// Says in the reply's half if it is denied.
+fn reply_note(plan: &Plan, keys: (&Key, &Key), icmp: Option<(u8, u8)>, half: &mut Half) {
+    if reply_stateless(plan, keys, icmp).is_err() {
+        *half.flags.get_mut() |= DENIED;
+    }
+}
+
 impl Engine {
     /// Records a new session.
     ///
@@ -176,8 +209,11 @@ impl Engine {
                 reply_key(nat::source_port(&sight, ports, opening.tuple, free)?)
             }
         };
-        let [forward_half, reply_half] = halves(plan, self.generation, opening, path, network.mtu);
+        let [forward_half, mut reply_half] =
+            halves(plan, self.generation, opening, path, network.mtu);
         let tunnels = tunnels(path, opening.place);
+        let keys = (&first.forward, &reply);
+        reply_note(plan, keys, opening.icmp, &mut reply_half);
         let new = New {
             forward: first.forward,
             reply,
@@ -257,9 +293,10 @@ impl Engine {
         if !same {
             return Err(DropReason::SessionRevoked);
         }
-        let [forward_half, reply_half] =
+        let [forward_half, mut reply_half] =
             halves(plan, self.generation, &opening, &path, network.mtu);
         let tunnels = tunnels(&path, place);
+        reply_note(plan, (&key, &reply), cold.icmp, &mut reply_half);
         Ok(New {
             forward: key,
             reply,
@@ -273,6 +310,18 @@ impl Engine {
                 ..cold
             },
         })
+    }
+
+    /// Whether a direction of a fresh session passes.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn denial(&self, plan: &Plan, at: Ref) -> Result<(), DropReason> {
+        if !self.table.half(at).is_denied() {
+            return Ok(());
+        }
+        let keys = (&self.table.key(at.other()), &self.table.key(at));
+        reply_stateless(plan, keys, self.table.cold(at).icmp)
     }
 
     /// Counts packets and their bytes: idle time, state, counters.

@@ -53,7 +53,7 @@ pub(super) fn walk(
 ) -> Result<End, DropReason> {
     let walk = Walk::begin(plan, neighbours, opening)?;
     if let Some(port) = walk.port.filter(|port| port.secured) {
-        opening.opener_test()?;
+        opening.state_test(port)?;
         let Tuple { destination, .. } = opening.tuple;
         let policy = port
             .policies
@@ -67,6 +67,41 @@ pub(super) fn walk(
         walk.arrive(path)?;
     }
     Ok(end)
+}
+
+/// A packet that no port's state speaks for, between two places: its tuple as it leaves the one and as it comes to the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crossing {
+    pub(super) from: Place,
+    pub(super) leaves: Tuple,
+    pub(super) to: Place,
+    pub(super) arrives: Tuple,
+    pub(super) icmp: Option<(u8, u8)>,
+}
+
+/// Whether the rules of those of the two ports that are stateless allow it.
+///
+/// # Errors
+/// Whose do not.
+pub(super) fn stateless(plan: &Plan, crossing: &Crossing) -> Result<(), DropReason> {
+    let asks = |place| plan.port(place).filter(|port| port.stateless);
+    let allows = |port: &PortPlan, direction, tuple: &Tuple, remote| {
+        let policy = port.policies.get(direction, tuple.is_ipv6());
+        policy.allows(&plan.members, tuple, crossing.icmp, remote)
+    };
+    if let Some(port) = asks(crossing.from) {
+        let tuple = &crossing.leaves;
+        if !allows(port, Direction::Egress, tuple, tuple.destination) {
+            return Err(DropReason::SecurityGroupEgressDenied);
+        }
+    }
+    if let Some(port) = asks(crossing.to) {
+        let tuple = &crossing.arrives;
+        if !allows(port, Direction::Ingress, tuple, tuple.source) {
+            return Err(DropReason::SecurityGroupIngressDenied);
+        }
+    }
+    Ok(())
 }
 
 /// Judges a copy of a multicast frame at a local port.
@@ -128,7 +163,7 @@ impl<'a> Walk<'a> {
         if !port.secured {
             return Ok(());
         }
-        self.opening.opener_test()?;
+        self.opening.state_test(port)?;
         let tuple = Tuple {
             source: path.source,
             destination: path.destination,
