@@ -33,6 +33,7 @@ fn build() -> Result<(), String> {
     }
     println!("cargo:rustc-env=WEFT_LAYOUT={:016x}", hash.0);
     compile(&programs, &out, "weft")?;
+    compile(&programs, &out, "steer")?;
     compile(&programs, &out, "policy_harness")
 }
 

@@ -159,6 +159,9 @@ pub(crate) struct Run {
     /// alone, without the kernel's. underlay=PATH: the vhost-user socket of its link to other hosts. PATH: the control socket.
     #[arg(long, value_name = "PORT=PATH|PATH", value_parser = run_socket)]
     pub(crate) socket: Vec<RunSocket>,
+    /// The interface that leads to other hosts, for the switch alone, by AF_XDP. Its tunnel address must not be the kernel's.
+    #[arg(long, value_name = "INTERFACE", requires = "socket")]
+    pub(crate) underlay: Option<String>,
     /// The CPUs that poll the vhost-user sockets, a thread each; by default one thread, anywhere.
     #[arg(
         long,

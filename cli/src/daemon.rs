@@ -8,15 +8,20 @@ use crate::config::Config;
 use crate::server;
 use crate::snapshot_file;
 use anyhow::{Context, bail};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_agent::{AgentConfig, Source, Underlay, check_host};
+use weft_ebpf::{Steering, link_about};
+use weft_model::MacAddress;
 use weft_vhost::alone::{Alone, AloneConfig};
 use weft_vhost::engine::Limits;
+use weft_vhost::xdp::{XdpInterface, XdpPort};
 
 /// From the signal to the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
@@ -71,6 +76,8 @@ pub(crate) async fn run(config: &Config, file: PathBuf) -> anyhow::Result<()> {
 pub(crate) struct SwitchAlone {
     /// Sockets by a port's id or `dns_name`.
     pub(crate) sockets: Vec<(String, PathBuf)>,
+    /// The interface that leads to other hosts, if it is one.
+    pub(crate) underlay: Option<String>,
     /// The CPUs that poll them.
     pub(crate) cpus: Vec<usize>,
 }
@@ -86,10 +93,14 @@ pub(crate) async fn switch(
     let first = snapshots.borrow_and_update().clone();
     let first = first.context("the snapshot file was read")?;
     let mut parts = Parts::new()?;
+    let link = switch.underlay.as_deref().map(link_open).transpose()?;
     let alone = Alone::start(
         &first,
         &AloneConfig {
             sockets: switch.sockets,
+            link: link
+                .as_ref()
+                .map(|link| (link.interface.mac, Arc::clone(&link.queues))),
             cpus: switch.cpus,
             limits: Limits {
                 sessions_max: config.agent.sessions_max,
@@ -97,6 +108,11 @@ pub(crate) async fn switch(
             },
         },
     )?;
+    let mut link = link.map(Link::new);
+    if let Some(link) = &mut link {
+        // From here on packets come.
+        link.steer(first.tunnel_ip())?;
+    }
     tracing::info!(ports = alone.totals().len(), "the switch runs");
     let (reload, reloads) = mpsc::channel(1);
     let shutdown = parts.shutdown.clone();
@@ -116,15 +132,76 @@ pub(crate) async fn switch(
                     let snapshot = snapshots.borrow_and_update().clone();
                     if let Some(snapshot) = snapshot {
                         alone.apply(&snapshot);
+                        if let Some(link) = &mut link {
+                            link.steer(snapshot.tunnel_ip())?;
+                        }
                     }
                 }
             }
         }
+        drop(link);
         // Front-ends are disconnected and sockets removed here; the threads end within one batch.
         drop(alone);
         Ok(())
     });
     parts.run(Some(reload)).await
+}
+
+/// Opens the interface that leads to other hosts.
+fn link_open(interface: &str) -> anyhow::Result<XdpPort> {
+    let about = link_about(interface)
+        .with_context(|| format!("--underlay: no such network interface: {interface}"))?;
+    let link = XdpPort::open(XdpInterface {
+        name: interface.to_owned(),
+        index: about.index,
+        mac: MacAddress(about.mac),
+        mtu: about.mtu,
+    });
+    let link = link.context("--underlay")?;
+    let (queues, mac) = (link.sockets.len(), link.interface.mac);
+    tracing::info!(interface, queues, %mac, "the link to other hosts is open");
+    Ok(link)
+}
+
+/// The interface that leads to other hosts.
+struct Link {
+    port: XdpPort,
+    /// What is steered to the switch, and for which tunnel address.
+    steering: Option<(IpAddr, Steering)>,
+}
+
+impl Link {
+    fn new(port: XdpPort) -> Self {
+        let steering = None;
+        Self { port, steering }
+    }
+
+    /// Steers what is for this tunnel address to the switch, and nothing else any more.
+    fn steer(&mut self, tunnel_ip: Option<IpAddr>) -> anyhow::Result<()> {
+        if self.steering.as_ref().map(|(ip, _)| *ip) == tunnel_ip {
+            return Ok(());
+        }
+        // An interface takes one program.
+        self.steering = None;
+        let Some(tunnel_ip) = tunnel_ip else {
+            tracing::warn!(
+                "the snapshot has no tunnel address of this host: no packets of tunnels come"
+            );
+            return Ok(());
+        };
+        if std::net::UdpSocket::bind((tunnel_ip, 0)).is_ok() {
+            bail!(
+                "--underlay: {tunnel_ip} is an address of this host's kernel, which would answer for it too; give the switch one \
+                 of its own (tunnel_hosts in the snapshot)"
+            );
+        }
+        let steering = Steering::attach(self.port.interface.index, tunnel_ip, &self.port.sockets)
+            .context("--underlay: packets cannot be steered by XDP")?;
+        let mode = if steering.native { "native" } else { "generic" };
+        tracing::info!(%tunnel_ip, mode, "packets of tunnels come by XDP");
+        self.steering = Some((tunnel_ip, steering));
+        Ok(())
+    }
 }
 
 /// Says what the host lacks, if it lacks anything.

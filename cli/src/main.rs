@@ -72,11 +72,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let (sockets, control_socket) = args.sockets()?;
             let host = Some((args.host, control_socket));
             let config = arguments::config(args.common, None, host, None)?;
+            if sockets.is_empty() && args.underlay.is_some() {
+                anyhow::bail!("--underlay: needs a port's socket, --socket PORT=PATH");
+            }
             if sockets.is_empty() {
                 start(&config, json, daemon::run(&config, args.snapshot))
             } else {
                 let switch = SwitchAlone {
                     sockets,
+                    underlay: args.underlay,
                     cpus: args.cpu,
                 };
                 start(

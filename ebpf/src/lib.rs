@@ -16,6 +16,7 @@ mod host;
 mod link_info;
 mod load;
 pub mod policy;
+mod steer;
 mod stub;
 mod subport;
 pub mod sys;
@@ -26,6 +27,8 @@ pub use engine::{Applied, Engine, EngineConfig};
 pub use error::EngineError;
 pub use event::{Event, EventKind, Ingress};
 pub use host::{MissingFeature, check_host};
+pub use link_info::{LinkAbout, link_about};
+pub use steer::Steering;
 pub use test_run::{TestRun, Verdict};
 pub use view::{Counters, DeviceCounters, SessionState, SessionView};
 

@@ -1,5 +1,5 @@
 //! Asks the kernel what a device is, by one rtnetlink request: whether it is a veth whose peer is in another namespace,
-//! because frames may then enter that peer directly. It knows no other question.
+//! because frames may then enter that peer directly; and what must be known of one that is to be used by AF_XDP.
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -10,6 +10,8 @@ use rustix::net::{
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const NLM_F_REQUEST: u16 = 1;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
@@ -18,8 +20,40 @@ const HEADER_BYTES: usize = 16;
 /// A link's description with all its attributes fits.
 const ANSWER_BYTES_MAX: usize = 32_768;
 
+/// A device of this thread's namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAbout {
+    /// Its number.
+    pub index: u32,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+}
+
+/// What the kernel says of the device of this name.
+///
+/// # Errors
+/// There is none, or it is no Ethernet device.
+pub fn link_about(name: &str) -> std::io::Result<LinkAbout> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let index = rustix::net::netdevice::name_to_index(&socket, name)?;
+    let answer = ask(index)?;
+    let about = attributes_of(&answer).and_then(|attributes| {
+        let mac = attribute(attributes, IFLA_ADDRESS)?.try_into().ok()?;
+        let mtu = attribute(attributes, IFLA_MTU)?.try_into().ok()?;
+        let mtu = u32::from_ne_bytes(mtu);
+        Some(LinkAbout { index, mac, mtu })
+    });
+    about.ok_or_else(|| std::io::Error::other("it is no Ethernet device"))
+}
+
 /// Whether the device (of this thread's namespace) is a veth whose peer is in another network namespace.
 pub(crate) fn peer_elsewhere(ifindex: u32) -> Result<bool, Errno> {
+    Ok(veth_peer_elsewhere(&ask(ifindex)?))
+}
+
+fn ask(ifindex: u32) -> Result<Vec<u8>, Errno> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -34,7 +68,8 @@ pub(crate) fn peer_elsewhere(ifindex: u32) -> Result<bool, Errno> {
     )?;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let (bytes, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    Ok(veth_peer_elsewhere(&answer[..bytes]))
+    answer.truncate(bytes);
+    Ok(answer)
 }
 
 fn request(ifindex: u32) -> Vec<u8> {
@@ -49,12 +84,14 @@ fn request(ifindex: u32) -> Vec<u8> {
     message
 }
 
-fn veth_peer_elsewhere(answer: &[u8]) -> bool {
+fn attributes_of(answer: &[u8]) -> Option<&[u8]> {
     let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
-    let Some(attributes) = answer
-        .get(2 * HEADER_BYTES..)
-        .filter(|_| kind == Some(RTM_NEWLINK))
-    else {
+    let attributes = answer.get(2 * HEADER_BYTES..);
+    attributes.filter(|_| kind == Some(RTM_NEWLINK))
+}
+
+fn veth_peer_elsewhere(answer: &[u8]) -> bool {
+    let Some(attributes) = attributes_of(answer) else {
         return false;
     };
     let elsewhere = attribute(attributes, IFLA_LINK_NETNSID).is_some();

@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map(|(port, path)| (port.to_owned(), path.into()))
     };
     let config = AloneConfig {
+        link: None,
         sockets: sockets.iter().filter_map(pair).collect(),
         cpus: cpus.split(',').map(str::parse).collect::<Result<_, _>>()?,
         limits: Limits {

@@ -36,9 +36,12 @@ pub enum AloneError {
     },
     /// Nothing leads to other hosts.
     #[error(
-        "--socket {UNDERLAY}=…: the snapshot has no tunnel address of this host (tunnel_hosts)"
+        "the link to other hosts: the snapshot has no tunnel address of this host (tunnel_hosts)"
     )]
     NoTunnelAddress,
+    /// Two links to other hosts.
+    #[error("the link to other hosts is an interface or a socket, not both")]
+    TwoLinks,
     /// Two ports have one socket.
     #[error("{}: the socket of two ports; each port needs one of its own", .0.display())]
     Shared(PathBuf),
@@ -56,6 +59,8 @@ pub struct AloneConfig {
     /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without. One named
     /// [`UNDERLAY`] is that of the link to other hosts.
     pub sockets: Vec<(String, PathBuf)>,
+    /// The link to other hosts, if it is an interface: its MAC address and queues.
+    pub link: Option<(MacAddress, Arc<PortQueues>)>,
     /// The workers' CPUs; without any there is one worker, anywhere.
     pub cpus: Vec<usize>,
     /// Sizes of the session table.
@@ -99,7 +104,13 @@ impl Alone {
             }
         }
         let mut underlay = None;
+        if config.link.is_some() {
+            snapshot.tunnel_ip().ok_or(AloneError::NoTunnelAddress)?;
+        }
         for (name, path) in &config.sockets {
+            if name == UNDERLAY && config.link.is_some() {
+                return Err(AloneError::TwoLinks);
+            }
             if name == UNDERLAY {
                 let address = snapshot.tunnel_ip();
                 let mac = underlay_mac(address.ok_or(AloneError::NoTunnelAddress)?);
@@ -138,7 +149,8 @@ impl Alone {
         switch.apply(snapshot);
         let server = Server::start()?;
         let mut counters = BTreeMap::new();
-        let mut of_underlay = None;
+        let link = config.link.as_ref();
+        let mut of_underlay = link.map(|(mac, queues)| switch.underlay_add(*mac, queues));
         if let Some((mac, link)) = underlay {
             let (queues, path) = (Arc::clone(&link.queues), link.path.clone());
             of_underlay = Some(switch.underlay_add(mac, &queues));

@@ -15,3 +15,4 @@ pub mod protocol;
 pub mod queue;
 pub mod ring;
 pub mod worker;
+pub mod xdp;

@@ -223,6 +223,7 @@ fn meet(kind: Kind, snapshot: &HostSnapshot, folder: &Path) -> (Alone, [Guest; 2
         .map(|socket| UnixListener::bind(socket).unwrap())
         .collect();
     let config = AloneConfig {
+        link: None,
         sockets: Vec::new(),
         cpus: Vec::new(),
         limits: Limits {

@@ -44,6 +44,18 @@ impl Mapping {
             .checked_next_multiple_of(unit)
             .filter(|bytes| isize::try_from(*bytes).is_ok())
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Self::map(file, 0, bytes)
+    }
+
+    /// Maps one of an AF_XDP socket's rings, by its offset (XDP_PGOFF_RX_RING and so on).
+    ///
+    /// # Errors
+    /// The socket has no such ring, or the kernel refused.
+    pub fn of_socket(socket: impl AsFd, offset: u64, bytes: usize) -> io::Result<Self> {
+        Self::map(socket, offset, bytes)
+    }
+
+    fn map(file: impl AsFd, offset: u64, bytes: usize) -> io::Result<Self> {
         // SAFETY: the kernel chooses the address, so nothing that exists is mapped over; the file is open.
         let base = unsafe {
             rustix::mm::mmap(
@@ -52,7 +64,7 @@ impl Mapping {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::NORESERVE,
                 file,
-                0,
+                offset,
             )?
         };
         let base: NonNull<u8> =
@@ -87,6 +99,12 @@ impl Mapping {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where it is, for a kernel that wants to know.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.base.as_ptr().addr()
     }
 
     /// The address of a byte, if so many bytes from there on are inside.

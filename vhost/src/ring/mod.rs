@@ -1,4 +1,5 @@
-//! Rings: the device's side of virtio queues, polled. Split and packed (virtio 1.2, 2.7 and 2.8).
+//! Rings: the device's side of virtio queues, polled. Split and packed (virtio 1.2, 2.7 and 2.8). An interface's queue is one too
+//! ([`xdp`]): its kernel stands for the driver.
 //!
 //! Guarantees: whatever a driver writes, nothing outside of its memory is touched, no loop is longer than the ring (or
 //! [`CHAIN_DESCRIPTORS_MAX`] for an indirect table), and what is used of a descriptor was read once. What breaks the rules is a
@@ -11,6 +12,7 @@ mod packed;
 #[cfg(test)]
 mod ring_tests;
 mod split;
+pub mod xdp;
 
 pub use packed::PackedRing;
 pub use split::SplitRing;
@@ -140,6 +142,8 @@ pub enum Ring {
     Split(SplitRing),
     /// A packed ring.
     Packed(PackedRing),
+    /// A way of an AF_XDP socket.
+    Xdp(Box<xdp::XdpRing>),
 }
 
 impl Ring {
@@ -157,6 +161,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.take(direction, memory, pieces),
             Self::Packed(ring) => ring.take(direction, memory, pieces),
+            Self::Xdp(ring) => ring.take(direction, memory, pieces),
         }
     }
 
@@ -172,9 +177,9 @@ impl Ring {
     ) -> Option<RingError> {
         match self {
             Self::Split(ring) => ring.take_many(direction, memory, count, pieces, taken),
-            Self::Packed(ring) => {
+            Self::Packed(_) | Self::Xdp(_) => {
                 for _ in 0..count {
-                    match ring.take(direction, memory, pieces) {
+                    match self.take(direction, memory, pieces) {
                         Ok(Some(chain)) => taken.push(chain),
                         Ok(None) => break,
                         Err(error) => return Some(error),
@@ -190,6 +195,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.untake(taken.len()),
             Self::Packed(ring) => ring.untake(taken),
+            Self::Xdp(ring) => ring.untake(taken),
         }
     }
 
@@ -199,7 +205,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.give_soon(chains),
             // What is given back was read just before.
-            Self::Packed(_) => {}
+            Self::Packed(_) | Self::Xdp(_) => {}
         }
     }
 
@@ -209,6 +215,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.give(taken, written),
             Self::Packed(ring) => ring.give(taken, written),
+            Self::Xdp(ring) => ring.give(taken, written),
         }
     }
 
@@ -218,6 +225,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.publish(),
             Self::Packed(ring) => ring.publish(),
+            Self::Xdp(ring) => ring.publish(),
         }
     }
 
@@ -226,6 +234,8 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.kicks_ask(wanted),
             Self::Packed(ring) => ring.kicks_ask(wanted),
+            // Who waits for a socket is always woken, and by waiting lets the kernel go on with what is to be sent.
+            Self::Xdp(_) => {}
         }
     }
 
@@ -235,6 +245,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.has_available(),
             Self::Packed(ring) => ring.has_available(),
+            Self::Xdp(ring) => ring.has_available(),
         }
     }
 
@@ -246,6 +257,7 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.note_in(notes, recover),
             Self::Packed(ring) => ring.note_in(notes, recover),
+            Self::Xdp(_) => Err(SetupError::Inflight("is for rings of guests")),
         }
     }
 
@@ -255,6 +267,8 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.base(),
             Self::Packed(ring) => ring.base(),
+            // Nobody goes on where a socket has ended.
+            Self::Xdp(_) => 0,
         }
     }
 }
