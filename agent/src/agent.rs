@@ -138,6 +138,7 @@ pub async fn run(
     let context = Context {
         host: config.host.clone(),
         instance: config.instance.clone(),
+        engine: "ebpf",
         started: now(),
         feed_url: feed.url.clone(),
         feed: feed.status.clone(),

@@ -8,6 +8,7 @@
 //! It keeps nothing on disk but its control socket and the engine's pins.
 
 mod agent;
+mod alone;
 mod capture;
 mod clock;
 pub mod feed;
@@ -25,6 +26,7 @@ mod view;
 mod wire_socket;
 
 pub use agent::{AgentConfig, AgentError, Source, Underlay, run};
+pub use alone::AloneSocket;
 pub use links::LinksError;
 pub use owner::OwnerError;
 pub use weft_ebpf::{MissingFeature, check_host};

@@ -232,24 +232,11 @@ impl UserEngine {
     /// Adds the counters of its ports. What the kernel engine has counted of one is part of it, but for its drops.
     pub(crate) fn count(&self, counters: &mut Counters) {
         for (id, served) in self.running.iter().flat_map(|running| &running.ports) {
-            let PortTotals {
-                rx_packets,
-                rx_bytes,
-                tx_packets,
-                tx_bytes,
-                mut drops,
-            } = served.counters.totals();
+            let mut device = device_counters(served.counters.totals());
             let there = counters.ports.get(id).map(|counters| &counters.drops);
             for (reason, count) in there.into_iter().flatten() {
-                *drops.entry(*reason).or_default() += count;
+                *device.drops.entry(*reason).or_default() += count;
             }
-            let device = DeviceCounters {
-                rx_packets,
-                rx_bytes,
-                tx_packets,
-                tx_bytes,
-                drops,
-            };
             counters.ports.insert(*id, device);
         }
     }
@@ -259,16 +246,34 @@ impl UserEngine {
         let Some(running) = &self.running else {
             return Vec::new();
         };
-        let views = running
-            .switch
-            .ask(move |engine| engine.sessions().take(limit).collect::<Vec<_>>());
-        let started_s = u32::try_from(running.started / 1_000).unwrap_or(u32::MAX);
-        views
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|view| session(&view, started_s))
-            .collect()
+        sessions_of(&running.switch, limit, running.started)
     }
+}
+
+/// What was counted of a port, as the kernel engine says it.
+pub(crate) fn device_counters(totals: PortTotals) -> DeviceCounters {
+    let PortTotals {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        drops,
+    } = totals;
+    DeviceCounters {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        drops,
+    }
+}
+
+/// At most so many sessions of a switch whose clock began then.
+pub(crate) fn sessions_of(switch: &Switch, limit: usize, started: Millis) -> Vec<SessionView> {
+    let views = switch.ask(move |engine| engine.sessions().take(limit).collect::<Vec<_>>());
+    let started_s = u32::try_from(started / 1_000).unwrap_or(u32::MAX);
+    let views = views.unwrap_or_default().into_iter();
+    views.filter_map(|view| session(&view, started_s)).collect()
 }
 
 /// None for one that comes by a tunnel, to which this engine has no device.

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_agent::{AgentConfig, Source, Underlay, check_host};
+use weft_agent::{AgentConfig, AloneSocket, Source, Underlay, check_host};
 use weft_ebpf::{Steering, link_about};
 use weft_model::MacAddress;
 use weft_vhost::alone::{Alone, AloneConfig};
@@ -78,11 +78,13 @@ pub(crate) struct SwitchAlone {
     pub(crate) sockets: Vec<(String, PathBuf)>,
     /// The interface that leads to other hosts, if it is one.
     pub(crate) underlay: Option<String>,
+    /// Where it is asked, if anywhere.
+    pub(crate) control_socket: Option<PathBuf>,
     /// The CPUs that poll them.
     pub(crate) cpus: Vec<usize>,
 }
 
-/// `weft run` with vhost-user sockets: needs no kernel engine, and has no control socket.
+/// `weft run` with vhost-user sockets: needs no kernel engine.
 pub(crate) async fn switch(
     config: &Config,
     file: PathBuf,
@@ -108,6 +110,19 @@ pub(crate) async fn switch(
             },
         },
     )?;
+    let alone = Arc::new(alone);
+    if let Some(socket) = switch.control_socket {
+        let (alone, shutdown) = (Arc::clone(&alone), parts.shutdown.clone());
+        let socket = AloneSocket {
+            socket,
+            host: config.host.clone(),
+            instance: config.instance.clone(),
+            snapshots: source.subscribe(),
+        };
+        parts.spawn("the control socket", async move {
+            Ok(socket.serve(alone, shutdown).await?)
+        });
+    }
     let mut link = link.map(Link::new);
     if let Some(link) = &mut link {
         // From here on packets come.

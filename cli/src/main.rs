@@ -70,7 +70,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Run(args) => {
             let (sockets, control_socket) = args.sockets()?;
-            let host = Some((args.host, control_socket));
+            let host = Some((args.host, control_socket.clone()));
             let config = arguments::config(args.common, None, host, None)?;
             if sockets.is_empty() && args.underlay.is_some() {
                 anyhow::bail!("--underlay: needs a port's socket, --socket PORT=PATH");
@@ -81,6 +81,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let switch = SwitchAlone {
                     sockets,
                     underlay: args.underlay,
+                    control_socket,
                     cpus: args.cpu,
                 };
                 start(

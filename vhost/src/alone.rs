@@ -81,13 +81,23 @@ fn underlay_mac(address: IpAddr) -> MacAddress {
     MacAddress([0x02, 0x57, a, b, c, d])
 }
 
+/// A port of a switch that runs alone.
+#[derive(Clone, Debug)]
+pub struct AlonePort {
+    /// Its socket, from the root.
+    pub path: PathBuf,
+    /// Its queues.
+    pub queues: Arc<PortQueues>,
+    counters: Arc<PortCounters>,
+}
+
 /// A switch that runs alone.
 #[derive(Debug)]
 pub struct Alone {
     // Dropped in this order: front-ends first.
     server: ServerHandle,
     switch: Switch,
-    counters: BTreeMap<PortId, Arc<PortCounters>>,
+    ports: BTreeMap<PortId, AlonePort>,
     underlay: Option<Arc<PortCounters>>,
 }
 
@@ -148,7 +158,7 @@ impl Alone {
         })?;
         switch.apply(snapshot);
         let server = Server::start()?;
-        let mut counters = BTreeMap::new();
+        let mut ports = BTreeMap::new();
         let link = config.link.as_ref();
         let mut of_underlay = link.map(|(mac, queues)| switch.underlay_add(*mac, queues));
         if let Some((mac, link)) = underlay {
@@ -159,14 +169,19 @@ impl Alone {
         }
         for (id, endpoint) in endpoints {
             let (queues, path) = (Arc::clone(&endpoint.queues), endpoint.path.clone());
-            counters.insert(id, switch.port_add(id, &queues));
+            let port = AlonePort {
+                path: std::path::absolute(&path).unwrap_or_else(|_same| path.clone()),
+                counters: switch.port_add(id, &queues),
+                queues,
+            };
+            ports.insert(id, port);
             let added = server.add(endpoint);
             added.map_err(|source| AloneError::Socket { path, source })?;
         }
         Ok(Self {
             server,
             switch,
-            counters,
+            ports,
             underlay: of_underlay,
         })
     }
@@ -179,10 +194,16 @@ impl Alone {
     /// The ports' counters now.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<PortId, PortTotals> {
-        let totals = self.counters.iter();
-        totals
-            .map(|(id, counters)| (*id, counters.totals()))
+        let ports = self.ports.iter();
+        ports
+            .map(|(id, port)| (*id, port.counters.totals()))
             .collect()
+    }
+
+    /// A port that has a socket.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&AlonePort> {
+        self.ports.get(&id)
     }
 
     /// Those of the link to other hosts, if it has one.

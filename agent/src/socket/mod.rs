@@ -56,7 +56,7 @@ pub struct Status {
     pub version: String,
     /// The name under which the engine's pins are kept.
     pub instance: String,
-    /// The engine: `ebpf`.
+    /// The engine: `ebpf` in an agent, `vhost-user` where the switch runs alone.
     pub engine: String,
     /// Since when, in seconds.
     pub uptime_s: u64,

@@ -62,6 +62,8 @@ pub enum SocketError {
 pub(crate) struct Context {
     pub(crate) host: HostName,
     pub(crate) instance: String,
+    /// The engine whose ports these are, as `weft status` names it.
+    pub(crate) engine: &'static str,
     pub(crate) started: Millis,
     pub(crate) feed_url: Option<String>,
     pub(crate) feed: watch::Receiver<FeedStatus>,
@@ -434,7 +436,7 @@ impl Context {
             host: self.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
-            engine: "ebpf".to_owned(),
+            engine: self.engine.to_owned(),
             uptime_s: now().saturating_sub(self.started) / 1_000,
             epoch: host.in_force.as_ref().map(|s| s.epoch),
             revision: host.in_force.as_ref().map(|s| s.revision),

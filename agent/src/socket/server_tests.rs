@@ -32,6 +32,7 @@ impl Served {
             }
         });
         let context = Context {
+            engine: "ebpf",
             host: "host1".parse().unwrap(),
             instance: "test".to_owned(),
             started: now(),

@@ -9,6 +9,7 @@
 
 pub(crate) mod agent;
 mod authority;
+pub(crate) mod host;
 pub(crate) mod hub;
 mod latency;
 mod report;

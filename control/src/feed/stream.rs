@@ -4,7 +4,7 @@
 //! what a slow reader missed arrives as one delta; the first line comes as soon as the host's duty is known; no
 //! [`limits::FEED_HEARTBEAT_MS`] passes without a line.
 
-use super::hub::Subscription;
+use super::host::Subscription;
 use axum::body::Bytes;
 use futures_util::future::BoxFuture;
 use std::time::Duration;

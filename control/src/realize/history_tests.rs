@@ -34,7 +34,7 @@ use crate::app::subnetpool::Subnetpool;
 use crate::app::trunk::{self, Trunk};
 use crate::app::{App, address_group, resource};
 use crate::feed::Hub;
-use crate::feed::hub::Subscription;
+use crate::feed::host::Subscription;
 use crate::store::gateway::{physical_network_set, unreachable_set};
 use crate::store::tunnel_host::tunnel_host_set;
 use crate::store::{Durability, Store};

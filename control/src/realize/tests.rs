@@ -3,7 +3,7 @@
 use super::snapshot::View;
 use super::*;
 use crate::app::agent::L2;
-use crate::feed::hub::Subscription;
+use crate::feed::host::Subscription;
 use crate::store::address_group::AddressGroupRow;
 use crate::store::agent::AgentRow;
 use crate::store::floating_ip::FloatingIpRow;

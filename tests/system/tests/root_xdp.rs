@@ -3,8 +3,9 @@
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -177,7 +178,74 @@ impl Scene {
         command.args(["run", "--snapshot"]).arg(&self.snapshot);
         let socket = format!("vm0={}", self.socket.display());
         command.args(["--socket", &socket, "--underlay", underlay]);
+        command.arg("--socket").arg(self.control());
         Ok(command)
+    }
+
+    fn control(&self) -> PathBuf {
+        self.lab.directory().join("control.sock")
+    }
+
+    /// A question to the switch, which runs alone.
+    fn question(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(WeftOptions::new(None)?.program);
+        command.args(words).arg("--socket").arg(self.control());
+        Ok(command)
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<Value> {
+        let output = self.question(words)?.arg("--json").output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{words:?}: {said}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// It answers what an agent answers.
+    fn asks(&mut self) -> Result<()> {
+        let status = self.ask(&["status"])?;
+        let port = &status["ports"][0];
+        ensure!(
+            status["engine"] == "vhost-user" && port["status"] == "ACTIVE",
+            "{status}"
+        );
+        ensure!(
+            port["interface"] == self.socket.display().to_string(),
+            "{status}"
+        );
+        let stats = self.ask(&["stats"])?;
+        let through = &stats["underlay"]["traffic"];
+        let both = ["rx_packets", "tx_packets"].map(|way| through[way].as_u64());
+        ensure!(
+            both.iter().all(|count| *count > Some(u64::from(DATAGRAMS))),
+            "{stats}"
+        );
+        let sessions = self.ask(&["sessions"])?;
+        let all = sessions["sessions"].as_array().context("a list")?;
+        let ping = all.iter().find(|session| session["tuple"]["protocol"] == 1);
+        let ping = ping.context("the ping's session")?;
+        ensure!(ping["tuple"]["source"] == GUEST.0.to_string(), "{ping}");
+        let guest = port["port_id"].as_str().context("an id")?.to_owned();
+        let to = OTHER.0.to_string();
+        let trace = self.ask(&["trace", "--port", &guest, "--to", &to, "--proto", "tcp"])?;
+        ensure!(trace["drop_reason"].is_null(), "{trace}");
+        let mut capture = self.question(&["capture", "--port", &guest, "--count", "2"])?;
+        capture.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut capture = self.lab.spawn(&mut capture)?;
+        let mut file = capture.child().stdout.take().context("its output")?;
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map(|_all| bytes)
+        });
+        while !reader.is_finished() {
+            self.ping()?;
+        }
+        let bytes = reader.join().ok().context("it panicked")??;
+        let seen = bytes
+            .windows(8)
+            .filter(|bytes| bytes == b"weft-kit")
+            .count();
+        ensure!(seen == 2, "a question and its answer, not {seen} frames");
+        Ok(())
     }
 
     fn switch_start(&mut self) -> Result<Process> {
@@ -291,6 +359,7 @@ fn plays(tunnels: [IpAddr; 2]) -> Result<()> {
         let running = scene.switch_start()?;
         scene.ping()?;
         scene.datagrams()?;
+        scene.asks()?;
         let links = scene.host.run("ip link show dev eth0")?;
         ensure!(links.contains("prog/xdp"), "{links}");
         running.stop(signal)?;
