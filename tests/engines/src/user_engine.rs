@@ -110,7 +110,7 @@ impl UserUnderTest {
         let (mut headers, mut judged) = ([header], Vec::new());
         let engine = &mut self.engine;
         if !engine.judge(&glance, &train, &mut headers, now, &mut judged) {
-            engine.open(&glance, &train, &mut headers, now, &mut judged);
+            engine.open((&glance, &train), None, &mut headers, now, &mut judged);
         }
         let [header] = headers;
         let [judged] = judged[..] else {

@@ -39,6 +39,10 @@ pub enum Judged {
     Elsewhere,
 }
 
+/// What [`Engine::foresee`] says.
+#[derive(Clone, Debug)]
+pub struct Foreseen(Result<First, Judged>);
+
 impl Engine {
     /// Decides on frames that are alike and have these headers, which become those of the frames as they leave. False, and
     /// nothing else, if the first of them is a session's first.
@@ -71,25 +75,63 @@ impl Engine {
         true
     }
 
+    /// What a session's first packet leads to, as far as no session has to be asked. The processor is told which of them will be.
+    #[must_use]
+    pub fn foresee(&self, glance: &Glance, train: &Train, header: &HeaderBytes) -> Foreseen {
+        let plan = self.plan.as_deref();
+        Foreseen(plan.map_or(Err(Judged::Slow), |plan| {
+            self.first_walk(plan, glance, train, header)
+        }))
+    }
+
     /// Decides on frames of which the first was a session's first; another worker may have opened it meanwhile.
     pub fn open<H: Header>(
         &mut self,
-        glance: &Glance,
-        train: &Train,
+        (glance, train): (&Glance, &Train),
+        foreseen: Option<&Foreseen>,
         headers: &mut [H],
         now: Now,
         judged: &mut Vec<Judged>,
     ) {
         let mut left = headers;
+        let mut foreseen = foreseen;
         // What is refused opens nothing: the next one is asked for itself.
         while !left.is_empty() && !self.judge(glance, train, left, now, judged) {
             let (first, behind) = left.split_at_mut(1);
-            match self.first(glance, train, first, now.s) {
+            let header = first.iter().map(Header::header).next();
+            let seen;
+            let foreseen = match (foreseen.take(), header) {
+                (Some(foreseen), _) => foreseen,
+                (None, Some(header)) => {
+                    seen = self.foresee(glance, train, header);
+                    &seen
+                }
+                (None, None) => return,
+            };
+            let recorded = match &foreseen.0 {
+                Ok(walked) => self.open_walked(walked, glance, now.s),
+                Err(refused) => Err(*refused),
+            };
+            match recorded {
                 Ok(at) => self.pass((at, false), (glance, train), first, now, judged),
                 Err(refused) => judged.push(refused),
             }
             left = behind;
         }
+    }
+
+    fn open_walked(&mut self, first: &First, glance: &Glance, now_s: u32) -> Result<Ref, Judged> {
+        // Taken and put back: another counted reference would wait for all that was written before.
+        let plan = self.plan.take().ok_or(Judged::Slow)?;
+        let recorded = self.record(&plan, first, (glance.key, glance.hash), now_s);
+        self.plan = Some(plan);
+        recorded.map_err(Judged::Drop)
+    }
+
+    /// Whether a frame's session is there, expired or not.
+    #[must_use]
+    pub fn is_known(&self, glance: &Glance) -> bool {
+        glance.kind != Kind::Ordinary || self.table.find(&glance.key, glance.hash).is_some()
     }
 
     /// Packets of a session that is there; `known` if none of them opened it.
@@ -184,16 +226,14 @@ impl Engine {
         self.shared && !stays(plan, &self.neighbours, opening)
     }
 
-    /// The first packet of a session: walked and recorded, unless it has to be looked at as a whole.
-    fn first<H: Header>(
-        &mut self,
+    /// Walks for the first packet of a session, unless it has to be looked at as a whole.
+    fn first_walk(
+        &self,
+        plan: &Plan,
         glance: &Glance,
         train: &Train,
-        headers: &[H],
-        now_s: u32,
-    ) -> Result<Ref, Judged> {
-        let plan = self.plan.clone().ok_or(Judged::Slow)?;
-        let header = headers.first().ok_or(Judged::Slow)?.header();
+        header: &HeaderBytes,
+    ) -> Result<First, Judged> {
         let mac = |at: usize| {
             let mut mac = [0; 6];
             for (to, from) in mac.iter_mut().zip(header.iter().skip(at)) {
@@ -211,10 +251,10 @@ impl Engine {
             echo_request: false,
             transit: false,
         };
-        if self.is_elsewhere(&plan, &opening) {
+        if self.is_elsewhere(plan, &opening) {
             return Err(Judged::Elsewhere);
         }
-        let path = match walk(&plan, &self.neighbours, &opening) {
+        let path = match walk(plan, &self.neighbours, &opening) {
             Ok(End::Path(path)) => path,
             Ok(_) => return Err(Judged::Slow),
             Err(reason) => return Err(Judged::Drop(reason)),
@@ -234,13 +274,7 @@ impl Engine {
                 return Err(Judged::Slow);
             }
         }
-        let first = First {
-            opening: &opening,
-            forward: glance.key,
-            hash: glance.hash,
-            path,
-        };
-        self.record(&plan, &first, now_s).map_err(Judged::Drop)
+        self.first(plan, &opening, path).map_err(Judged::Drop)
     }
 
     /// What becomes of the addresses and ports of a direction's packets, if they are IPv4's.

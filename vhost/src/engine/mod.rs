@@ -6,7 +6,8 @@
 //!
 //! A frame is judged in up to three steps, so that a batch's cache misses overlap: [`Engine::glance`] reads its header and
 //! asks for the session's bucket, [`Engine::guess`] for the session, [`Engine::judge`] decides, on all frames at once that follow
-//! each other and are alike. A session's first packet goes through [`Engine::open`]. What is out of the ordinary (fragments, options, ICMP, ARP, anything
+//! each other and are alike. A session's first packet goes through [`Engine::open`],
+//! several of them through [`Engine::foresee`] before. What is out of the ordinary (fragments, options, ICMP, ARP, anything
 //! refused) is [`Judged::Slow`] and goes through [`Engine::process`] whole.
 //!
 //! Several workers share an engine. What packets of known sessions need is `&self`: they count by atomics. Whoever opens, deletes
@@ -38,7 +39,7 @@ mod walk;
 
 pub use compiler::{Compiler, Prepared};
 pub use glance::{Entrance, Glance, HEADER_BYTES, Header, HeaderBytes, Train, is_alike};
-pub use judge::Judged;
+pub use judge::{Foreseen, Judged};
 pub use key::{Place, Seeds};
 pub use link::Heard;
 pub use table::Limits;

@@ -9,7 +9,7 @@ use super::limit::units;
 use super::local::{Answer, Asker};
 use super::path::{End, Opening};
 use super::plan::{NetworkPlan, Plan, PortPlan};
-use super::record::{First, hop_of};
+use super::record::hop_of;
 use super::table::Ref;
 use super::walk::{Crossing, stateless, walk};
 use super::{Engine, Now, Outcome};
@@ -419,13 +419,9 @@ impl Engine {
         };
         self.measure(on, ip, &towards, Way::Forward, beside)?;
         let forward = Key::new(&ip.tuple, on.place);
-        let first = First {
-            opening,
-            forward,
-            hash: self.table.seeds().hash(&forward),
-            path,
-        };
-        let at = self.record(on.plan, &first, on.now.s)?;
+        let hash = self.table.seeds().hash(&forward);
+        let first = self.first(on.plan, opening, path)?;
+        let at = self.record(on.plan, &first, (forward, hash), on.now.s)?;
         let half = self.table.half(at);
         half.count([1, on.frame.len()], on.now.s, self.alone);
         self.transform(on, ip, at, beside)

@@ -18,11 +18,25 @@ use weft_model::{DropReason, MacAddress};
 use weft_wire::tcp;
 
 /// What a first packet brings to be recorded.
-pub(super) struct First<'a> {
-    pub(super) opening: &'a Opening,
-    pub(super) forward: Key,
-    pub(super) hash: u64,
+#[derive(Clone, Debug)]
+pub(super) struct First {
+    pub(super) opening: Opening,
     pub(super) path: Path,
+    /// The answers' key and its hash, unless the source's port is translated.
+    plain: (Key, u64),
+}
+
+/// The key of the answers, for what leaves with this source port. `network` is the opener's.
+fn reply_key(opening: &Opening, path: &Path, network: Place, source_port: u16) -> Key {
+    let translated = Tuple {
+        source: path.source,
+        destination: path.destination,
+        destination_port: path.destination_port,
+        source_port,
+        ..opening.tuple
+    };
+    let ingress = path.tunnel.map_or(path.output, |_| network);
+    Key::new(&translated.reversed(), ingress)
 }
 
 fn mtu(bytes: u32) -> u16 {
@@ -151,38 +165,49 @@ fn reply_note(plan: &Plan, keys: (&Key, &Key), icmp: Option<(u8, u8)>, half: &mu
 }
 
 impl Engine {
-    /// Records a new session.
+    /// What is to be recorded of a first packet. The processor is told that the answers' key will be looked up.
+    ///
+    /// # Errors
+    /// It came from nowhere.
+    pub(super) fn first(
+        &self,
+        plan: &Plan,
+        opening: &Opening,
+        path: Path,
+    ) -> Result<First, DropReason> {
+        let (_, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+        let plain = reply_key(opening, &path, network.place, opening.tuple.source_port);
+        let plain_hash = self.table.seeds().hash(&plain);
+        self.table.prefetch(plain_hash);
+        Ok(First {
+            opening: *opening,
+            path,
+            plain: (plain, plain_hash),
+        })
+    }
+
+    /// Records a new session, whose first packet came by this key with this hash.
     ///
     /// # Errors
     /// No room, no port, or a session that would meet itself.
     pub(super) fn record(
         &mut self,
         plan: &Plan,
-        first: &First<'_>,
+        first: &First,
+        (forward, hash): (Key, u64),
         now_s: u32,
     ) -> Result<Ref, DropReason> {
-        let (opening, path) = (first.opening, &first.path);
+        let (opening, path) = (&first.opening, &first.path);
         let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
-        let reply_key = |source_port| {
-            let translated = Tuple {
-                source: path.source,
-                destination: path.destination,
-                destination_port: path.destination_port,
-                source_port,
-                ..opening.tuple
-            };
-            let ingress = path.tunnel.map_or(path.output, |_| network.place);
-            Key::new(&translated.reversed(), ingress)
-        };
-        if let Some(held) = self.table.find(&first.forward, first.hash) {
+        if let Some(held) = self.table.find(&forward, hash) {
             self.table.delete(held);
         }
-        let plain = reply_key(opening.tuple.source_port);
+        let (plain, plain_hash) = first.plain;
         if path.snat.is_none() {
-            if let Some(held) = self.table.find(&plain, self.table.seeds().hash(&plain)) {
+            if let Some(held) = self.table.find(&plain, plain_hash) {
                 self.table.delete(held);
             }
-            if plain == first.forward {
+            if plain == forward {
                 return Err(DropReason::NoRoute);
             }
         }
@@ -191,31 +216,35 @@ impl Engine {
             None => plan.port(path.output).map(|_| path.output),
         };
         self.table.room_for(owner)?;
-        let reply = match path.snat {
-            None => plain,
+        let (reply, reply_hash) = match path.snat {
+            None => first.plain,
             Some(ports) => {
                 let ingress = match port {
                     Some(port) => Ingress::Port(port.id),
                     None => Ingress::Network(network.id),
                 };
                 let sight = Sight::new(&plan.snapshot, ingress, None);
+                let sight = sight.ok_or(DropReason::EngineError)?;
                 let table = &mut self.table;
+                let seeds = *table.seeds();
+                let key = |port| {
+                    let key = reply_key(opening, path, network.place, port);
+                    (key, seeds.hash(&key))
+                };
                 let free = |port| {
-                    let key = reply_key(port);
-                    let hash = table.seeds().hash(&key);
+                    let (key, hash) = key(port);
                     table.find_fresh(&key, hash, now_s).is_none()
                 };
-                let sight = sight.ok_or(DropReason::EngineError)?;
-                reply_key(nat::source_port(&sight, ports, opening.tuple, free)?)
+                key(nat::source_port(&sight, ports, opening.tuple, free)?)
             }
         };
         let [forward_half, mut reply_half] =
             halves(plan, self.generation, opening, path, network.mtu);
         let tunnels = tunnels(path, opening.place);
-        let keys = (&first.forward, &reply);
+        let keys = (&forward, &reply);
         reply_note(plan, keys, opening.icmp, &mut reply_half);
         let new = New {
-            forward: first.forward,
+            forward,
             reply,
             forward_half,
             reply_half,
@@ -227,10 +256,10 @@ impl Engine {
                 owner,
                 network: network.place,
                 tunnels,
-                entropies: entropies(tunnels, &first.forward, &reply),
+                entropies: entropies(tunnels, &forward, &reply),
             },
         };
-        self.table.insert(&new, now_s)
+        self.table.insert(&new, [hash, reply_hash], now_s)
     }
 
     /// Walks again for a stale session: it is recorded anew or deleted.

@@ -119,11 +119,11 @@ impl Table {
         let sessions = usize::try_from(limits.sessions_max).unwrap_or(usize::MAX >> 8);
         let entries = sessions.max(SESSIONS_MIN) * 2;
         let buckets = (entries / BUCKET_LOAD).next_power_of_two();
-        let table = Self {
+        let mut table = Self {
             seeds,
             limits,
             mask: buckets - 1,
-            buckets: vec![Bucket::default(); buckets],
+            buckets: Vec::with_capacity(buckets),
             // Reserved, not touched: memory comes with the sessions, and nothing is ever moved.
             halves: Vec::with_capacity(2 * sessions),
             cold: Vec::with_capacity(sessions),
@@ -133,8 +133,11 @@ impl Table {
             held: Vec::new(),
             count: 0,
         };
+        // Before they are touched: what is on small pages stays there.
         huge_pages_advise(&table.buckets, buckets);
         huge_pages_advise(&table.halves, 2 * sessions);
+        huge_pages_advise(&table.cold, sessions);
+        table.buckets.resize(buckets, Bucket::default());
         table
     }
 
@@ -320,11 +323,16 @@ impl Table {
         Ok(())
     }
 
-    /// Records a session. Callers have asked [`Self::room_for`] and deleted what held its keys.
+    /// Records a session. Callers have asked [`Self::room_for`] and deleted what held its keys, of which these are the hashes.
     ///
     /// # Errors
     /// Too many entries share its buckets: as good as full.
-    pub(super) fn insert(&mut self, new: &New, now_s: u32) -> Result<Ref, DropReason> {
+    pub(super) fn insert(
+        &mut self,
+        new: &New,
+        hashes: [u64; 2],
+        now_s: u32,
+    ) -> Result<Ref, DropReason> {
         let session = match self.free.pop() {
             Some(free) => usize::try_from(free).unwrap_or(usize::MAX),
             None => {
@@ -374,8 +382,8 @@ impl Table {
             }
         }
         let [forward, reply] = refs;
-        let placed = self.index_put(self.seeds.hash(&new.forward), forward)
-            && self.index_put(self.seeds.hash(&new.reply), reply);
+        let [forward_hash, reply_hash] = hashes;
+        let placed = self.index_put(forward_hash, forward) && self.index_put(reply_hash, reply);
         if !placed {
             self.delete(forward);
             return Err(DropReason::SessionTableFull);
@@ -541,6 +549,11 @@ mod tests {
         }
     }
 
+    fn put(table: &mut Table, new: &New, now_s: u32) -> Result<Ref, DropReason> {
+        let hashes = [&new.forward, &new.reply].map(|key| table.seeds().hash(key));
+        table.insert(new, hashes, now_s)
+    }
+
     fn new(v6: bool, number: u16) -> New {
         let forward = tuple(v6, number);
         New {
@@ -578,14 +591,14 @@ mod tests {
         let mut table = table(3, 2);
         for number in 0..2 {
             table.room_for(Some(Place(1))).unwrap();
-            table.insert(&new(false, number), 0).unwrap();
+            put(&mut table, &new(false, number), 0).unwrap();
         }
         assert_eq!(
             table.room_for(Some(Place(1))),
             Err(DropReason::SessionQuota)
         );
         assert_eq!(table.room_for(Some(Place(9))), Ok(()));
-        table.insert(&new(true, 7), 0).unwrap();
+        put(&mut table, &new(true, 7), 0).unwrap();
         assert_eq!(table.room_for(None), Err(DropReason::SessionTableFull));
         let gone = find(&table, &new(false, 0).reply).unwrap();
         table.delete(gone);
@@ -618,7 +631,7 @@ mod tests {
                     model.remove(&(v6, number));
                 }
                 _ if table.room_for(Some(Place(1))).is_ok() => {
-                    table.insert(&session, 0).unwrap();
+                    put(&mut table, &session, 0).unwrap();
                     model.insert((v6, number), ());
                 }
                 _ => assert_eq!(model.len(), 1_000),
@@ -633,7 +646,7 @@ mod tests {
     #[test]
     fn a_session_lives_as_long_as_either_direction_is_heard() {
         let mut table = table(3, 3);
-        let forward = table.insert(&new(false, 1), 100).unwrap();
+        let forward = put(&mut table, &new(false, 1), 100).unwrap();
         let limit = timeout::UDP_OPENING;
         assert!(!table.is_expired(forward, 100 + limit));
         assert!(table.is_expired(forward, 101 + limit));

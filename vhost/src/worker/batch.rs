@@ -5,8 +5,8 @@
 use super::deliver::Room;
 use super::tunnel::Outside;
 use crate::engine::{
-    Engine, Entry, Glance, HEADER_BYTES, Header, HeaderBytes, Judged, Leaving, Now, Place, Train,
-    is_alike,
+    Engine, Entry, Foreseen, Glance, HEADER_BYTES, Header, HeaderBytes, Judged, Leaving, Now,
+    Place, Train, is_alike,
 };
 use crate::memory::{Piece, Regions};
 use crate::ring::Taken;
@@ -46,6 +46,8 @@ pub(super) struct Batch {
     glances: Vec<Glance>,
     /// Where trains end, each of frames that are alike and follow each other.
     ends: Vec<usize>,
+    /// Of trains that open sessions.
+    foreseen: Vec<Option<Foreseen>>,
     pub(super) judged: Vec<Judged>,
     /// Of frames that leave by a tunnel.
     pub(super) entries: Vec<Entry>,
@@ -66,6 +68,7 @@ impl Default for Batch {
             plain: true,
             glances: vec![Glance::default(); BATCH],
             ends: Vec::with_capacity(BATCH),
+            foreseen: Vec::new(),
             judged: Vec::with_capacity(BATCH),
             entries: vec![Entry::default(); BATCH],
             leaving: Leaving::default(),
@@ -74,6 +77,13 @@ impl Default for Batch {
             whole: Vec::new(),
         }
     }
+}
+
+/// A train that is to be judged.
+pub(super) struct Asked<'a> {
+    pub(super) glance: &'a Glance,
+    pub(super) train: Train,
+    pub(super) foreseen: Option<&'a Foreseen>,
 }
 
 /// Where a batch comes from.
@@ -172,6 +182,7 @@ impl Batch {
     /// both.
     pub(super) fn look(&mut self, engine: &Engine, of: Of<'_>, from: &From<'_>) {
         self.ends.clear();
+        self.foreseen.clear();
         let mut entrance = None;
         for (index, (taken, head)) in self.taken.iter().zip(&self.heads).enumerate() {
             let place = of.place(index);
@@ -214,19 +225,37 @@ impl Batch {
             && (self.plain || self.loads.get(before) == self.loads.get(index))
     }
 
+    /// Foresees what opens sessions among the trains that are not judged yet.
+    pub(super) fn foresee(&mut self, engine: &Engine, from: &From<'_>) {
+        self.foreseen.clear();
+        let mut start = 0;
+        for (glance, end) in self.glances.iter().zip(&self.ends) {
+            let first = self.heads.get(start).zip(self.taken.get(start));
+            let load = self.loads.get(start).copied().flatten();
+            let opens = *end > self.judged.len() && !engine.is_known(glance);
+            let asked = first.zip(load).filter(|_| opens);
+            self.foreseen.push(asked.map(|((head, taken), load)| {
+                let frame_bytes = from.frame_bytes(taken);
+                engine.foresee(glance, &Train { frame_bytes, load }, head.header())
+            }));
+            start = *end;
+        }
+    }
+
     /// Judges trains from where it ended on, until `judge` does not say.
     #[inline]
     pub(super) fn judge_with(
         &mut self,
         from: &From<'_>,
-        mut judge: impl FnMut(&Glance, &Train, &mut [Head], &mut Vec<Judged>) -> bool,
+        mut judge: impl FnMut(&Asked<'_>, &mut [Head], &mut Vec<Judged>) -> bool,
         keep: impl Fn(&mut Leaving, Entry) -> bool,
     ) {
-        for (glance, end) in self.glances.iter().zip(&self.ends) {
+        for (number, (glance, end)) in self.glances.iter().zip(&self.ends).enumerate() {
             let start = self.judged.len();
             if *end <= start {
                 continue;
             }
+            let foreseen = self.foreseen.get(number).and_then(Option::as_ref);
             let (Some(heads), Some(taken)) =
                 (self.heads.get_mut(start..*end), self.taken.get(start))
             else {
@@ -236,8 +265,12 @@ impl Batch {
             let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame_bytes);
             match self.loads.get(start).copied().flatten().filter(|_| fits) {
                 Some(load) => {
-                    let train = Train { frame_bytes, load };
-                    if !judge(glance, &train, heads, &mut self.judged) {
+                    let asked = Asked {
+                        glance,
+                        train: Train { frame_bytes, load },
+                        foreseen,
+                    };
+                    if !judge(&asked, heads, &mut self.judged) {
                         return;
                     }
                 }

@@ -135,7 +135,9 @@ impl Worker {
         }
         batch.judge_with(
             from,
-            |glance, train, heads, judged| engine.judge(glance, train, heads, from.now, judged),
+            |asked, heads, judged| {
+                engine.judge(asked.glance, &asked.train, heads, from.now, judged)
+            },
             |leaving, entry| leaving.keep(&engine, entry),
         );
         if batch.judged.len() < batch.taken.len() {
@@ -143,14 +145,18 @@ impl Worker {
             let engine = RefCell::new(self.engine.write());
             // Another worker may have enforced a snapshot in between, in which a place is another port's.
             let stale = self.known != Some(engine.borrow().generation());
+            if !stale {
+                batch.foresee(&engine.borrow(), from);
+            }
             batch.judge_with(
                 from,
-                |glance, train, heads, judged| {
+                |asked, heads, judged| {
                     if stale {
                         judged.extend(heads.iter().map(|_| Judged::Slow));
                     } else {
+                        let of = (asked.glance, &asked.train);
                         let mut engine = engine.borrow_mut();
-                        engine.open(glance, train, heads, from.now, judged);
+                        engine.open(of, asked.foreseen, heads, from.now, judged);
                     }
                     true
                 },
