@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use scenario::{BarData, Figure, Scenarios};
 use std::collections::BTreeMap;
 use std::path::Path;
-use system::{Ground, Running};
+use system::{Ground, Running, Woken};
 
 /// What one load gave, by figure.
 type Figures = BTreeMap<Figure, f64>;
@@ -41,6 +41,7 @@ pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
     let scenarios = Scenarios::read(&folder.join("scenarios/user.json"))?;
     let ground = Ground::new(folder)?;
     let mut measured = Rounds::default();
+    let mut wakes: BTreeMap<u32, Vec<Woken>> = BTreeMap::new();
     for round in 1..=rounds {
         for system in &scenarios.systems {
             let loads = scenarios.loads_of(&system.name);
@@ -57,10 +58,23 @@ pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
             }
             running.stop()?;
         }
+        for rate in scenarios
+            .bars
+            .iter()
+            .filter_map(|bar| bar.beside_wakes_per_s)
+        {
+            let woken = ground.wake(rate)?;
+            eprintln!("round {round} of {rounds}, an eventfd alone, {rate} a second: {woken:?}");
+            wakes.entry(rate).or_default().push(woken);
+        }
     }
     let mut bars = Vec::new();
     for bar in &scenarios.bars {
-        bars.push(judge(bar, &measured)?);
+        let mut judged = judge(bar, &measured)?;
+        if let Some(woken) = bar.beside_wakes_per_s.and_then(|rate| wakes.get(&rate)) {
+            judged.figure.push_str(&beside(woken));
+        }
+        bars.push(judged);
     }
     bars.extend(scenarios.unmeasured.iter().map(|bar| Bar {
         name: bar.name.clone(),
@@ -70,6 +84,13 @@ pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
         rounds: Vec::new(),
     }));
     Ok(bars)
+}
+
+/// What it takes on this machine to wake a thread, in words.
+fn beside(woken: &[Woken]) -> String {
+    let [p50, p99] = [|woken: &Woken| woken.p50_us, |woken: &Woken| woken.p99_us]
+        .map(|of| spread(&woken.iter().map(of).collect::<Vec<_>>()).median);
+    format!("; an eventfd alone takes p50 {p50:.2}, p99 {p99:.2} us here")
 }
 
 fn judge(bar: &BarData, measured: &Rounds) -> Result<Bar> {

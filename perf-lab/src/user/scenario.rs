@@ -81,6 +81,8 @@ pub(super) struct BarData {
     pub(super) to: Option<(String, String)>,
     pub(super) least: Option<f64>,
     pub(super) most: Option<f64>,
+    /// So many times a second a thread is woken that only sleeps on an eventfd: what is shown beside the figure.
+    pub(super) beside_wakes_per_s: Option<u32>,
 }
 
 /// A bar without a figure.

@@ -21,8 +21,10 @@ const GENERATOR_CPU: usize = 0;
 const SWITCH_CPU: usize = 1;
 /// Huge pages of 2 MiB: the generator's memory and the peers'.
 const HUGE_PAGES: usize = 2_048;
+/// So often is the kernel asked for them.
+const HUGE_PAGES_TRIES: usize = 3;
 const HUGE_PAGES_FILE: &str = "/proc/sys/vm/nr_hugepages";
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Names of threads that poll: Weft's, testpmd's, OVS's.
 const POLLING: [&str; 4] = ["weft-poll", "rte-worker", "lcore-worker", "pmd-c"];
@@ -31,6 +33,8 @@ const SESSIONS_MAX: u32 = 2_000_000;
 /// From the generator's start until its guests are quiet, and then for so long is the idle time measured.
 const QUIET_AFTER: Duration = Duration::from_millis(3_200);
 const IDLE: Duration = Duration::from_secs(2);
+/// For so long is a thread woken.
+const WAKE_SECONDS: u32 = 2;
 
 /// A silent guest's rings, its buffers, and all of them.
 const RING_SIZE: u16 = 256;
@@ -38,7 +42,7 @@ const BUFFER_BYTES: u64 = 2_048;
 const GUEST_BYTES: usize = 1 << 20;
 
 /// Bytes of memory that are touched before anything is measured.
-const TOUCHED_BYTES: usize = 2 << 30;
+const TOUCHED_BYTES: usize = 1 << 30;
 
 /// Takes memory and gives it back. On a virtual machine a page that was never touched, or that its host took back, costs whoever is first
 /// tens of microseconds: new connections were measured at 0.02 million a second for it, of both peers.
@@ -55,7 +59,45 @@ pub(super) struct Ground {
     namespace: Namespace,
     perf_lab: PathBuf,
     generator: PathBuf,
+    wake: PathBuf,
     huge_pages_before: String,
+}
+
+/// What it takes to wake a thread.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Woken {
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+}
+
+/// Compiles one of our programs into the lab's folder.
+fn compile(perf_lab: &Path, lab: &Lab, name: &str, flags: &[&str]) -> Result<PathBuf> {
+    let program = lab.directory().join(name);
+    let source = perf_lab.join(format!("programs/{name}.c"));
+    let compiled = Command::new("gcc")
+        .args(["-O3", "-march=native"])
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .args(flags)
+        .output()?;
+    ensure!(
+        compiled.status.success(),
+        "gcc {}: {}",
+        source.display(),
+        String::from_utf8_lossy(&compiled.stderr)
+    );
+    Ok(program)
+}
+
+/// What DPDK leaves behind holds the pages.
+fn leftovers_delete() {
+    let files = std::fs::read_dir("/dev/hugepages");
+    for file in files.into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().starts_with("weft-lab") {
+            let _gone = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 impl Ground {
@@ -69,30 +111,14 @@ impl Ground {
         let lab = Lab::new("weft-user-bars")?;
         let namespace = lab.namespace("switch")?;
         namespace.run("ip link set lo up")?;
-        let generator = lab.directory().join("generator");
-        let source = perf_lab.join("programs/generator.c");
         let flags = Command::new("pkg-config")
             .args(["--cflags", "--libs", "libdpdk"])
             .output()?;
-        let compiled = Command::new("gcc")
-            .args(["-O3", "-march=native"])
-            .arg(&source)
-            .arg("-o")
-            .arg(&generator)
-            .args(String::from_utf8(flags.stdout)?.split_whitespace())
-            .output()?;
-        ensure!(
-            compiled.status.success(),
-            "gcc {}: {}",
-            source.display(),
-            String::from_utf8_lossy(&compiled.stderr)
-        );
+        let flags = String::from_utf8(flags.stdout)?;
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let generator = compile(perf_lab, &lab, "generator", &flags)?;
+        let wake = compile(perf_lab, &lab, "wake", &["-pthread"])?;
         let huge_pages_before = std::fs::read_to_string(HUGE_PAGES_FILE)?;
-        let have: usize = huge_pages_before.trim().parse()?;
-        if have < HUGE_PAGES {
-            std::fs::write(HUGE_PAGES_FILE, HUGE_PAGES.to_string())?;
-        }
-        memory_touch();
         let mounts = std::fs::read_to_string("/proc/mounts")?;
         if !mounts.lines().any(|line| line.contains(" hugetlbfs ")) {
             std::fs::create_dir_all("/dev/hugepages")?;
@@ -105,8 +131,46 @@ impl Ground {
             namespace,
             perf_lab: perf_lab.to_owned(),
             generator,
+            wake,
             huge_pages_before,
         })
+    }
+
+    /// Makes the machine the same for whoever is started next: what DPDK has left behind goes, the huge pages are there, and memory is
+    /// the machine's.
+    fn make_ready(&self) -> Result<()> {
+        leftovers_delete();
+        // In use or not, so many are kept until the end; what was free before may be in pieces by now.
+        for tries in 0.. {
+            let have: usize = std::fs::read_to_string(HUGE_PAGES_FILE)?.trim().parse()?;
+            if have >= HUGE_PAGES {
+                break;
+            }
+            ensure!(
+                tries < HUGE_PAGES_TRIES,
+                "the kernel gave {have} of {HUGE_PAGES} huge pages: its memory is in use, or in pieces"
+            );
+            std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+            std::fs::write("/proc/sys/vm/compact_memory", "1")?;
+            std::fs::write(HUGE_PAGES_FILE, HUGE_PAGES.to_string())?;
+        }
+        memory_touch();
+        Ok(())
+    }
+
+    /// Wakes a thread that sleeps on an eventfd, so many times a second.
+    pub(super) fn wake(&self, rate: u32) -> Result<Woken> {
+        let output = Command::new(&self.wake)
+            .args([GENERATOR_CPU, SWITCH_CPU].map(|cpu| cpu.to_string()))
+            .args([rate, WAKE_SECONDS * rate].map(|number| number.to_string()))
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "wake: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     fn socket(&self, port: usize) -> PathBuf {
@@ -178,16 +242,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        // What DPDK leaves behind holds the pages.
-        for file in std::fs::read_dir("/dev/hugepages")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if file.file_name().to_string_lossy().starts_with("weft-lab") {
-                let _gone = std::fs::remove_file(file.path());
-            }
-        }
+        leftovers_delete();
         let _refused = std::fs::write(HUGE_PAGES_FILE, self.huge_pages_before.trim());
     }
 }
@@ -231,6 +286,7 @@ struct Answer {
 impl<'a> Running<'a> {
     pub(super) fn start(ground: &'a Ground, system: &System) -> Result<Self> {
         let folder = ground.lab.directory();
+        ground.make_ready()?;
         for file in std::fs::read_dir(folder)?.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             if name.ends_with(".sock") || name == "ready" {
@@ -273,7 +329,12 @@ impl<'a> Running<'a> {
             READY_TIMEOUT,
             || Ok(folder.join(ready).exists().then_some(())),
         )
-        .with_context(|| std::fs::read_to_string(folder.join("switch.log")).unwrap_or_default())?;
+        .with_context(|| {
+            // OVS has a log of its own.
+            let logs = ["switch.log", "ovs/switch.log"].map(|log| folder.join(log));
+            logs.map(|log| std::fs::read_to_string(log).unwrap_or_default())
+                .concat()
+        })?;
         Ok(Self {
             ground,
             process,
