@@ -98,6 +98,11 @@ fn header() -> Result<String, String> {
             "IPV6_EXTENSION_HEADERS_MAX",
             limits::IPV6_EXTENSION_HEADERS_MAX as u64,
         ),
+        (
+            "METERING_REGIONS_PER_HOST_MAX",
+            limits::METERING_REGIONS_PER_HOST_MAX as u64,
+        ),
+        ("METERS_MAX", limits::METERS_MAX as u64),
         ("NAT_PORT_TRIES_MAX", limits::NAT_PORT_TRIES_MAX.into()),
         ("SESSIONS_MAX_DEFAULT", limits::SESSIONS_MAX_DEFAULT.into()),
         (

@@ -2,8 +2,8 @@
 
 use crate::service::{Millis, ServiceCounters};
 use crate::socket::{
-    DropCount, FiveTuple, NetworkStats, PortStats, Session, Stats, TraceIngress, Traffic,
-    UnderlayStats,
+    DropCount, FiveTuple, MeteringStats, NetworkStats, PortStats, Session, Stats, TraceIngress,
+    Traffic, UnderlayStats,
 };
 use std::collections::BTreeMap;
 use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
@@ -62,6 +62,11 @@ pub(crate) fn stats(
         traffic: traffic(device),
         drops: drops(&device.drops),
     });
+    let metering = counters.metering_labels.iter();
+    let metering = metering.map(|(id, metered)| MeteringStats {
+        metering_label_id: *id,
+        metered: *metered,
+    });
     Stats {
         ports: ports.collect(),
         networks: networks.collect(),
@@ -69,6 +74,7 @@ pub(crate) fn stats(
             traffic: traffic(&counters.underlay),
             drops: drops(&counters.underlay.drops),
         },
+        metering_labels: metering.collect(),
         total,
         drops: drops(&all),
         sessions: sessions as u64,

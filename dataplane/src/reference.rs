@@ -16,7 +16,8 @@ use crate::stage::session::{Desk, Found};
 use crate::stage::transit::{self, Outbound};
 use crate::stage::tunnel;
 use crate::stage::{
-    self, Entered, Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session, vlan,
+    self, Entered, Sight, deliver, dhcp, icmp_error, metering, mtu, port_security, qos, session,
+    vlan,
 };
 use crate::topology;
 use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
@@ -26,7 +27,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_model::limits::{SESSIONS_MAX_DEFAULT, SESSIONS_PER_PORT_MAX_DEFAULT};
-use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId, Stage};
+use weft_model::{
+    DropReason, HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, Stage,
+};
+use weft_wire::ethernet;
 
 mod multicast;
 mod relay;
@@ -64,6 +68,7 @@ pub struct Reference {
     buckets: BTreeMap<Ingress, Bucket>,
     copy_buckets: BTreeMap<Ingress, Bucket>,
     ledger: qos::Ledger,
+    meters: BTreeMap<MeteringLabelId, Metered>,
 }
 
 /// What the stages told beside the verdict.
@@ -101,12 +106,15 @@ impl Reference {
             buckets: BTreeMap::new(),
             copy_buckets: BTreeMap::new(),
             ledger: qos::Ledger::new(),
+            meters: BTreeMap::new(),
         }
     }
 
     /// Enforces another snapshot, which must be valid; all sessions become stale.
     pub fn apply(&mut self, snapshot: Arc<HostSnapshot>) {
         self.ledger.retain(|id, _| snapshot.ports.contains_key(id));
+        let labels = &snapshot.metering_labels;
+        self.meters.retain(|id, _| labels.contains_key(id));
         self.snapshot = Some(snapshot);
         self.generation += 1;
     }
@@ -134,6 +142,12 @@ impl Reference {
     /// The sessions, oldest first.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter()
+    }
+
+    /// What each metering label has counted, if it is anything.
+    #[must_use]
+    pub fn meters(&self) -> &BTreeMap<MeteringLabelId, Metered> {
+        &self.meters
     }
 
     /// Deletes idle sessions, and says how many.
@@ -394,6 +408,7 @@ impl Reference {
                 let (transformation, note) = session::record(&mut desk, &new, network_id)?;
                 notes.session = Some(note);
                 self.limit(on, transformation.output, notes)?;
+                self.meter(on, notes);
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
                 Ok(self.send(on, ip, notes, &transformation, frame))
             }
@@ -401,6 +416,7 @@ impl Reference {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
                 self.limit(on, transformation.output, notes)?;
+                self.meter(on, notes);
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
                 Ok(self.send(on, ip, notes, &transformation, frame))
             }
@@ -408,6 +424,7 @@ impl Reference {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
                 self.limit(on, transformation.output, notes)?;
+                self.meter(on, notes);
                 let mutant = on.sight.mutant;
                 let frame = icmp_error::process(on.frame, ip, &inside, &transformation, mutant);
                 Ok(self.send(on, ip, notes, &transformation, frame))
@@ -486,6 +503,23 @@ impl Reference {
             notes.trace.say(Stage::Qos, format!("DSCP {mark}"));
         }
         Ok(())
+    }
+
+    /// Counts a packet of a session for the metering labels that it is of.
+    fn meter(&mut self, on: &Packets<'_>, notes: &Notes) {
+        let Some(note) = notes.session else {
+            return;
+        };
+        let mut sessions = self.sessions.iter();
+        let session = sessions.find(|session| session.forward == note.forward);
+        let labels = session.map(|s| metering::process(on.sight.snapshot, s, note.way));
+        for label in labels.into_iter().flatten() {
+            let bytes = on.frame.len().saturating_sub(ethernet::HEADER_BYTES);
+            *self.meters.entry(label).or_default() += Metered {
+                packets: 1,
+                bytes: bytes as u64,
+            };
+        }
     }
 
     fn send(

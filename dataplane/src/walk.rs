@@ -251,7 +251,9 @@ impl<'a> Walk<'a> {
     fn router(&mut self) -> Result<(), DropReason> {
         match self.next {
             Some(Next::Route(id, router)) => self.end = Some(router::route(self, id, router)?),
-            Some(Next::Outside(_, router)) => self.end = Some(router::from_outside(self, router)?),
+            Some(Next::Outside(id, router)) => {
+                self.end = Some(router::from_outside(self, id, router)?);
+            }
             _ => {}
         }
         Ok(())

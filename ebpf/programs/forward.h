@@ -111,6 +111,7 @@ int weft_route(struct __sk_buff *skb)
 	if (!route || route->kind == ROUTE_UNREACHABLE)
 		return walk_fail(skb, s, REASON_NO_ROUTE);
 	if (route->kind == ROUTE_OUTSIDE) {
+		gateway_note(s, s->router, 0);
 		reason = outside_source(s, s->router, router);
 		if (!reason)
 			reason = s->out.flags & SESSION_NAT_SOURCE ?
@@ -141,6 +142,7 @@ static __always_inline int floating_from_outside(struct __sk_buff *skb, struct s
 		reason = floating_enter(s, f);
 	if (reason)
 		return walk_fail(skb, s, reason);
+	gateway_note(s, f->router, GATEWAY_IN);
 	return walk_on(skb, s);
 }
 
@@ -226,6 +228,7 @@ int weft_outside(struct __sk_buff *skb)
 		return walk_fail(skb, s, REASON_ROUTER_LOCAL_UNSUPPORTED);
 	if (!route)
 		return walk_fail(skb, s, REASON_NO_ROUTE);
+	gateway_note(s, s->router, GATEWAY_IN);
 	mac_copy(s->out.source_mac, route->mac);
 	reason = scope_test(router, s->network, route->network, family);
 	if (!reason)

@@ -6,7 +6,7 @@
  * without a policy do not come here.
  */
 #pragma once
-#include "tunnel.h"
+#include "meter.h"
 
 #define QOS_TRIES 4
 
@@ -99,13 +99,19 @@ static __always_inline int dscp_write(struct __sk_buff *skb, struct scratch *s, 
 	return 0;
 }
 
-/* What a session's ports ask of a packet: 0, or why it dies. */
+/* What a session's ports ask of a packet, and its meter: 0, or why it dies. */
 static __always_inline int qos_apply(struct __sk_buff *skb, struct scratch *s, const struct session *e)
 {
-	if (likely(!(e->flags & (SESSION_QOS | SESSION_DSCP))))
+	__u64 bytes, packets;
+
+	if (likely(!(e->flags & (SESSION_QOS | SESSION_DSCP | SESSION_METERED))))
 		return 0;
 	if (e->flags & SESSION_QOS && !qos_pass(skb, s->ingress, e->output))
 		return REASON_QOS_RATE_LIMIT;
+	if (e->flags & SESSION_METERED) {
+		qos_units(skb, s, &bytes, &packets);
+		meter_count(e->meter, packets, bytes);
+	}
 	if (e->flags & SESSION_DSCP && dscp_write(skb, s, e->dscp))
 		return REASON_ENGINE_ERROR;
 	return 0;

@@ -116,6 +116,8 @@ __noinline int entries_fill(void)
 	f->seen_s = r->seen_s = s->now_s;
 	qos_note(f, s->forward.ingress, f->output);
 	qos_note(r, f->output, r->output);
+	if (unlikely(s->out.gateway))
+		return meters_note();
 	return 0;
 }
 

@@ -49,6 +49,7 @@ struct outcome {
 	__u32 checked; /* the destination's policy was asked */
 	__u32 tunnel_host;
 	__u32 reply_ingress;
+	__u32 gateway; /* GATEWAY_*, and the router's slot: only if it is METERED */
 };
 
 /* How the reply of what came from a tunnel goes back. */
@@ -166,6 +167,24 @@ struct {
 	__type(key, struct snat_block_key);
 	__type(value, struct snat_block);
 } snat_blocks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_METERING_REGIONS_PER_HOST_MAX);
+	__type(key, struct route_key);
+	__type(value, struct meter_range);
+} meter_ranges SEC(".maps");
+
+CONFIG_HASH(meter_regions, struct meter_region_key, struct meter_region, LIMIT_METERING_REGIONS_PER_HOST_MAX);
+CONFIG_HASH(meter_sets, __u32, struct meter_set, LIMIT_METERS_MAX); /* what meters are, for the loader alone */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LIMIT_METERS_MAX);
+	__type(key, __u32);
+	__type(value, struct meter);
+} meters SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

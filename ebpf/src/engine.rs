@@ -19,10 +19,12 @@ use std::path::PathBuf;
 use uuid::Uuid;
 use weft_ebpf_common::constants::port as flag;
 use weft_ebpf_common::layout::{
-    Neighbour, NetworkRecord, PortRecord, QosPaid, RouterRecord, TunnelHost, TunnelSlot,
-    UplinkRecord,
+    Meter, MeterSet, Neighbour, NetworkRecord, PortRecord, QosPaid, RouterRecord, TunnelHost,
+    TunnelSlot, UplinkRecord,
 };
-use weft_model::{HostSnapshot, MacAddress, NetworkId, PortId, Unsupported, limits};
+use weft_model::{
+    HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, PortId, Unsupported, limits,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// How an engine is to be opened.
@@ -82,6 +84,8 @@ pub struct Engine {
     pub(crate) policies: PolicyTable,
     pub(crate) slots: SlotTables,
     installed: Tables,
+    /// What labels were counted by meters that are gone.
+    metered: BTreeMap<MeteringLabelId, Metered>,
     pub(crate) snapshot: Option<HostSnapshot>,
     pub(crate) devices: Devices,
 }
@@ -126,6 +130,7 @@ impl Engine {
             policies,
             slots,
             installed,
+            metered: BTreeMap::new(),
             snapshot: None,
             devices,
         };
@@ -154,11 +159,12 @@ impl Engine {
                 return Err(error);
             }
         };
-        self.slots = slots;
+        let before = std::mem::replace(&mut self.slots, slots);
         self.installed = tables;
         if changes > 0 {
             self.revise_topology()?;
         }
+        self.meters_settle(&before, snapshot)?;
         self.revise_ports(&enforced)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
@@ -166,8 +172,54 @@ impl Engine {
         Ok(Applied {
             changes,
             member_writes: enforced.member_writes,
-            unsupported: compile::unsupported(snapshot),
+            unsupported: compile::unsupported(snapshot, &self.slots),
         })
+    }
+
+    /// Keeps for the labels what meters counted that are gone, and makes those anew.
+    fn meters_settle(
+        &mut self,
+        before: &SlotTables,
+        snapshot: &HostSnapshot,
+    ) -> Result<(), EngineError> {
+        for (id, slot) in before.meters.iter() {
+            if self.slots.meters.get(id).is_some() {
+                continue;
+            }
+            let counted = self.meter(slot)?;
+            for label in before.metering.sets.get(&id).into_iter().flatten() {
+                *self.metered.entry(*label).or_default() += counted;
+            }
+            let meters = &self.loaded.maps.meters;
+            meters.set(slot, &vec![0; meters.value_bytes()])?;
+        }
+        let labels = &snapshot.metering_labels;
+        self.metered.retain(|id, _| labels.contains_key(id));
+        Ok(())
+    }
+
+    /// What a meter has counted on all CPUs.
+    fn meter(&self, slot: u32) -> Result<Metered, EngineError> {
+        let value = self.loaded.maps.meters.lookup(&slot.to_ne_bytes())?;
+        let mut sum = Metered::default();
+        for cpu in value.unwrap_or_default().chunks_exact(size_of::<Meter>()) {
+            if let Ok(Meter { packets, bytes }) = Meter::read_from_bytes(cpu) {
+                sum += Metered { packets, bytes };
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What each metering label has counted.
+    pub(crate) fn metered(&self) -> Result<BTreeMap<MeteringLabelId, Metered>, EngineError> {
+        let mut all = self.metered.clone();
+        for (id, slot) in self.slots.meters.iter() {
+            let counted = self.meter(slot)?;
+            for label in self.slots.metering.sets.get(&id).into_iter().flatten() {
+                *all.entry(*label).or_default() += counted;
+            }
+        }
+        Ok(all)
     }
 
     /// Policies, then tables: the new tables, what became of the policies, and the count of writes.
@@ -441,6 +493,9 @@ fn adopt(loaded: &Loaded, slots: &mut SlotTables) -> Result<Tables, EngineError>
             let address = compile::address_ip(family, value.address);
             slots.hosts.adopt(address, key);
         }
+    }
+    for (key, value) in by_slot::<MeterSet>(&tables.meter_sets) {
+        slots.meters.adopt(u128::from_be_bytes(value.id), key);
     }
     for (key, value) in by_slot::<TunnelSlot>(&tables.tunnel_nets) {
         if let Some(network) = slots.networks.id(value.slot) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{session, slot, state};
 use weft_ebpf_common::layout::{DropCounts, Session, SessionKey, Traffic};
-use weft_model::{DropReason, NetworkId, PortId};
+use weft_model::{DropReason, Metered, MeteringLabelId, NetworkId, PortId};
 use zerocopy::FromBytes;
 
 /// Packets and bytes of one port or uplink, and what of it was dropped.
@@ -36,6 +36,8 @@ pub struct Counters {
     pub networks: BTreeMap<NetworkId, DeviceCounters>,
     /// Of the underlay: what was tunnelled, with its outer headers.
     pub underlay: DeviceCounters,
+    /// Of metering labels.
+    pub metering_labels: BTreeMap<MeteringLabelId, Metered>,
 }
 
 /// A session's state.
@@ -109,6 +111,7 @@ impl Engine {
             counters.networks.insert(id, self.device_counters(slot)?);
         }
         counters.underlay = self.device_counters(slot::UNDERLAY)?;
+        counters.metering_labels = self.metered()?;
         Ok(counters)
     }
 

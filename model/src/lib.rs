@@ -47,7 +47,7 @@ pub use id::{
 };
 pub use local_ip::{LocalIp, LocalIpMode, LocalIpTarget};
 pub use log::{Log, LogEvent};
-pub use metering::{MeteringLabel, MeteringRule};
+pub use metering::{Metered, MeteringLabel, MeteringRegions, MeteringRule};
 pub use network::{HostRoute, Ipv6Mode, Network, NetworkType, Segment, Subnet, Transit};
 pub use port::{
     AllowedAddressPair, DhcpOption, FixedIp, Port, PortInterface, PvlanRole, RemotePort,

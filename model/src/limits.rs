@@ -38,6 +38,12 @@ pub const NDP_PROXIES_MAX: usize = 4_096;
 pub const METERING_RULES_MAX: usize = 1_024;
 /// Metering labels of one router.
 pub const METERING_LABELS_PER_ROUTER_MAX: usize = 64;
+/// Pairs of a source's and a destination's range in the metering rules of one router, direction and family.
+pub const METERING_REGIONS_MAX: usize = 4_096;
+/// Ranges, and pairs of them that something is counted for, of all routers of one host.
+pub const METERING_REGIONS_PER_HOST_MAX: usize = 65_536;
+/// Sets of metering labels that something on one host is counted for.
+pub const METERS_MAX: usize = 4_096;
 /// Logs of one port.
 pub const LOGS_PER_PORT_MAX: usize = 64;
 /// Ports that one local IP leads to.

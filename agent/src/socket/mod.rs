@@ -23,8 +23,8 @@ use crate::service::ServiceCounters;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::{
-    DropReason, Epoch, HostName, MacAddress, NetworkId, PortId, PortStatus, Revision,
-    SecurityGroupRuleId, Stage, Unsupported, VhostUserMode,
+    DropReason, Epoch, HostName, MacAddress, Metered, MeteringLabelId, NetworkId, PortId,
+    PortStatus, Revision, SecurityGroupRuleId, Stage, Unsupported, VhostUserMode,
 };
 
 /// Where the socket is unless configured.
@@ -145,6 +145,9 @@ pub struct Stats {
     /// Tunnels to other hosts, with their outer headers.
     #[serde(default)]
     pub underlay: UnderlayStats,
+    /// What metering labels have counted here, at the gateways of routers.
+    #[serde(default)]
+    pub metering_labels: Vec<MeteringStats>,
     /// The sum over ports and networks.
     pub total: Traffic,
     /// The sum of drops over ports, networks and tunnels, by reason.
@@ -190,6 +193,16 @@ pub struct NetworkStats {
     pub traffic: Traffic,
     /// What was dropped on its way in from the wire.
     pub drops: Vec<DropCount>,
+}
+
+/// What a metering label has counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeteringStats {
+    /// The label.
+    pub metering_label_id: MeteringLabelId,
+    /// How much.
+    #[serde(flatten)]
+    pub metered: Metered,
 }
 
 /// The tunnels' counters.

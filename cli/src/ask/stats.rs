@@ -4,7 +4,7 @@ use crate::table::{Table, bytes, count};
 use anyhow::bail;
 use std::collections::BTreeMap;
 use weft_agent::socket::{DropCount, Stats, Traffic};
-use weft_model::PortId;
+use weft_model::{Metered, PortId};
 
 /// What concerns one port, if one is asked for.
 pub(super) fn only(mut stats: Stats, port: Option<PortId>) -> anyhow::Result<Stats> {
@@ -16,6 +16,7 @@ pub(super) fn only(mut stats: Stats, port: Option<PortId>) -> anyhow::Result<Sta
     stats.total = found.traffic;
     stats.drops.clone_from(&found.drops);
     stats.networks.clear();
+    stats.metering_labels.clear();
     Ok(stats)
 }
 
@@ -61,6 +62,18 @@ pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
         1 => "\n1 session\n".to_owned(),
         sessions => format!("\n{} sessions\n", count(sessions)),
     };
+    let mut table = Table::new(&["metering label", "packets", "bytes"]);
+    for label in &stats.metering_labels {
+        let Metered {
+            packets,
+            bytes: size,
+        } = label.metered;
+        let id = label.metering_label_id.to_string();
+        table.row([id, count(packets), bytes(size)]);
+    }
+    if !table.is_empty() {
+        text += &format!("\n{}", table.text());
+    }
     text += &drops(stats);
     let services = stats.services.rows().filter(|(_, number, _)| *number > 0);
     let mut table = Table::new(&["service", "count", "meaning"]);
@@ -139,8 +152,8 @@ fn drops(stats: &Stats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_agent::socket::PortStats;
-    use weft_model::DropReason;
+    use weft_agent::socket::{MeteringStats, PortStats};
+    use weft_model::{DropReason, MeteringLabelId};
 
     fn stats(port: PortId, packets: u64) -> Stats {
         let traffic = Traffic {
@@ -167,6 +180,13 @@ mod tests {
             total: traffic,
             drops,
             sessions: 2,
+            metering_labels: vec![MeteringStats {
+                metering_label_id: MeteringLabelId::from(port.0),
+                metered: Metered {
+                    packets: 7,
+                    bytes: 700,
+                },
+            }],
             ..Stats::default()
         }
     }
@@ -185,6 +205,7 @@ mod tests {
             )),
             "{text}"
         );
+        assert!(text.contains(&format!("{port}        7  700 B")), "{text}");
         assert!(
             text.contains("\n2 sessions\n") && !text.contains("pkt/s"),
             "{text}"

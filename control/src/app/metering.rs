@@ -13,8 +13,6 @@ use uuid::Uuid;
 
 /// Rules of one label.
 const RULES_MAX: usize = 1_024;
-/// Why a label counts nothing.
-const UNCOUNTED: &str = "metering labels are kept, but no engine counts their traffic yet";
 
 /// A label.
 pub struct MeteringLabel;
@@ -57,10 +55,6 @@ impl Resource for MeteringLabel {
             "description" => row.description,
             "shared" => row.shared,
         }
-    }
-
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec![UNCOUNTED]
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<MeteringLabelRow> {
@@ -160,10 +154,6 @@ impl Resource for MeteringLabelRule {
             "destination_ip_prefix" => row.destination_ip_prefix,
             "excluded" => row.excluded,
         }
-    }
-
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec![UNCOUNTED]
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<MeteringLabelRuleRow> {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::limits::session_timeout_s as timeout;
 use weft_model::{
-    DropReason, MacAddress, NetworkId, NetworkType, PortId, Revision, SecurityGroupRuleId,
+    Direction, DropReason, MacAddress, NetworkId, NetworkType, PortId, Revision, RouterId,
+    SecurityGroupRuleId,
 };
 use weft_wire::{protocol, tcp};
 
@@ -119,6 +120,8 @@ pub struct Path {
     pub back: Option<Back>,
     /// What leaves by a physical network goes to another host.
     pub transit: Option<ByTransit>,
+    /// The router whose gateway it passes, and which way.
+    pub gateway: Option<(RouterId, Direction)>,
 }
 
 impl Path {
@@ -135,6 +138,7 @@ impl Path {
             tunnel: None,
             back: None,
             transit: None,
+            gateway: None,
         }
     }
 

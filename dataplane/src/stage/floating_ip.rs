@@ -12,8 +12,8 @@ use crate::topology;
 use crate::walk::{End, Walk};
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    DropReason, ForwardedIp, HostName, HostSnapshot, MacAddress, NetworkId, PortForwarding, PortId,
-    Router, RouterId, Stage,
+    Direction, DropReason, ForwardedIp, HostName, HostSnapshot, MacAddress, NetworkId,
+    PortForwarding, PortId, Router, RouterId, Stage,
 };
 use weft_wire::protocol;
 
@@ -124,7 +124,11 @@ pub fn enter(walk: &mut Walk<'_>, behind: &Behind) -> Result<End, DropReason> {
     );
     let source = walk.opening.tuple.source;
     let path = path(walk, behind, source_mac, 1)?;
-    Ok(End::Path(Path { source, ..path }))
+    Ok(End::Path(Path {
+        source,
+        gateway: Some((behind.router_id, Direction::Ingress)),
+        ..path
+    }))
 }
 
 /// From a guest behind a router: as if out and in again.
@@ -216,5 +220,6 @@ fn path(
         tunnel: None,
         back: None,
         transit: None,
+        gateway: None,
     })
 }

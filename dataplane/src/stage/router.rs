@@ -11,7 +11,9 @@ use crate::mutant::Mutant;
 use crate::topology::{self, Found, Scopes};
 use crate::walk::{End, Walk};
 use std::net::IpAddr;
-use weft_model::{DropReason, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage};
+use weft_model::{
+    Direction, DropReason, MacAddress, NetworkId, Router, RouterId, RouterInterface, Stage,
+};
 
 /// Where a route leads.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +66,7 @@ pub fn route(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, 
 ///
 /// # Errors
 /// The reason to drop it.
-pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropReason> {
+pub fn from_outside(walk: &mut Walk<'_>, id: RouterId, router: &Router) -> Result<End, DropReason> {
     let (sight, tuple) = (walk.sight, walk.opening.tuple);
     if !router.admin_state_up {
         return Err(DropReason::RouterDown);
@@ -100,7 +102,10 @@ pub fn from_outside(walk: &mut Walk<'_>, router: &Router) -> Result<End, DropRea
     }
     match longest_prefix(&walk.sight, router, tuple.destination, false) {
         Some(Target::Inside(interface, next_hop)) => {
-            let end = inside(walk, interface, next_hop)?;
+            let mut end = inside(walk, interface, next_hop)?;
+            if let End::Path(path) = &mut end {
+                path.gateway = Some((id, Direction::Ingress));
+            }
             let circles = matches!(&end, End::Path(path) if path.tunnel.is_some());
             if circles && sight.transit {
                 return Err(DropReason::NoRoute);
@@ -187,6 +192,7 @@ fn inside(
         tunnel: near.tunnel,
         back: None,
         transit: None,
+        gateway: None,
     }))
 }
 
@@ -242,6 +248,7 @@ fn outside(
         tunnel: near.tunnel,
         back: None,
         transit: near.transit,
+        gateway: Some((id, Direction::Egress)),
     }))
 }
 

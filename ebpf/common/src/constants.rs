@@ -225,6 +225,8 @@ constants! {
         NDP_PROXIES = 32;
         /// One of its legs is in an address scope.
         SCOPED = 64;
+        /// Metering labels count what passes its gateway.
+        METERED = 128;
     }
     /// Flags of an address of a router.
     router_address: u32 {
@@ -236,6 +238,13 @@ constants! {
         OWN = 3;
         /// Behind it: it is an NDP proxy for it.
         PROXIED = 4;
+    }
+    /// Whose gateway the opener passes, in the walk's outcome: the router's slot beside these.
+    gateway: u32 {
+        /// It passes one.
+        PASSED = 0x8000_0000;
+        /// It comes in by it.
+        IN = 0x4000_0000;
     }
     /// Kinds of routes.
     route: u16 {
@@ -281,6 +290,8 @@ constants! {
         TRANSIT = 256;
         /// A stateless port's rules allow none of it: dropped for `denied`.
         DENIED = 512;
+        /// Metering labels count it.
+        METERED = 8192;
     }
     /// Where a port's limits stand: of bytes, then of packets.
     qos: u32 {

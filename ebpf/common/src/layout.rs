@@ -444,8 +444,8 @@ layout! {
         dscp: u8,
         /// DENIED: the reason's number.
         denied: u8,
-        /// Zero.
-        reserved: u16,
+        /// METERED: the meter.
+        meter: u16,
         /// Packets so far.
         packets: u64,
         /// Their bytes.
@@ -496,6 +496,44 @@ layout! {
         tx_packets: u64,
         /// Bytes sent to it.
         tx_bytes: u64,
+    }
+
+    /// A range of a router's metering rules: the number of what is in it, 0 being everything.
+    struct MeterRange = "meter_range" {
+        /// The number.
+        number: u32,
+    }
+
+    /// What comes from one range of a router's metering rules and goes to another.
+    struct MeterRegionKey = "meter_region_key" {
+        /// The router's slot twice, and 1 for what comes in by the gateway.
+        table: u32,
+        /// `family::*`.
+        family: u32,
+        /// The source's range.
+        source: u32,
+        /// The destination's range.
+        destination: u32,
+    }
+
+    /// Which meter counts it.
+    struct MeterRegion = "meter_region" {
+        /// Not 0.
+        meter: u32,
+    }
+
+    /// What a meter has counted.
+    struct Meter = "meter" {
+        /// Packets.
+        packets: u64,
+        /// Their bytes behind the Ethernet header.
+        bytes: u64,
+    }
+
+    /// The set of labels that a meter is of.
+    struct MeterSet = "meter_set" {
+        /// Made of their ids.
+        id: [u8; 16],
     }
 
     /// Packets dropped, by the reason's number.

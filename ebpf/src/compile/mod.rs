@@ -8,6 +8,7 @@ mod address;
 mod delta;
 mod floating_ip;
 mod member;
+mod meter;
 mod network;
 mod port;
 mod qos;
@@ -18,6 +19,7 @@ mod wire;
 
 pub(crate) use address::{address_ip, address_key};
 pub(crate) use delta::{Contents, TABLES, Tables};
+use meter::Metering;
 pub(crate) use slots::Slots;
 
 use crate::error::EngineError;
@@ -37,6 +39,9 @@ pub(crate) struct SlotTables {
     pub(crate) routers: Slots<RouterId>,
     pub(crate) uplinks: Slots<NetworkId>,
     pub(crate) scopes: Slots<AddressScopeId>,
+    /// Meters, by what their sets of labels are known as.
+    pub(crate) meters: Slots<u128>,
+    pub(crate) metering: Metering,
     /// Physical networks' numbers, by name.
     pub(crate) wires: BTreeMap<String, u32>,
     /// Other hosts, by their addresses.
@@ -57,6 +62,8 @@ impl SlotTables {
                 1,
                 2 * limit(limits::NETWORKS_PER_HOST_MAX),
             ),
+            meters: Slots::new("meters", 1, limit(limits::METERS_MAX) - 1),
+            metering: Metering::default(),
             uplinks: Slots::new("physical networks", 0, slot::UNDERLAY),
             wires: BTreeMap::new(),
             hosts: Slots::new("tunnel hosts", 1, slot::TUNNELS_MAX - 1),
@@ -70,6 +77,8 @@ impl SlotTables {
         self.routers.assign(snapshot.routers.keys().copied())?;
         let scopes = snapshot.subnets.values().filter_map(|s| s.address_scope_id);
         self.scopes.assign(scopes)?;
+        self.metering = Metering::new(snapshot);
+        self.meters.assign(self.metering.sets.keys().copied())?;
         let physical = snapshot
             .networks
             .iter()
@@ -119,6 +128,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     tunnel::tunnels(input, &mut tables);
     port::ports(input, policy, &mut tables);
     qos::qos(input, &mut tables);
+    meter::meters(input, &mut tables);
     router::routers(input, &mut tables);
     router::snat_blocks(input, &mut tables);
     floating_ip::floating_ips(input, &mut tables);
@@ -126,7 +136,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
 }
 
 /// What holds in place of what the engine does not do.
-pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
+pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Unsupported> {
     let mut list = Vec::new();
     let mut add = |path: String, message: &str| {
         if list.len() < limits::UNSUPPORTED_MAX {
@@ -174,6 +184,12 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot) -> Vec<Unsupported> {
         );
     }
     unsupported_of_routers(snapshot, &mut add);
+    for id in &slots.metering.left_out {
+        add(
+            format!("routers.{id}.metering_labels"),
+            "more ranges in their rules than can be told apart: some of its traffic is not counted",
+        );
+    }
     list
 }
 
@@ -186,16 +202,10 @@ fn unsupported_of_routers(snapshot: &HostSnapshot, add: &mut impl FnMut(String, 
                 "nothing is limited: no QoS of gateways yet",
             );
         }
-        if !router.metering_labels.is_empty() {
-            add(
-                format!("routers.{id}.metering_labels"),
-                "nothing is counted: no metering yet",
-            );
-        }
         if !router.conntrack_helpers.is_empty() {
             add(
                 format!("routers.{id}.conntrack_helpers"),
-                "announced connections are not followed: no conntrack helpers yet",
+                "announced connections are not followed: no conntrack helpers (docs/adr/0014)",
             );
         }
     }

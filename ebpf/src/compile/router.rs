@@ -80,6 +80,9 @@ fn record(input: &Input<'_>, id: RouterId, router: &Router) -> RouterRecord {
         return record;
     };
     record.flags |= flag::GATEWAY;
+    if input.slots.metering.counts(id) {
+        record.flags |= flag::METERED;
+    }
     record.gateway_network = input.network(g.network_id);
     record.gateway_mac = g.mac_address.0;
     // Without a block no port is in it.

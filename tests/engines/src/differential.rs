@@ -148,6 +148,14 @@ fn packet_compare(
             "copies for the agent\n{left}: {a:?}\n{right}: {b:?}\n  {words}"
         )));
     }
+    if let (Some(a), Some(b)) = (pair.a.meters()?, pair.b.meters()?)
+        && a != b
+    {
+        let what = "metering labels";
+        return Ok(Some(format!(
+            "{what}\n{left}: {a:?}\n{right}: {b:?}\n  {words}"
+        )));
+    }
     let (have, other) = (pair.a.sessions()?, pair.b.sessions()?);
     let only = |these: &BTreeSet<SessionSeen>, those| {
         these

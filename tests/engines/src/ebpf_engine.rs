@@ -4,7 +4,7 @@
 //! the maps that packets write, and loads anew only for other limits. The kernel takes no frames in a test run that are
 //! shorter than 15 bytes, or than the IP header that their EtherType promises: decoding answers those.
 
-use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen, in_order};
+use crate::engine::{EngineUnderTest, Limits, Meters, Observed, SessionSeen, in_order};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -299,6 +299,13 @@ impl EngineUnderTest for EbpfUnderTest {
             }),
             (many, _) => Err(format!("one frame made {} events", many.len())),
         }
+    }
+
+    fn meters(&mut self) -> Result<Option<Meters>, String> {
+        let counters = self.engine()?.counters().map_err(text)?;
+        let mut meters = counters.metering_labels;
+        meters.retain(|_, metered| metered.packets > 0);
+        Ok(Some(meters))
     }
 
     fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {

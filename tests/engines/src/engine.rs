@@ -1,11 +1,13 @@
 //! What every engine shows to the tests: a snapshot goes in, frames go in, verdicts and sessions come out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
 use weft_dataplane::{Copy, Reference, ReferenceConfig, Verdict};
-use weft_model::{HostSnapshot, MacAddress, NetworkId, SecurityGroupRuleId};
+use weft_model::{
+    HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, SecurityGroupRuleId,
+};
 
 /// A session as tests compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +59,9 @@ pub fn in_order(mut copies: Vec<Verdict>) -> Vec<Verdict> {
     copies
 }
 
+/// What metering labels have counted.
+pub type Meters = BTreeMap<MeteringLabelId, Metered>;
+
 /// An engine under test. Errors are failures of the test, not verdicts.
 pub trait EngineUnderTest {
     /// Its name in messages.
@@ -91,6 +96,13 @@ pub trait EngineUnderTest {
     /// # Errors
     /// They could not be read.
     fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String>;
+    /// What metering labels have counted, of those that counted anything; none if the engine is not asked for it.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn meters(&mut self) -> Result<Option<Meters>, String> {
+        Ok(None)
+    }
 }
 
 /// The reference engine, plain or with a planted mistake.
@@ -150,6 +162,10 @@ impl EngineUnderTest for ReferenceUnderTest {
                 .map(|s| format!("{}: {}", s.stage, s.decision))
                 .collect(),
         })
+    }
+
+    fn meters(&mut self) -> Result<Option<Meters>, String> {
+        Ok(Some(self.engine.meters().clone()))
     }
 
     fn sessions(&mut self) -> Result<BTreeSet<SessionSeen>, String> {

@@ -12,6 +12,7 @@ const NETWORKS: &[&str] = &["blue", "green", "red"];
 const PORTS: &[&str] = &["a", "b", "c", "d", "e", "f"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
 const QOS: &[&str] = &["slow", "marked"];
+const METERS: &[&str] = &["m1", "m2", "m3"];
 const OTHERS: &[&str] = &["elsewhere", "third"];
 const MTUS: &[i64] = &[1280, 1300, 1400, 1450, 1500];
 
@@ -78,6 +79,7 @@ pub fn snapshot(chance: &mut Chance) -> Table {
         }
     }
     put("remote_ports", remote);
+    put("meters", meters(chance));
     put("hosts", hosts(chance));
     let routers: Table = (1..=chance.below(4))
         .map(|n| (format!("r{n}"), Value::Table(router(chance, &places, n))))
@@ -191,6 +193,36 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
         }
     }
     (places, networks, subnets)
+}
+
+/// Metering labels, with ranges that hold each other.
+fn meters(chance: &mut Chance) -> Table {
+    let ranges = [
+        "192.0.0.0/8",
+        "192.0.2.0/24",
+        "203.0.113.0/24",
+        "9.9.9.9/32",
+        "0.0.0.0/0",
+        "fd00::/8",
+        "2001:db8:99::/48",
+    ];
+    let mut rule = || {
+        let mut rule = chance.word(&["ingress", "egress"]).to_owned();
+        for side in ["from", "to"] {
+            if chance.percent(40) {
+                rule += &format!(" {side} {}", chance.word(&ranges));
+            }
+        }
+        if chance.percent(15) {
+            rule += " not";
+        }
+        rule
+    };
+    let label = |name: &&str| {
+        let rules: Vec<String> = (0..4).map(|_| rule()).collect();
+        ((*name).to_owned(), list(rules))
+    };
+    METERS.iter().map(label).collect()
 }
 
 fn subnet(chance: &mut Chance, network: &str, prefix: &str, v6: bool) -> Table {
@@ -354,6 +386,12 @@ fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
             }
             proxies.retain(|_| chance.percent(50));
             router.insert("ndp_proxies".into(), list(proxies));
+        }
+        if chance.percent(40) {
+            router.insert(
+                "meters".into(),
+                list(METERS.iter().map(|m| (*m).to_owned())),
+            );
         }
     }
     if chance.percent(50) {

@@ -2,14 +2,14 @@
 //!
 //! `INGRESS: FRAME => VERDICT` (a port's name, `uplink NETWORK` or `underlay`; `INGRESS*N` sends the frame N times and judges the last),
 //! `now SECONDS`, `neighbour NETWORK ADDRESS MAC`, `change PATH VALUE` (a TOML value put into the snapshot's text, or `gone`),
-//! `sessions N`, and `#` in front of remarks. It knows nothing of verdicts: they are handed on as text.
+//! `sessions N`, `metered LABEL PACKETS BYTES`, and `#` in front of remarks. It knows nothing of verdicts: they are handed on as text.
 
 use crate::frame_text::{self, FrameText};
 use crate::snapshot_text::{self, Expanded, Names, SnapshotText, kind, uuid_of};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::Ingress;
-use weft_model::{HostSnapshot, MacAddress, NetworkId};
+use weft_model::{HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId};
 
 /// Puts one table over another; the text `gone` takes a key away.
 pub fn merge(to: &mut toml::Table, from: &toml::Table) {
@@ -74,6 +74,8 @@ pub enum Action {
     Neighbour(NetworkId, IpAddr, MacAddress),
     /// So many sessions there must be.
     Sessions(usize),
+    /// So much this label must have counted.
+    Metered(MeteringLabelId, Metered),
     /// A frame.
     Packet(Box<PacketLine>),
 }
@@ -131,11 +133,26 @@ impl Script {
             }
             "neighbour" => self.neighbour(rest),
             "change" => self.change(rest),
+            "metered" => self.metered(rest),
             "sessions" => Ok(Action::Sessions(
                 rest.trim().parse().map_err(|_number| "how many?")?,
             )),
             _ => self.packet(line),
         }
+    }
+
+    fn metered(&self, rest: &str) -> Result<Action, String> {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let [label, packets, bytes] = words[..] else {
+            return Err("expected LABEL PACKETS BYTES".into());
+        };
+        let id: MeteringLabelId = uuid_of(kind::METERING_LABEL, label).into();
+        if !self.now.snapshot.metering_labels.contains_key(&id) {
+            return Err("no such label".into());
+        }
+        let number = |word: &str| word.parse().map_err(|e| format!("{word}: {e}"));
+        let (packets, bytes) = (number(packets)?, number(bytes)?);
+        Ok(Action::Metered(id, Metered { packets, bytes }))
     }
 
     fn neighbour(&self, rest: &str) -> Result<Action, String> {

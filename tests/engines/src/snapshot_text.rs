@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
-    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, MacAddress, Network, NetworkId, NetworkType,
-    Port, PortBlock, PortForwarding, PortForwardingElsewhere, PortInterface, PortRange,
-    QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy, Remote, RemoteFloatingIp,
-    RemotePort, Revision, Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute,
-    SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId, Transit,
-    TunnelHost,
+    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, MacAddress, MeteringLabel, MeteringRule,
+    Network, NetworkId, NetworkType, Port, PortBlock, PortForwarding, PortForwardingElsewhere,
+    PortInterface, PortRange, QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy,
+    Remote, RemoteFloatingIp, RemotePort, Revision, Router, RouterAddress, RouterGateway,
+    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
+    Subnet, SubnetId, Transit, TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -62,6 +62,8 @@ pub mod kind {
     pub const QOS_POLICY: u8 = b'q';
     /// Address scopes.
     pub const ADDRESS_SCOPE: u8 = b'S';
+    /// Metering labels.
+    pub const METERING_LABEL: u8 = b'm';
 }
 
 fn yes() -> bool {
@@ -200,6 +202,9 @@ pub struct RouterText {
     routes: Vec<String>,
     /// Addresses that the gateway answers for outside.
     ndp_proxies: Option<BTreeSet<Ipv6Addr>>,
+    /// Metering labels.
+    #[serde(default)]
+    meters: Vec<String>,
 }
 
 /// A floating IP.
@@ -247,6 +252,9 @@ pub struct SnapshotText {
     address_groups: BTreeMap<String, Vec<IpNet>>,
     #[serde(default)]
     qos: BTreeMap<String, QosText>,
+    /// Metering labels: `ingress|egress [from RANGE] [to RANGE] [not]`.
+    #[serde(default)]
+    meters: BTreeMap<String, Vec<String>>,
     /// Hosts' addresses in the underlay; `host` is the one under test. `elsewhere` has 198.51.100.2 unless it is named.
     #[serde(default)]
     hosts: BTreeMap<String, IpAddr>,
@@ -292,6 +300,7 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
     e.names.insert("bcast".into(), MacAddress::BROADCAST);
     networks(text, &mut e);
     qos(text, &mut e);
+    meters(text, &mut e)?;
     ports(text, &mut e)?;
     routers(text, &mut e)?;
     floating_ips(text, &mut e)?;
@@ -300,6 +309,47 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
         None => Ok(e),
         Some(mistake) => Err(format!("invalid snapshot: {mistake}")),
     }
+}
+
+fn meters(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    for (name, rules) in &text.meters {
+        let rules = rules.iter().map(|rule| meter_rule(rule));
+        let label = MeteringLabel {
+            rules: rules.collect::<Result<_, String>>()?,
+        };
+        let id = uuid_of(kind::METERING_LABEL, name).into();
+        e.snapshot.metering_labels.insert(id, label);
+    }
+    Ok(())
+}
+
+fn meter_rule(text: &str) -> Result<MeteringRule, String> {
+    let wrong = || format!("{text:?} is no metering rule");
+    let mut words = text.split_whitespace();
+    let direction = match words.next() {
+        Some("ingress") => Direction::Ingress,
+        Some("egress") => Direction::Egress,
+        _ => return Err(wrong()),
+    };
+    let (mut source, mut destination, mut excluded) = (None, None, false);
+    while let Some(word) = words.next() {
+        let mut range = || {
+            let range = words.next().and_then(|word| word.parse().ok());
+            range.ok_or_else(wrong).map(Some)
+        };
+        match word {
+            "from" => source = range()?,
+            "to" => destination = range()?,
+            "not" => excluded = true,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(MeteringRule {
+        direction,
+        source,
+        destination,
+        excluded,
+    })
 }
 
 fn host_name(name: &str) -> Result<HostName, String> {
@@ -547,7 +597,9 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             routes: vec![],
             ndp_proxies: router.ndp_proxies.clone(),
             conntrack_helpers: vec![],
-            metering_labels: vec![],
+            metering_labels: (router.meters.iter())
+                .map(|name| uuid_of(kind::METERING_LABEL, name).into())
+                .collect(),
         };
         for (network, ips) in &router.interfaces {
             let leg = format!("{name}@{network}");

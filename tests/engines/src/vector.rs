@@ -114,6 +114,15 @@ fn line_play(
             good.then_some(())
                 .ok_or_else(|| format!("there are {} sessions: {have:#?}", have.len()))
         }
+        Action::Metered(label, expected) => {
+            let Some(meters) = engine.meters()? else {
+                return Ok(());
+            };
+            let have = meters.get(&label).copied().unwrap_or_default();
+            let good = have == expected;
+            good.then_some(())
+                .ok_or_else(|| format!("expected {expected:?}, counted {have:?}"))
+        }
         Action::Packet(packet) => {
             let expected = expected(script, &packet)?;
             for _ in 1..packet.times {
