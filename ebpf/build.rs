@@ -109,6 +109,8 @@ fn header() -> Result<String, String> {
             "SESSIONS_PER_PORT_MAX_DEFAULT",
             limits::SESSIONS_PER_PORT_MAX_DEFAULT.into(),
         ),
+        ("LOGS_PER_SECOND", limits::LOGS_PER_SECOND.into()),
+        ("LOGS_BURST", limits::LOGS_BURST.into()),
         (
             "SERVICE_PACKETS_PER_SECOND",
             limits::SERVICE_PACKETS_PER_SECOND.into(),

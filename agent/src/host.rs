@@ -5,6 +5,7 @@ mod answer;
 mod carrier;
 mod watch;
 
+use crate::decision_log;
 use crate::links::{self, Links};
 use crate::report::{self, Device, Reporter, Said};
 use crate::service::{Action, EventKind, Millis, Place, ServiceEvent, Services};
@@ -248,6 +249,15 @@ impl Host {
         }
     }
 
+    /// Writes down what security groups decided.
+    fn decisions(&mut self) {
+        for event in self.engine.log_events() {
+            if let Some(snapshot) = &self.in_force {
+                decision_log::write(snapshot, &event);
+            }
+        }
+    }
+
     /// What the user engine handed up.
     pub(crate) fn user_event(&mut self, event: &ServiceEvent, now: Millis) {
         let actions = self.services.event(event, now);
@@ -259,6 +269,7 @@ impl Host {
     pub(crate) fn tick(&mut self, now: Millis) {
         if now >= self.poll_due {
             self.poll_due = now + POLL_MS;
+            self.decisions();
             // A guest may have broken its rings.
             self.attached_changed(now);
             if let Err(error) = self.engine.poll() {

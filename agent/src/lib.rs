@@ -11,6 +11,7 @@ mod agent;
 mod alone;
 mod capture;
 mod clock;
+mod decision_log;
 pub mod feed;
 mod host;
 mod links;

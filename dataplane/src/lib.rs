@@ -17,4 +17,4 @@ pub mod walk;
 pub use flow::key::{Ingress, SessionKey, Tuple};
 pub use flow::session::{Session, State, Way};
 pub use reference::{Reference, ReferenceConfig};
-pub use trace::{Copy, Encounter, Outcome, Service, SessionNote, Step, Verdict};
+pub use trace::{Copy, Decision, Encounter, Outcome, Service, SessionNote, Step, Verdict};

@@ -16,11 +16,10 @@ use crate::stage::session::{Desk, Found};
 use crate::stage::transit::{self, Outbound};
 use crate::stage::tunnel;
 use crate::stage::{
-    self, Entered, Sight, deliver, dhcp, icmp_error, metering, mtu, port_security, qos, session,
-    vlan,
+    self, Entered, Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session, vlan,
 };
 use crate::topology;
-use crate::trace::{Copy, Outcome, Service, SessionNote, Trace, Verdict};
+use crate::trace::{Copy, Decision, Outcome, Service, SessionNote, Trace, Verdict};
 use crate::walk::{End, Neighbours};
 use relay::with_destination;
 use std::collections::BTreeMap;
@@ -28,11 +27,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use weft_model::limits::{SESSIONS_MAX_DEFAULT, SESSIONS_PER_PORT_MAX_DEFAULT};
 use weft_model::{
-    DropReason, HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, Stage,
+    DropReason, HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, PortId, Stage,
 };
-use weft_wire::ethernet;
 
 mod multicast;
+mod noted;
 mod relay;
 
 /// How a reference engine is set up.
@@ -67,6 +66,7 @@ pub struct Reference {
     neighbours: Neighbours,
     buckets: BTreeMap<Ingress, Bucket>,
     copy_buckets: BTreeMap<Ingress, Bucket>,
+    log_buckets: BTreeMap<PortId, Bucket>,
     ledger: qos::Ledger,
     meters: BTreeMap<MeteringLabelId, Metered>,
 }
@@ -78,6 +78,7 @@ struct Notes {
     session: Option<SessionNote>,
     copy: Option<Copy>,
     copies: Vec<Verdict>,
+    logs: Vec<Decision>,
     tuple: Option<crate::Tuple>,
 }
 
@@ -105,6 +106,7 @@ impl Reference {
             neighbours: Neighbours::new(),
             buckets: BTreeMap::new(),
             copy_buckets: BTreeMap::new(),
+            log_buckets: BTreeMap::new(),
             ledger: qos::Ledger::new(),
             meters: BTreeMap::new(),
         }
@@ -203,6 +205,7 @@ impl Reference {
                 let copies = std::mem::take(&mut notes.copies);
                 let copies = copies.into_iter().map(|copy| vlan::leave(&sight, copy));
                 notes.copies = copies.collect();
+                self.write_down(sight.snapshot, &mut notes, now_s);
                 vlan::leave(&sight, judged)
             }
             (None, Ingress::Port(_)) => Verdict::Drop(DropReason::PortDown),
@@ -220,6 +223,7 @@ impl Reference {
             session: notes.session,
             copy: notes.copy,
             copies: notes.copies,
+            logs: notes.logs,
             revision: revision.unwrap_or_default(),
         }
     }
@@ -503,23 +507,6 @@ impl Reference {
             notes.trace.say(Stage::Qos, format!("DSCP {mark}"));
         }
         Ok(())
-    }
-
-    /// Counts a packet of a session for the metering labels that it is of.
-    fn meter(&mut self, on: &Packets<'_>, notes: &Notes) {
-        let Some(note) = notes.session else {
-            return;
-        };
-        let mut sessions = self.sessions.iter();
-        let session = sessions.find(|session| session.forward == note.forward);
-        let labels = session.map(|s| metering::process(on.sight.snapshot, s, note.way));
-        for label in labels.into_iter().flatten() {
-            let bytes = on.frame.len().saturating_sub(ethernet::HEADER_BYTES);
-            *self.meters.entry(label).or_default() += Metered {
-                packets: 1,
-                bytes: bytes as u64,
-            };
-        }
     }
 
     fn send(

@@ -4,7 +4,7 @@ use crate::flow::key::{SessionKey, Tuple};
 use crate::flow::session::{State, Way};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use weft_model::{DropReason, NetworkId, PortId, Revision, SecurityGroupRuleId, Stage};
+use weft_model::{Direction, DropReason, NetworkId, PortId, Revision, SecurityGroupRuleId, Stage};
 
 /// One stage's decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +133,19 @@ pub enum Copy {
     MtuExceeded(u32),
 }
 
+/// What a port's security groups said of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Decision {
+    /// The port.
+    pub port_id: PortId,
+    /// From the guest or to it.
+    pub direction: Direction,
+    /// Whether a rule allowed it.
+    pub allowed: bool,
+    /// The packet as the port's rules see it.
+    pub tuple: Tuple,
+}
+
 /// All that is told about a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -148,6 +161,8 @@ pub struct Outcome {
     pub copy: Option<Copy>,
     /// Of multicast and broadcast: what members get, each to be delivered or to go by a tunnel.
     pub copies: Vec<Verdict>,
+    /// Decisions that a log is to have.
+    pub logs: Vec<Decision>,
     /// The revision in force.
     pub revision: Revision,
 }
@@ -157,6 +172,8 @@ pub struct Outcome {
 pub struct Trace {
     /// In order.
     pub steps: Vec<Step>,
+    /// Decisions that may be written down, in order.
+    pub decisions: Vec<Decision>,
 }
 
 impl Trace {

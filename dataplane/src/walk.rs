@@ -14,7 +14,7 @@ use crate::stage::router;
 use crate::stage::security_group::{self, Question};
 use crate::stage::transit;
 use crate::topology;
-use crate::trace::Trace;
+use crate::trace::{Decision, Trace};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_model::{
@@ -178,8 +178,20 @@ impl<'a> Walk<'a> {
         Some(rule)
     }
 
+    /// Notes what rules said of an opener; of a stale session only that it ends.
+    fn decided(&mut self, port_id: PortId, tuple: Tuple, direction: Direction, allowed: bool) {
+        if self.opening.test.is_some() || !allowed {
+            self.trace.decisions.push(Decision {
+                port_id,
+                direction,
+                allowed,
+                tuple,
+            });
+        }
+    }
+
     fn security_group_egress(&mut self) -> Result<(), DropReason> {
-        let Some((_, port)) = self.sight.port else {
+        let Some((id, port)) = self.sight.port else {
             return Ok(());
         };
         if !port.port_security_enabled {
@@ -191,6 +203,7 @@ impl<'a> Walk<'a> {
         }
         self.state_test(port)?;
         let rule = self.rules_ask(port, self.opening.tuple, Direction::Egress);
+        self.decided(id, self.opening.tuple, Direction::Egress, rule.is_some());
         self.rules[0] = Some(rule.ok_or(DropReason::SecurityGroupEgressDenied)?);
         Ok(())
     }
@@ -303,6 +316,10 @@ impl<'a> Walk<'a> {
         };
         let tuple = Tuple { source, ..behind };
         let rule = self.rules_ask(port, tuple, Direction::Ingress);
+        if self.next.is_some() {
+            // A copy of a multicast frame is not written down.
+            self.decided(id, behind, Direction::Ingress, rule.is_some());
+        }
         self.rules[1] = Some(rule.ok_or(DropReason::SecurityGroupIngressDenied)?);
         Ok(())
     }

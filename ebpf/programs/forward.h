@@ -400,8 +400,11 @@ int weft_forward(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &s->forward.ingress);
 	if (!port)
 		return walk_fail(skb, s, REASON_PORT_DOWN);
-	if (port->flags & PORT_SECURITY && s->policy.rule_index == POLICY_RULE_NONE)
-		return walk_fail(skb, s, REASON_SECURITY_GROUP_EGRESS_DENIED);
+	if (port->flags & PORT_SECURITY) {
+		decided(s, s->forward.ingress, port->flags, 0, s->policy.rule_index != POLICY_RULE_NONE);
+		if (s->policy.rule_index == POLICY_RULE_NONE)
+			return walk_fail(skb, s, REASON_SECURITY_GROUP_EGRESS_DENIED);
+	}
 	return forward_from_guest(skb, s, entry);
 }
 
@@ -428,7 +431,7 @@ int weft_destination(struct __sk_buff *skb)
 		reason = state_test(s, port);
 		if (reason)
 			return walk_fail(skb, s, reason);
-		s->out.checked = 1;
+		s->out.checked = 1 | (port->flags & (PORT_LOG_ACCEPT | PORT_LOG_DROP));
 		return policy_ask(skb, s, port->policy[2 + (s->forward.family == FAMILY_V6)], STAGE_RECORD, s->out.source,
 				  s->out.destination_port);
 	}

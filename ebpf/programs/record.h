@@ -349,6 +349,7 @@ int weft_record(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (slot_guest(s->out.output) && s->out.checked) {
 		s->rule = s->policy.rule_index;
+		decided(s, s->out.output, s->out.checked, LOG_INGRESS, s->rule != POLICY_RULE_NONE);
 		if (s->rule == POLICY_RULE_NONE)
 			return walk_fail(skb, s, REASON_SECURITY_GROUP_INGRESS_DENIED);
 	}

@@ -46,7 +46,7 @@ struct outcome {
 	__u16 snat_first;
 	__u16 snat_last;
 	__u8 next_hop[16];
-	__u32 checked; /* the destination's policy was asked */
+	__u32 checked; /* the destination's policy was asked: 1, and PORT_LOG_* */
 	__u32 tunnel_host;
 	__u32 reply_ingress;
 	__u32 gateway; /* GATEWAY_*, and the router's slot: only if it is METERED */
@@ -212,6 +212,7 @@ TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count fo
 TABLE(qos_paid, struct qos_paid, LIMIT_PORTS_PER_HOST_MAX);
 TABLE(buckets, struct bucket, DEVICES_MAX);
 TABLE(copy_buckets, struct bucket, DEVICES_MAX);
+TABLE(log_buckets, struct bucket, LIMIT_PORTS_PER_HOST_MAX);
 TABLE(drops, struct drop_counts, DEVICES_MAX);
 
 struct {
@@ -225,6 +226,12 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
+
+/* Decisions of security groups: apart, so that they never take the place of what guests wait for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} log_events SEC(".maps");
 
 /* Set by the loader. */
 const volatile __u32 sessions_per_port_max = LIMIT_SESSIONS_PER_PORT_MAX_DEFAULT;

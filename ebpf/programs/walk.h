@@ -38,6 +38,41 @@ static __always_inline int opener_test(struct scratch *s)
 	return 0;
 }
 
+/* Writes down what a port's rules said of s->out, if its bucket allows. */
+__noinline int log_send(__u32 slot, __u32 flags)
+{
+	struct scratch *s = scratch_get();
+	struct bucket *bucket = bpf_map_lookup_elem(&log_buckets, &slot);
+	struct log_record *record;
+
+	if (!s || !bucket || !tokens_take(bucket, LIMIT_LOGS_PER_SECOND, LIMIT_LOGS_BURST, 1, s->now_s))
+		return 0;
+	record = bpf_ringbuf_reserve(&log_events, sizeof(*record), 0);
+	if (!record)
+		return 0;
+	record->port = slot;
+	record->flags = flags;
+	address_copy(record->source, s->out.source);
+	address_copy(record->destination, s->out.destination);
+	record->source_port = s->out.source_port;
+	record->destination_port = s->out.destination_port;
+	record->protocol = s->forward.protocol;
+	record->family = s->forward.family;
+	record->icmp_type = s->opener_type;
+	record->icmp_code = s->opener_code;
+	bpf_ringbuf_submit(record, 0);
+	return 1;
+}
+
+/* A decision of a port's rules; of a stale session only its end is written down, of a copy nothing. */
+static __always_inline void decided(struct scratch *s, __u32 slot, __u32 port_flags, __u32 direction, int allowed)
+{
+	if (likely(!(port_flags & (PORT_LOG_ACCEPT | PORT_LOG_DROP))) || s->flags & PACKET_COPY)
+		return;
+	if (allowed ? port_flags & PORT_LOG_ACCEPT && !(s->flags & PACKET_STALE) : port_flags & PORT_LOG_DROP)
+		log_send(slot, direction | (allowed ? LOG_ALLOWED : 0));
+}
+
 /* The same at a port whose rules are asked: a stateless one takes any packet. */
 static __always_inline int state_test(struct scratch *s, const struct port_record *port)
 {

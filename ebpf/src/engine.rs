@@ -7,7 +7,7 @@
 use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
 use crate::device::Devices;
 use crate::error::EngineError;
-use crate::event::{Event, event};
+use crate::event::{Event, LogEvent, event, log_event};
 use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{Enforced, PolicyMaps, PolicyTable};
@@ -363,6 +363,15 @@ impl Engine {
         let mut events = Vec::new();
         while let Some(record) = self.loaded.events.next() {
             events.extend(event(&record, &self.slots));
+        }
+        events
+    }
+
+    /// Decisions of security groups that a log is to have, since the last call.
+    pub fn log_events(&mut self) -> Vec<LogEvent> {
+        let mut events = Vec::new();
+        while let Some(record) = self.loaded.log_events.next() {
+            events.extend(log_event(&record, &self.slots));
         }
         events
     }

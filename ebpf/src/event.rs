@@ -2,9 +2,9 @@
 
 use crate::compile::{SlotTables, address_ip};
 use std::net::IpAddr;
-use weft_ebpf_common::constants::{event, slot};
-use weft_ebpf_common::layout::EventHead;
-use weft_model::{NetworkId, PortId};
+use weft_ebpf_common::constants::{event, log, slot};
+use weft_ebpf_common::layout::{EventHead, LogRecord};
+use weft_model::{Direction, NetworkId, PortId};
 use zerocopy::FromBytes;
 
 /// What an event is about.
@@ -73,6 +73,44 @@ pub struct Event {
     pub frame_bytes: u32,
     /// The frame, at most `limits::SERVICE_FRAME_BYTES_MAX` bytes.
     pub frame: Vec<u8>,
+}
+
+/// What a port's security groups said of a packet, and a log is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEvent {
+    /// The port.
+    pub port_id: PortId,
+    /// From the guest or to it.
+    pub direction: Direction,
+    /// Whether a rule allowed it.
+    pub allowed: bool,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Where it comes from, as the port's rules see it.
+    pub source: (IpAddr, u16),
+    /// Where it goes.
+    pub destination: (IpAddr, u16),
+    /// ICMP: type and code.
+    pub icmp: Option<(u8, u8)>,
+}
+
+/// A record of the logs' ring buffer; none if its port is gone.
+pub(crate) fn log_event(record: &[u8], slots: &SlotTables) -> Option<LogEvent> {
+    let (said, _) = LogRecord::read_from_prefix(record).ok()?;
+    let end = |address, port| (address_ip(said.family, address), u16::from_be(port));
+    Some(LogEvent {
+        port_id: slots.ports.id(said.port)?,
+        direction: if said.flags & log::INGRESS == 0 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        },
+        allowed: said.flags & log::ALLOWED != 0,
+        protocol: said.protocol,
+        source: end(said.source, said.source_port),
+        destination: end(said.destination, said.destination_port),
+        icmp: matches!(said.protocol, 1 | 58).then_some((said.icmp_type, said.icmp_code)),
+    })
 }
 
 /// A ring buffer record as an event; none if what it names is gone.

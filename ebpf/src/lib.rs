@@ -25,7 +25,7 @@ mod view;
 
 pub use engine::{Applied, Engine, EngineConfig};
 pub use error::EngineError;
-pub use event::{Event, EventKind, Ingress};
+pub use event::{Event, EventKind, Ingress, LogEvent};
 pub use host::{MissingFeature, check_host};
 pub use link_info::{LinkAbout, link_about};
 pub use steer::Steering;

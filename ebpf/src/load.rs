@@ -120,9 +120,11 @@ maps! {
     meters,
     buckets,
     copy_buckets,
+    log_buckets,
     drops,
     traffics,
     events,
+    log_events,
 }
 
 /// Sizes that are the operator's to choose.
@@ -139,6 +141,7 @@ pub(crate) struct Loaded {
     pub(crate) maps: Maps,
     pub(crate) programs: BTreeMap<&'static str, Prog>,
     pub(crate) events: RingBuf<MapData>,
+    pub(crate) log_events: RingBuf<MapData>,
 }
 
 /// Loads everything, with maps pinned under `directory`, which must be in a bpffs.
@@ -170,6 +173,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("members", sizes.ports_max + REMOTE_PORTS)
         .map_max_entries("buckets", devices)
         .map_max_entries("copy_buckets", devices)
+        .map_max_entries("log_buckets", sizes.ports_max)
         .map_max_entries("traffics", devices)
         .map_max_entries("drops", devices);
     let mut ebpf = loader.load(OBJECT).map_err(object)?;
@@ -187,14 +191,15 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
             maps.stages.set_fd(*index, program.as_fd())?;
         }
     }
-    let events = ebpf
-        .take_map("events")
-        .ok_or(EngineError::Missing { name: "events" })?;
-    let events = RingBuf::try_from(events).map_err(|e| object(aya::EbpfError::MapError(e)))?;
+    let mut ring = |name| {
+        let ring = ebpf.take_map(name).ok_or(EngineError::Missing { name })?;
+        RingBuf::try_from(ring).map_err(|e| object(aya::EbpfError::MapError(e)))
+    };
     Ok(Loaded {
         maps,
         programs,
-        events,
+        events: ring("events")?,
+        log_events: ring("log_events")?,
     })
 }
 

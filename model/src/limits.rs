@@ -130,6 +130,10 @@ pub const SESSIONS_PER_PORT_MAX_DEFAULT: u32 = 32_768;
 pub const NEIGHBOURS_MAX: u32 = 65_536;
 /// Fragmented packets whose first fragment is remembered, over the whole host.
 pub const FRAGMENTS_MAX: u32 = 8_192;
+/// Decisions a second of one port that are written down in the long run.
+pub const LOGS_PER_SECOND: u32 = 100;
+/// The same in a burst.
+pub const LOGS_BURST: u32 = 25;
 /// Packets a second that one port may hand to the host's services (DHCP, RA, ICMP errors) in the long run.
 pub const SERVICE_PACKETS_PER_SECOND: u32 = 64;
 /// The same in a burst.

@@ -15,6 +15,18 @@ pub enum LogEvent {
     All,
 }
 
+impl LogEvent {
+    /// Whether it is of decisions that let a packet pass, or of those that do not.
+    #[must_use]
+    pub fn is_of(self, allowed: bool) -> bool {
+        match self {
+            Self::Accept => allowed,
+            Self::Drop => !allowed,
+            Self::All => true,
+        }
+    }
+}
+
 /// A log; the ports that it is of name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -82,7 +82,9 @@ impl Resource for ConntrackHelper {
     }
 
     fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec!["conntrack helpers are kept, but no engine follows announced connections (docs/adr/0014)"]
+        vec![
+            "conntrack helpers are kept, but no engine follows announced connections (docs/adr/0014)",
+        ]
     }
 
     async fn target(

@@ -77,7 +77,9 @@ impl Resource for Log {
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
         let enabled = view.get("enabled") == Some(&Value::Bool(true));
         if enabled {
-            vec!["no engine writes the decisions of security groups down yet"]
+            vec![
+                "decisions about what stays between vhost-user ports of one host are not written down yet",
+            ]
         } else {
             Vec::new()
         }

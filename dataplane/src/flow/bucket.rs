@@ -1,8 +1,9 @@
-//! Token buckets, one an input: in front of the host's services, and of the copies of multicast and broadcast frames.
+//! Token buckets, one an input: in front of the host's services, of the copies of multicast and broadcast frames, and of what is
+//! written down.
 
 use weft_model::limits::{
-    MULTICAST_COPIES_BURST, MULTICAST_COPIES_PER_SECOND, SERVICE_PACKETS_BURST,
-    SERVICE_PACKETS_PER_SECOND,
+    LOGS_BURST, LOGS_PER_SECOND, MULTICAST_COPIES_BURST, MULTICAST_COPIES_PER_SECOND,
+    SERVICE_PACKETS_BURST, SERVICE_PACKETS_PER_SECOND,
 };
 
 /// A bucket; a new one is full.
@@ -31,6 +32,12 @@ pub const SERVICE: Fill = Fill {
 pub const MULTICAST: Fill = Fill {
     per_second: MULTICAST_COPIES_PER_SECOND,
     burst: MULTICAST_COPIES_BURST,
+};
+
+/// Decisions that are written down.
+pub const LOG: Fill = Fill {
+    per_second: LOGS_PER_SECOND,
+    burst: LOGS_BURST,
 };
 
 impl Bucket {

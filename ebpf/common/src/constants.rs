@@ -107,6 +107,13 @@ constants! {
         /// ARP or ND by which a guest says that an address is its own.
         CLAIM = 8;
     }
+    /// Flags of a decision that is written down.
+    log: u32 {
+        /// A rule allowed it.
+        ALLOWED = 1;
+        /// It is to the guest.
+        INGRESS = 2;
+    }
     /// Slots of ports and uplinks.
     slot: u32 {
         /// Set in an ingress or output that is an uplink.
@@ -164,6 +171,10 @@ constants! {
         TRUNK = 16;
         /// Judged packet by packet.
         STATELESS = 32;
+        /// What its rules allow is written down.
+        LOG_ACCEPT = 4096;
+        /// What its rules do not allow is written down.
+        LOG_DROP = 8192;
     }
     /// Flags of an allowed address.
     allowed: u8 {

@@ -550,6 +550,30 @@ layout! {
         asked_s: u32,
     }
 
+    /// A decision of a port's security groups that is to be written down.
+    struct LogRecord = "log_record" {
+        /// The port's slot.
+        port: u32,
+        /// `log::*`.
+        flags: u32,
+        /// Source address, as the port's rules see it.
+        source: [u8; 16],
+        /// Destination address.
+        destination: [u8; 16],
+        /// Source port, network order.
+        source_port: u16,
+        /// Destination port, network order.
+        destination_port: u16,
+        /// IP protocol.
+        protocol: u8,
+        /// `family::*`.
+        family: u8,
+        /// The opener's ICMP type.
+        icmp_type: u8,
+        /// The opener's ICMP code.
+        icmp_code: u8,
+    }
+
     /// The head of a ring buffer record; the frame follows.
     struct EventHead = "event_head" {
         /// `event::*`.

@@ -155,12 +155,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Un
             );
         }
     }
-    for id in snapshot.logs.keys() {
-        add(
-            format!("logs.{id}"),
-            "nothing is written down: no logs of decisions yet",
-        );
-    }
     for (id, network) in &snapshot.networks {
         if network.vlan_transparent {
             add(

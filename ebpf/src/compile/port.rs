@@ -81,7 +81,13 @@ fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
         );
         s.cidr.addr().is_ipv6() && s.enable_dhcp && by_dhcp
     });
+    let logs = |allowed: bool| {
+        let mut logs = port.logs.iter().filter_map(|id| snapshot.logs.get(id));
+        logs.any(|log| log.event.is_of(allowed))
+    };
     [
+        (logs(true), flag::LOG_ACCEPT),
+        (logs(false), flag::LOG_DROP),
         (is_up(snapshot, port), flag::UP),
         (port.port_security_enabled, flag::SECURITY),
         (snapshot.is_stateless(port), flag::STATELESS),

@@ -148,6 +148,13 @@ fn packet_compare(
             "copies for the agent\n{left}: {a:?}\n{right}: {b:?}\n  {words}"
         )));
     }
+    if let (Some(a), Some(b)) = (&x.logs, &y.logs)
+        && a != b
+    {
+        return Ok(Some(format!(
+            "logs\n{left}: {a:?}\n{right}: {b:?}\n  {words}"
+        )));
+    }
     if let (Some(a), Some(b)) = (pair.a.meters()?, pair.b.meters()?)
         && a != b
     {

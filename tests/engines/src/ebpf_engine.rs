@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use weft_dataplane::flow::key::{Ingress, SessionKey, Tuple};
 use weft_dataplane::stage::decode;
-use weft_dataplane::{Copy, Service, Verdict};
+use weft_dataplane::{Copy, Decision, Service, Verdict};
 use weft_ebpf::{Engine, EngineConfig, EventKind, sys};
 use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId};
 
 /// Maps that packets or the agent fill, emptied by a reset.
 const HASHES: &[&str] = &["sessions", "fragments", "neighbours"];
 /// Arrays likewise.
-const ARRAYS: &[&str] = &["quotas", "buckets", "copy_buckets"];
+const ARRAYS: &[&str] = &["quotas", "buckets", "copy_buckets", "log_buckets"];
 /// Polls of the policy compiler before it is given up.
 const POLLS_MAX: usize = 10_000_000;
 
@@ -199,6 +199,21 @@ fn verdict(said: weft_ebpf::Verdict, frame: Vec<u8>) -> Result<Verdict, String> 
     })
 }
 
+fn decision(event: weft_ebpf::LogEvent) -> Decision {
+    Decision {
+        port_id: event.port_id,
+        direction: event.direction,
+        allowed: event.allowed,
+        tuple: Tuple {
+            protocol: event.protocol,
+            source: event.source.0,
+            destination: event.destination.0,
+            source_port: event.source.1,
+            destination_port: event.destination.1,
+        },
+    }
+}
+
 /// What an event stands for beside a verdict.
 fn copy(event: &weft_ebpf::Event) -> Option<Copy> {
     match event.kind {
@@ -263,6 +278,7 @@ impl EngineUnderTest for EbpfUnderTest {
             verdict,
             copy: None,
             copies: vec![],
+            logs: Some(vec![]),
             rules: vec![],
             words: vec![],
         };
@@ -285,7 +301,10 @@ impl EngineUnderTest for EbpfUnderTest {
         let to_members = run.copies.into_iter();
         let to_members = to_members.map(|(said, frame)| verdict(said, frame));
         let to_members = in_order(to_members.collect::<Result<_, String>>()?);
+        let logs = engine.log_events().into_iter().map(decision);
+        let logs = Some(logs.collect());
         let observed = |verdict| Observed {
+            logs,
             copies: to_members,
             ..observed(verdict)
         };

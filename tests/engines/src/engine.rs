@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::flow::key::{Ingress, SessionKey};
-use weft_dataplane::{Copy, Reference, ReferenceConfig, Verdict};
+use weft_dataplane::{Copy, Decision, Reference, ReferenceConfig, Verdict};
 use weft_model::{
     HostSnapshot, MacAddress, Metered, MeteringLabelId, NetworkId, SecurityGroupRuleId,
 };
@@ -46,6 +46,8 @@ pub struct Observed {
     pub copy: Option<Copy>,
     /// What members of a network get of multicast, in an order that is the same for all engines.
     pub copies: Vec<Verdict>,
+    /// Decisions that a log is to have, where the engine tells them.
+    pub logs: Option<Vec<Decision>>,
     /// The rules that allowed it, where the engine tells them.
     pub rules: Vec<SecurityGroupRuleId>,
     /// What the engine said beside, for people.
@@ -155,6 +157,7 @@ impl EngineUnderTest for ReferenceUnderTest {
             verdict: outcome.verdict,
             copy: outcome.copy,
             copies: in_order(outcome.copies),
+            logs: Some(outcome.logs),
             rules: outcome.steps.iter().filter_map(|step| step.rule).collect(),
             words: outcome
                 .steps

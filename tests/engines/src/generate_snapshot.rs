@@ -80,6 +80,8 @@ pub fn snapshot(chance: &mut Chance) -> Table {
     }
     put("remote_ports", remote);
     put("meters", meters(chance));
+    let logs = [("l1", "ACCEPT"), ("l2", "DROP"), ("l3", "ALL")];
+    put("logs", table(logs.map(|(name, event)| (name, text(event)))));
     put("hosts", hosts(chance));
     let routers: Table = (1..=chance.below(4))
         .map(|n| (format!("r{n}"), Value::Table(router(chance, &places, n))))
@@ -282,6 +284,12 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
     }
     if chance.percent(25) {
         port.insert("qos".into(), text(chance.word(QOS)));
+    }
+    if chance.percent(30) {
+        port.insert(
+            "logs".into(),
+            list([chance.word(&["l1", "l2", "l3"]).to_owned()]),
+        );
     }
     port
 }

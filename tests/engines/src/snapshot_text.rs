@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
-    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, MacAddress, MeteringLabel, MeteringRule,
-    Network, NetworkId, NetworkType, Port, PortBlock, PortForwarding, PortForwardingElsewhere,
-    PortInterface, PortRange, QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy,
-    Remote, RemoteFloatingIp, RemotePort, Revision, Router, RouterAddress, RouterGateway,
-    RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment,
-    Subnet, SubnetId, Transit, TunnelHost,
+    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, Log, LogEvent, MacAddress, MeteringLabel,
+    MeteringRule, Network, NetworkId, NetworkType, Port, PortBlock, PortForwarding,
+    PortForwardingElsewhere, PortInterface, PortRange, QosBandwidthLimit, QosDirection,
+    QosPacketRateLimit, QosPolicy, Remote, RemoteFloatingIp, RemotePort, Revision, Router,
+    RouterAddress, RouterGateway, RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember,
+    SecurityGroupRule, Segment, Subnet, SubnetId, Transit, TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -64,6 +64,8 @@ pub mod kind {
     pub const ADDRESS_SCOPE: u8 = b'S';
     /// Metering labels.
     pub const METERING_LABEL: u8 = b'm';
+    /// Logs.
+    pub const LOG: u8 = b'l';
 }
 
 fn yes() -> bool {
@@ -140,6 +142,9 @@ pub struct PortText {
     #[serde(default = "yes")]
     up: bool,
     qos: Option<String>,
+    /// Logs.
+    #[serde(default)]
+    logs: Vec<String>,
     /// The trunk's port that carries it, as a subport.
     parent: Option<String>,
     /// With `parent`: its tag.
@@ -252,6 +257,9 @@ pub struct SnapshotText {
     address_groups: BTreeMap<String, Vec<IpNet>>,
     #[serde(default)]
     qos: BTreeMap<String, QosText>,
+    /// Logs: of which decisions.
+    #[serde(default)]
+    logs: BTreeMap<String, LogEvent>,
     /// Metering labels: `ingress|egress [from RANGE] [to RANGE] [not]`.
     #[serde(default)]
     meters: BTreeMap<String, Vec<String>>,
@@ -301,6 +309,14 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
     networks(text, &mut e);
     qos(text, &mut e);
     meters(text, &mut e)?;
+    for (name, event) in &text.logs {
+        let log = Log {
+            event: *event,
+            security_group_id: None,
+        };
+        let id = uuid_of(kind::LOG, name).into();
+        e.snapshot.logs.insert(id, log);
+    }
     ports(text, &mut e)?;
     routers(text, &mut e)?;
     floating_ips(text, &mut e)?;
@@ -533,7 +549,9 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 .as_ref()
                 .map(|q| uuid_of(kind::QOS_POLICY, q).into()),
             pvlan: None,
-            logs: vec![],
+            logs: (port.logs.iter())
+                .map(|name| uuid_of(kind::LOG, name).into())
+                .collect(),
         };
         for group in &made.security_groups {
             for ip in &made.fixed_ips {

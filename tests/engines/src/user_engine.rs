@@ -193,6 +193,7 @@ impl EngineUnderTest for UserUnderTest {
             verdict,
             copy,
             copies: in_order(copies),
+            logs: None,
             rules: vec![],
             words: vec![],
         })

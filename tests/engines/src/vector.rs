@@ -11,8 +11,8 @@ use crate::script::{Action, PacketLine, Script, merge};
 use crate::snapshot_text::{kind, name_of, uuid_of};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use weft_dataplane::{Service, Verdict};
-use weft_model::{DropReason, SecurityGroupRuleId};
+use weft_dataplane::{Decision, Service, Tuple, Verdict};
+use weft_model::{Direction, DropReason, SecurityGroupRuleId};
 
 /// A file of vectors.
 #[derive(Clone, Debug, Deserialize)]
@@ -193,7 +193,13 @@ pub fn reasons(script: &str) -> impl Iterator<Item = DropReason> {
 }
 
 fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
-    let (mut text, mut rules, mut delta) = (packet.expected.as_str(), Vec::new(), 0);
+    let (text, logs) = packet
+        .expected
+        .split_once(" log ")
+        .unwrap_or((&packet.expected, ""));
+    let logs = logs.split(" log ").filter(|log| !log.is_empty());
+    let logs = logs.map(decision).collect::<Result<_, String>>()?;
+    let (mut text, mut rules, mut delta) = (text, Vec::new(), 0);
     while let Some((before, last)) = text.rsplit_once(' ') {
         if let Some((before, "by")) = before.rsplit_once(' ') {
             rules.push(SecurityGroupRuleId::from(uuid_of(kind::RULE, last)));
@@ -214,6 +220,43 @@ fn expected(script: &Script, packet: &PacketLine) -> Result<Expected, String> {
         copies: in_order(copies.collect::<Result<_, String>>()?),
         delta,
         rules,
+        logs,
+    })
+}
+
+/// `PORT ingress|egress accept|drop PROTOCOL SOURCE/PORT>DESTINATION/PORT`, behind `log`.
+fn decision(text: &str) -> Result<Decision, String> {
+    let wrong = || format!("{text:?} is no decision");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [port, direction, said, protocol, ends] = words[..] else {
+        return Err(wrong());
+    };
+    let end = |text: &str| {
+        let (address, port) = text.split_once('/')?;
+        Some((address.parse().ok()?, port.parse().ok()?))
+    };
+    let (source, destination) = ends.split_once('>').ok_or_else(wrong)?;
+    let (source, source_port) = end(source).ok_or_else(wrong)?;
+    let (destination, destination_port) = end(destination).ok_or_else(wrong)?;
+    Ok(Decision {
+        port_id: uuid_of(kind::PORT, port).into(),
+        direction: match direction {
+            "ingress" => Direction::Ingress,
+            "egress" => Direction::Egress,
+            _ => return Err(wrong()),
+        },
+        allowed: match said {
+            "accept" => true,
+            "drop" => false,
+            _ => return Err(wrong()),
+        },
+        tuple: Tuple {
+            protocol: protocol.parse().map_err(|_number| wrong())?,
+            source,
+            destination,
+            source_port,
+            destination_port,
+        },
     })
 }
 
@@ -288,6 +331,7 @@ struct Expected {
     copies: Vec<Verdict>,
     delta: i64,
     rules: Vec<SecurityGroupRuleId>,
+    logs: Vec<Decision>,
 }
 
 impl Expected {
@@ -296,6 +340,13 @@ impl Expected {
         if observed.verdict != self.verdict {
             let (want, have) = (verdict_text(&self.verdict), verdict_text(&observed.verdict));
             return Err(format!("expected {want}\nobserved {have}\n  {words}"));
+        }
+        let logs = observed.logs.as_ref();
+        if let Some(logs) = logs.filter(|logs| **logs != self.logs) {
+            let want = &self.logs;
+            return Err(format!(
+                "expected logs {want:?}\nobserved logs {logs:?}\n  {words}"
+            ));
         }
         if observed.copies != self.copies {
             let [want, have] = [&self.copies, &observed.copies].map(|copies| {
