@@ -9,8 +9,9 @@ use weft_kit::clock::{now, wall_s};
 use weft_kit::ping::RunningPing;
 use weft_kit::tcp::Session;
 
-/// From the rule's deletion to the last packet that still passes.
-const CUT_MAX: Duration = Duration::from_millis(50);
+/// From the rule's deletion to the last packet that still passes, on a machine that is busy with other things too: what it takes
+/// on a quiet one is a bar (`cargo xtask bars main`: 50 ms), and no test's business.
+const CUT_MAX: Duration = Duration::from_millis(250);
 /// How long nothing must come before traffic counts as cut.
 const QUIET: Duration = Duration::from_millis(400);
 const TIMEOUT: Duration = Duration::from_secs(5);
