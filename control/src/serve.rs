@@ -89,7 +89,7 @@ pub struct Control {
     nova: Option<Nova>,
     store: Store,
     hub: Arc<Hub>,
-    copies: realize::CopyRequests,
+    trials: realize::TrialRequests,
     closing: CancellationToken,
     api: TcpListener,
     feed: TcpListener,
@@ -202,13 +202,13 @@ impl Control {
         let app = App::new(store.clone(), policy, config.network).await;
         let app = app.map_err(|source| ServeError::Store { database, source })?;
         let hub = Arc::new(Hub::new(store.epoch()));
-        let (rows, copies) = realize::rows_copy();
+        let (ask, trials) = realize::trials();
         let closing = CancellationToken::new();
         let server = Arc::new(http::Server::new(
             app,
             authority,
             config.public_url,
-            (hub.clone(), rows),
+            (hub.clone(), ask),
             closing.clone(),
         ));
         Ok(Self {
@@ -216,7 +216,7 @@ impl Control {
             nova,
             store,
             hub,
-            copies,
+            trials,
             closing,
             api,
             feed,
@@ -292,7 +292,7 @@ impl Control {
                 None => feed::serve(listener, feed_router, stop).await,
             }
         };
-        let realize = realize::run(self.store.clone(), &hub, self.copies, shutdown.clone());
+        let realize = realize::run(self.store.clone(), &hub, self.trials, shutdown.clone());
         let agents = feed::agent::run(self.store.clone(), &hub, shutdown.clone());
         let waits = feed::wait::answer(self.store.clone(), &hub, shutdown.clone());
         let nova = async {

@@ -52,8 +52,8 @@ impl Control {
         let (rows, realize_hub, stop) = (store.clone(), hub.clone(), shutdown.clone());
         let realize = tokio::spawn(async move {
             {
-                let (_ask, copies) = realize::rows_copy();
-                realize::run(rows, &realize_hub, copies, stop).await
+                let (_ask, trials) = realize::trials();
+                realize::run(rows, &realize_hub, trials, stop).await
             }
         });
         let routes = server::router(

@@ -183,6 +183,18 @@ impl Hub {
         Some(delta)
     }
 
+    /// Looks at a host's snapshot, which may be changed while `look` does and is again what it was when that ends. None if
+    /// there is none.
+    pub(crate) fn look<T>(
+        &self,
+        host: &HostName,
+        look: impl FnOnce(&mut HostSnapshot) -> T,
+    ) -> Option<T> {
+        let host = lock(&self.hosts).get(host)?.clone();
+        let mut host = lock(&host);
+        host.snapshot.as_mut().map(look)
+    }
+
     /// Puts a snapshot, whose revision was committed at `committed`, in the place of the host's. Answers what became
     /// different, or none if that is nothing or nobody asked for the host.
     pub(crate) fn replace(

@@ -61,7 +61,7 @@ use crate::app::trunk::Trunk;
 use crate::app::{App, error::Error};
 use crate::feed::Hub;
 use crate::identity::{Authority, Identity};
-use crate::realize::RowsCopy;
+use crate::realize::Trials;
 use axum::Router;
 use axum::extract::State;
 use axum::http::Method;
@@ -73,14 +73,10 @@ use futures_util::future::BoxFuture;
 use request::{Reply, Request};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// From a request's head to its answer, its body's arrival included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Writes that are tried at the same time: each holds copies of all rows.
-const TRIALS_MAX: usize = 2;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -93,10 +89,8 @@ pub struct Server {
     pub public_url: Option<String>,
     /// What is known of the hosts.
     pub hub: Arc<Hub>,
-    /// The rows as realize has them.
-    pub rows: RowsCopy,
-    /// Writes that are tried at the same time.
-    trials: Arc<Semaphore>,
+    /// Who says what writes would change at hosts.
+    trials: Trials,
     /// Open event streams.
     streams: Arc<event::Streams>,
     /// Ends streams.
@@ -110,7 +104,7 @@ impl Server {
         app: App,
         authority: Authority,
         public_url: Option<String>,
-        hosts: (Arc<Hub>, RowsCopy),
+        hosts: (Arc<Hub>, Trials),
         closing: CancellationToken,
     ) -> Self {
         Self {
@@ -118,8 +112,7 @@ impl Server {
             authority: Arc::new(authority),
             public_url,
             hub: hosts.0,
-            rows: hosts.1,
-            trials: Arc::new(Semaphore::new(TRIALS_MAX)),
+            trials: hosts.1,
             streams: Arc::default(),
             closing,
         }

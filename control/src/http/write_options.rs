@@ -110,11 +110,7 @@ async fn dry_run(
     request: Request,
     handler: Handler,
 ) -> Result<Reply, HttpError> {
-    // Each holds a copy of all rows.
-    let turn = server.trials.clone().try_acquire_owned();
-    let _turn = turn.map_err(|_all_taken| Error::Busy)?;
-    let trial = server.rows.trial().await.ok_or(Error::Busy)?;
-    let trial = Arc::new(trial);
+    let trial = Arc::new(Trial::default());
     let looking = trial.clone();
     let observer = Arc::new(Observer::trial(Box::new(move |conn, touched| {
         let trial = looking.clone();
@@ -124,7 +120,7 @@ async fn dry_run(
     let mut reply = handler(observed(server, &observer), request).await?;
     let written = observer.written();
     drop(observer);
-    let hosts = hosts_of(server, trial).await?;
+    let hosts = server.trials.hosts(&trial).await.ok_or(Error::Busy)?;
     let mut dry_run = Map::new();
     dry_run.insert("resources".to_owned(), resources(&caller, &written).into());
     dry_run.insert("hosts_count".to_owned(), hosts.len().into());
@@ -140,17 +136,6 @@ async fn dry_run(
     reply.body = Some(body.into());
     reply.status = StatusCode::OK;
     Ok(reply)
-}
-
-/// The hosts that would change: work for a thread of its own.
-async fn hosts_of(server: &Server, trial: Arc<Trial>) -> Result<BTreeSet<HostName>, HttpError> {
-    let Some(trial) = Arc::into_inner(trial) else {
-        // The observer is gone, and nobody else had it.
-        return Err(Error::Busy.into());
-    };
-    let (known, epoch) = (server.hub.hosts_wanted(), server.app.store.epoch());
-    let hosts = tokio::task::spawn_blocking(move || trial.hosts(&known, epoch)).await;
-    Ok(hosts.map_err(|_gone| Error::Busy)?)
 }
 
 /// The rows that would change, of those that the caller's project owns; an admin is told of all.

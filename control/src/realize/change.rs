@@ -3,7 +3,6 @@
 //! Each function marks with the index as it was and as it is; what it says of one row holds whatever else changes
 //! with it, because every row says it for itself.
 
-use super::agent::Agent;
 use super::decode::{LocalIp, Port, Router};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::{probed, ring_place};
@@ -12,6 +11,7 @@ use super::log::Named;
 use super::mark::Marks;
 use super::rows::Rows;
 use super::snapshot::View;
+use super::trial::Key;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
@@ -43,6 +43,7 @@ impl Rows {
         network: Option<(Network, Vec<Segment>)>,
         policy: Option<QosPolicyId>,
     ) {
+        self.changing(Key::Network(id));
         let (network, segments) = network.unzip();
         let is_there = network.is_some();
         let old = set(&mut self.networks, id, network);
@@ -78,24 +79,8 @@ impl Rows {
         }
     }
 
-    /// What a host says of itself, by the id of its agent.
-    pub(super) fn agent_set(&mut self, id: &str, agent: Option<Agent>) {
-        if self.agents.get(id) == agent.as_ref() {
-            return;
-        }
-        let old = self.agents.remove(id);
-        for (to, agent) in [(Move::Out, &old), (Move::In, &agent)] {
-            if let Some(agent) = agent {
-                self.index.agent(to, agent);
-                self.mark_segments(&agent.host);
-            }
-        }
-        if let Some(agent) = agent {
-            self.agents.insert(id.to_owned(), agent);
-        }
-    }
-
     pub(super) fn subnet_set(&mut self, id: SubnetId, subnet: Option<Subnet>) {
+        self.changing(Key::Subnet(id));
         let network = subnet.as_ref().map(|subnet| subnet.network_id);
         let Some(old) = set(&mut self.subnets, id, subnet) else {
             return;
@@ -117,6 +102,7 @@ impl Rows {
     }
 
     pub(super) fn port_set(&mut self, id: PortId, port: Option<Port>) {
+        self.changing(Key::Port(id));
         if self.ports.get(&id) == port.as_ref() {
             return;
         }
@@ -175,6 +161,7 @@ impl Rows {
     }
 
     pub(super) fn router_set(&mut self, id: RouterId, router: Option<Router>) {
+        self.changing(Key::Router(id));
         if self.routers.get(&id) == router.as_ref() {
             return;
         }
@@ -196,6 +183,7 @@ impl Rows {
         id: FloatingIpId,
         (floating, forwarded): (Option<FloatingIp>, Option<ForwardedIp>),
     ) {
+        self.changing(Key::FloatingIp(id));
         if self.floating_ips.get(&id) == floating.as_ref()
             && self.forwarded_ips.get(&id) == forwarded.as_ref()
         {
@@ -220,6 +208,7 @@ impl Rows {
     }
 
     pub(super) fn local_ip_set(&mut self, id: LocalIpId, ip: Option<LocalIp>) {
+        self.changing(Key::LocalIp(id));
         if self.local_ips.get(&id) == ip.as_ref() {
             return;
         }
@@ -237,6 +226,7 @@ impl Rows {
     }
 
     pub(super) fn security_group_set(&mut self, id: SecurityGroupId, group: Option<SecurityGroup>) {
+        self.changing(Key::SecurityGroup(id));
         let is_there = group.is_some();
         let Some(old) = set(&mut self.security_groups, id, group) else {
             return;
@@ -268,6 +258,7 @@ impl Rows {
         id: SecurityGroupRuleId,
         rule: Option<SecurityGroupRule>,
     ) {
+        self.changing(Key::SecurityGroupRule(id));
         if self.security_group_rules.get(&id) == rule.as_ref() {
             return;
         }
@@ -290,6 +281,7 @@ impl Rows {
     }
 
     pub(super) fn address_group_set(&mut self, id: AddressGroupId, group: Option<AddressGroup>) {
+        self.changing(Key::AddressGroup(id));
         let is_there = group.is_some();
         let Some(old) = set(&mut self.address_groups, id, group) else {
             return;
@@ -313,6 +305,7 @@ impl Rows {
     }
 
     pub(super) fn qos_policy_set(&mut self, id: QosPolicyId, policy: Option<QosPolicy>) {
+        self.changing(Key::QosPolicy(id));
         let is_there = policy.is_some();
         let Some(old) = set(&mut self.qos_policies, id, policy) else {
             return;
@@ -343,6 +336,7 @@ impl Rows {
 
     /// A host's address in the underlay.
     pub(super) fn tunnel_host_set(&mut self, host: &HostName, tunnel: Option<TunnelHost>) {
+        self.changing(Key::TunnelHost(host.clone()));
         if self.tunnel_hosts.get(host) == tunnel.as_ref() {
             return;
         }
@@ -372,21 +366,6 @@ impl Rows {
             if let Some(port) = self.ports.get(&id) {
                 let remote = self.marks.remote_ports.entry(port.network_id).or_default();
                 remote.insert(id);
-            }
-        }
-    }
-
-    /// The networks that have several segments, as a host has them, and its guests on them as others do.
-    fn mark_segments(&mut self, host: &HostName) {
-        if self.loading || self.segments.is_empty() {
-            return;
-        }
-        self.marks.networks.extend(self.segments.keys());
-        for id in of(&self.index.guests_by_host, host) {
-            let network = self.ports.get(id).map(|port| port.network_id);
-            if let Some(network) = network.filter(|id| self.segments.contains_key(id)) {
-                let remote = self.marks.remote_ports.entry(network).or_default();
-                remote.insert(*id);
             }
         }
     }

@@ -81,7 +81,7 @@ impl Duties {
             whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
             self.first_host = first_host;
         }
-        let dirt = self.spread(marks, rows, &whole);
+        let dirt = self.spread(&marks, rows, &whole);
         let first_host = self.first_host.clone();
         let cloud = Cloud {
             view: View::new(rows),
@@ -107,7 +107,7 @@ impl Duties {
     /// Gives every host what is marked of what it has, but for those of `whole`.
     fn spread(
         &self,
-        marks: Marks,
+        marks: &Marks,
         rows: &Rows,
         whole: &BTreeSet<HostName>,
     ) -> BTreeMap<HostName, Dirt> {
@@ -119,50 +119,50 @@ impl Duties {
         if marks.everything {
             return all.dirt;
         }
-        all.own(&marks);
-        all.named(&marks);
-        for (network, ids) in marks.remote_ports {
-            let physical = rows.networks.get(&network);
+        all.own(marks);
+        all.named(marks);
+        for (network, ids) in &marks.remote_ports {
+            let physical = rows.networks.get(network);
             let physical = physical.is_some_and(|n| n.segment.network_type.is_physical());
-            let physical = physical && !rows.segments.contains_key(&network);
-            let hosts = of(&self.reach.networks, &network).filter(|_| !physical);
-            all.each(hosts, |dirt| dirt.remote_ports.extend(&ids));
+            let physical = physical && !rows.segments.contains_key(network);
+            let hosts = of(&self.reach.networks, network).filter(|_| !physical);
+            all.each(hosts, |dirt| dirt.remote_ports.extend(ids));
         }
-        for id in marks.networks {
+        for &id in &marks.networks {
             all.each(of(&self.reach.networks, &id), |dirt| {
                 dirt.networks.insert(id);
             });
         }
-        for (network, ids) in marks.subnets {
-            let hosts = of(&self.reach.networks, &network);
-            all.each(hosts, |dirt| dirt.subnets.extend(&ids));
+        for (network, ids) in &marks.subnets {
+            let hosts = of(&self.reach.networks, network);
+            all.each(hosts, |dirt| dirt.subnets.extend(ids));
         }
-        for id in marks.routers {
+        for &id in &marks.routers {
             let hosts = of(&self.reach.routers, &id).chain(&self.first_host);
             all.each(hosts, |dirt| {
                 dirt.routers.insert(id);
             });
         }
-        for (network, ids) in marks.routers_near {
-            let hosts = rows.index.guest_hosts.get(&network);
+        for (network, ids) in &marks.routers_near {
+            let hosts = rows.index.guest_hosts.get(network);
             let hosts = hosts.into_iter().flat_map(BTreeMap::keys);
-            all.each(hosts, |dirt| dirt.routers.extend(&ids));
+            all.each(hosts, |dirt| dirt.routers.extend(ids));
         }
-        for id in marks.security_groups {
+        for &id in &marks.security_groups {
             all.each(of(&self.reach.security_groups, &id), |dirt| {
                 dirt.security_groups.insert(id);
             });
         }
-        for (group, ids) in marks.rules {
-            let hosts = of(&self.reach.security_groups, &group);
-            all.each(hosts, |dirt| dirt.rules.extend(&ids));
+        for (group, ids) in &marks.rules {
+            let hosts = of(&self.reach.security_groups, group);
+            all.each(hosts, |dirt| dirt.rules.extend(ids));
         }
-        for (group, addresses) in marks.members {
-            let hosts = of(&self.reach.security_groups, &group);
-            let members = addresses.iter().map(|address| (group, *address));
+        for (group, addresses) in &marks.members {
+            let hosts = of(&self.reach.security_groups, group);
+            let members = addresses.iter().map(|address| (*group, *address));
             all.each(hosts, |dirt| dirt.members.extend(members.clone()));
         }
-        for id in marks.tunnel_hosts {
+        for id in &marks.tunnel_hosts {
             all.each(self.hosts.keys(), |dirt| {
                 dirt.tunnel_hosts.insert(id.clone());
             });
@@ -228,6 +228,66 @@ impl Duties {
         delta.is_some()
     }
 
+    /// The hosts whose duty would be another, if the rows were these; `marks` says what differs. Of hosts that follow other
+    /// servers, or none, those that it may concern.
+    pub(super) fn tried(&self, rows: &Rows, marks: &Marks, hub: &Hub) -> BTreeSet<HostName> {
+        let mut all = elsewhere(rows, marks);
+        all.retain(|host| !self.wanted.contains(host));
+        let known = |host: &&HostName| self.hosts.contains_key(*host);
+        let mut whole: BTreeSet<HostName> = match marks.everything {
+            true => self.hosts.keys().cloned().collect(),
+            false => marks.hosts.iter().filter(known).cloned().collect(),
+        };
+        let cloud = Cloud {
+            view: View::new(rows),
+            first_host: self.first_host.as_ref(),
+        };
+        for (host, dirt) in self.spread(marks, rows, &whole) {
+            match self.host_tried(&cloud, &host, dirt, hub) {
+                Some(true) => drop(all.insert(host)),
+                Some(false) => {}
+                None => drop(whole.insert(host)),
+            }
+        }
+        all.extend(
+            whole
+                .into_iter()
+                .filter(|host| self.whole_tried(&cloud, host, hub)),
+        );
+        all
+    }
+
+    /// Whether one host's duty would be another. None if it has to be computed from scratch.
+    fn host_tried(
+        &self,
+        cloud: &Cloud<'_>,
+        host: &HostName,
+        dirt: Dirt,
+        hub: &Hub,
+    ) -> Option<bool> {
+        let mut needs = self.hosts.get(host)?.clone();
+        hub.look(host, |snapshot| {
+            if Update::is_too_much(cloud, snapshot) {
+                return None;
+            }
+            let done = Update::run(cloud, snapshot, &mut needs, dirt);
+            let valid = || snapshot.validate_changes(&done.delta).is_empty();
+            let differs = !done.delta.is_empty() && valid();
+            snapshot.change(done.undo);
+            Some(differs)
+        })?
+    }
+
+    /// The same, computed from scratch.
+    fn whole_tried(&self, cloud: &Cloud<'_>, host: &HostName, hub: &Hub) -> bool {
+        let mut new = cloud.view.snapshot(host, &self.wanted, hub.epoch());
+        let differs = hub.look(host, |snapshot| {
+            new.revision = snapshot.revision;
+            new != *snapshot
+        });
+        differs == Some(true) && new.validate().is_empty()
+    }
+
     /// What is kept of a host.
     #[cfg(test)]
     pub(super) fn needs(&self, host: &HostName) -> Option<&Needs> {
@@ -237,6 +297,48 @@ impl Duties {
 
 fn kept_back(host: &HostName, mistake: &Invalid) {
     tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
+}
+
+/// The hosts that marked rows lead to by the index alone.
+fn elsewhere(rows: &Rows, marks: &Marks) -> BTreeSet<HostName> {
+    let index = &rows.index;
+    if marks.everything {
+        return index.guests_by_host.keys().cloned().collect();
+    }
+    let mut groups: BTreeSet<SecurityGroupId> = marks.rules.keys().copied().collect();
+    groups.extend(&marks.security_groups);
+    let naming = marks.members.keys();
+    let naming = naming.flat_map(|group| of(&index.rules_by_remote, group));
+    let address_groups = marks.address_groups.iter();
+    let naming =
+        naming.chain(address_groups.flat_map(|group| of(&index.rules_by_address_group, group)));
+    let naming = naming.filter_map(|rule| rows.security_group_rules.get(rule));
+    groups.extend(naming.map(|rule| rule.security_group_id));
+    let policies = marks.qos_policies.iter();
+    let members = groups.iter().flat_map(|group| of(&index.members, group));
+    let ports = members.chain(policies.flat_map(|policy| of(&index.ports_by_qos_policy, policy)));
+    let hosts = ports.filter_map(|id| rows.ports.get(id)?.guest_host());
+    let routers = marks.routers.iter().filter_map(|id| rows.routers.get(id));
+    let legs = routers.flat_map(|router| &router.interfaces);
+    let mut networks: BTreeSet<NetworkId> = legs
+        .filter_map(|leg| Some(rows.ports.get(leg)?.network_id))
+        .collect();
+    networks.extend(&marks.networks);
+    networks.extend(marks.subnets.keys());
+    networks.extend(marks.remote_ports.keys().chain(marks.routers_near.keys()));
+    let near = networks.iter().filter_map(|id| index.guest_hosts.get(id));
+    let mut all: BTreeSet<HostName> = hosts.cloned().collect();
+    all.extend(near.flat_map(BTreeMap::keys).cloned());
+    all.extend(marks.ports.keys().chain(marks.floating_ips.keys()).cloned());
+    all.extend(
+        marks
+            .local_ips
+            .keys()
+            .chain(marks.routers_at.keys())
+            .cloned(),
+    );
+    all.extend(marks.hosts.iter().cloned());
+    all
 }
 
 /// Marks on their way to the hosts.

@@ -6,6 +6,7 @@
 use super::index::{By, of};
 use super::mark::Marks;
 use super::rows::Rows;
+use super::trial::Key;
 use crate::store::gateway::{
     SnatPortBlockRow, TransitRow, snat_port_block_delete, snat_port_block_insert,
     snat_port_block_list,
@@ -216,6 +217,7 @@ impl Rows {
 
     /// What agents say of a host as a gateway.
     pub(super) fn gateway_host_set(&mut self, host: &HostName, known: GatewayHost) {
+        self.changing(Key::GatewayHost(host.clone()));
         let old = self.gateway_hosts.get(host).cloned().unwrap_or_default();
         if old == known {
             return;

@@ -7,6 +7,7 @@ use super::duty::Needs;
 use super::mark::Marks;
 use super::rows::Rows;
 use super::snapshot::View;
+use super::trial::Tried;
 use crate::app::address_group::AddressGroup;
 use crate::app::address_scope::AddressScope;
 use crate::app::config::NetworkConfig;
@@ -37,7 +38,7 @@ use crate::feed::Hub;
 use crate::feed::host::Subscription;
 use crate::store::gateway::{physical_network_set, unreachable_set};
 use crate::store::tunnel_host::tunnel_host_set;
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, changes_since};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -842,10 +843,41 @@ impl Cloud {
         }
     }
 
+    /// The duties in the hub.
+    fn kept(&self) -> BTreeMap<HostName, Option<HostSnapshot>> {
+        let hosts = self.agents.keys();
+        hosts
+            .map(|host| (host.clone(), self.hub.snapshot(host)))
+            .collect()
+    }
+
+    /// Whose duty would be another if what was written since were only tried: nothing of it stays.
+    async fn tried(&mut self) -> BTreeSet<HostName> {
+        let mut view = self.app.store.read().await.unwrap();
+        let changes = changes_since(view.conn(), self.rows.revision, 10_000).await;
+        let changes = changes.unwrap().unwrap();
+        let touched = changes
+            .iter()
+            .map(|change| (change.resource.as_str(), change.resource_id.as_str()));
+        let mut tried = Tried::default();
+        tried.read(view.conn(), touched).await.unwrap();
+        let (rows, kept) = (self.rows.clone(), self.kept());
+        let hosts = tried.hosts(&mut self.rows, &self.duties, &self.hub);
+        assert!(self.rows == rows, "the rows after a try");
+        assert_eq!(self.kept(), kept, "the duties after a try");
+        hosts
+    }
+
     async fn check(&mut self) {
+        let tried = self.tried().await;
+        let before = self.kept();
         let marks = self.rows.update(&self.app.store).await.unwrap();
+        let written = self.rows.revision;
         let given = super::ports_given(&self.app.store, &mut self.rows, marks);
         let marks = given.await.unwrap();
+        // Hosts that are given ports of a gateway's address, or that join, are changed beyond what was written.
+        let none_joined = before.values().all(Option::is_some);
+        let as_tried = none_joined && self.rows.revision == written;
         let loaded = Rows::load(&self.app.store).await.unwrap();
         assert!(self.rows == loaded, "incremental and full rows");
         let marks = match std::mem::take(&mut self.marks) {
@@ -856,6 +888,11 @@ impl Cloud {
         };
         self.duties
             .update(&self.rows, marks, &self.hub, Instant::now());
+        for (host, now) in self.kept().into_iter().filter(|_| as_tried) {
+            let (mut was, now) = (before[&host].clone().unwrap(), now.unwrap());
+            was.revision = now.revision;
+            assert_eq!(tried.contains(&host), was != now, "{host}");
+        }
         let view = View::new(&self.rows);
         let hosts: BTreeSet<HostName> = self.agents.keys().cloned().collect();
         for (host, (stream, last)) in &mut self.agents {

@@ -8,6 +8,7 @@ use super::decode::{At, Port, Result};
 use super::index::{Move, of};
 use super::rows::Rows;
 use super::snapshot::View;
+use super::trial::Key;
 use crate::store::Resource;
 use crate::store::log::LogRow;
 use std::collections::BTreeSet;
@@ -59,6 +60,7 @@ pub(super) fn log(row: &LogRow) -> Result<Option<Log>> {
 
 impl Rows {
     pub(super) fn log_set(&mut self, id: LogId, log: Option<Log>) {
+        self.changing(Key::Log(id));
         let Some(old) = set(&mut self.logs, id, log) else {
             return;
         };

@@ -8,6 +8,7 @@ use super::decode::{At, Result, Router};
 use super::index::{Move, of};
 use super::rows::Rows;
 use super::snapshot::View;
+use super::trial::Key;
 use crate::store::Resource;
 use crate::store::metering::{MeteringLabelRow, MeteringLabelRuleRow};
 use std::collections::BTreeSet;
@@ -61,6 +62,7 @@ pub(super) fn metering_label(
 
 impl Rows {
     pub(super) fn metering_label_set(&mut self, id: MeteringLabelId, label: Option<MeteringLabel>) {
+        self.changing(Key::MeteringLabel(id));
         let Some(old) = set(&mut self.metering_labels, id, label) else {
             return;
         };

@@ -9,6 +9,8 @@
 //! `rows`, `decode`, `agent`, `floating_ip`, `qos_policy`, `metering` and `log` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
 //! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
+//! `trial` does the same for a write that is only tried, and takes it back.
+//!
 //! It writes nothing to the store but hosts' ports of gateways' addresses (`gateway`), and knows nothing of how hosts are reached (`feed`).
 
 mod agent;
@@ -36,7 +38,7 @@ mod tests;
 mod trial;
 
 pub use decode::RowError;
-pub use trial::{CopyRequests, RowsCopy, Trial, rows_copy};
+pub use trial::{Trial, TrialRequests, Trials, trials};
 
 use crate::feed::{Hub, Round};
 use crate::store::{self, Store, StoreError};
@@ -45,9 +47,9 @@ use mark::Marks;
 use rows::Rows;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trial::Ask;
 use weft_model::Revision;
 
 /// Between two tries while the store does not answer.
@@ -57,8 +59,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// at a time.
 const CHANGES_KEPT: u64 = 10_000;
 
-/// Publishes to `hub` what its hosts must do, and gives copies of the rows to who asks, until `shutdown` is cancelled.
-pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: CancellationToken) {
+/// Publishes to `hub` what its hosts must do, and says what writes that are tried would change, until `shutdown` is cancelled.
+pub async fn run(store: Store, hub: &Hub, mut trials: TrialRequests, shutdown: CancellationToken) {
     let mut nudges = store.subscribe();
     let mut kept: Option<Kept> = None;
     let mut pruned = Revision(0);
@@ -83,7 +85,7 @@ pub async fn run(store: Store, hub: &Hub, mut copies: CopyRequests, shutdown: Ca
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            answer = copies.asked() => copy(&store, kept.as_ref(), answer).await,
+            ask = trials.asked() => answer(&store, hub, &mut kept, ask).await,
             () = hub.wanted() => {}
             nudge = nudges.changed() => {
                 if nudge.is_err() {
@@ -113,20 +115,42 @@ struct Kept {
     duties: Duties,
 }
 
-/// Gives a copy of the rows as they are, or as they are read for it.
-async fn copy(store: &Store, kept: Option<&Kept>, answer: oneshot::Sender<Rows>) {
-    let rows = match kept {
-        Some(kept) => Ok(kept.rows.clone()),
-        None => Rows::load(store).await,
-    };
-    match rows {
-        // Whoever asked may have gone.
-        Ok(rows) => drop(answer.send(rows)),
-        Err(error) => tracing::error!(
+/// Says which hosts a write would concern.
+async fn answer(store: &Store, hub: &Hub, kept: &mut Option<Kept>, ask: Ask) {
+    if let Err(error) = look_now(store, hub, kept).await {
+        tracing::error!(
             error = &error as &dyn std::error::Error,
             "the rows cannot be read"
-        ),
+        );
+        return;
     }
+    if let Some(Kept { rows, duties }) = kept {
+        let hosts = ask.tried.hosts(rows, duties, hub);
+        // Whoever asked may have gone.
+        drop(ask.answer.send(hosts));
+    }
+}
+
+/// Sees to it that rows are kept, as they are now.
+async fn look_now(store: &Store, hub: &Hub, kept: &mut Option<Kept>) -> Result<(), StoreError> {
+    let now = store::revision(store.read().await?.conn()).await?;
+    if kept.as_ref().is_some_and(|kept| kept.rows.revision == now) {
+        return Ok(());
+    }
+    if hub.hosts_count() > 0 {
+        return round(store, hub, kept, Instant::now()).await;
+    }
+    // No host has a duty here that would have to be brought up to date with them.
+    let mut have = match kept.take() {
+        Some(have) => have,
+        None => Kept {
+            rows: Rows::load(store).await?,
+            duties: Duties::default(),
+        },
+    };
+    have.rows.update(store).await?;
+    *kept = Some(have);
+    Ok(())
 }
 
 /// Brings the rows and every wanted host's duty up to date.
@@ -137,8 +161,7 @@ async fn round(
     committed: Instant,
 ) -> Result<(), StoreError> {
     if hub.hosts_count() == 0 {
-        // Nobody has anything to do: nothing is read, and no memory taken.
-        *kept = None;
+        // Nobody has anything to do: nothing is read, and no memory taken but for who tries writes.
         let revision = store::revision(store.read().await?.conn()).await?;
         hub.begin(revision);
         hub.finish(revision, Vec::new());

@@ -11,6 +11,7 @@ use super::index::Index;
 use super::log::Log;
 use super::mark::Marks;
 use super::metering::MeteringLabel;
+use super::trial::Before;
 use crate::app::agent::L2;
 use crate::store::address_group::{self, AddressGroupRow};
 use crate::store::agent::{AgentRow, agent_list_type};
@@ -75,6 +76,8 @@ pub(super) struct Rows {
     pub(super) marks: Marks,
     /// Whether everything is being read, so that marks would say nothing.
     pub(super) loading: bool,
+    /// The rows that changed as they were, while there is to be a way back.
+    pub(super) before: Option<Box<Before>>,
 }
 
 impl Rows {

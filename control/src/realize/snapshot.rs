@@ -55,11 +55,6 @@ impl<'a> View<'a> {
         self.index
     }
 
-    /// The hosts that have guests.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        self.index.guests_by_host.keys()
-    }
-
     /// A group's rules.
     pub(super) fn rules_of(
         &self,

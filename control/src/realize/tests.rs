@@ -873,8 +873,8 @@ async fn a_commit_reaches_the_hub_by_a_nudge() {
     let shutdown = CancellationToken::new();
     let (task_hub, store, stop) = (hub.clone(), cloud.store.clone(), shutdown.clone());
     let task = tokio::spawn(async move {
-        let (_ask, copies) = rows_copy();
-        run(store, &task_hub, copies, stop).await
+        let (_ask, trials) = trials();
+        run(store, &task_hub, trials, stop).await
     });
     let newest = || async {
         store::revision(cloud.store.read().await.unwrap().conn())
