@@ -103,8 +103,19 @@ pub struct Hub {
     rounds: Mutex<(u64, VecDeque<Round>)>,
     /// Bytes that streams were sent.
     sent: Arc<AtomicU64>,
-    /// Oldest first: up to which revision, and the hosts whose duty changed.
-    published: Mutex<VecDeque<(Revision, Vec<HostName>)>>,
+    /// Oldest first.
+    published: Mutex<VecDeque<Published>>,
+}
+
+/// What was told of at once.
+#[derive(Debug)]
+struct Published {
+    /// Everything up to it.
+    upto: Revision,
+    /// The hosts whose duty changed.
+    changed: Vec<HostName>,
+    /// The hosts, of other servers' too, whose duty may have changed; none for any.
+    may_concern: Option<BTreeSet<HostName>>,
 }
 
 impl Hub {
@@ -224,13 +235,23 @@ impl Hub {
         Some(delta)
     }
 
-    /// Tells that all hosts' duties are known as of `revision`, and whose changed.
-    pub(crate) fn finish(&self, revision: Revision, changed: Vec<HostName>) {
+    /// Tells that all hosts' duties are known as of `revision`, whose changed, and whose may have, with those that follow
+    /// other servers; none for any.
+    pub(crate) fn finish(
+        &self,
+        revision: Revision,
+        changed: Vec<HostName>,
+        may_concern: Option<BTreeSet<HostName>>,
+    ) {
         let mut published = self.published_lock();
         if published.len() == PUBLISHED_MAX {
             published.pop_front();
         }
-        published.push_back((revision, changed));
+        published.push_back(Published {
+            upto: revision,
+            changed,
+            may_concern,
+        });
         drop(published);
         self.realized.send_if_modified(|realized| {
             let newer = *realized < revision;
@@ -384,22 +405,27 @@ impl Hub {
 
     /// The hosts whose duty changed when everything up to `revision` was realized; all if that is forgotten.
     pub(super) fn concerned(&self, revision: Revision) -> Vec<HostName> {
-        let published = self.published_lock();
-        let found = published.iter().position(|(upto, _)| *upto >= revision);
-        match found {
-            // The first one that is remembered may hide an earlier one.
-            Some(0) if published.len() == PUBLISHED_MAX => {}
-            Some(place) => {
-                let entry = published.get(place);
-                return entry.map(|(_, hosts)| hosts.clone()).unwrap_or_default();
-            }
-            None => {}
-        }
-        drop(published);
-        self.hosts_wanted().into_iter().collect()
+        let changed = self.published(revision, |published| published.changed.clone());
+        changed.unwrap_or_else(|| self.hosts_wanted().into_iter().collect())
     }
 
-    fn published_lock(&self) -> MutexGuard<'_, VecDeque<(Revision, Vec<HostName>)>> {
+    /// The hosts, of other servers' too, whose duty may have changed then; none if any may.
+    pub(super) fn may_concern(&self, revision: Revision) -> Option<BTreeSet<HostName>> {
+        self.published(revision, |published| published.may_concern.clone())?
+    }
+
+    /// What was told when everything up to `revision` was realized; none if that is forgotten.
+    fn published<T>(&self, revision: Revision, look: impl FnOnce(&Published) -> T) -> Option<T> {
+        let published = self.published_lock();
+        let place = published.iter().position(|told| told.upto >= revision)?;
+        // The first one that is remembered may hide an earlier one.
+        if place == 0 && published.len() == PUBLISHED_MAX {
+            return None;
+        }
+        published.get(place).map(look)
+    }
+
+    fn published_lock(&self) -> MutexGuard<'_, VecDeque<Published>> {
         lock(&self.published)
     }
 

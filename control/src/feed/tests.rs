@@ -141,7 +141,7 @@ impl Server {
         let host = snapshot.as_ref().map(|snapshot| snapshot.host.clone());
         let changed = snapshot.and_then(|snapshot| self.hub.replace(snapshot, Instant::now()));
         let changed = changed.and(host).into_iter().collect();
-        self.hub.finish(revision, changed);
+        self.hub.finish(revision, changed, None);
     }
 }
 

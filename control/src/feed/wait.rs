@@ -1,7 +1,7 @@
 //! Waiting until hosts enforce a write, whichever API server their agents follow.
 //!
 //! A server that waits asks the others, who answer of the hosts that follow them: a word each way, over the database, and
-//! nothing while nobody waits. What is not heard of until the deadline counts as not enforced: a word that is lost
+//! nothing while nobody waits. Hosts that a write cannot concern are not waited for, whoever they follow. What is not heard of until the deadline counts as not enforced: a word that is lost
 //! makes a wait longer, and never an answer wrong.
 
 use super::hub::Hub;
@@ -55,11 +55,9 @@ pub(crate) async fn late(
     let mut late = bound.clone();
     let mut words = store.words();
     let wait = Uuid::new_v4();
+    let mut others = BTreeSet::new();
     if words.is_some() {
-        let own = hub.hosts_wanted();
-        let alive = agent_hosts_alive(store.read().await?.conn()).await?;
-        let alive = alive.iter().filter_map(|host| host.parse().ok());
-        late.extend(alive.filter(|host| !own.contains(host)));
+        others = hosts_of_others(hub, store).await?;
         let ms = deadline.saturating_duration_since(Instant::now());
         let ms = u64::try_from(ms.as_millis()).unwrap_or(u64::MAX);
         say(store, &Word::Who { wait, revision, ms }).await?;
@@ -67,9 +65,13 @@ pub(crate) async fn late(
     let realized = hub.realized(revision);
     if tokio::time::timeout_at(deadline, realized).await.is_err() {
         // Nobody knows yet whom it concerns.
-        late.extend(hub.hosts_wanted());
+        late.extend(hub.hosts_wanted().into_iter().chain(others));
         return Ok(late);
     }
+    if let Some(may) = hub.may_concern(revision) {
+        others.retain(|host| may.contains(host));
+    }
+    late.extend(others);
     let concerned: BTreeSet<HostName> = hub.concerned(revision).into_iter().chain(bound).collect();
     let mut own: FuturesUnordered<_> = concerned
         .iter()
@@ -100,6 +102,14 @@ async fn these(words: &mut Option<crate::store::Words>, wait: Uuid) -> Vec<HostN
         }
     }
     std::future::pending().await
+}
+
+/// The hosts whose agents are alive and follow other servers.
+async fn hosts_of_others(hub: &Hub, store: &Store) -> Result<BTreeSet<HostName>, StoreError> {
+    let own = hub.hosts_wanted();
+    let alive = agent_hosts_alive(store.read().await?.conn()).await?;
+    let alive = alive.iter().filter_map(|host| host.parse().ok());
+    Ok(alive.filter(|host| !own.contains(host)).collect())
 }
 
 async fn say(store: &Store, word: &Word) -> Result<(), StoreError> {
@@ -158,6 +168,11 @@ async fn tell(
         .into_iter()
         .filter(|host| !concerned.contains(host))
         .collect();
+    // Of those that follow a server that has just died nobody else speaks.
+    if let Some(may) = hub.may_concern(revision) {
+        let others = hosts_of_others(hub, store).await?;
+        ready.extend(others.into_iter().filter(|host| !may.contains(host)));
+    }
     let mut others: FuturesUnordered<_> = concerned
         .iter()
         .filter_map(|host| hub.enforced(host, revision).ok().map(|done| (host, done)))

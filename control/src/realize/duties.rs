@@ -4,6 +4,7 @@
 //! everything was read anew, when it has more than it may have, and while its duty would not be valid: then it goes on
 //! under its last one.
 
+use super::concern::concerned;
 use super::duty::{Cloud, Dirt, Needs, Update};
 use super::index::{By, Move, of};
 use super::mark::Marks;
@@ -58,11 +59,21 @@ pub(super) struct Duties {
     wanted: BTreeSet<HostName>,
     reach: Reach,
     first_host: Option<HostName>,
+    /// Whether other servers may have hosts, too.
+    shared: bool,
 }
 
 impl Duties {
+    /// None yet.
+    pub(super) fn new(shared: bool) -> Self {
+        Self {
+            shared,
+            ..Self::default()
+        }
+    }
+
     /// Brings all wanted hosts up to date after what is marked, which was committed at `committed`.
-    pub(super) fn update(&mut self, rows: &Rows, marks: Marks, hub: &Hub, committed: Instant) {
+    pub(super) fn update(&mut self, rows: &Rows, marks: &Marks, hub: &Hub, committed: Instant) {
         // Hosts come and never go.
         if self.wanted.len() != hub.hosts_count() {
             self.wanted = hub.hosts_wanted();
@@ -81,7 +92,8 @@ impl Duties {
             whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
             self.first_host = first_host;
         }
-        let dirt = self.spread(&marks, rows, &whole);
+        let may_concern = self.shared.then(|| concerned(rows, marks)).flatten();
+        let dirt = self.spread(marks, rows, &whole);
         let first_host = self.first_host.clone();
         let cloud = Cloud {
             view: View::new(rows),
@@ -101,7 +113,7 @@ impl Duties {
                 changed.push(host);
             }
         }
-        hub.finish(rows.revision, changed);
+        hub.finish(rows.revision, changed, may_concern);
     }
 
     /// Gives every host what is marked of what it has, but for those of `whole`.
@@ -231,7 +243,8 @@ impl Duties {
     /// The hosts whose duty would be another, if the rows were these; `marks` says what differs. Of hosts that follow other
     /// servers, or none, those that it may concern.
     pub(super) fn tried(&self, rows: &Rows, marks: &Marks, hub: &Hub) -> BTreeSet<HostName> {
-        let mut all = elsewhere(rows, marks);
+        let everyone = || rows.index.guests_by_host.keys().cloned().collect();
+        let mut all = concerned(rows, marks).unwrap_or_else(everyone);
         all.retain(|host| !self.wanted.contains(host));
         let known = |host: &&HostName| self.hosts.contains_key(*host);
         let mut whole: BTreeSet<HostName> = match marks.everything {
@@ -297,48 +310,6 @@ impl Duties {
 
 fn kept_back(host: &HostName, mistake: &Invalid) {
     tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
-}
-
-/// The hosts that marked rows lead to by the index alone.
-fn elsewhere(rows: &Rows, marks: &Marks) -> BTreeSet<HostName> {
-    let index = &rows.index;
-    if marks.everything {
-        return index.guests_by_host.keys().cloned().collect();
-    }
-    let mut groups: BTreeSet<SecurityGroupId> = marks.rules.keys().copied().collect();
-    groups.extend(&marks.security_groups);
-    let naming = marks.members.keys();
-    let naming = naming.flat_map(|group| of(&index.rules_by_remote, group));
-    let address_groups = marks.address_groups.iter();
-    let naming =
-        naming.chain(address_groups.flat_map(|group| of(&index.rules_by_address_group, group)));
-    let naming = naming.filter_map(|rule| rows.security_group_rules.get(rule));
-    groups.extend(naming.map(|rule| rule.security_group_id));
-    let policies = marks.qos_policies.iter();
-    let members = groups.iter().flat_map(|group| of(&index.members, group));
-    let ports = members.chain(policies.flat_map(|policy| of(&index.ports_by_qos_policy, policy)));
-    let hosts = ports.filter_map(|id| rows.ports.get(id)?.guest_host());
-    let routers = marks.routers.iter().filter_map(|id| rows.routers.get(id));
-    let legs = routers.flat_map(|router| &router.interfaces);
-    let mut networks: BTreeSet<NetworkId> = legs
-        .filter_map(|leg| Some(rows.ports.get(leg)?.network_id))
-        .collect();
-    networks.extend(&marks.networks);
-    networks.extend(marks.subnets.keys());
-    networks.extend(marks.remote_ports.keys().chain(marks.routers_near.keys()));
-    let near = networks.iter().filter_map(|id| index.guest_hosts.get(id));
-    let mut all: BTreeSet<HostName> = hosts.cloned().collect();
-    all.extend(near.flat_map(BTreeMap::keys).cloned());
-    all.extend(marks.ports.keys().chain(marks.floating_ips.keys()).cloned());
-    all.extend(
-        marks
-            .local_ips
-            .keys()
-            .chain(marks.routers_at.keys())
-            .cloned(),
-    );
-    all.extend(marks.hosts.iter().cloned());
-    all
 }
 
 /// Marks on their way to the hosts.

@@ -2,6 +2,7 @@
 //! gives, every host's snapshot in the hub is what is computed from scratch, validates, and is where the feed's messages
 //! lead.
 
+use super::concern::concerned;
 use super::duties::Duties;
 use super::duty::Needs;
 use super::mark::Marks;
@@ -886,12 +887,15 @@ impl Cloud {
             } => Marks::everything(),
             _ => marks,
         };
+        let may_concern = concerned(&self.rows, &marks);
         self.duties
-            .update(&self.rows, marks, &self.hub, Instant::now());
+            .update(&self.rows, &marks, &self.hub, Instant::now());
         for (host, now) in self.kept().into_iter().filter(|_| as_tried) {
             let (mut was, now) = (before[&host].clone().unwrap(), now.unwrap());
             was.revision = now.revision;
             assert_eq!(tried.contains(&host), was != now, "{host}");
+            let may = may_concern.as_ref().is_none_or(|may| may.contains(&host));
+            assert!(was == now || may, "{host}");
         }
         let view = View::new(&self.rows);
         let hosts: BTreeSet<HostName> = self.agents.keys().cloned().collect();

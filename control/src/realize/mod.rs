@@ -16,6 +16,7 @@
 mod agent;
 mod change;
 mod claim;
+mod concern;
 mod decode;
 mod duties;
 mod duty;
@@ -145,7 +146,7 @@ async fn look_now(store: &Store, hub: &Hub, kept: &mut Option<Kept>) -> Result<(
         Some(have) => have,
         None => Kept {
             rows: Rows::load(store).await?,
-            duties: Duties::default(),
+            duties: Duties::new(store.words().is_some()),
         },
     };
     have.rows.update(store).await?;
@@ -164,14 +165,14 @@ async fn round(
         // Nobody has anything to do: nothing is read, and no memory taken but for who tries writes.
         let revision = store::revision(store.read().await?.conn()).await?;
         hub.begin(revision);
-        hub.finish(revision, Vec::new());
+        hub.finish(revision, Vec::new(), None);
         return Ok(());
     }
     // Rows that an error left half-updated are not used again.
     let (mut now, marks) = match kept.take() {
         None => {
             let rows = Rows::load(store).await?;
-            let duties = Duties::default();
+            let duties = Duties::new(store.words().is_some());
             (Kept { rows, duties }, Marks::everything())
         }
         Some(mut have) => {
@@ -181,7 +182,7 @@ async fn round(
     };
     let marks = ports_given(store, &mut now.rows, marks).await?;
     let read = Instant::now();
-    now.duties.update(&now.rows, marks, hub, committed);
+    now.duties.update(&now.rows, &marks, hub, committed);
     hub.round(Round {
         read: read - committed,
         made: read.elapsed(),

@@ -89,7 +89,7 @@ impl Cloud {
         let all = Rows::load(&self.store).await.unwrap();
         assert!(self.rows == all, "incremental and full differ");
         self.duties
-            .update(&self.rows, marks, &self.hub, Instant::now());
+            .update(&self.rows, &marks, &self.hub, Instant::now());
         let name = host(name);
         let full = View::new(&self.rows).snapshot(&name, &self.hosts, self.store.epoch());
         assert_eq!(full.validate(), []);

@@ -131,3 +131,51 @@ async fn a_write_on_one_waits_for_an_agent_of_the_other() {
     assert_eq!(answer.header("weft-enforced"), "false");
     assert_eq!(answer.header("weft-not-enforced"), "h1");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_concern_the_hosts_of_a_dead_server_is_not_waited_for() {
+    let Two {
+        a: api,
+        b,
+        _storage,
+    } = two().await;
+    let a = api.admin().await;
+    // One host follows each; that of the server that dies counts as alive for a while.
+    let watch = |api: &Api, host| format!("{}/feed/v1/hosts/{host}/watch", api.feed_url);
+    let _feed = reqwest::get(watch(&api, "h1")).await.expect("a stream");
+    let feed = reqwest::get(watch(&b, "h2")).await.expect("a stream");
+    let mine = Agent::new(&api, "h1").await;
+    Agent::new(&b, "h2").await;
+    let alive = async || {
+        let agents = a.list("agent", "").await;
+        let alive = agents.iter().filter(|agent| agent["alive"] == true);
+        alive
+            .map(|agent| text(&agent["host"]))
+            .collect::<BTreeSet<_>>()
+    };
+    let both = async {
+        while alive().await.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, both).await.expect("agents");
+    drop(feed);
+    drop(b);
+    let (network, _) = a.network_with_subnet("n", "198.51.100.0/24").await;
+    let port = |host: &str| json!({ "port": { "network_id": network["id"], "device_owner": "compute:nova", "binding:host_id": host } });
+    let path = "/v2.0/ports?wait_for=enforced&wait_timeout=20";
+    let (own, dead) = (port("h1"), port("h2"));
+    let begun = tokio::time::Instant::now();
+    let answer = tokio::select! {
+        answer = a.post(path, &own) => answer,
+        () = mine.obey() => unreachable!("it obeys for ever"),
+    };
+    assert_eq!(answer.header("weft-enforced"), "true");
+    assert!(begun.elapsed() < DEADLINE, "nobody else was waited for");
+    let path = "/v2.0/ports?wait_for=enforced&wait_timeout=1";
+    let answer = a.post(path, &dead).await;
+    assert_eq!(answer.header("weft-enforced"), "false");
+    // The first one's host hears of the other guest of its network, and says nothing.
+    let late = answer.header("weft-not-enforced");
+    assert!(late.contains("h2"), "{late}");
+}
