@@ -8,11 +8,19 @@ use super::error::{Error, Result};
 use super::resource::{Resource, Write};
 use super::view::{View, view};
 use crate::store::agent::AgentRow;
+use crate::store::gateway::physical_network_list_hosts;
 use crate::store::{self as rows, Conn};
 use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
 
 /// The resource.
 pub struct Agent;
+
+/// An agent, and the physical networks that its host is connected to.
+pub struct Item {
+    pub(super) row: AgentRow,
+    physical_networks: Vec<String>,
+}
 
 /// The type of the agent that connects a host's guests.
 pub const L2: &str = "Weft agent";
@@ -25,7 +33,7 @@ pub const TYPES: &[&str] = &[L2, L3, DHCP];
 
 impl Resource for Agent {
     type Row = AgentRow;
-    type Item = AgentRow;
+    type Item = Item;
 
     const NAME: &'static str = "agent";
     const COLLECTION: &'static str = "agents";
@@ -51,15 +59,26 @@ impl Resource for Agent {
         Attribute::new("resources_synced", Kind::Bool),
     ];
 
-    fn row(item: &AgentRow) -> &AgentRow {
-        item
+    fn row(item: &Item) -> &AgentRow {
+        &item.row
     }
 
-    async fn complete(_conn: &mut Conn, rows: Vec<AgentRow>) -> Result<Vec<AgentRow>> {
-        Ok(rows)
+    async fn complete(conn: &mut Conn, rows: Vec<AgentRow>) -> Result<Vec<Item>> {
+        let hosts: BTreeSet<&str> = rows.iter().map(|row| row.host.as_str()).collect();
+        let hosts: Vec<&str> = hosts.into_iter().collect();
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for (host, name) in physical_network_list_hosts(conn, &hosts).await? {
+            names.entry(host).or_default().push(name);
+        }
+        let item = |row: AgentRow| Item {
+            physical_networks: names.get(&row.host).cloned().unwrap_or_default(),
+            row,
+        };
+        Ok(rows.into_iter().map(item).collect())
     }
 
-    fn view(row: &AgentRow) -> View {
+    fn view(item: &Item) -> View {
+        let row = &item.row;
         view! { bare row;
             "agent_type" => row.agent_type,
             "binary" => "weft",
@@ -72,7 +91,7 @@ impl Resource for Agent {
             "created_at" => time_text(row.created_at),
             "started_at" => time_text(row.started_at),
             "heartbeat_timestamp" => time_text(row.heartbeat_at),
-            "configurations" => configurations(row),
+            "configurations" => configurations(item),
             // Placement is told nothing yet.
             "resources_synced" => Value::Null,
         }
@@ -85,35 +104,32 @@ impl Resource for Agent {
         }
     }
 
-    async fn create(_write: &mut Write<'_>, _given: Attributes) -> Result<AgentRow> {
+    async fn create(_write: &mut Write<'_>, _given: Attributes) -> Result<Item> {
         Err(Error::bad_request(
             "Agents are not created: they come by themselves when their hosts report",
         ))
     }
 
-    async fn update(
-        write: &mut Write<'_>,
-        mut row: AgentRow,
-        mut given: Attributes,
-    ) -> Result<AgentRow> {
+    async fn update(write: &mut Write<'_>, mut item: Item, mut given: Attributes) -> Result<Item> {
+        let row = &mut item.row;
         if let Some(description) = given.text_or_null("description") {
             row.description = description;
         }
         row.admin_state_up = given.truth("admin_state_up").unwrap_or(row.admin_state_up);
-        rows::update(&mut write.tx, &mut row).await?;
-        Ok(row)
+        rows::update(&mut write.tx, row).await?;
+        Ok(item)
     }
 
-    async fn delete(write: &mut Write<'_>, row: AgentRow) -> Result<()> {
-        rows::delete::<AgentRow>(&mut write.tx, &row.id).await?;
+    async fn delete(write: &mut Write<'_>, item: Item) -> Result<()> {
+        rows::delete::<AgentRow>(&mut write.tx, &item.row.id).await?;
         Ok(())
     }
 }
 
 /// What clients of Neutron look for, and what the host said of itself.
-fn configurations(row: &AgentRow) -> Value {
-    match row.agent_type.as_str() {
-        L2 => json!({ "physical_networks": row.physical_networks.0 }),
+fn configurations(item: &Item) -> Value {
+    match item.row.agent_type.as_str() {
+        L2 => json!({ "physical_networks": item.physical_networks }),
         L3 => json!({ "agent_mode": "dvr_snat", "handle_internal_only_routers": true }),
         _ => json!({}),
     }

@@ -10,6 +10,7 @@ use super::port;
 use super::port_address;
 use super::resource::Write;
 use crate::store::agent::agent_list_hosts;
+use crate::store::gateway::physical_network_list;
 use crate::store::port::{Port as Item, PortRow};
 use crate::store::segment::segment_list;
 use crate::store::subnet::{SubnetRow, subnet_list_network};
@@ -69,13 +70,14 @@ pub(super) async fn reachable(
 /// The segments of a network that a host is connected to; none before it has reported.
 async fn segments_of(write: &mut Write<'_>, host: &str, network: &str) -> Result<BTreeSet<String>> {
     let agents = agent_list_hosts(write.conn(), &[host]).await?;
-    let Some(agent) = agents.iter().find(|agent| agent.agent_type == L2) else {
+    if !agents.iter().any(|agent| agent.agent_type == L2) {
         return Ok(BTreeSet::new());
-    };
+    }
+    let names = physical_network_list(write.conn(), host).await?;
     let segments = segment_list(write.conn(), &[network]).await?;
     let connected = segments.into_iter().filter(|segment| {
         let physical = segment.physical_network.as_ref();
-        physical.is_none_or(|name| agent.physical_networks.0.contains(name))
+        physical.is_none_or(|name| names.contains(name))
     });
     Ok(connected.map(|segment| segment.id).collect())
 }

@@ -7,8 +7,8 @@
 use super::hub::Hub;
 use crate::app::agent::TYPES;
 use crate::store::agent::{AgentRow, agent_list_hosts, agents_alive, agents_dead, agents_missing};
-use crate::store::{self, JsonText, Store, StoreError};
-use std::collections::HashMap;
+use crate::store::{self, Store, StoreError};
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,15 +17,6 @@ use weft_model::limits;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
-
-/// A host that has reported.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Living {
-    /// The host.
-    pub(super) host: String,
-    /// The physical networks that it is connected to.
-    pub(super) physical_networks: Vec<String>,
-}
 
 /// Keeps them until `shutdown` is cancelled.
 pub(crate) async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
@@ -51,7 +42,7 @@ pub(crate) async fn run(store: Store, hub: &Hub, shutdown: CancellationToken) {
 }
 
 /// Writes what has changed.
-async fn look(store: &Store, living: Vec<Living>) -> Result<(), StoreError> {
+async fn look(store: &Store, living: Vec<String>) -> Result<(), StoreError> {
     let missed = i64::try_from(limits::FEED_REPORT_MISSED_MS * 1_000).unwrap_or(i64::MAX);
     let then = store.now() - missed;
     let mut read = store.read().await?;
@@ -62,38 +53,27 @@ async fn look(store: &Store, living: Vec<Living>) -> Result<(), StoreError> {
     }
     let mut tx = store.write().await?;
     let now = tx.now();
-    let hosts: Vec<&str> = living.iter().map(|living| living.host.as_str()).collect();
-    let mut known: HashMap<(String, String), AgentRow> = HashMap::new();
-    for row in agent_list_hosts(tx.conn(), &hosts).await? {
-        known.insert((row.host.clone(), row.agent_type.clone()), row);
+    let hosts: Vec<&str> = living.iter().map(String::as_str).collect();
+    let known = agent_list_hosts(tx.conn(), &hosts).await?;
+    let known = known.into_iter().map(|row| (row.host, row.agent_type));
+    let known: HashSet<(String, String)> = known.collect();
+    let mut new: Vec<(String, String)> = Vec::new();
+    for host in &living {
+        new.extend(TYPES.iter().map(|kind| (host.clone(), (*kind).to_owned())));
     }
-    for living in &living {
-        for agent_type in TYPES {
-            let key = (living.host.clone(), (*agent_type).to_owned());
-            let networks = JsonText(living.physical_networks.clone());
-            match known.remove(&key) {
-                None => {
-                    let (host, agent_type) = key;
-                    let mut row = AgentRow {
-                        id: Uuid::new_v4().to_string(),
-                        host,
-                        agent_type,
-                        admin_state_up: true,
-                        alive: true,
-                        physical_networks: networks,
-                        started_at: now,
-                        heartbeat_at: now,
-                        ..AgentRow::default()
-                    };
-                    store::insert(&mut tx, &mut row).await?;
-                }
-                Some(mut row) if row.physical_networks != networks => {
-                    row.physical_networks = networks;
-                    store::update(&mut tx, &mut row).await?;
-                }
-                Some(_) => {}
-            }
-        }
+    new.retain(|key| !known.contains(key));
+    for (host, agent_type) in new {
+        let mut row = AgentRow {
+            id: Uuid::new_v4().to_string(),
+            host,
+            agent_type,
+            admin_state_up: true,
+            alive: true,
+            started_at: now,
+            heartbeat_at: now,
+            ..AgentRow::default()
+        };
+        store::insert(&mut tx, &mut row).await?;
     }
     agents_alive(&mut tx, &hosts, now).await?;
     if missing {
@@ -133,11 +113,8 @@ mod tests {
         let store = Store::open(&file, Durability::Process, clock)
             .await
             .unwrap();
-        let living = Living {
-            host: "h1".to_owned(),
-            physical_networks: Vec::new(),
-        };
-        look(&store, vec![living.clone()]).await.unwrap();
+        let living = vec!["h1".to_owned()];
+        look(&store, living.clone()).await.unwrap();
         assert_eq!(shown(&store).await, [(true, 1_000, 1_000)]);
         time.store(1_000 + MISSED_US, Ordering::Relaxed);
         look(&store, Vec::new()).await.unwrap();
@@ -148,7 +125,7 @@ mod tests {
         // It is heard of again.
         let back = 2 * MISSED_US;
         time.store(back, Ordering::Relaxed);
-        look(&store, vec![living]).await.unwrap();
+        look(&store, living).await.unwrap();
         assert_eq!(shown(&store).await, [(true, back, back)]);
     }
 }

@@ -29,7 +29,6 @@ pub(super) struct Host {
     pub(super) refused: Option<(Revision, String)>,
     pub(super) unsupported: Vec<Unsupported>,
     pub(super) reported: Option<Instant>,
-    pub(super) physical_networks: Vec<String>,
     /// Changes that are not enforced yet, and when they were committed.
     pub(super) awaited: VecDeque<(Revision, Instant)>,
     /// The number of the newest stream. A stream whose number is too old ends.
@@ -48,7 +47,6 @@ impl Host {
             refused: None,
             unsupported: Vec::new(),
             reported: None,
-            physical_networks: Vec::new(),
             awaited: VecDeque::new(),
             streams: watch::Sender::new(0),
         }

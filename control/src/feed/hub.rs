@@ -8,7 +8,6 @@
 //! It computes no snapshot (that is `realize`) and writes nothing to the store (that is `report`). What it knows of
 //! agents is lost with the process: they say it again when they reconnect.
 
-use super::agent::Living;
 use super::host::{Host, Subscription, lock};
 use super::latency::Latency;
 use serde::Serialize;
@@ -347,10 +346,7 @@ impl Hub {
     pub(super) fn report(&self, report: &HostReport, now: Instant) -> Result<(), HubError> {
         let host = self.host(&report.host)?;
         let mut host = lock(&host);
-        if host.reported.replace(now).is_none()
-            || host.physical_networks != report.physical_networks
-        {
-            host.physical_networks.clone_from(&report.physical_networks);
+        if host.reported.replace(now).is_none() {
             self.appeared.notify_one();
         }
         host.unsupported.clone_from(&report.unsupported);
@@ -451,20 +447,19 @@ impl Hub {
     }
 
     /// The hosts that have reported after `since`, or ever.
-    pub(super) fn living(&self, since: Option<Instant>) -> Vec<Living> {
+    pub(super) fn living(&self, since: Option<Instant>) -> Vec<String> {
         let hosts = lock(&self.hosts).clone();
         let living = hosts.iter().filter_map(|(name, host)| {
             let host = lock(host);
             let reported = host.reported?;
-            since.is_none_or(|since| reported >= since).then(|| Living {
-                host: name.to_string(),
-                physical_networks: host.physical_networks.clone(),
-            })
+            since
+                .is_none_or(|since| reported >= since)
+                .then(|| name.to_string())
         });
         living.collect()
     }
 
-    /// Resolves when a host has reported for the first time, or something else of itself, since the last call.
+    /// Resolves when a host has reported for the first time since the last call.
     pub(super) async fn appeared(&self) {
         self.appeared.notified().await;
     }

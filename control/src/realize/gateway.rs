@@ -238,10 +238,26 @@ impl Rows {
             self.gateway_hosts.insert(host.clone(), known);
         }
         if moved {
+            self.mark_segments(host);
             self.gateway_host_moved(host);
         }
         self.look_who_is_down();
         self.elections(|_, _| true);
+    }
+
+    /// The networks that have several segments, as a host has them, and its guests on them as others do.
+    fn mark_segments(&mut self, host: &HostName) {
+        if self.loading || self.segments.is_empty() {
+            return;
+        }
+        self.marks.networks.extend(self.segments.keys());
+        for id in of(&self.index.guests_by_host, host) {
+            let network = self.ports.get(id).map(|port| port.network_id);
+            if let Some(network) = network.filter(|id| self.segments.contains_key(id)) {
+                let remote = self.marks.remote_ports.entry(network).or_default();
+                remote.insert(*id);
+            }
+        }
     }
 
     /// Marks what hangs on what a host has: its own duty, and the floating IPs of its guests.

@@ -3,7 +3,6 @@
 //! Guarantees: it is a function of the rows alone, whatever way led there (the tests compare it with one made from
 //! scratch); to keep it costs what changed, not what there is. The same calls put in and take out.
 
-use super::agent::Agent;
 use super::decode::{Attached, LocalIp, Port, Router};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::log::Named;
@@ -58,8 +57,6 @@ pub(super) struct Index {
     pub(super) floating_ports: By<PortId, FloatingIpId>,
     /// Floating and forwarded IPs by router.
     pub(super) floating_routers: By<RouterId, FloatingIpId>,
-    /// The physical networks that hosts say they are connected to.
-    pub(super) physical_networks: BTreeMap<HostName, BTreeSet<String>>,
     pub(super) local_ips: By<PortId, LocalIpId>,
     pub(super) local_ips_by_network: By<NetworkId, LocalIpId>,
     pub(super) hosts_by_physical_network: By<String, HostName>,
@@ -163,16 +160,6 @@ pub(super) fn member_addresses(port: &Port) -> impl Iterator<Item = IpNet> + '_ 
 impl Index {
     pub(super) fn subnet(&mut self, to: Move, id: SubnetId, subnet: &Subnet) {
         to.apply(&mut self.subnets, subnet.network_id, id);
-    }
-
-    pub(super) fn agent(&mut self, to: Move, agent: &Agent) {
-        for network in &agent.physical_networks {
-            to.apply(
-                &mut self.physical_networks,
-                agent.host.clone(),
-                network.clone(),
-            );
-        }
     }
 
     /// All but what its being a leg means: see [`Index::router_networks`]. Answers which addresses are new to their

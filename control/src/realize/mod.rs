@@ -6,14 +6,13 @@
 //! nothing, those that it concerns cost the entries that it may change, and where no agent ever came nothing is read. [`snapshot`] makes a host's duty from
 //! scratch, and is the oracle of that.
 //!
-//! `rows`, `decode`, `agent`, `floating_ip`, `qos_policy`, `metering` and `log` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
+//! `rows`, `decode`, `floating_ip`, `qos_policy`, `metering` and `log` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
 //! different, `duties` brings that to the hosts, `duty` brings one host up to date.
 //!
 //! `trial` does the same for a write that is only tried, and takes it back.
 //!
 //! It writes nothing to the store but hosts' ports of gateways' addresses (`gateway`), and knows nothing of how hosts are reached (`feed`).
 
-mod agent;
 mod change;
 mod claim;
 mod concern;

@@ -3,7 +3,6 @@
 //! Guarantees: after [`Rows::update`] they are what [`Rows::load`] would read at the same revision (the tests hold it
 //! to that); both read one view of the database. A row that cannot be decoded is named in the log and missing here.
 
-use super::agent::{self, Agent};
 use super::decode::{self, At, RouterParts, RowError};
 use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::gateway::GatewayHost;
@@ -12,9 +11,7 @@ use super::log::Log;
 use super::mark::Marks;
 use super::metering::MeteringLabel;
 use super::trial::Before;
-use crate::app::agent::L2;
 use crate::store::address_group::{self, AddressGroupRow};
-use crate::store::agent::{AgentRow, agent_list_type};
 use crate::store::gateway::{self, TransitRow};
 use crate::store::local_ip::{self, LocalIpPortAssociationRow, LocalIpRow};
 use crate::store::log::{self, LogRow};
@@ -67,9 +64,7 @@ pub(super) struct Rows {
     pub(super) address_groups: BTreeMap<AddressGroupId, AddressGroup>,
     /// The hosts whose tunnel address is known.
     pub(super) tunnel_hosts: BTreeMap<HostName, TunnelHost>,
-    /// Weft agents, by id.
-    pub(super) agents: BTreeMap<String, Agent>,
-    /// What is known of hosts as gateways.
+    /// What hosts are connected to, and who does not reach them.
     pub(super) gateway_hosts: BTreeMap<HostName, GatewayHost>,
     pub(super) index: Index,
     /// What the changes of the update that is under way may change for hosts.
@@ -147,9 +142,6 @@ impl Rows {
             rows.qos_policy_put(&row, &rules);
         }
         rows.load_noted(&mut *conn).await?;
-        for row in agent_list_type(&mut *conn, L2).await? {
-            rows.agent_set(&row.id, decoded(agent::agent(&row)).flatten());
-        }
         for row in tunnel_host::tunnel_host_list(&mut *conn).await? {
             rows.tunnel_host_put(&row.host, Some(&row.tunnel_ip));
         }
@@ -377,11 +369,6 @@ impl Rows {
                 Some(row) => self.log_put(&row),
                 None => self.gone(id, |rows, id| rows.log_set(id, None)),
             },
-            "agent" => {
-                let row = store::get::<AgentRow>(conn, id).await?;
-                let agent = row.and_then(|row| decoded(agent::agent(&row)).flatten());
-                self.agent_set(id, agent);
-            }
             "tunnel_host" => {
                 let row = tunnel_host::tunnel_host_get(conn, id).await?;
                 self.tunnel_host_put(id, row.as_ref().map(|row| row.tunnel_ip.as_str()));

@@ -331,7 +331,8 @@ impl<'a> View<'a> {
     /// A host's segment of a network that has several: the first that it reaches, or the first of all.
     pub(super) fn segment(&self, host: &HostName, id: NetworkId) -> Option<&'a model::Segment> {
         let segments = self.rows.segments.get(&id)?;
-        let connected = self.index.physical_networks.get(host);
+        let connected = self.rows.gateway_hosts.get(host);
+        let connected = connected.map(|known| &known.physical_networks);
         let reached = |segment: &&model::Segment| match &segment.physical_network {
             Some(name) => connected.is_some_and(|connected| connected.contains(name)),
             None => true,

@@ -2,11 +2,10 @@
 
 use super::snapshot::View;
 use super::*;
-use crate::app::agent::L2;
 use crate::feed::host::Subscription;
 use crate::store::address_group::AddressGroupRow;
-use crate::store::agent::AgentRow;
 use crate::store::floating_ip::FloatingIpRow;
+use crate::store::gateway::physical_network_set;
 use crate::store::log::LogRow;
 use crate::store::metering::{MeteringLabelRow, MeteringLabelRuleRow};
 use crate::store::network::NetworkRow;
@@ -268,6 +267,13 @@ impl Cloud {
         let mut row: R = store::get(tx.conn(), &id(n)).await.unwrap().unwrap();
         how(&mut row);
         store::update(&mut tx, &mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn connected(&self, host: &str, to: &[&str]) {
+        let names: Vec<String> = to.iter().map(|name| (*name).to_owned()).collect();
+        let mut tx = self.write().await;
+        physical_network_set(&mut tx, host, &names).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -1261,33 +1267,18 @@ async fn each_host_is_on_its_own_segment_of_a_network() {
     };
     // Neither says what it is connected to: frames travel in tunnels.
     assert_eq!(segment(cloud.duty("h1").await), (None, 1));
-    for (n, at, physical) in [(1, "h1", "physnet1"), (2, "h2", "other")] {
-        let mut tx = cloud.write().await;
-        let mut agent = AgentRow {
-            id: id(n),
-            host: at.to_owned(),
-            agent_type: L2.to_owned(),
-            physical_networks: JsonText(vec![physical.to_owned()]),
-            ..AgentRow::default()
-        };
-        store::insert(&mut tx, &mut agent).await.unwrap();
-        tx.commit().await.unwrap();
+    for (at, physical) in [("h1", "physnet1"), ("h2", "other")] {
+        cloud.connected(at, &[physical]).await;
         let duty = cloud.duty(at).await;
         assert_eq!(segment(duty), (Some(physical.to_owned()), 0));
     }
     // One that is moved to the other's is on its segment; one that is connected to nothing is in the tunnels again.
-    let connected = |to: &[&str]| JsonText(to.iter().map(|name| (*name).to_owned()).collect());
-    let other = connected(&["x", "other"]);
-    cloud
-        .change::<AgentRow>(1, |row| row.physical_networks = other)
-        .await;
+    cloud.connected("h1", &["x", "other"]).await;
     let duty = cloud.duty("h1").await;
     assert_eq!(segment(duty), (Some("other".to_owned()), 0));
-    cloud
-        .change::<AgentRow>(1, |row| row.physical_networks = connected(&[]))
-        .await;
+    cloud.connected("h1", &[]).await;
     assert_eq!(segment(cloud.duty("h1").await), (None, 0));
-    cloud.delete::<AgentRow>(2).await;
+    cloud.connected("h2", &[]).await;
     assert_eq!(segment(cloud.duty("h1").await), (None, 1));
     assert_eq!(
         segment(cloud.duty("h2").await),

@@ -169,7 +169,6 @@ pub(super) enum Key {
     AddressGroup(AddressGroupId),
     QosPolicy(QosPolicyId),
     TunnelHost(HostName),
-    Agent(String),
     GatewayHost(HostName),
 }
 
@@ -193,7 +192,6 @@ impl Key {
             "address_group" => key(id, Self::AddressGroup),
             "qos_policy" => key(id, Self::QosPolicy),
             "tunnel_host" => key(id, Self::TunnelHost),
-            "agent" => Some(Self::Agent(id.to_owned())),
             "gateway_host" => key(id, Self::GatewayHost),
             _ => None,
         }
@@ -274,7 +272,6 @@ impl Rows {
             Key::TunnelHost(host) => {
                 self.tunnel_host_set(host, other.tunnel_hosts.get(host).cloned());
             }
-            Key::Agent(id) => self.agent_set(id, other.agents.get(id).cloned()),
             Key::GatewayHost(host) => {
                 let known = other.gateway_hosts.get(host).cloned();
                 self.gateway_host_set(host, known.unwrap_or_default());

@@ -4,7 +4,7 @@ use super::fixed_ip::by_parents;
 use super::list::Column;
 use super::row::row;
 use super::sql::{self, AssertSqlSafe};
-use super::{Conn, JsonText, Result, WriteTx};
+use super::{Conn, Result, WriteTx};
 
 /// Hosts of one statement.
 const HOSTS_MAX: usize = 512;
@@ -22,8 +22,6 @@ row! {
         admin_state_up: bool,
         /// Whether its host has reported of late.
         alive: bool,
-        /// The Weft agent's: the physical networks that its host is connected to.
-        physical_networks: JsonText<Vec<String>>,
         /// Microseconds since 1970 (UTC): since when it has been alive.
         started_at: i64,
         /// Microseconds since 1970 (UTC): when its host reported last, a few seconds late.
@@ -63,14 +61,6 @@ row! {
 pub async fn agent_list_hosts(conn: &mut Conn, hosts: &[&str]) -> Result<Vec<AgentRow>> {
     let select = format!("{}host IN", <AgentRow as super::Row>::sql().select);
     by_parents(conn, &select, "ORDER BY host, agent_type", hosts).await
-}
-
-/// The agents of a type.
-///
-/// # Errors
-/// [`super::StoreError::Database`].
-pub async fn agent_list_type(conn: &mut Conn, agent_type: &str) -> Result<Vec<AgentRow>> {
-    super::row::fetch(conn, "agent_type = $1 ORDER BY host", &[agent_type]).await
 }
 
 /// Notes that all agents of some hosts were alive at `now`.

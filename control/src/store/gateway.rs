@@ -150,6 +150,23 @@ pub async fn physical_network_list_all(conn: &mut Conn) -> Result<Vec<(String, S
         .await
 }
 
+/// Those of some hosts: host, name, in the order of both.
+///
+/// # Errors
+/// [`super::StoreError::Database`].
+pub async fn physical_network_list_hosts(
+    conn: &mut Conn,
+    hosts: &[&str],
+) -> Result<Vec<(String, String)>> {
+    super::fixed_ip::by_parents(
+        conn,
+        "SELECT host, physical_network FROM host_physical_networks WHERE host IN",
+        "ORDER BY host, physical_network",
+        hosts,
+    )
+    .await
+}
+
 /// One host's, in the order of names.
 ///
 /// # Errors
