@@ -87,6 +87,14 @@ const API: &[Group] = &[
         measure: api::pages,
     },
     Group {
+        name: "tries",
+        measure: api::tries,
+    },
+    Group {
+        name: "postgresql",
+        measure: api::pages_postgresql,
+    },
+    Group {
         name: "neutron",
         measure: api::beside_neutron,
     },

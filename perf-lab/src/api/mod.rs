@@ -9,16 +9,18 @@ mod peer;
 mod scene;
 pub(crate) mod seed;
 pub(crate) mod server;
+mod tries;
 
 use crate::figures::{Bar, quantile, spread};
 use anyhow::Result;
 use http::{Client, Target};
 use load::{Requests, Round, closed_loop, timed};
-pub(crate) use pages::pages;
+pub(crate) use pages::{pages, pages_postgresql};
 use peer::Peer;
 use scene::Scene;
 use server::Server;
 use std::time::Duration;
+pub(crate) use tries::tries;
 
 /// Of a round.
 const ROUND: Duration = Duration::from_secs(2);

@@ -1,14 +1,16 @@
 //! Pages of 100 in a cloud of a million ports, beside the same in one of ten thousand: of all, of a network, and as
-//! projects see them.
+//! projects see them, on SQLite and on a PostgreSQL of the lab's own.
 
 use super::http::{Client, Target};
 use super::load::timed;
 use super::scene::Scene;
+use super::seed;
 use super::server::{self, Server};
-use super::{LISTS, ms_bar, seed};
+use super::{LISTS, ms_bar};
 use crate::figures::{Bar, spread};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use weft_tests_api::postgresql;
 
 /// Ports of the large cloud, and its networks.
 const MANY: u32 = 1_000_000;
@@ -25,16 +27,33 @@ type Figures = Vec<(&'static str, Vec<f64>)>;
 
 /// The bars.
 pub(crate) fn pages(rounds: usize) -> Result<Vec<Bar>> {
-    let few = pages_at(FEW, rounds)?;
-    let many = pages_at(MANY, rounds)?;
+    let few = pages_at(Server::start()?, FEW, rounds)?;
+    let many = pages_at(Server::start()?, MANY, rounds)?;
+    Ok(bars("", few, many))
+}
+
+/// The same on PostgreSQL, which flushes nothing: what is measured is reading.
+pub(crate) fn pages_postgresql(rounds: usize) -> Result<Vec<Bar>> {
+    let figures = |ports| {
+        let database = postgresql::Database::create();
+        let url = seed::Database::Postgresql(database.url.clone());
+        // The server ends before its database is dropped.
+        pages_at(Server::start_on(url)?, ports, rounds)
+    };
+    let (few, many) = (figures(FEW)?, figures(MANY)?);
+    Ok(bars("on PostgreSQL, ", few, many))
+}
+
+fn bars(on: &str, few: Figures, many: Figures) -> Vec<Bar> {
     let mut bars = Vec::new();
     for ((name, few), (_, many)) in few.into_iter().zip(many) {
         let before = spread(&few).median;
-        let mut bar = ms_bar(&format!("page of 100 of {MANY} ports, {name}"), 10.0, many);
+        let name = format!("page of 100 of {MANY} ports, {on}{name}");
+        let mut bar = ms_bar(&name, 10.0, many);
         bar.figure = format!("{}; {before:.1} ms at {FEW}", bar.figure);
         bars.push(bar);
     }
-    Ok(bars)
+    bars
 }
 
 fn id<'a>(made: &'a Value, name: &str) -> Result<&'a str> {
@@ -67,8 +86,7 @@ fn member(target: &Target, name: &str) -> Result<Client> {
     Ok(Client::new(&target))
 }
 
-fn pages_at(ports: u32, rounds: usize) -> Result<Figures> {
-    let server = Server::start()?;
+fn pages_at(server: Server, ports: u32, rounds: usize) -> Result<Figures> {
     let mut scene = Scene::new(&server.target)?;
     let template = scene.network_with_ports(1)?;
     let mut client = Client::new(&server.target);
@@ -90,14 +108,14 @@ fn pages_at(ports: u32, rounds: usize) -> Result<Figures> {
         .to_owned();
     drop(client);
     let projects = [large.as_str(), small.as_str()];
-    let server = server
-        .restart(|folder| seed::ports(&server::file(folder), &port, PREFIX, projects, ports))?;
+    let database = server.database().clone();
+    let server = server.restart(|_| seed::ports(&database, &port, PREFIX, projects, ports))?;
     let mut admin = Client::new(&server.target);
     let (mut large, mut small) = (
         member(&server.target, LARGE)?,
         member(&server.target, SMALL)?,
     );
-    let middle = seed::middle(&server::file(server.folder()), ports)?;
+    let middle = seed::middle(server.database(), ports)?;
     let half = ports / NETWORKS / 2;
     let half = admin.get(&format!(
         "/v2.0/ports?network_id={network}&limit={half}&fields=id"
@@ -109,6 +127,8 @@ fn pages_at(ports: u32, rounds: usize) -> Result<Figures> {
         .to_owned();
     let all = format!("marker={middle}");
     let by_name = format!("marker={middle}&sort_key=name");
+    let by_status = format!("marker={middle}&sort_key=status&sort_key=id");
+    let by_mac = format!("marker={middle}&sort_key=mac_address&sort_dir=desc");
     let backwards = format!("marker={middle}&sort_key=name&sort_dir=desc&page_reverse=True");
     let of_network = format!("network_id={network}&marker={in_network}");
     let mut figures = Vec::new();
@@ -129,6 +149,8 @@ fn pages_at(ports: u32, rounds: usize) -> Result<Figures> {
     )?;
     page("by name, by a marker in the middle", &mut admin, &by_name)?;
     page("by name, backwards", &mut admin, &backwards)?;
+    page("by status", &mut admin, &by_status)?;
+    page("by MAC address, the last first", &mut admin, &by_mac)?;
     page("as the project of nearly all sees them", &mut large, &all)?;
     page("as that project sees them, by name", &mut large, &by_name)?;
     page("as that project sees a network's", &mut large, &of_network)?;

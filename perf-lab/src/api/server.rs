@@ -1,6 +1,7 @@
 //! A `weft server` of the lab's own, on a folder that goes with it.
 
 use super::http::{Client, Target};
+use super::seed::Database;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,7 @@ const FLUSHES: usize = 50;
 pub(crate) struct Server {
     child: Child,
     folder: TempDir,
+    database: Database,
     /// Where it is, as the administrator.
     pub(crate) target: Target,
     /// Where its feed is: `host:port`.
@@ -35,11 +37,22 @@ impl Server {
     /// On a new SQLite file.
     pub(crate) fn start() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (child, url, feed) = spawn(folder.path(), folder.path())?;
+        let database = Database::Sqlite(file(folder.path()));
+        Self::new(folder, database)
+    }
+
+    /// On an empty database.
+    pub(crate) fn start_on(database: Database) -> Result<Self> {
+        Self::new(tempfile::tempdir()?, database)
+    }
+
+    fn new(folder: TempDir, database: Database) -> Result<Self> {
+        let (child, url, feed) = spawn(folder.path(), &database)?;
         let target = Target::new(&url, "")?;
         let mut server = Self {
             child,
             folder,
+            database,
             target,
             feed,
         };
@@ -60,7 +73,7 @@ impl Server {
         self.child.kill()?;
         self.child.wait()?;
         between(self.folder.path())?;
-        let (child, url, feed) = spawn(self.folder.path(), self.folder.path())?;
+        let (child, url, feed) = spawn(self.folder.path(), &self.database)?;
         self.child = child;
         self.feed = feed;
         let token = self.target.token.clone();
@@ -71,11 +84,13 @@ impl Server {
     /// Another server on the same database, which has to read everything anew.
     pub(crate) fn beside(&self) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (child, url, feed) = spawn(folder.path(), self.folder.path())?;
+        let database = self.database.clone();
+        let (child, url, feed) = spawn(folder.path(), &database)?;
         let target = Target::new(&url, &self.target.token)?;
         Ok(Self {
             child,
             folder,
+            database,
             target,
             feed,
         })
@@ -84,6 +99,11 @@ impl Server {
     /// Mebibytes of the process, its proportional share.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
         memory_mib(self.child.id())
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The folder.
@@ -118,14 +138,13 @@ pub(crate) fn token(target: &Target, path: &str, name: &str, password: &str) -> 
     answer.token.context("no token")
 }
 
-/// Starts the program beside this one, with the database in `data`; answers the API's URL, and the feed's address.
-fn spawn(folder: &Path, data: &Path) -> Result<(Child, String, String)> {
+/// Starts the program beside this one, on a database; answers the API's URL, and the feed's address.
+fn spawn(folder: &Path, database: &Database) -> Result<(Child, String, String)> {
     let config = folder.join("weft.toml");
-    let file = file(data);
+    let store = database.config();
     let listen = "listen = \"127.0.0.1:0\"";
     let toml = format!(
-        "[api]\n{listen}\n[feed]\n{listen}\n[store]\npath = \"{}\"\n[identity]\nadmin_password = \"{PASSWORD}\"\n",
-        file.display()
+        "[api]\n{listen}\n[feed]\n{listen}\n[store]\n{store}\n[identity]\nadmin_password = \"{PASSWORD}\"\n",
     );
     std::fs::write(&config, toml)?;
     let this = std::env::current_exe()?;
