@@ -21,6 +21,7 @@ mod network;
 mod network_ip_availability;
 mod network_segment_range;
 mod nova;
+mod parity;
 mod policy;
 mod port;
 mod port_binding;
