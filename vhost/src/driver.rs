@@ -2,12 +2,11 @@
 //!
 //! Guarantees: what it writes keeps the rules of virtio 1.2, unless a caller writes into the memory itself.
 
-use crate::memory::{Mapping, Window};
+use crate::memory::{Mapping, Window, fence};
 use crate::ring::{Parts, part_bytes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
 
 /// A buffer that is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,15 +230,17 @@ impl DriverRing {
     pub fn interrupts_ask(&self, wanted: bool, at: Option<u16>) {
         if self.layout.packed {
             self.parts.driver.u16_put(2, u16::from(!wanted), Release);
-            return;
+        } else {
+            self.parts.driver.u16_put(0, u16::from(!wanted), Release);
+            if let Some(ahead) = at {
+                let place = 4 + 2 * usize::from(self.layout.size);
+                self.parts
+                    .driver
+                    .u16_put(place, self.used.wrapping_add(ahead), Release);
+            }
         }
-        self.parts.driver.u16_put(0, u16::from(!wanted), Release);
-        if let Some(ahead) = at {
-            let place = 4 + 2 * usize::from(self.layout.size);
-            self.parts
-                .driver
-                .u16_put(place, self.used.wrapping_add(ahead), Release);
-        }
+        // What is asked for must be seen before we look for what has come: the device looks in the other order.
+        fence(SeqCst);
     }
 
     /// Whether the device wants to be told of new chains.

@@ -26,3 +26,6 @@ pub use regions::{MemoryError, Piece, REGIONS_MAX, Region, Regions};
 pub use shared::{Handle, Reading, Writing};
 pub use span::Span;
 pub use window::Window;
+
+/// A full fence; the models of rings and lock (tests/interleavings) have their own here.
+pub use std::sync::atomic::fence;

@@ -9,8 +9,6 @@
 //! It knows no packets, and waits for nothing.
 
 mod packed;
-#[cfg(test)]
-mod ring_tests;
 mod split;
 pub mod xdp;
 

@@ -6,10 +6,9 @@ use super::{
     part_bytes,
 };
 use crate::inflight::Notes;
-use crate::memory::{Piece, Regions};
+use crate::memory::{Piece, Regions, fence};
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
 
 const FLAG_AVAILABLE: u16 = 1 << 7;
 const FLAG_USED: u16 = 1 << 15;

@@ -1,9 +1,9 @@
 //! Both kinds of rings against a driver, an honest one and a hostile one.
 
-use super::{Direction, PackedRing, Ring, RingError, RingFeatures, SplitRing, Taken};
 use crate::driver::{Buffer, DriverRing, Layout};
 use crate::inflight::{Inflight, Notes};
 use crate::memory::{Mapping, Piece, Region, Regions, Window};
+use crate::ring::{Direction, PackedRing, Ring, RingError, RingFeatures, SplitRing, Taken};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,10 +6,9 @@ use super::{
     SetupError, Taken, part_bytes,
 };
 use crate::inflight::Notes;
-use crate::memory::{Piece, Regions};
+use crate::memory::{Piece, Regions, fence};
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
 
 /// In the available ring: the driver wants no notification.
 const NO_INTERRUPT: u16 = 1;
