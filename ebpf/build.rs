@@ -82,6 +82,7 @@ fn header() -> Result<String, String> {
     }
     for (name, value) in [
         ("PORTS_PER_HOST_MAX", limits::PORTS_PER_HOST_MAX as u64),
+        ("QOS_ADDRESSES_MAX", limits::QOS_ADDRESSES_MAX as u64),
         (
             "NETWORKS_PER_HOST_MAX",
             limits::NETWORKS_PER_HOST_MAX as u64,

@@ -72,6 +72,10 @@ pub enum Mutant {
     StatelessReply,
     /// So do ICMP errors.
     StatelessError,
+    /// Limits of floating IPs and gateways hold the wrong way round.
+    QosAddress,
+    /// Ports of all roles of a private VLAN reach each other.
+    Pvlan,
 }
 
 impl Mutant {
@@ -111,5 +115,7 @@ impl Mutant {
         Self::AddressScope,
         Self::StatelessReply,
         Self::StatelessError,
+        Self::QosAddress,
+        Self::Pvlan,
     ];
 }

@@ -114,7 +114,7 @@ impl Reference {
 
     /// Enforces another snapshot, which must be valid; all sessions become stale.
     pub fn apply(&mut self, snapshot: Arc<HostSnapshot>) {
-        self.ledger.retain(|id, _| snapshot.ports.contains_key(id));
+        qos::retain(&mut self.ledger, &snapshot);
         let labels = &snapshot.metering_labels;
         self.meters.retain(|id, _| labels.contains_key(id));
         self.snapshot = Some(snapshot);
@@ -411,7 +411,7 @@ impl Reference {
                 let (mut desk, network_id) = (self.desk(on, notes), on.sight.network_id);
                 let (transformation, note) = session::record(&mut desk, &new, network_id)?;
                 notes.session = Some(note);
-                self.limit(on, transformation.output, notes)?;
+                self.limit(on, transformation.output, transformation.accounts, notes)?;
                 self.meter(on, notes);
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
                 Ok(self.send(on, ip, notes, &transformation, frame))
@@ -419,7 +419,7 @@ impl Reference {
             Ok(Found::Hit(transformation, note)) => {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
-                self.limit(on, transformation.output, notes)?;
+                self.limit(on, transformation.output, transformation.accounts, notes)?;
                 self.meter(on, notes);
                 let frame = deliver::process(on.frame, ip, &transformation, on.sight.mutant);
                 Ok(self.send(on, ip, notes, &transformation, frame))
@@ -427,7 +427,7 @@ impl Reference {
             Ok(Found::Error(transformation, note, inside)) => {
                 notes.session = Some(note);
                 self.measure(on, ip, &transformation, note.way, notes)?;
-                self.limit(on, transformation.output, notes)?;
+                self.limit(on, transformation.output, transformation.accounts, notes)?;
                 self.meter(on, notes);
                 let mutant = on.sight.mutant;
                 let frame = icmp_error::process(on.frame, ip, &inside, &transformation, mutant);
@@ -491,18 +491,28 @@ impl Reference {
         measured
     }
 
-    /// The limits of the ports that the packet passes.
+    /// The limits of the ports and addresses that the packet passes.
     fn limit(
         &mut self,
         on: &Packets<'_>,
         output: Ingress,
+        accounts: [Option<qos::Account>; 2],
         notes: &mut Notes,
     ) -> Result<(), DropReason> {
         let (snapshot, from, bytes) = (on.sight.snapshot, on.sight.ingress, on.frame.len());
-        if on.sight.mutant == Some(Mutant::QosIngress) && output != from {
-            return qos::process(snapshot, &mut self.ledger, from, from, bytes, on.now_s);
-        }
-        qos::process(snapshot, &mut self.ledger, from, output, bytes, on.now_s)?;
+        let mutant = on.sight.mutant;
+        let passage = qos::Passage {
+            from,
+            to: match mutant {
+                Some(Mutant::QosIngress) if output != from => from,
+                _ => output,
+            },
+            accounts: match mutant {
+                Some(Mutant::QosAddress) => [accounts[1], accounts[0]],
+                _ => accounts,
+            },
+        };
+        qos::process(snapshot, &mut self.ledger, &passage, bytes, on.now_s)?;
         if let Some(mark) = qos::mark(snapshot, from) {
             notes.trace.say(Stage::Qos, format!("DSCP {mark}"));
         }

@@ -2,10 +2,11 @@
 //!
 //! Where several resources fit, the one with the smallest id is meant; the tables are ordered by id.
 
+use crate::stage::Sight;
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
     FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, PortInterface,
-    RemoteFloatingIp, RemotePort, Router, RouterGateway, RouterId, RouterInterface,
+    PvlanRole, RemoteFloatingIp, RemotePort, Router, RouterGateway, RouterId, RouterInterface,
     eui64_link_local,
 };
 
@@ -46,6 +47,21 @@ pub fn subports(
             } => (of == parent).then_some((*id, vlan_id)),
             _ => None,
         })
+}
+
+/// What keeps the sender of a packet apart from other ports of its network: a guest's role, or that of the port elsewhere whose
+/// MAC address came out of a tunnel.
+#[must_use]
+pub fn role_of<'a>(sight: &Sight<'a>, source_mac: MacAddress) -> Option<&'a PvlanRole> {
+    if let Some((_, port)) = sight.port {
+        return port.pvlan.as_ref();
+    }
+    let (snapshot, network_id) = (sight.snapshot, sight.network_id);
+    if sight.is_physical() || router_by_interface(snapshot, network_id, source_mac).is_some() {
+        return None;
+    }
+    let sender = remote_port(snapshot, network_id, |p| p.mac_address == source_mac);
+    sender?.pvlan.as_ref()
 }
 
 /// The MTU of a network of the snapshot, in bytes of IP packet.
@@ -421,15 +437,7 @@ pub fn is_interface_address(router: &Router, address: IpAddr) -> bool {
 /// The first IPv4 address of the router's gateway: SNAT's.
 #[must_use]
 pub fn snat_address(router: &Router) -> Option<Ipv4Addr> {
-    router
-        .gateway
-        .as_ref()?
-        .addresses
-        .iter()
-        .find_map(|a| match a.ip_address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
+    router.gateway.as_ref()?.snat_address()
 }
 
 /// Loopback, multicast or unspecified: nobody's source address.

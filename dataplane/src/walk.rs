@@ -18,7 +18,8 @@ use crate::trace::{Decision, Trace};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_model::{
-    Direction, DropReason, MacAddress, NetworkId, Port, PortId, SecurityGroupRuleId, Stage,
+    Direction, DropReason, MacAddress, NetworkId, Port, PortId, PvlanRole, SecurityGroupRuleId,
+    Stage,
 };
 use weft_wire::{protocol, tcp};
 
@@ -292,6 +293,19 @@ impl<'a> Walk<'a> {
         self.ingress_ask(id, behind)
     }
 
+    /// Whether the sender reaches a port with this role: of the same network only if the two are not kept apart.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn together(&self, on: NetworkId, role: Option<&PvlanRole>) -> Result<(), DropReason> {
+        if on != self.sight.network_id || self.sight.has(Mutant::Pvlan) {
+            return Ok(());
+        }
+        let own = topology::role_of(&self.sight, self.opening.opener.source_mac);
+        let reach = PvlanRole::reach(own, role);
+        reach.then_some(()).ok_or(DropReason::PvlanIsolated)
+    }
+
     /// At a local destination port, of what has this tuple there.
     fn ingress_ask(&mut self, id: PortId, behind: Tuple) -> Result<(), DropReason> {
         let port = self
@@ -303,6 +317,7 @@ impl<'a> Walk<'a> {
         if !topology::is_up(self.sight.snapshot, port) {
             return Err(DropReason::DestinationPortDown);
         }
+        self.together(port.network_id, port.pvlan.as_ref())?;
         if !port.port_security_enabled {
             let decision = format!("port {id} has no port security");
             self.say(Stage::SecurityGroupIngress, decision);

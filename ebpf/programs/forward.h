@@ -19,6 +19,8 @@ static __always_inline int bridge(struct __sk_buff *skb, struct scratch *s, __u3
 static __always_inline int bridge_remote(struct __sk_buff *skb, struct scratch *s, const struct network_record *network,
 					 const struct fdb_entry *entry)
 {
+	if (roles_apart(s->role, entry->role))
+		return walk_fail(skb, s, REASON_PVLAN_ISOLATED);
 	if (!network || entry->host == SLOT_NONE)
 		return walk_fail(skb, s, REASON_TUNNEL_UNSUPPORTED);
 	s->out.flags = SESSION_TUNNEL;
@@ -311,6 +313,7 @@ static __always_inline int back_find(struct scratch *s)
 		return REASON_ROGUE_SOURCE;
 	if (entry->host == SLOT_NONE)
 		return REASON_TUNNEL_UNSUPPORTED;
+	s->role = entry->role;
 	__builtin_memset(&s->back, 0, sizeof(s->back));
 	s->back.output = s->forward.ingress;
 	s->back.tunnel_host = entry->host;
@@ -425,6 +428,8 @@ int weft_destination(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &s->out.output);
 	if (!port || !(port->flags & PORT_UP))
 		return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);
+	if (port->network == s->network && roles_apart(s->role, port->role))
+		return walk_fail(skb, s, REASON_PVLAN_ISOLATED);
 	s->revision_output = revision_of(s->out.output);
 	s->out.checked = 0;
 	if (port->flags & PORT_SECURITY) {

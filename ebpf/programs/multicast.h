@@ -78,7 +78,7 @@ static __always_inline int multicast(struct __sk_buff *skb, struct scratch *s, c
 	int guest = slot_guest(s->ingress), physical = network && network->flags & NETWORK_PHYSICAL, reason;
 
 	FRESH_ONLY(skb, s);
-	if (guest && !qos_pass(skb, s->ingress, SLOT_NONE))
+	if (guest && !qos_pass(skb, s->ingress, SLOT_NONE, 0, 0))
 		return drop(skb, s, REASON_QOS_RATE_LIMIT);
 	reason = copies_send(skb);
 	asm volatile("" : "+r"(reason)); /* clang knows its range and leaves a check out that the verifier wants */
@@ -148,7 +148,9 @@ int weft_copy(struct __sk_buff *skb)
 		port = bpf_map_lookup_elem(&ports, &s->ingress);
 		if (!port || port->network != key.network)
 			return drop(skb, s, REASON_PORT_DOWN);
+		s->role = port->role;
 	} else {
+		s->role = ROLE_PROMISCUOUS;
 		s->ingress = s->ingress & SLOT_UPLINK ? network->uplink : network->tunnel;
 	}
 	s->network = key.network;
@@ -172,6 +174,12 @@ int weft_copy(struct __sk_buff *skb)
 	}
 	if (port && copy_owned(s, port))
 		return copy_end(skb, s);
+	if (s->ingress & SLOT_TUNNEL) {
+		struct fdb_entry *sender = fdb_get(s->network, s->source_mac);
+
+		if (sender && sender->flags & FDB_REMOTE && !(sender->flags & FDB_INTERFACE))
+			s->role = sender->role;
+	}
 	s->forward = s->key;
 	s->opener_type = s->icmp_type;
 	s->opener_code = s->icmp_code;
@@ -186,7 +194,7 @@ int weft_copy(struct __sk_buff *skb)
 /* A copy that its destination's policy allows. */
 static __always_inline int copy_deliver(struct __sk_buff *skb, struct scratch *s)
 {
-	if (!qos_pass(skb, SLOT_NONE, s->out.output))
+	if (!qos_pass(skb, SLOT_NONE, s->out.output, 0, 0))
 		return drop(skb, s, REASON_QOS_RATE_LIMIT);
 	return output(skb, s, s->out.output);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * QoS: the limits of the two ports that a packet passes, and the mark of the first (docs/pipeline.md, section 6).
+ * QoS: the limits of the two ports that a packet passes and of the addresses that NAT gives it, and the mark of the first
+ * port (docs/pipeline.md, section 6).
  *
  * Guarantees: several CPUs that send by one port share its limit; a GSO packet counts as its segments. Sessions of ports
- * without a policy do not come here.
+ * and addresses without a policy do not come here.
  */
 #pragma once
 #include "meter.h"
@@ -43,23 +44,33 @@ static __always_inline void qos_units(struct __sk_buff *skb, struct scratch *s, 
 	*bytes += (*packets - 1) * headers;
 }
 
-static __always_inline int qos_port(__u32 slot, int first, __u64 now_ns, __u64 bytes, __u64 packets)
+static __always_inline int qos_limit(const struct qos_record *record, struct qos_paid *paid, int first, __u64 now_ns,
+				     __u64 bytes, __u64 packets)
 {
-	struct qos_record *record;
-	struct qos_paid *paid;
-
-	if (!slot_guest(slot))
-		return 1;
-	record = bpf_map_lookup_elem(&qos, &slot);
-	paid = bpf_map_lookup_elem(&qos_paid, &slot);
 	if (!record || !paid)
 		return 1;
 	return qos_take(&record->rates[first], &paid->paid_ns[first], now_ns, bytes) &&
 	       qos_take(&record->rates[first + 1], &paid->paid_ns[first + 1], now_ns, packets);
 }
 
-/* Whether the packet may pass from `from` to `output`; what is no guest's has no limits. */
-__noinline int qos_pass(struct __sk_buff *skb, __u32 from, __u32 output)
+static __always_inline int qos_port(__u32 slot, int first, __u64 now_ns, __u64 bytes, __u64 packets)
+{
+	if (!slot_guest(slot))
+		return 1;
+	return qos_limit(bpf_map_lookup_elem(&qos, &slot), bpf_map_lookup_elem(&qos_paid, &slot), first, now_ns, bytes,
+			 packets);
+}
+
+static __always_inline int qos_address(__u32 account, int first, __u64 now_ns, __u64 bytes, __u64 packets)
+{
+	if (!account)
+		return 1;
+	return qos_limit(bpf_map_lookup_elem(&accounts, &account), bpf_map_lookup_elem(&accounts_paid, &account), first, now_ns,
+			 bytes, packets);
+}
+
+/* Whether the packet may pass from `from` to `output`, and by these addresses; what is no guest's has no limits. */
+__noinline int qos_pass(struct __sk_buff *skb, __u32 from, __u32 output, __u32 account_from, __u32 account_to)
 {
 	struct scratch *s = scratch_get();
 	__u64 now_ns, bytes, packets;
@@ -69,7 +80,9 @@ __noinline int qos_pass(struct __sk_buff *skb, __u32 from, __u32 output)
 	now_ns = s->flags & PACKET_TEST ? s->now_s * 1000000000ULL : bpf_ktime_get_ns();
 	qos_units(skb, s, &bytes, &packets);
 	return qos_port(from, QOS_EGRESS, now_ns, bytes, packets) &&
-	       qos_port(output, QOS_INGRESS, now_ns, bytes, packets);
+	       qos_port(output, QOS_INGRESS, now_ns, bytes, packets) &&
+	       qos_address(account_from, QOS_EGRESS, now_ns, bytes, packets) &&
+	       qos_address(account_to, QOS_INGRESS, now_ns, bytes, packets);
 }
 
 /* Writes a mark; the bits of ECN stay. */
@@ -99,14 +112,14 @@ static __always_inline int dscp_write(struct __sk_buff *skb, struct scratch *s, 
 	return 0;
 }
 
-/* What a session's ports ask of a packet, and its meter: 0, or why it dies. */
+/* What a session's ports and addresses ask of a packet, and its meter: 0, or why it dies. */
 static __always_inline int qos_apply(struct __sk_buff *skb, struct scratch *s, const struct session *e)
 {
 	__u64 bytes, packets;
 
 	if (likely(!(e->flags & (SESSION_QOS | SESSION_DSCP | SESSION_METERED))))
 		return 0;
-	if (e->flags & SESSION_QOS && !qos_pass(skb, s->ingress, e->output))
+	if (e->flags & SESSION_QOS && !qos_pass(skb, s->ingress, e->output, e->account_from, e->account_to))
 		return REASON_QOS_RATE_LIMIT;
 	if (e->flags & SESSION_METERED) {
 		qos_units(skb, s, &bytes, &packets);
@@ -117,10 +130,15 @@ static __always_inline int qos_apply(struct __sk_buff *skb, struct scratch *s, c
 	return 0;
 }
 
-/* What a session's direction must remember of its ports. */
-static __always_inline void qos_note(struct session *e, __u32 from, __u32 to)
+/* What a session's direction must remember of its ports, and of the addresses that NAT gives it. */
+static __always_inline void qos_note(struct session *e, __u32 from, __u32 to, __u32 account_from, __u32 account_to)
 {
 	struct qos_record *record;
+
+	e->account_from = account_from;
+	e->account_to = account_to;
+	if (account_from || account_to)
+		e->flags |= SESSION_QOS;
 
 	if (slot_guest(from)) {
 		record = bpf_map_lookup_elem(&qos, &from);

@@ -114,8 +114,8 @@ __noinline int entries_fill(void)
 	mac_copy(r->opener_mac, s->opener_source_mac);
 	f->network = r->network = s->network;
 	f->seen_s = r->seen_s = s->now_s;
-	qos_note(f, s->forward.ingress, f->output);
-	qos_note(r, f->output, r->output);
+	qos_note(f, s->forward.ingress, f->output, s->out.account_source, s->out.account_destination);
+	qos_note(r, f->output, r->output, s->out.account_destination, s->out.account_source);
 	if (unlikely(s->out.gateway))
 		return meters_note();
 	return 0;

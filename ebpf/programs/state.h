@@ -50,6 +50,8 @@ struct outcome {
 	__u32 tunnel_host;
 	__u32 reply_ingress;
 	__u32 gateway; /* GATEWAY_*, and the router's slot: only if it is METERED */
+	__u32 account_source;      /* limits of the address that the source becomes */
+	__u32 account_destination; /* and of the address that the destination was */
 };
 
 /* How the reply of what came from a tunnel goes back. */
@@ -103,6 +105,7 @@ struct scratch {
 	__u32 revision_output;
 	__u32 rule;
 	__u32 router;
+	__u32 role; /* the sender's, in a private VLAN */
 	struct outcome out;
 	struct way_back back;
 	/* here, not on the stack, whose accesses must be aligned */
@@ -128,6 +131,7 @@ _Static_assert(sizeof(struct scratch) <= SCRATCH_BYTES, "scratch");
 
 CONFIG_HASH(ports, __u32, struct port_record, LIMIT_PORTS_PER_HOST_MAX);
 CONFIG_HASH(qos, __u32, struct qos_record, LIMIT_PORTS_PER_HOST_MAX); /* by ports' slots */
+CONFIG_HASH(accounts, __u32, struct qos_record, LIMIT_QOS_ADDRESSES_MAX); /* of addresses, by slots from 1 on */
 CONFIG_HASH(networks, __u32, struct network_record, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(routers, __u32, struct router_record, LIMIT_ROUTERS_PER_HOST_MAX);
 CONFIG_HASH(fdb, struct fdb_key, struct fdb_entry, 2 * LIMIT_REMOTE_PORTS_PER_HOST_MAX);
@@ -210,6 +214,7 @@ TABLE(devices, struct device, DEVICES_MAX);
 TABLE(revisions, __u32, 1 + LIMIT_PORTS_PER_HOST_MAX); /* 0: topology; 1 + slot: a port's policy */
 TABLE(quotas, __u32, LIMIT_PORTS_PER_HOST_MAX);        /* sessions that count for a port */
 TABLE(qos_paid, struct qos_paid, LIMIT_PORTS_PER_HOST_MAX);
+TABLE(accounts_paid, struct qos_paid, LIMIT_QOS_ADDRESSES_MAX + 1);
 TABLE(buckets, struct bucket, DEVICES_MAX);
 TABLE(copy_buckets, struct bucket, DEVICES_MAX);
 TABLE(log_buckets, struct bucket, LIMIT_PORTS_PER_HOST_MAX);
@@ -262,6 +267,12 @@ static __always_inline __u32 device_index(__u32 slot)
 #define CROSSING_REPLY 0
 #define CROSSING_ERROR 4
 #define CROSSING_STEPS 3
+
+/* Whether ports of one network with these roles are kept apart. */
+static __always_inline int roles_apart(__u32 one, __u32 other)
+{
+	return one && other && (one != other || one == ROLE_ISOLATED);
+}
 
 /* Whether a slot is that of a port that is judged packet by packet. */
 static __always_inline int slot_stateless(__u32 slot)

@@ -170,6 +170,7 @@ int weft_walk(struct __sk_buff *skb)
 	__builtin_memset(&s->out, 0, sizeof(s->out));
 	s->revision = revision_get(0);
 	s->revision_output = 0;
+	s->role = ROLE_PROMISCUOUS;
 	if (s->ingress & SLOT_TUNNEL && !tunnel_network(s->ingress))
 		return drop(skb, s, REASON_TUNNEL_NETWORK_UNKNOWN);
 	if (s->flags & PACKET_STALE) {
@@ -191,6 +192,7 @@ int weft_walk(struct __sk_buff *skb)
 		if (!(port->flags & PORT_UP))
 			return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);
 		s->network = port->network;
+		s->role = port->role;
 		if (port->flags & PORT_SECURITY) {
 			reason = state_test(s, port);
 			if (reason)
@@ -239,6 +241,8 @@ static __always_inline int neighbour_find(struct scratch *s, __u32 network_slot,
 		return 0;
 	}
 	if (owner && owner->flags & OWNER_REMOTE) {
+		if (network_slot == s->network && roles_apart(s->role, owner->role))
+			return REASON_PVLAN_ISOLATED;
 		if (owner->port == SLOT_NONE)
 			return REASON_TUNNEL_UNSUPPORTED;
 		s->out.output = network->tunnel;
@@ -277,6 +281,7 @@ static __always_inline int floating_enter(struct scratch *s, const struct floati
 	s->out.flags |= SESSION_NAT_DESTINATION;
 	s->out.output = f->port;
 	s->out.mtu = network->mtu;
+	s->out.account_destination = f->account;
 	return 0;
 }
 
@@ -298,6 +303,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 		store32(s->out.source, f->address);
 		mac_copy(s->out.source_mac, f->mac);
 		s->out.flags |= SESSION_NAT_SOURCE;
+		s->out.account_source = f->account;
 		return 0;
 	}
 	if (!(router->flags & ROUTER_SNAT) || scope_shared(router, s->network, router->gateway_network, FAMILY_V4))
@@ -309,6 +315,7 @@ static __always_inline int outside_source(struct scratch *s, __u32 router_slot, 
 	s->out.snat = router->flags & ROUTER_SNAT_PORTLESS ? 1 | SNAT_PORTLESS : 1;
 	s->out.snat_first = router->snat_first;
 	s->out.snat_last = router->snat_last;
+	s->out.account_source = router->account;
 	return 0;
 }
 

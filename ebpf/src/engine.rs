@@ -145,12 +145,14 @@ impl Engine {
     /// The snapshot does not fit, or the kernel refused; the previous snapshot is in force.
     pub fn apply(&mut self, snapshot: &HostSnapshot) -> Result<Applied, EngineError> {
         let mut slots = self.slots.clone();
-        for slot in slots.assign(snapshot)? {
+        let reused = slots.assign(snapshot)?;
+        let (maps, nothing) = (&self.loaded.maps, QosPaid::zero());
+        for slot in &reused.accounts {
+            maps.accounts_paid.set(*slot, nothing.as_bytes())?;
+        }
+        for slot in reused.ports {
             self.port_sessions_delete(slot)?;
-            self.loaded
-                .maps
-                .qos_paid
-                .set(slot, QosPaid::zero().as_bytes())?;
+            self.loaded.maps.qos_paid.set(slot, nothing.as_bytes())?;
         }
         let (tables, enforced, changes) = match self.change(snapshot, &slots) {
             Ok(changed) => changed,

@@ -118,6 +118,8 @@ maps! {
     meter_regions,
     meter_sets,
     meters,
+    accounts,
+    accounts_paid,
     buckets,
     copy_buckets,
     log_buckets,

@@ -98,6 +98,7 @@ drop_reasons! {
     50 TunnelOptionUnknown "tunnel_option_unknown" Tunnel "A GENEVE packet with an option that its sender calls critical and that is not known here.";
     51 MulticastRateLimit "multicast_rate_limit" Bridge "Multicast and broadcast IP packets above the number of copies that one port may cause in a second.";
     52 VlanUnknown "vlan_unknown" Decode "The guest sent an 802.1Q tag that no subport of its trunk has.";
+    53 PvlanIsolated "pvlan_isolated" Bridge "The two ports of the network are kept apart: one is isolated, or they are of different communities.";
     56 NdpProxyUnknown "ndp_proxy_unknown" Router "From outside to an IPv6 address behind a router with NDP proxies, none of which is for it.";
     57 AddressScopeMismatch "address_scope_mismatch" Router "Routed without translation from a network to one of another address scope.";
 }

@@ -54,6 +54,8 @@ pub const RULES_PER_POLICY_MAX: usize = 16_384;
 pub const REMOTE_GROUPS_PER_POLICY_MAX: usize = 256;
 /// Ranges of one address group.
 pub const ADDRESS_GROUP_ADDRESSES_MAX: usize = 1_024;
+/// Addresses of floating IPs and gateways on one host that have a QoS policy.
+pub const QOS_ADDRESSES_MAX: usize = 4_096;
 /// Guest ports of one host.
 pub const PORTS_PER_HOST_MAX: usize = 4_096;
 /// Networks known to one host.

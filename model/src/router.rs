@@ -4,7 +4,7 @@ use crate::{HostName, MacAddress, MeteringLabelId, NetworkId, PortId, QosPolicyI
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,6 +87,15 @@ pub struct RouterGateway {
 }
 
 impl RouterGateway {
+    /// Its first IPv4 address: SNAT's.
+    #[must_use]
+    pub fn snat_address(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|a| match a.ip_address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// Whether other hosts use the gateway's addresses too, so that they may come from outside.
     #[must_use]
     pub fn is_shared(&self) -> bool {

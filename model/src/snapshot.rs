@@ -9,7 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// The snapshot's format; another number is refused.
@@ -233,6 +233,44 @@ impl HostSnapshot {
                 .is_none_or(|group| group.stateful)
         };
         port.port_security_enabled && groups.len() > 0 && !groups.any(keeps)
+    }
+
+    /// The addresses on external networks that have a QoS policy: floating IPs, and gateways' that SNAT uses. Where several
+    /// have an address, floating IPs come first, and the smallest id.
+    #[must_use]
+    pub fn qos_addresses(&self) -> BTreeMap<(NetworkId, Ipv4Addr), QosPolicyId> {
+        let whole = self.floating_ips.values();
+        let whole = whole.map(|f| {
+            (
+                f.floating_network_id,
+                f.floating_ip_address,
+                f.qos_policy_id,
+            )
+        });
+        let forwarded = self.forwarded_ips.values();
+        let forwarded = forwarded.map(|f| {
+            (
+                f.floating_network_id,
+                f.floating_ip_address,
+                f.qos_policy_id,
+            )
+        });
+        let gateways = self.routers.values().filter_map(|r| r.gateway.as_ref());
+        let gateways = gateways.filter_map(|gateway| {
+            Some((
+                gateway.network_id,
+                gateway.snat_address()?,
+                gateway.qos_policy_id,
+            ))
+        });
+        let mut known = BTreeMap::new();
+        for (network, address, policy) in whole.chain(forwarded).chain(gateways) {
+            known.entry((network, address)).or_insert(policy);
+        }
+        let policies = known.into_iter();
+        policies
+            .filter_map(|(key, policy)| Some((key, policy?)))
+            .collect()
     }
 
     /// The subnets of a network, in order of id.

@@ -132,15 +132,6 @@ impl Resource for FloatingIp {
         }
     }
 
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        let under = |name: &str| view.get(name).is_some_and(Value::is_string);
-        if under("qos_policy_id") || under("qos_network_policy_id") {
-            vec!["a QoS policy of a floating IP limits nothing yet: that of its port does"]
-        } else {
-            Vec::new()
-        }
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
         let network_id = given.text("floating_network_id");
         let network = network::usable(write.tx.conn(), write.caller, &network_id).await?;

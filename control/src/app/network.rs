@@ -197,14 +197,11 @@ impl Resource for Network {
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        let mut sentences = Vec::new();
         if view.get("vlan_transparent") == Some(&Value::Bool(true)) {
-            sentences.push("vlan_transparent: frames that guests tag themselves are dropped");
+            vec!["vlan_transparent: frames that guests tag themselves are dropped"]
+        } else {
+            Vec::new()
         }
-        if view.get("pvlan") == Some(&Value::Bool(true)) {
-            sentences.push(port_pvlan::WARNING);
-        }
-        sentences
     }
 
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {

@@ -110,10 +110,6 @@ impl Resource for Port {
         port_dns::add_view(item, &app.config.dns_domain, view);
     }
 
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        port_pvlan::unenforced(view).into_iter().collect()
-    }
-
     async fn target(
         conn: &mut Conn,
         caller: &Caller,

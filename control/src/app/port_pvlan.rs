@@ -1,5 +1,5 @@
 //! Roles in a private VLAN: promiscuous ports reach all, isolated ones those only, and those of a community each other
-//! too. They are kept; no engine keeps ports apart by them yet, and answers say so.
+//! too.
 
 use super::attribute::{Attributes, Take, text_of};
 use super::error::{Error, Result, quote};
@@ -12,8 +12,6 @@ const PROMISCUOUS: &str = "promiscuous";
 const COMMUNITY: &str = "community";
 /// `pvlan_type`
 pub(super) const TYPES: &[&str] = &["isolated", PROMISCUOUS, COMMUNITY];
-/// What is said of a role that keeps ports apart.
-pub(super) const WARNING: &str = "pvlan: ports of all roles reach each other as before";
 
 /// Reads `pvlan_community`.
 pub(super) fn community(value: &Value) -> Result<Value, String> {
@@ -90,12 +88,6 @@ pub(super) async fn network_set(
 /// Whether a role keeps a port from others.
 fn is_apart(role: Option<&str>) -> bool {
     role.is_some_and(|role| role != PROMISCUOUS)
-}
-
-/// What a port's view asks for that no engine does.
-pub(super) fn unenforced(view: &Attributes) -> Option<&'static str> {
-    let role = view.get("pvlan_type").and_then(Value::as_str);
-    is_apart(role).then_some(WARNING)
 }
 
 #[cfg(test)]

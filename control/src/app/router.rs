@@ -134,14 +134,6 @@ impl Resource for Router {
         }
     }
 
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        let gateway = view.get("external_gateway_info");
-        match gateway.and_then(|gateway| gateway.get("qos_policy_id")) {
-            Some(Value::String(_)) => vec!["a QoS policy of a router's gateway limits nothing yet"],
-            _ => Vec::new(),
-        }
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<Item> {
         let asked = Modes::of(&given);
         let mut row = RouterRow {

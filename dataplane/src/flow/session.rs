@@ -5,6 +5,7 @@
 
 use super::key::{Ingress, SessionKey, Tuple};
 use crate::stage::nat::SnatPorts;
+use crate::stage::qos::Account;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use weft_model::limits::session_timeout_s as timeout;
@@ -122,6 +123,8 @@ pub struct Path {
     pub transit: Option<ByTransit>,
     /// The router whose gateway it passes, and which way.
     pub gateway: Option<(RouterId, Direction)>,
+    /// Limits of the address that the opener is seen with, and of the one that it came in by.
+    pub accounts: [Option<Account>; 2],
 }
 
 impl Path {
@@ -139,6 +142,7 @@ impl Path {
             back: None,
             transit: None,
             gateway: None,
+            accounts: [None; 2],
         }
     }
 
@@ -189,6 +193,8 @@ pub struct Transformation {
     pub hop: Option<Hop>,
     /// To another host.
     pub tunnel: Option<Tunnel>,
+    /// Limits of the address that it leaves by, and of the one that it comes in by.
+    pub accounts: [Option<Account>; 2],
 }
 
 /// A tracked connection.
@@ -248,6 +254,7 @@ impl Session {
                 output: self.path.output,
                 hop: self.path.hop,
                 tunnel: self.path.forward_tunnel(),
+                accounts: self.path.accounts,
             },
             Way::Reply => Transformation {
                 from: self.reply.tuple,
@@ -261,6 +268,7 @@ impl Session {
                     Some(back) => Some(back.tunnel),
                     None => self.path.tunnel_by(self.forward.ingress),
                 },
+                accounts: [self.path.accounts[1], self.path.accounts[0]],
             },
         }
     }

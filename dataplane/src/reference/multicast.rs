@@ -27,7 +27,7 @@ impl Reference {
             None if sight.is_uplink() => Verdict::Pass,
             _ => Verdict::Multicast,
         };
-        self.limit(on, Ingress::Network(network), notes)?;
+        self.limit(on, Ingress::Network(network), [None; 2], notes)?;
         let members = multicast::Members::of(sight.snapshot, network);
         let refused = match members.cost() {
             None => Some(DropReason::MulticastUnsupported),
@@ -98,10 +98,13 @@ impl Reference {
         if dhcp::is_owned(on.sight.snapshot, to, ip.tuple) {
             return Ok(());
         }
-        let from = Ingress::Network(on.sight.network_id);
         let (snapshot, bytes) = (on.sight.snapshot, on.frame.len());
-        let to = Ingress::Port(port);
-        qos::process(snapshot, &mut self.ledger, from, to, bytes, on.now_s)?;
+        let passage = qos::Passage {
+            from: Ingress::Network(on.sight.network_id),
+            to: Ingress::Port(port),
+            accounts: [None; 2],
+        };
+        qos::process(snapshot, &mut self.ledger, &passage, bytes, on.now_s)?;
         notes
             .trace
             .say(Stage::Deliver, format!("a copy to port {port}"));

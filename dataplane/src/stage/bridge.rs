@@ -6,9 +6,10 @@
 use super::{Sight, tunnel};
 use crate::flow::key::Ingress;
 use crate::flow::session::{Opener, Tunnel};
+use crate::mutant::Mutant;
 use crate::topology;
 use std::net::IpAddr;
-use weft_model::{DropReason, MacAddress, PortId, Router, RouterId};
+use weft_model::{DropReason, MacAddress, PortId, PvlanRole, Router, RouterId};
 
 /// Where to.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,10 @@ fn from_guest<'a>(
         return Ok(Next::Bridge(output));
     }
     if let Some(remote) = topology::remote_port(snapshot, network_id, |p| p.mac_address == mac) {
+        let own = sight.port.and_then(|(_, port)| port.pvlan.as_ref());
+        if !PvlanRole::reach(own, remote.pvlan.as_ref()) && !sight.has(Mutant::Pvlan) {
+            return Err(DropReason::PvlanIsolated);
+        }
         let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
         return tunnel
             .map(Next::Tunnel)

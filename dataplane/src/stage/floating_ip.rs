@@ -5,6 +5,7 @@
 
 use super::decode::has_ports;
 use super::nat;
+use super::qos::Account;
 use crate::flow::key::{Ingress, Tuple};
 use crate::flow::session::{Hop, Path};
 use crate::mutant::Mutant;
@@ -25,6 +26,7 @@ pub struct Behind {
     port_id: PortId,
     address: Ipv4Addr,
     port: u16,
+    account: Option<Account>,
 }
 
 /// What a floating IP is for a packet.
@@ -81,6 +83,7 @@ pub fn find(
             port_id: f.port_id,
             address: f.fixed_ip_address,
             port: tuple.destination_port,
+            account: Account::of(network_id, f.floating_ip_address, f.qos_policy_id),
         }));
     }
     let f = topology::forwarded_ip(snapshot, network_id, tuple.destination)?;
@@ -97,6 +100,7 @@ pub fn find(
             } else {
                 forwarding.internal_port(port)
             },
+            account: Account::of(network_id, f.floating_ip_address, f.qos_policy_id),
         }));
     }
     Some(match forwarded_host(f, tuple.protocol, port) {
@@ -161,6 +165,7 @@ pub fn hairpin(
     Ok(End::Path(Path {
         source: seen.source,
         snat: seen.snat,
+        accounts: [seen.account, behind.account],
         ..path
     }))
 }
@@ -221,5 +226,6 @@ fn path(
         back: None,
         transit: None,
         gateway: None,
+        accounts: [None, behind.account],
     })
 }

@@ -5,6 +5,7 @@
 
 use super::Sight;
 use super::decode::{has_ports, is_icmp};
+use super::qos::Account;
 use super::router::{Target, longest_prefix};
 use crate::flow::key::Tuple;
 use crate::mutant::Mutant;
@@ -45,6 +46,8 @@ pub struct Seen {
     pub snat: Option<SnatPorts>,
     /// Whether any of it is NAT.
     pub translated: bool,
+    /// Limits of its address there.
+    pub account: Option<Account>,
 }
 
 /// The source behind a router's gateway: the guest's floating IP, SNAT, or plain.
@@ -70,6 +73,11 @@ pub fn source(
             source_mac: floating.mac_address,
             snat: None,
             translated: true,
+            account: Account::of(
+                floating.floating_network_id,
+                floating.floating_ip_address,
+                floating.qos_policy_id,
+            ),
         });
     }
     let source_mac = gateway.mac_address;
@@ -79,16 +87,16 @@ pub fn source(
             source_mac,
             snat: None,
             translated: false,
+            account: None,
         });
     }
-    let source = topology::snat_address(router)
-        .ok_or(DropReason::NoRoute)?
-        .into();
+    let source = topology::snat_address(router).ok_or(DropReason::NoRoute)?;
     Ok(Seen {
-        source,
+        source: source.into(),
         source_mac,
         snat: Some(SnatPorts::of(gateway)),
         translated: true,
+        account: Account::of(gateway.network_id, source, gateway.qos_policy_id),
     })
 }
 

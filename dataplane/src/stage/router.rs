@@ -193,6 +193,7 @@ fn inside(
         back: None,
         transit: None,
         gateway: None,
+        accounts: [None; 2],
     }))
 }
 
@@ -249,6 +250,7 @@ fn outside(
         back: None,
         transit: near.transit,
         gateway: Some((id, Direction::Egress)),
+        accounts: [seen.account, None],
     }))
 }
 
@@ -330,6 +332,7 @@ fn neighbour(
             return Ok(near(Ingress::Port(id), port.mac_address, None));
         }
         Some(Found::Remote(remote)) => {
+            walk.together(network_id, remote.pvlan.as_ref())?;
             let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
             return Ok(Near {
                 tunnel: Some(tunnel.ok_or(DropReason::TunnelUnsupported)?),

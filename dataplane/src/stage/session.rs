@@ -54,6 +54,7 @@ impl New {
             output: self.path.output,
             hop: self.path.hop,
             tunnel: self.path.forward_tunnel(),
+            accounts: self.path.accounts,
         }
     }
 }

@@ -181,6 +181,15 @@ constants! {
         /// One of the port's fixed IPs.
         FIXED = 1;
     }
+    /// Roles in a private VLAN; higher numbers are communities.
+    role: u32 {
+        /// Reaches all.
+        PROMISCUOUS = 0;
+        /// Reaches promiscuous ports only.
+        ISOLATED = 1;
+        /// The first community.
+        COMMUNITIES = 2;
+    }
     /// Flags of a network.
     network: u32 {
         /// Flat or VLAN: what is not known here leaves by the uplink.

@@ -4,6 +4,8 @@
 
 use crate::layout;
 
+pub use crate::layout_qos::{QosPaid, QosRate, QosRecord};
+
 /// Allowed addresses of one port: its fixed IPs and its address pairs.
 pub const ALLOWED_MAX: usize = 48;
 
@@ -44,34 +46,12 @@ layout! {
         allowed_count: u32,
         /// Policy slots by direction (egress, ingress) and family (v4, v6).
         policy: [u32; 4],
+        /// In a private VLAN: `role::*`, or the number of its community.
+        role: u32,
         /// Its id, for adoption.
         id: [u8; 16],
         /// What it may send from.
         allowed: [Allowed; ALLOWED_MAX],
-    }
-
-    /// A limit.
-    struct QosRate = "qos_rate" {
-        /// Nanoseconds a unit, times `1 << rate::FRACTION_BITS`; 0: no limit.
-        per_unit: u64,
-        /// Nanoseconds that it may be ahead.
-        burst_ns: u64,
-    }
-
-    /// What a port's QoS policy asks.
-    struct QosRecord = "qos_record" {
-        /// QOS and DSCP of `session::*`.
-        flags: u32,
-        /// DSCP: the mark.
-        dscp: u32,
-        /// At `qos::*`.
-        rates: [QosRate; 4],
-    }
-
-    /// Up to when a port's limits are paid, nanoseconds of the clock.
-    struct QosPaid = "qos_paid" {
-        /// At `qos::*`.
-        paid_ns: [u64; 4],
     }
 
     /// A network.
@@ -134,6 +114,8 @@ layout! {
         router_outside: u32,
         /// REMOTE: the slot of its host, or `slot::NONE` if there is no tunnel.
         host: u32,
+        /// REMOTE: as in [`PortRecord`].
+        role: u32,
     }
 
     /// What an address stands for.
@@ -148,6 +130,8 @@ layout! {
         port_mac: [u8; 6],
         /// REMOTE: the slot of its host, whatever network a tunnel is for, or zero.
         host: u16,
+        /// REMOTE: as in [`PortRecord`].
+        role: u32,
     }
 
     /// A host that tunnels lead to, by its slot; slot 0 is this host.
@@ -184,6 +168,8 @@ layout! {
         snat_address: u32,
         /// The slot of the host that answers outside, or `slot::NONE`.
         gateway_host: u32,
+        /// Limits of SNAT's address: their slot, or 0.
+        account: u32,
         /// Its id, for adoption.
         id: [u8; 16],
     }
@@ -240,6 +226,8 @@ layout! {
         leg_mac: [u8; 6],
         /// `floating::*`.
         flags: u16,
+        /// Limits of its own: their slot, or 0.
+        account: u32,
     }
 
     /// The key of the trie of port forwardings.
@@ -310,6 +298,8 @@ layout! {
         mac: [u8; 6],
         /// Zero.
         reserved: u16,
+        /// Limits of its own: their slot, or 0.
+        account: u32,
     }
 
     /// An uplink.
@@ -440,6 +430,10 @@ layout! {
         tunnel_host: u32,
         /// Ingress of the other direction's key.
         other_ingress: u32,
+        /// Limits of the address that it leaves by: their slot, or 0.
+        account_from: u32,
+        /// Limits of the address that it comes in by: their slot, or 0.
+        account_to: u32,
         /// DSCP: the mark.
         dscp: u8,
         /// DENIED: the reason's number.

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod constants;
 pub mod declare;
 pub mod layout;
+pub mod layout_qos;
 pub mod policy;
 
 /// The C header with every constant and struct that the programs share with the loader.
@@ -19,6 +20,7 @@ pub fn c_header() -> alloc::string::String {
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */\n/* Printed by ebpf/build.rs from ebpf/common. */\n#pragma once\n#include <linux/types.h>\n",
     );
     text += &constants::c_definitions();
+    text += &layout_qos::c_declarations();
     text += &layout::c_declarations();
     text
 }

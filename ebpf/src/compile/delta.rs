@@ -37,6 +37,7 @@ macro_rules! tables {
 // In the order in which changes are written: what narrows (a port's addresses and policy) before what leads to it.
 tables! {
     qos,
+    accounts,
     ports,
     subports,
     networks,

@@ -20,6 +20,8 @@ pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
         let Some(value) = behind(input, f.router_id, f.port_id, f.fixed_ip_address) else {
             continue;
         };
+        let account = input.account(f.floating_network_id, f.floating_ip_address);
+        let value = Floating { account, ..value };
         let key = key(input, f.floating_network_id, f.floating_ip_address);
         put_first(&mut tables.floatings, &key, &value);
         let key = FloatingSourceKey {
@@ -31,6 +33,7 @@ pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
             address: ipv4_word(f.floating_ip_address),
             mac: f.mac_address.0,
             reserved: 0,
+            account,
         };
         put_first(&mut tables.floating_srcs, &key, &value);
     }
@@ -41,6 +44,7 @@ pub(super) fn floating_ips(input: &Input<'_>, tables: &mut Tables) {
             fixed: 0,
             leg_mac: f.mac_address.0,
             flags: floating::ELSEWHERE,
+            account: 0,
         };
         let key = key(input, f.floating_network_id, f.floating_ip_address);
         put_first(&mut tables.floatings, &key, &value);
@@ -91,18 +95,21 @@ fn behind(
         fixed: ipv4_word(fixed),
         leg_mac: leg.map_or([0; 6], |i| i.mac_address.0),
         flags: up | if leg.is_some() { floating::LEG } else { 0 },
+        account: 0,
     })
 }
 
 /// One entry says that the ports are forwarded, a trie says where. The first floating IP with the address counts.
 fn forwarded_ip(input: &Input<'_>, tables: &mut Tables, f: &ForwardedIp) {
     let answered = answers_outside(input, f.router_id);
+    let account = input.account(f.floating_network_id, f.floating_ip_address);
     let known = Floating {
         router: input.router(f.router_id),
         port: slot::NONE,
         fixed: 0,
         leg_mac: f.mac_address.0,
         flags: floating::FORWARDED | if answered { floating::ANSWERED } else { 0 },
+        account: 0,
     };
     let key = key(input, f.floating_network_id, f.floating_ip_address);
     if tables.floatings.contains_key(key.as_bytes()) {
@@ -126,6 +133,10 @@ fn forwarded_ip(input: &Input<'_>, tables: &mut Tables, f: &ForwardedIp) {
         let (port, address) = (one.internal_port_id, one.internal_ip_address);
         let Some(floating) = behind(input, f.router_id, port, address) else {
             continue;
+        };
+        let floating = Floating {
+            account,
+            ..floating
         };
         let moves = one.internal_port_first != one.internal_port_last;
         let ports = (one.external_port_first, one.external_port_last);

@@ -11,6 +11,7 @@ mod member;
 mod meter;
 mod network;
 mod port;
+mod pvlan;
 mod qos;
 mod router;
 mod slots;
@@ -25,11 +26,17 @@ pub(crate) use slots::Slots;
 use crate::error::EngineError;
 use crate::policy::PolicyKey;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use weft_ebpf_common::constants::slot;
 use weft_model::{
     AddressScopeId, HostSnapshot, Network, NetworkId, PortId, RouterId, Unsupported, limits,
 };
+
+/// Slots that were another's before.
+pub(crate) struct Reused {
+    pub(crate) ports: Vec<u32>,
+    pub(crate) accounts: Vec<u32>,
+}
 
 /// The slots of everything.
 #[derive(Clone, Debug)]
@@ -46,6 +53,10 @@ pub(crate) struct SlotTables {
     pub(crate) wires: BTreeMap<String, u32>,
     /// Other hosts, by their addresses.
     pub(crate) hosts: Slots<IpAddr>,
+    /// Communities of private VLANs, by name.
+    pub(crate) communities: BTreeMap<String, u32>,
+    /// Addresses with a QoS policy.
+    pub(crate) accounts: Slots<(NetworkId, Ipv4Addr)>,
     /// The network in each tunnel, by the tunnel's slot.
     pub(crate) tunnels: BTreeMap<u32, NetworkId>,
 }
@@ -67,12 +78,18 @@ impl SlotTables {
             uplinks: Slots::new("physical networks", 0, slot::UNDERLAY),
             wires: BTreeMap::new(),
             hosts: Slots::new("tunnel hosts", 1, slot::TUNNELS_MAX - 1),
+            communities: BTreeMap::new(),
+            accounts: Slots::new(
+                "addresses with a QoS policy",
+                1,
+                limit(limits::QOS_ADDRESSES_MAX),
+            ),
             tunnels: BTreeMap::new(),
         }
     }
 
-    /// Gives everything in the snapshot its slot; says which ports' slots were another's before.
-    pub(crate) fn assign(&mut self, snapshot: &HostSnapshot) -> Result<Vec<u32>, EngineError> {
+    /// Gives everything in the snapshot its slot; says which slots were another's before.
+    pub(crate) fn assign(&mut self, snapshot: &HostSnapshot) -> Result<Reused, EngineError> {
         self.networks.assign(snapshot.networks.keys().copied())?;
         self.routers.assign(snapshot.routers.keys().copied())?;
         let scopes = snapshot.subnets.values().filter_map(|s| s.address_scope_id);
@@ -87,7 +104,10 @@ impl SlotTables {
         self.wires = wire::numbers(snapshot);
         self.hosts.assign(tunnel::hosts(snapshot))?;
         self.tunnels = tunnel::networks(snapshot, &self.networks);
-        self.ports.assign(snapshot.ports.keys().copied())
+        self.communities = pvlan::communities(snapshot, &self.communities);
+        let accounts = self.accounts.assign(snapshot.qos_addresses().into_keys())?;
+        let ports = self.ports.assign(snapshot.ports.keys().copied())?;
+        Ok(Reused { ports, accounts })
     }
 }
 
@@ -112,6 +132,11 @@ impl Input<'_> {
         tunnel::slot_of(network, number).unwrap_or(slot::TUNNEL | slot::TUNNEL_NONE | number)
     }
 
+    /// The slot of the limits of an address, or 0.
+    fn account(&self, network: NetworkId, address: Ipv4Addr) -> u32 {
+        self.slots.accounts.get((network, address)).unwrap_or(0)
+    }
+
     fn port(&self, id: PortId) -> u32 {
         self.slots.ports.get(id).unwrap_or(slot::NONE)
     }
@@ -129,6 +154,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     port::ports(input, policy, &mut tables);
     qos::qos(input, &mut tables);
     meter::meters(input, &mut tables);
+    qos::accounts(input, &mut tables);
     router::routers(input, &mut tables);
     router::snat_blocks(input, &mut tables);
     floating_ip::floating_ips(input, &mut tables);
@@ -147,27 +173,11 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Un
         }
     };
     unsupported_remote_ports(snapshot, &mut add);
-    for (id, port) in &snapshot.ports {
-        if port.pvlan.is_some() {
-            add(
-                format!("ports.{id}.pvlan"),
-                "ports of all roles reach each other: no private VLANs yet",
-            );
-        }
-    }
     for (id, network) in &snapshot.networks {
         if network.vlan_transparent {
             add(
                 format!("networks.{id}.vlan_transparent"),
                 "frames that guests tag themselves are dropped",
-            );
-        }
-    }
-    for (id, ip) in &snapshot.floating_ips {
-        if ip.qos_policy_id.is_some() {
-            add(
-                format!("floating_ips.{id}.qos_policy_id"),
-                "nothing is limited: no QoS of floating IPs yet",
             );
         }
     }
@@ -189,13 +199,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Un
 
 fn unsupported_of_routers(snapshot: &HostSnapshot, add: &mut impl FnMut(String, &str)) {
     for (id, router) in &snapshot.routers {
-        let gateway = router.gateway.as_ref();
-        if gateway.is_some_and(|gateway| gateway.qos_policy_id.is_some()) {
-            add(
-                format!("routers.{id}.gateway.qos_policy_id"),
-                "nothing is limited: no QoS of gateways yet",
-            );
-        }
         if !router.conntrack_helpers.is_empty() {
             add(
                 format!("routers.{id}.conntrack_helpers"),

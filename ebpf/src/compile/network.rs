@@ -2,10 +2,10 @@
 
 use super::address::address_key;
 use super::floating_ip::answers_outside;
-use super::{Input, Tables, delta::put, tunnel};
+use super::{Input, Tables, delta::put, pvlan, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, slot};
+use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, role, slot};
 use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry};
 use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, RemotePort, eui64_link_local};
 use zerocopy::IntoBytes;
@@ -76,6 +76,7 @@ fn fdb_entry(
         router: slot::NONE,
         router_outside: slot::NONE,
         host: slot::NONE,
+        role: role::PROMISCUOUS,
     });
     if entry.flags & bit == 0 {
         entry.flags |= bit;
@@ -137,7 +138,10 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             input.network(port.network_id),
             port.mac_address,
             kind::REMOTE,
-            |e| e.host = tunnel::host_slot(input, port.network_id, &port.host),
+            |e| {
+                e.host = tunnel::host_slot(input, port.network_id, &port.host);
+                e.role = pvlan::number(input, port.pvlan.as_ref());
+            },
         );
     }
     for ((network, mac), entry) in fdb {
@@ -335,6 +339,7 @@ fn remote_owner(input: &Input<'_>, owners: &mut Owners, port: &RemotePort, addre
         entry.port_mac = port.mac_address.0;
         let host = tunnel::any_host_slot(input, &port.host);
         entry.host = u16::try_from(host).unwrap_or(0);
+        entry.role = pvlan::number(input, port.pvlan.as_ref());
     }
     entry.flags |= owner::REMOTE;
 }

@@ -1,7 +1,7 @@
 //! Ports: flags, allowed sources, policies.
 
 use super::address::{AddressBytes, mask_bytes};
-use super::{Input, Tables, delta::put};
+use super::{Input, Tables, delta::put, pvlan};
 use crate::policy::PolicyKey;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -25,6 +25,7 @@ pub(super) fn ports(
             record.flags |= flag::TRUNK;
         }
         record.network = input.network(port.network_id);
+        record.role = pvlan::number(input, port.pvlan.as_ref());
         record.id = *id.0.as_bytes();
         record.policy = policies(port, policy);
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! QoS: what each port's policy asks, in the units of the programs.
+//! QoS: what the policies of ports and addresses ask, in the units of the programs.
 
 use super::{Input, Tables, delta::put};
 use weft_ebpf_common::constants::session;
@@ -12,6 +12,16 @@ pub(super) fn qos(input: &Input<'_>, tables: &mut Tables) {
             // A vhost-user port is limited where its guest is, for all that it sends and gets.
             let limits = !matches!(port.interface, PortInterface::VhostUser { .. });
             put(&mut tables.qos, &input.port(*id), &record(policy, limits));
+        }
+    }
+}
+
+/// Of floating IPs and gateways.
+pub(super) fn accounts(input: &Input<'_>, tables: &mut Tables) {
+    for ((network, address), policy) in input.snapshot.qos_addresses() {
+        if let Some(policy) = input.snapshot.qos_policies.get(&policy) {
+            let slot = input.account(network, address);
+            put(&mut tables.accounts, &slot, &record(policy, true));
         }
     }
 }

@@ -103,6 +103,7 @@ fn record(input: &Input<'_>, id: RouterId, router: &Router) -> RouterRecord {
     if let Some(v4) = first {
         record.flags |= flag::SNAT_ADDRESS;
         record.snat_address = ipv4_word(v4);
+        record.account = input.account(g.network_id, v4);
     }
     record
 }

@@ -11,6 +11,7 @@ pub const PHYSICAL_NETWORKS: &[&str] = &["provider1", "provider2"];
 const NETWORKS: &[&str] = &["blue", "green", "red"];
 const PORTS: &[&str] = &["a", "b", "c", "d", "e", "f"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
+const ROLES: &[&str] = &["promiscuous", "isolated", "isolated", "one", "two"];
 const QOS: &[&str] = &["slow", "marked"];
 const METERS: &[&str] = &["m1", "m2", "m3"];
 const OTHERS: &[&str] = &["elsewhere", "third"];
@@ -291,6 +292,9 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
             list([chance.word(&["l1", "l2", "l3"]).to_owned()]),
         );
     }
+    if chance.percent(25) {
+        port.insert("pvlan".into(), text(chance.word(ROLES)));
+    }
     port
 }
 
@@ -381,6 +385,9 @@ fn router(chance: &mut Chance, places: &[Place], number: usize) -> Table {
             ),
             ("snat", Value::Boolean(chance.percent(70))),
         ]);
+        if chance.percent(30) {
+            gateway.insert("qos".into(), text(chance.word(QOS)));
+        }
         if chance.percent(50) {
             gateway.insert("ports".into(), block(chance));
         } else {
@@ -491,7 +498,10 @@ fn floating_ips(chance: &mut Chance, ports: &Table, routers: &Table, shared: boo
         if let (Some(router), Some(fixed)) = (chance.one(&with_gateway), fixed)
             && chance.percent(45)
         {
-            let one = floating_ip(number, router, name, fixed);
+            let mut one = floating_ip(number, router, name, fixed);
+            if chance.percent(40) {
+                one.insert("qos".into(), text(chance.word(QOS)));
+            }
             floating.insert(format!("f{name}"), Value::Table(one));
         }
     }
@@ -551,11 +561,14 @@ fn forwarded_ip(chance: &mut Chance, router: &str, ports: &Table, shared: bool) 
             _ => {}
         }
     }
-    let one = table([
+    let mut one = table([
         ("address", text("203.0.110.70")),
         ("router", text(router)),
         ("forward", list(forward)),
     ]);
+    if chance.percent(40) {
+        one.insert("qos".into(), text(chance.word(QOS)));
+    }
     Some(one)
 }
 
@@ -685,7 +698,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(26) {
+    Some(match chance.below(27) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -745,6 +758,11 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             format!("change floating_ips.fwd.forward {}", one.get("forward")?)
         }
         24 => format!("change stateless {}", stateless(chance)),
+        25 => format!(
+            "change ports.{}.pvlan {:?}",
+            pick(chance, "ports")?,
+            chance.word(ROLES)
+        ),
         18 => format!(
             "change qos.{} {}",
             chance.word(QOS),

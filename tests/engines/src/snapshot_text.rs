@@ -12,10 +12,10 @@ use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
     ForwardedIp, HostName, HostSnapshot, Ipv6Mode, Log, LogEvent, MacAddress, MeteringLabel,
     MeteringRule, Network, NetworkId, NetworkType, Port, PortBlock, PortForwarding,
-    PortForwardingElsewhere, PortInterface, PortRange, QosBandwidthLimit, QosDirection,
-    QosPacketRateLimit, QosPolicy, Remote, RemoteFloatingIp, RemotePort, Revision, Router,
-    RouterAddress, RouterGateway, RouterInterface, RouterRoute, SecurityGroup, SecurityGroupMember,
-    SecurityGroupRule, Segment, Subnet, SubnetId, Transit, TunnelHost,
+    PortForwardingElsewhere, PortInterface, PortRange, PvlanRole, QosBandwidthLimit, QosDirection,
+    QosPacketRateLimit, QosPolicy, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Revision,
+    Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute, SecurityGroup,
+    SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId, Transit, TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -145,6 +145,9 @@ pub struct PortText {
     /// Logs.
     #[serde(default)]
     logs: Vec<String>,
+    /// `promiscuous`, `isolated`, or a community's name.
+    #[serde(default)]
+    pvlan: String,
     /// The trunk's port that carries it, as a subport.
     parent: Option<String>,
     /// With `parent`: its tag.
@@ -174,6 +177,9 @@ pub struct RemotePortText {
     claims: Vec<IpAddr>,
     /// The host's name; by default `elsewhere`.
     host: Option<String>,
+    /// As of a port.
+    #[serde(default)]
+    pvlan: String,
 }
 
 /// A router's leg.
@@ -191,6 +197,7 @@ pub struct GatewayText {
     elsewhere: BTreeMap<String, [u16; 2]>,
     /// The host that answers outside.
     host: Option<String>,
+    qos: Option<String>,
 }
 
 /// A router. Interfaces are a table of network's name → addresses.
@@ -226,6 +233,7 @@ pub struct FloatingIpText {
     /// In place of a port: `PROTOCOL FIRST[-LAST] to PORT ADDRESS FIRST[-LAST]` or `PROTOCOL FIRST[-LAST] at HOST`.
     #[serde(default)]
     forward: Vec<String>,
+    qos: Option<String>,
 }
 
 /// A snapshot.
@@ -374,6 +382,20 @@ fn host_name(name: &str) -> Result<HostName, String> {
 
 fn network_id(name: &str) -> NetworkId {
     uuid_of(kind::NETWORK, name).into()
+}
+
+fn pvlan_role(word: &str) -> Option<PvlanRole> {
+    match word {
+        "" | "promiscuous" => None,
+        "isolated" => Some(PvlanRole::Isolated),
+        community => Some(PvlanRole::Community {
+            community: community.to_owned(),
+        }),
+    }
+}
+
+fn qos_policy_id(name: &str) -> QosPolicyId {
+    uuid_of(kind::QOS_POLICY, name).into()
 }
 
 fn networks(text: &SnapshotText, e: &mut Expanded) {
@@ -544,14 +566,11 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 },
             },
             extra_dhcp_opts: vec![],
-            qos_policy_id: port
-                .qos
-                .as_ref()
-                .map(|q| uuid_of(kind::QOS_POLICY, q).into()),
-            pvlan: None,
             logs: (port.logs.iter())
                 .map(|name| uuid_of(kind::LOG, name).into())
                 .collect(),
+            qos_policy_id: port.qos.as_deref().map(qos_policy_id),
+            pvlan: pvlan_role(&port.pvlan),
         };
         for group in &made.security_groups {
             for ip in &made.fixed_ips {
@@ -596,7 +615,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             fixed_ips: fixed_ips(e, &port.network, &port.ips)?,
             claimed_ips: port.claims.clone(),
             host,
-            pvlan: None,
+            pvlan: pvlan_role(&port.pvlan),
         };
         e.names.insert(name.clone(), made.mac_address);
         e.snapshot
@@ -649,7 +668,7 @@ fn routers(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 snat_port_block: (first > 0).then_some(PortBlock { first, last }),
                 snat_port_blocks_elsewhere: elsewhere.collect::<Result<_, String>>()?,
                 gateway_host: gateway.host.as_deref().map(host_name).transpose()?,
-                qos_policy_id: None,
+                qos_policy_id: gateway.qos.as_deref().map(qos_policy_id),
             });
             let leg_mac = mac(3, &leg);
             e.names.insert(leg, leg_mac);
@@ -691,7 +710,7 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
                 router_id,
                 port_forwardings: vec![],
                 elsewhere: vec![],
-                qos_policy_id: None,
+                qos_policy_id: floating.qos.as_deref().map(qos_policy_id),
             };
             for (number, words) in floating.forward.iter().enumerate() {
                 forwarding(&mut made, &format!("{name}{number}"), words).ok_or_else(|| {
@@ -721,7 +740,7 @@ fn floating_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
             fixed_ip_address: floating
                 .fixed
                 .ok_or_else(|| format!("{name}: no fixed address"))?,
-            qos_policy_id: None,
+            qos_policy_id: floating.qos.as_deref().map(qos_policy_id),
         };
         e.snapshot.floating_ips.insert(id, made);
     }

@@ -4,8 +4,10 @@
 //! Guarantees: as `weft_dataplane::stage::floating_ip`. Cost: look-ups, and a search of one floating IP's forwardings.
 
 use super::key::Place;
+use super::limit::Account;
+use super::numbers::Numbers;
 use super::path::{End, Hop, Path};
-use super::plan::{AddressIs, At, NetworkPlan, Numbers, Plan, RouterPlan};
+use super::plan::{AddressIs, At, NetworkPlan, Plan, RouterPlan};
 use super::transit::Endpoint;
 use super::walk::Walk;
 use std::net::Ipv4Addr;
@@ -25,6 +27,8 @@ pub(super) struct FloatingPlan {
     pub(super) port: Option<Place>,
     /// The MAC of its router towards the fixed address.
     pub(super) leg: Option<MacAddress>,
+    /// Limits of its own.
+    pub(super) account: Account,
 }
 
 /// A floating IP whose ports are forwarded.
@@ -79,7 +83,12 @@ pub(super) fn plans(snapshot: &HostSnapshot, numbers: &Numbers) -> Vec<FloatingP
     let all = topology::floating_ips(snapshot);
     let plan = |f: &weft_model::FloatingIp| {
         let outside = (f.floating_ip_address, f.mac_address, f.router_id);
-        plan(snapshot, numbers, outside, (f.port_id, f.fixed_ip_address))
+        let account = numbers.account(f.floating_network_id, f.floating_ip_address);
+        let behind = (f.port_id, f.fixed_ip_address);
+        FloatingPlan {
+            account,
+            ..plan(snapshot, numbers, outside, behind)
+        }
     };
     all.map(plan).collect()
 }
@@ -99,6 +108,7 @@ fn plan(
         router: numbers.routers.get(&router_id).copied(),
         port: numbers.ports.get(&port_id).copied(),
         leg: leg.map(|interface| interface.mac_address),
+        account: Account::NONE,
     }
 }
 
@@ -110,6 +120,7 @@ pub(super) fn forwarded_plans(snapshot: &HostSnapshot, numbers: &Numbers) -> Vec
 
 fn forwarded_plan(snapshot: &HostSnapshot, numbers: &Numbers, f: &ForwardedIp) -> ForwardedPlan {
     let outside = (f.floating_ip_address, f.mac_address, f.router_id);
+    let account = numbers.account(f.floating_network_id, f.floating_ip_address);
     let holds = |protocol, port| floating_ip::forwarding(f, protocol, port).is_some();
     let here = f.port_forwardings.iter();
     let here = here.filter(|one| holds(one.protocol, one.external_port_first));
@@ -119,7 +130,13 @@ fn forwarded_plan(snapshot: &HostSnapshot, numbers: &Numbers, f: &ForwardedIp) -
             protocol: one.protocol,
             first: one.external_port_first,
             last: one.external_port_last,
-            to: To::Here(plan(snapshot, numbers, outside, behind), one.clone()),
+            to: To::Here(
+                FloatingPlan {
+                    account,
+                    ..plan(snapshot, numbers, outside, behind)
+                },
+                one.clone(),
+            ),
         }
     });
     let known = |protocol, port| floating_ip::forwarded_host(f, protocol, port).is_some();
@@ -214,6 +231,7 @@ impl<'a> Walk<'a> {
         Ok(End::Path(Path {
             source: seen.source,
             snat: seen.snat,
+            accounts: [seen.account, floating.account],
             ..path
         }))
     }
@@ -255,6 +273,7 @@ impl<'a> Walk<'a> {
             tunnel: None,
             back: None,
             transit: None,
+            accounts: [Account::NONE, floating.account],
         })
     }
 }

@@ -3,6 +3,7 @@
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
 use super::key::{Meta, Place};
+use super::limit::Account;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
@@ -77,6 +78,8 @@ pub(super) struct Cold {
     pub(super) tunnels: [u32; 2],
     /// What tells it apart in these tunnels.
     pub(super) entropies: [u16; 2],
+    /// Limits of the address that the opener is seen with, and of the one that it came in by.
+    pub(super) accounts: [Account; 2],
 }
 
 /// No session.

@@ -199,7 +199,7 @@ impl Engine {
         let translation = half.is_translated().then(|| self.translation(at));
         for header in headers.iter_mut().map(Header::header_mut) {
             let allowed = limited.map_or(Ok(()), |units| {
-                self.limit(glance.place, half.output, units, now)
+                self.limit_session(at, glance.place, units, now)
             });
             if let Err(reason) = allowed {
                 judged.push(Judged::Drop(reason));

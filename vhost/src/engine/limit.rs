@@ -1,15 +1,18 @@
-//! QoS over a compiled snapshot: the limits of the two ports that a packet passes, and the mark of the first.
+//! QoS over a compiled snapshot: the limits of the two ports that a packet passes and of the addresses that NAT gives it, and
+//! the mark of the first port.
 //! docs/pipeline.md, section 6.
 //!
-//! Guarantees: sessions of ports without a policy never come here.
+//! Guarantees: sessions of ports and addresses without a policy never come here.
 
 use super::key::Place;
 use super::plan::{Plan, PortPlan};
+use super::table::Ref;
 use super::{Engine, Now};
+use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use weft_dataplane::Ingress;
-use weft_model::{DropReason, HostSnapshot, Port, PortId, QosDirection, Rate};
+use weft_dataplane::{Ingress, Way};
+use weft_model::{DropReason, HostSnapshot, NetworkId, Port, PortId, QosDirection, Rate};
 use weft_wire::virtio_net::Load;
 
 /// What a port's QoS policy asks.
@@ -36,6 +39,46 @@ impl PortQos {
 
     fn is_none(self) -> bool {
         self == Self::default()
+    }
+}
+
+/// The number of an address with limits; 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account(u16);
+
+impl Account {
+    pub(super) const NONE: Self = Self(0);
+
+    /// In the order of [`AddressQos::all`].
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (1..=u16::MAX).map(Self)
+    }
+
+    fn at(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(1)
+    }
+}
+
+/// What the QoS policy of a floating IP's or gateway's address asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AddressQos {
+    pub(super) of: (NetworkId, Ipv4Addr),
+    egress: [Option<Rate>; 2],
+    ingress: [Option<Rate>; 2],
+}
+
+impl AddressQos {
+    pub(super) fn all(snapshot: &HostSnapshot) -> Vec<Self> {
+        let all = snapshot.qos_addresses().into_iter();
+        let all = all.filter_map(|(of, id)| {
+            let policy = snapshot.qos_policies.get(&id)?;
+            Some(Self {
+                of,
+                egress: policy.rates(QosDirection::Egress),
+                ingress: policy.rates(QosDirection::Ingress),
+            })
+        });
+        all.collect()
     }
 }
 
@@ -107,6 +150,63 @@ impl Engine {
             }
         }
         self.paid = kept;
+    }
+
+    /// The same of addresses, by the numbers of the plan that comes.
+    pub(super) fn addresses_paid_keep(&mut self, next: &Plan) {
+        let before = self.plan.as_ref().map(|plan| &plan.addresses);
+        let before: Vec<_> = before.into_iter().flatten().map(|of| of.of).collect();
+        let mut kept: Vec<Paid> = next.addresses.iter().map(|_| Paid::default()).collect();
+        for (to, of) in kept.iter_mut().zip(&next.addresses) {
+            let at = before.iter().position(|before| *before == of.of);
+            if let Some(from) = at.and_then(|at| self.addresses_paid.get_mut(at)) {
+                *to = std::mem::take(from);
+            }
+        }
+        self.addresses_paid = kept;
+    }
+
+    /// Whether a frame of so many units may pass as one of a session's direction.
+    pub(super) fn limit_session(
+        &self,
+        at: Ref,
+        from: Place,
+        units: [u64; 2],
+        now: Now,
+    ) -> Result<(), DropReason> {
+        self.limit(from, self.table.half(at).output, units, now)?;
+        let [source, destination] = self.table.accounts(at);
+        let (leaves, enters) = match at.way() {
+            Way::Forward => (source, destination),
+            Way::Reply => (destination, source),
+        };
+        self.limit_address(leaves, |of| of.egress, 0, units, now)?;
+        self.limit_address(enters, |of| of.ingress, 2, units, now)
+    }
+
+    fn limit_address(
+        &self,
+        account: Account,
+        rates: impl Fn(&AddressQos) -> [Option<Rate>; 2],
+        first: usize,
+        units: [u64; 2],
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let Some(at) = account.at() else {
+            return Ok(());
+        };
+        let plan = self.plan.as_deref();
+        let of = plan.and_then(|plan| plan.addresses.get(at));
+        let (Some(of), Some(paid)) = (of, self.addresses_paid.get(at)) else {
+            return Ok(());
+        };
+        let paid = paid.get(first..).unwrap_or_default();
+        for ((rate, units), paid) in rates(of).into_iter().zip(units).zip(paid) {
+            if rate.is_some_and(|rate| !take(&rate, paid, units, now)) {
+                return Err(DropReason::QosRateLimit);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a frame of so many units may pass from there to there.

@@ -24,12 +24,15 @@ mod limit;
 mod link;
 mod local;
 mod map;
+mod numbers;
 mod owners;
 mod path;
 mod place;
 mod plan;
 mod process;
+mod pvlan;
 mod record;
+mod stateless;
 mod stay;
 mod table;
 mod transit;
@@ -116,6 +119,8 @@ pub struct Engine {
     copy_buckets: Vec<Bucket>,
     /// By place.
     paid: Vec<Paid>,
+    /// By account.
+    addresses_paid: Vec<Paid>,
     /// Whether one worker uses it, and no two at the same time.
     alone: bool,
     /// The interface towards other hosts, if it is this engine's.
@@ -138,6 +143,7 @@ impl Engine {
             buckets: Vec::new(),
             copy_buckets: Vec::new(),
             paid: Vec::new(),
+            addresses_paid: Vec::new(),
             alone: true,
             link: None,
         }
@@ -179,6 +185,7 @@ impl Engine {
         self.copy_buckets
             .resize(self.places.len(), Bucket::default());
         self.paid_keep(&prepared.plan.snapshot);
+        self.addresses_paid_keep(&prepared.plan);
         if let Some(link) = &mut self.link {
             link.use_remotes(&prepared.plan.underlay);
         }

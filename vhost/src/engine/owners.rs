@@ -3,7 +3,8 @@
 //! Guarantees: the order is that of docs/pipeline.md, "owner"; where several fit, the one with the smallest id counts.
 
 use super::key::Place;
-use super::plan::{FloatingElsewhere, NetworkPlan, Numbers, Owner, Plan, RemoteIs};
+use super::numbers::Numbers;
+use super::plan::{FloatingElsewhere, NetworkPlan, Owner, Plan, RemoteIs};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weft_dataplane::stage::tunnel;
@@ -190,6 +191,7 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         };
         let here = RemoteIs {
             host: numbers.host(&port.host),
+            role: numbers.roles.of(port.pvlan.as_ref()),
             mac: port.mac_address,
             tunnel: tunnel.map(|(at, _)| at),
         };

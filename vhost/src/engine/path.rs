@@ -1,6 +1,7 @@
 //! What is walked for, where a walk leads, and by which tunnels.
 
 use super::key::Place;
+use super::limit::Account;
 use super::plan::{At, PortPlan};
 use super::transit::ByTransit;
 use std::net::IpAddr;
@@ -35,6 +36,8 @@ pub(super) struct Path {
     pub(super) back: Option<Back>,
     /// What leaves by a physical network goes to another host.
     pub(super) transit: Option<ByTransit>,
+    /// Limits of the address that the opener is seen with, and of the one that it came in by.
+    pub(super) accounts: [Account; 2],
 }
 
 impl Path {

@@ -7,10 +7,12 @@
 use super::classify::{Members, Policies, PolicyMaker};
 use super::floating_ip::{self, FloatingPlan, ForwardedPlan};
 use super::key::Place;
-use super::limit::PortQos;
+use super::limit::{Account, AddressQos, PortQos};
 use super::map::{FastMap, Seed};
+use super::numbers::Numbers;
 use super::owners;
 use super::place::Places;
+use super::pvlan::{Role, Roles};
 use super::tunnels::Tunnels;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +24,8 @@ use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::stage::{tunnel, vlan};
 use weft_dataplane::topology;
 use weft_model::{
-    AddressScopeId, HostName, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId,
-    PortInterface, Router, RouterGateway, RouterId, eui64_link_local,
+    AddressScopeId, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, PortInterface,
+    Router, RouterGateway, eui64_link_local,
 };
 
 /// The index of a network, router or floating IP.
@@ -37,6 +39,8 @@ pub(super) struct PortPlan {
     pub(super) secured: bool,
     /// Judged packet by packet.
     pub(super) stateless: bool,
+    /// In a private VLAN.
+    pub(super) role: Role,
     /// Whether it is a vhost-user port.
     pub(super) served: bool,
     /// Whether it is a subport: what leaves to it has a tag.
@@ -83,6 +87,8 @@ pub(super) struct FloatingElsewhere {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemoteIs {
     pub(super) host: At,
+    /// In a private VLAN.
+    pub(super) role: Role,
     pub(super) mac: MacAddress,
     /// The tunnel to its host, if there is one.
     pub(super) tunnel: Option<At>,
@@ -199,6 +205,8 @@ pub(super) struct GatewayPlan {
     pub(super) enable_snat: bool,
     pub(super) snat: Option<Ipv4Addr>,
     pub(super) ports: SnatPorts,
+    /// Limits of SNAT's address.
+    pub(super) account: Account,
     /// The other hosts' ports, in their order.
     pub(super) elsewhere: Vec<(PortBlock, At)>,
     /// The host that answers outside, if it is another.
@@ -264,27 +272,13 @@ pub(super) struct Plan {
     /// Floating IPs by router, port and fixed address.
     pub(super) floating_by_fixed: FastMap<(At, Place, Ipv4Addr), At>,
     pub(super) members: Members,
+    /// Addresses with limits, by the numbers of their accounts.
+    pub(super) addresses: Vec<AddressQos>,
     pub(super) tunnels: Vec<Tunnel>,
     /// Networks of physical networks, by wire and tag.
     pub(super) wires: FastMap<(At, u16), Place>,
     /// Tunnels, from the wire's side.
     pub(super) underlay: Tunnels,
-}
-
-/// Numbers of ids while a plan is made.
-pub(super) struct Numbers {
-    pub(super) networks: FastMap<NetworkId, At>,
-    pub(super) routers: FastMap<RouterId, At>,
-    pub(super) ports: FastMap<PortId, Place>,
-    /// Other hosts.
-    pub(super) hosts: FastMap<HostName, At>,
-}
-
-impl Numbers {
-    /// The number of a host that a valid snapshot speaks of.
-    pub(super) fn host(&self, name: &HostName) -> At {
-        self.hosts.get(name).copied().unwrap_or(At::MAX)
-    }
 }
 
 impl Plan {
@@ -295,7 +289,12 @@ impl Plan {
             routers: FastMap::with_hasher(seed),
             ports: FastMap::with_hasher(seed),
             hosts: FastMap::with_hasher(seed),
+            accounts: FastMap::with_hasher(seed),
+            roles: Roles::new(snapshot),
         };
+        let addresses = AddressQos::all(snapshot);
+        let keys = addresses.iter().map(|address| address.of);
+        numbers.accounts.extend(keys.zip(Account::all()));
         numbers
             .hosts
             .extend(snapshot.tunnel_hosts.keys().cloned().zip(0..));
@@ -326,6 +325,7 @@ impl Plan {
             forwarded: floating_ip::forwarded_plans(snapshot, &numbers),
             floating_by_fixed: by_fixed,
             members,
+            addresses,
             tunnels: Vec::new(),
             wires: FastMap::with_hasher(seed),
             underlay: Tunnels::new(snapshot, places, seed),
@@ -441,13 +441,9 @@ fn place_plans(
         let network = numbers.networks.get(&port.network_id);
         if let (Some(place), Some(network)) = (place, network) {
             let qos = PortQos::new(snapshot, port);
-            *place = Some(PlaceIs::Port(port_plan(
-                snapshot,
-                (*id, port),
-                *network,
-                qos,
-                &mut policies,
-            )));
+            let made = port_plan(snapshot, (*id, port), *network, qos, &mut policies);
+            let role = numbers.roles.of(port.pvlan.as_ref());
+            *place = Some(PlaceIs::Port(PortPlan { role, ..made }));
         }
     }
     made
@@ -478,6 +474,7 @@ fn port_plan(
         up: topology::is_up(snapshot, port),
         secured: port.port_security_enabled,
         stateless: snapshot.is_stateless(port),
+        role: Role::default(),
         served: matches!(port.interface, PortInterface::VhostUser { .. }),
         tagged: matches!(port.interface, PortInterface::Subport { .. }),
         network,
@@ -515,6 +512,9 @@ fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<R
             enable_snat: g.enable_snat,
             snat: topology::snat_address(router),
             ports: SnatPorts::of(g),
+            account: topology::snat_address(router).map_or(Account::NONE, |address| {
+                numbers.account(g.network_id, address)
+            }),
             elsewhere: elsewhere(g, numbers),
             host: g.gateway_host.as_ref().map(|host| numbers.host(host)),
         });

@@ -10,8 +10,9 @@ use super::local::{Answer, Asker};
 use super::path::{End, Opening};
 use super::plan::{NetworkPlan, Plan, PortPlan};
 use super::record::hop_of;
+use super::stateless::{Crossing, stateless};
 use super::table::Ref;
-use super::walk::{Crossing, stateless, walk};
+use super::walk::walk;
 use super::{Engine, Now, Outcome};
 use std::sync::Arc;
 use weft_dataplane::flow::bucket;
@@ -325,7 +326,7 @@ impl Engine {
             Ok(Found::Error(at, inside)) => {
                 let transformation = self.transformation(on.plan, at)?;
                 self.measure(on, ip, &transformation, at.way(), beside)?;
-                self.limit(on.place, self.table.half(at).output, on.units(), on.now)?;
+                self.limit_session(at, on.place, on.units(), on.now)?;
                 let mut frame = icmp_error::process(on.frame, ip, &inside, &transformation, None);
                 self.resolve(on, &transformation, beside);
                 if let Some(mark) = self.mark(on.place) {
@@ -416,6 +417,7 @@ impl Engine {
             tunnel: path
                 .forward_tunnel()
                 .and_then(|at| on.plan.tunnels.get(at).copied()),
+            accounts: [None; 2],
         };
         self.measure(on, ip, &towards, Way::Forward, beside)?;
         let forward = Key::new(&ip.tuple, on.place);
@@ -456,6 +458,8 @@ impl Engine {
             output: self.output(half.output)?,
             hop: self.hop(at),
             tunnel: self.tunnel(plan, at),
+            // The limits are asked by number.
+            accounts: [None; 2],
         })
     }
 
@@ -466,7 +470,7 @@ impl Engine {
         at: Ref,
         beside: &mut Beside,
     ) -> Result<Verdict, DropReason> {
-        self.limit(on.place, self.table.half(at).output, on.units(), on.now)?;
+        self.limit_session(at, on.place, on.units(), on.now)?;
         let transformation = self.transformation(on.plan, at)?;
         let mut frame = deliver::process(on.frame, ip, &transformation, None);
         on.load.renew(&mut frame);

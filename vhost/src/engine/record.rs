@@ -4,11 +4,12 @@
 use super::Engine;
 use super::half::{Cold, DENIED, Half, LIMITED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
-use super::limit::is_limited;
+use super::limit::{Account, is_limited};
 use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, Plan};
+use super::stateless::{Crossing, stateless};
 use super::table::{New, Ref};
-use super::walk::{Crossing, stateless, walk};
+use super::walk::walk;
 use std::sync::atomic::AtomicU8;
 use weft_dataplane::flow::session::{Seen, Tunnel};
 use weft_dataplane::stage::decode::icmp_counterpart;
@@ -104,7 +105,7 @@ fn halves(
         _ => {}
     }
     for (half, from) in [(&mut forward, opening.place), (&mut reply, path.output)] {
-        if is_limited(plan, from, half.output) {
+        if is_limited(plan, from, half.output) || path.accounts != [Account::NONE; 2] {
             *half.flags.get_mut() |= LIMITED;
         }
         if plan.port(half.output).is_some_and(|port| port.tagged) {
@@ -257,6 +258,7 @@ impl Engine {
                 network: network.place,
                 tunnels,
                 entropies: entropies(tunnels, &forward, &reply),
+                accounts: path.accounts,
             },
         };
         self.table.insert(&new, [hash, reply_hash], now_s)
@@ -336,6 +338,7 @@ impl Engine {
                 snat: path.snat,
                 tunnels,
                 entropies: entropies(tunnels, &key, &reply),
+                accounts: path.accounts,
                 ..cold
             },
         })

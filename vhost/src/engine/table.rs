@@ -7,6 +7,7 @@
 
 use super::half::{Cold, Half, NONE, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
+use super::limit::Account;
 use crate::memory::{huge_pages_advise, prefetch};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
@@ -277,6 +278,13 @@ impl Table {
             Way::Forward => (cold.tunnels[0], cold.entropies[0]),
             Way::Reply => (cold.tunnels[1], cold.entropies[1]),
         })
+    }
+
+    /// Limits of the address that the opener is seen with, and of the one that it came in by.
+    #[must_use]
+    pub(super) fn accounts(&self, at: Ref) -> [Account; 2] {
+        let cold = self.cold.get(at.session());
+        cold.map_or([Account::NONE; 2], |cold| cold.accounts)
     }
 
     /// The rest of a session.
@@ -583,7 +591,7 @@ mod tests {
     #[test]
     fn a_line_is_a_line() {
         assert_eq!((size_of::<Half>(), size_of::<Bucket>()), (64, 64));
-        assert!(size_of::<Cold>() <= 52, "{}", size_of::<Cold>());
+        assert!(size_of::<Cold>() <= 56, "{}", size_of::<Cold>());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::floating_ip::Known;
 use super::key::Place;
+use super::limit::Account;
 use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, NetworkPlan, Plan, PortPlan, RouterPlan, Target};
 use super::transit::ByTransit;
@@ -30,6 +31,7 @@ pub(super) struct Seen {
     pub(super) source: IpAddr,
     source_mac: MacAddress,
     pub(super) snat: Option<SnatPorts>,
+    pub(super) account: Account,
     translated: bool,
 }
 
@@ -67,41 +69,6 @@ pub(super) fn walk(
         walk.arrive(path)?;
     }
     Ok(end)
-}
-
-/// A packet that no port's state speaks for, between two places: its tuple as it leaves the one and as it comes to the other.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Crossing {
-    pub(super) from: Place,
-    pub(super) leaves: Tuple,
-    pub(super) to: Place,
-    pub(super) arrives: Tuple,
-    pub(super) icmp: Option<(u8, u8)>,
-}
-
-/// Whether the rules of those of the two ports that are stateless allow it.
-///
-/// # Errors
-/// Whose do not.
-pub(super) fn stateless(plan: &Plan, crossing: &Crossing) -> Result<(), DropReason> {
-    let asks = |place| plan.port(place).filter(|port| port.stateless);
-    let allows = |port: &PortPlan, direction, tuple: &Tuple, remote| {
-        let policy = port.policies.get(direction, tuple.is_ipv6());
-        policy.allows(&plan.members, tuple, crossing.icmp, remote)
-    };
-    if let Some(port) = asks(crossing.from) {
-        let tuple = &crossing.leaves;
-        if !allows(port, Direction::Egress, tuple, tuple.destination) {
-            return Err(DropReason::SecurityGroupEgressDenied);
-        }
-    }
-    if let Some(port) = asks(crossing.to) {
-        let tuple = &crossing.arrives;
-        if !allows(port, Direction::Ingress, tuple, tuple.source) {
-            return Err(DropReason::SecurityGroupIngressDenied);
-        }
-    }
-    Ok(())
 }
 
 /// Judges a copy of a multicast frame at a local port.
@@ -160,6 +127,10 @@ impl<'a> Walk<'a> {
         if !port.up {
             return Err(DropReason::DestinationPortDown);
         }
+        let on = self.plan.networks.get(port.network);
+        if let Some(on) = on {
+            self.together(on, port.role)?;
+        }
         if !port.secured {
             return Ok(());
         }
@@ -195,6 +166,7 @@ impl<'a> Walk<'a> {
             tunnel: None,
             back: None,
             transit: None,
+            accounts: [Account::NONE; 2],
         }
     }
 
@@ -226,6 +198,7 @@ impl<'a> Walk<'a> {
             return Ok(End::Path(self.bridged_path(port)));
         }
         if let Some(remote) = is.remote {
+            self.together(self.network, remote.role)?;
             let tunnel = remote.tunnel.ok_or(DropReason::TunnelUnsupported)?;
             return Ok(End::Path(Path {
                 tunnel: Some(tunnel),
@@ -431,6 +404,7 @@ impl<'a> Walk<'a> {
                 source: floating.address.into(),
                 source_mac: floating.mac,
                 snat: None,
+                account: floating.account,
                 translated: true,
             });
         }
@@ -447,6 +421,11 @@ impl<'a> Walk<'a> {
             source: translated,
             source_mac: gateway.mac,
             snat: (!plain).then_some(gateway.ports),
+            account: if plain {
+                Account::NONE
+            } else {
+                gateway.account
+            },
             translated: !plain,
         })
     }
@@ -471,6 +450,7 @@ impl<'a> Walk<'a> {
             tunnel: near.tunnel,
             back: None,
             transit: None,
+            accounts: [Account::NONE; 2],
         }))
     }
 
@@ -503,6 +483,7 @@ impl<'a> Walk<'a> {
             tunnel: near.tunnel,
             back: None,
             transit: near.transit,
+            accounts: [seen.account, Account::NONE],
         }))
     }
 
@@ -573,6 +554,7 @@ impl<'a> Walk<'a> {
             return Ok(near(place, MacAddress(port.mac), None));
         }
         if let Some(remote) = known.and_then(|address| address.remote) {
+            self.together(network, remote.role)?;
             return Ok(Near {
                 tunnel: Some(remote.tunnel.ok_or(DropReason::TunnelUnsupported)?),
                 ..near(network.place, remote.mac, None)
