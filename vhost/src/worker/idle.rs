@@ -1,6 +1,4 @@
-//! What a worker does with nothing to do: looks again at once, then with pauses, then sleeps until somebody kicks. How long it pauses
-//! depends on what came of it: if the last sleep ended soon, whoever woke it had to wait for a processor to wake for nothing
-//! worth it, and it looks on for longer the next time.
+//! What a worker does with nothing to do: looks again at once, then with pauses, then sleeps until somebody kicks.
 //!
 //! Guarantees: no kick is lost between the last look and the sleep: notifications are asked for first, and the rings looked
 //! at once more. It sleeps for a second at most, so that idle sessions go. Of queues that another worker polls by now nothing is
@@ -16,8 +14,6 @@ use std::time::Duration;
 const BUSY: Duration = Duration::from_micros(20);
 /// Looks with pauses for so long; then it sleeps.
 const PAUSING: Duration = Duration::from_micros(200);
-/// For so long while frames come within that time: a thousand a second keep it awake.
-const PAUSING_MAX: Duration = Duration::from_micros(1_250);
 /// Pauses between two looks.
 const PAUSES: usize = 32;
 /// Sleeps for so long at most.
@@ -31,27 +27,15 @@ const ASLEEP: Timespec = Timespec {
 pub(super) struct Idle {
     bell: Arc<OwnedFd>,
     since: Option<Duration>,
-    /// Since when nothing had come before it slept, until it is known what ended that.
-    slept: Option<Duration>,
-    pausing: Duration,
 }
 
 impl Idle {
     pub(super) fn new(bell: Arc<OwnedFd>) -> Self {
-        Self {
-            bell,
-            since: None,
-            slept: None,
-            pausing: PAUSING,
-        }
+        Self { bell, since: None }
     }
 
     /// Says how a turn ended, and whether it is time to sleep.
     pub(super) fn spent(&mut self, frames: usize, now: Duration) -> bool {
-        if let Some(since) = self.slept.take() {
-            let soon = frames > 0 && now.saturating_sub(since) <= PAUSING_MAX;
-            self.pausing = if soon { PAUSING_MAX } else { PAUSING };
-        }
         if frames > 0 {
             self.since = None;
             return false;
@@ -61,7 +45,7 @@ impl Idle {
         if idle > BUSY {
             (0..PAUSES).for_each(|_| std::hint::spin_loop());
         }
-        idle > self.pausing
+        idle > PAUSING
     }
 
     /// Sleeps until one of the queues is kicked, something comes by one of the ways, the bell rings, or a second is over.
@@ -86,7 +70,6 @@ impl Idle {
             self.since = Some(now);
             Vec::new()
         } else {
-            self.slept = self.since;
             self.wait(&kicks, ways)
         };
         // Those that were given away meanwhile are not among them: their new worker may sleep already.
@@ -123,41 +106,5 @@ fn drain(fd: &OwnedFd) {
     if rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
         // What a front-end passed as its eventfd may be anything: reading it is all that we do.
         let _count = rustix::io::read(fd, &mut [0; 8]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::event::{EventfdFlags, eventfd};
-
-    /// Ends turns without frames, one each 10 us, until it is time to sleep, and sleeps; when that was.
-    fn asleep(idle: &mut Idle, from: Duration) -> Duration {
-        let mut now = from;
-        while !idle.spent(0, now) {
-            now += Duration::from_micros(10);
-        }
-        rustix::io::write(&idle.bell, &1u64.to_ne_bytes()).unwrap();
-        idle.sleep(std::iter::empty, None, now);
-        now
-    }
-
-    #[test]
-    fn it_looks_on_for_longer_while_frames_come_soon_after_it_slept() {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        let mut idle = Idle::new(Arc::new(bell));
-        let us = Duration::from_micros;
-        assert_eq!(asleep(&mut idle, us(0)), us(210));
-        // A frame within the longest time: it will wait so long for the next one.
-        assert!(!idle.spent(1, us(1_000)));
-        assert_eq!(asleep(&mut idle, us(1_000)), us(2_260));
-        // A frame much later.
-        assert!(!idle.spent(1, us(9_000)));
-        assert_eq!(asleep(&mut idle, us(9_000)), us(9_210));
-        // Nothing came at all.
-        assert_eq!(asleep(&mut idle, us(9_300)), us(9_510));
-        // Soon again; what comes before it sleeps says nothing about sleeps.
-        assert!(!idle.spent(1, us(9_600)) && !idle.spent(1, us(9_700)));
-        assert_eq!(asleep(&mut idle, us(9_700)), us(10_960));
     }
 }
