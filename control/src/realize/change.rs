@@ -122,8 +122,11 @@ impl Rows {
             }
             if near != self.index.guest_hosts.contains_key(&port.network_id) {
                 // Routers that were near nobody are near somebody now, or the other way round.
-                let lonely = of(&self.index.routers, &port.network_id);
-                self.marks.routers.extend(lonely);
+                for id in of(&self.index.routers, &port.network_id) {
+                    let router = self.routers.get(id);
+                    self.marks.lonely |= router.is_some_and(|r| r.gateway_port_id.is_some());
+                    self.marks.routers.insert(*id);
+                }
             }
             if port.allowed_address_pairs.iter().any(is_range) {
                 groups.extend(&port.security_groups);
@@ -499,6 +502,7 @@ impl Rows {
         let Some(router) = self.routers.get(&id) else {
             return;
         };
+        self.marks.lonely |= View::new(self).is_lonely(router);
         for leg in &router.interfaces {
             if let Some(port) = self.ports.get(leg) {
                 let near = self.marks.routers_near.entry(port.network_id).or_default();

@@ -19,7 +19,9 @@ const HOSTS_MAX: usize = 256;
 
 /// The hosts, or none if any host may be concerned.
 pub(super) fn concerned(rows: &Rows, marks: &Marks) -> Option<BTreeSet<HostName>> {
+    // Whatever only the first host had.
     let anyone = marks.everything
+        || marks.lonely
         || !marks.tunnel_hosts.is_empty()
         || !marks.metering_labels.is_empty()
         || !marks.logs.is_empty();
@@ -65,7 +67,7 @@ impl Concerned<'_> {
     fn networks(&mut self, marks: &Marks) -> Option<()> {
         let moved: BTreeSet<RouterId> = marks.routers_at.values().flatten().copied().collect();
         for id in &marks.routers {
-            // One that is gone may have been anybody's, and one that nobody was elected for some first host's.
+            // One that is gone may have been anybody's, and one that nobody was elected for as well.
             let router = self.rows.routers.get(id)?;
             let elected = self.rows.index.elected.contains_key(id) && !moved.contains(id);
             if router.gateway_port_id.is_some() && !elected {

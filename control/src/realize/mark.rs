@@ -35,6 +35,8 @@ pub(super) struct Marks {
     pub(super) routers_near: By<NetworkId, RouterId>,
     /// Routers, at these hosts: they answer for them outside, or did.
     pub(super) routers_at: By<HostName, RouterId>,
+    /// Whether one of the routers had or has no guests near, so that the first host has it, of those that follow whatever server.
+    pub(super) lonely: bool,
     /// All of these hosts.
     pub(super) hosts: BTreeSet<HostName>,
     /// Groups, at hosts that know them.
