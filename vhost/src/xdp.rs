@@ -9,6 +9,7 @@ use crate::queue::{PortQueues, QUEUE_PAIRS_MAX, Queue};
 use crate::ring::Ring;
 use crate::ring::xdp::{CHUNK_BYTES, HEADER_BYTES, KernelRing, XdpRing};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::net::xdp::{
     SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING,
     XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpMmapOffsets, XdpRingOffset,
@@ -17,6 +18,7 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use weft_model::MacAddress;
 
 /// Packets of each ring, and chunks for each way.
@@ -25,6 +27,10 @@ const RING_SIZE: u16 = 1_024;
 const HEADROOM: u32 = 16;
 /// The largest MTU of an interface: a chunk without headroom, the kernel's (XDP_PACKET_HEADROOM) and ours, and link headers.
 pub const MTU_MAX: u32 = CHUNK_BYTES - 256 - HEADROOM - 18;
+
+/// How long a queue may be busy before that is an error, and between two tries.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// An interface to be opened.
 #[derive(Clone, Debug)]
@@ -86,7 +92,7 @@ impl XdpPort {
     /// Opens all queues of an interface.
     ///
     /// # Errors
-    /// Its MTU or number of queues is too large, or the kernel refused: somebody else has its queues.
+    /// Its MTU or number of queues is too large, or the kernel refused: somebody else has its queues, for five seconds now.
     pub fn open(interface: XdpInterface) -> Result<Self, XdpError> {
         let name = || interface.name.clone();
         if interface.mtu > MTU_MAX {
@@ -131,6 +137,18 @@ impl XdpPort {
     }
 }
 
+/// The kernel lets go of a queue some time after the process that had it is gone (`xp_release_deferred`): so one that is busy is
+/// asked for until [`BUSY_MAX`] has passed.
+fn bind(socket: &OwnedFd, address: &SocketAddrXdp) -> Result<(), Errno> {
+    let started = Instant::now();
+    loop {
+        match rustix::net::bind(socket, address) {
+            Err(Errno::BUSY) if started.elapsed() < BUSY_MAX => std::thread::sleep(BUSY_PAUSE),
+            bound => return bound,
+        }
+    }
+}
+
 struct Opened {
     socket: Arc<OwnedFd>,
     out: Queue,
@@ -165,7 +183,7 @@ fn open(interface: u32, queue: u32) -> io::Result<Opened> {
     let at = sockopt::xdp_mmap_offsets(&socket)?;
     let rings = Rings::map(&socket, &at)?;
     let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
-    rustix::net::bind(&socket, &SocketAddrXdp::new(flags, interface, queue))?;
+    bind(&socket, &SocketAddrXdp::new(flags, interface, queue))?;
     let mut regions = Regions::default();
     let region = Region {
         guest_address: 0,

@@ -249,14 +249,15 @@ impl Scene {
     }
 
     fn switch_start(&mut self) -> Result<Process> {
-        let log = self.lab.directory().join("weft.log");
-        let log = File::options().append(true).create(true).open(log)?;
+        let log_path = self.lab.directory().join("weft.log");
+        let log = File::options().append(true).create(true).open(&log_path)?;
         let mut command = self.command("eth0")?;
         command.stdout(Stdio::null()).stderr(log);
         let running = self.lab.spawn(&mut command)?;
         clock::until("the switch to serve the guest", TIMEOUT, || {
             Ok(self.guest.frontend.connect(&self.socket).ok())
-        })?;
+        })
+        .with_context(|| std::fs::read_to_string(&log_path).unwrap_or_default())?;
         Ok(running)
     }
 
