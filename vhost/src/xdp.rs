@@ -8,6 +8,7 @@ use crate::memory::{Mapping, MemoryError, Region, Regions, Window};
 use crate::queue::{PortQueues, QUEUE_PAIRS_MAX, Queue};
 use crate::ring::Ring;
 use crate::ring::xdp::{CHUNK_BYTES, HEADER_BYTES, KernelRing, XdpRing};
+use rustix::event::Timespec;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::xdp::{
@@ -18,7 +19,6 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use weft_model::MacAddress;
 
 /// Packets of each ring, and chunks for each way.
@@ -28,9 +28,12 @@ const HEADROOM: u32 = 16;
 /// The largest MTU of an interface: a chunk without headroom, the kernel's (XDP_PACKET_HEADROOM) and ours, and link headers.
 pub const MTU_MAX: u32 = CHUNK_BYTES - 256 - HEADROOM - 18;
 
-/// How long a queue may be busy before that is an error, and between two tries.
-const BUSY_MAX: Duration = Duration::from_secs(5);
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// How often a busy queue is asked for, and 10 ms between: five seconds.
+const BUSY_TRIES: u32 = 500;
+const BUSY_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 
 /// An interface to be opened.
 #[derive(Clone, Debug)]
@@ -138,15 +141,17 @@ impl XdpPort {
 }
 
 /// The kernel lets go of a queue some time after the process that had it is gone (`xp_release_deferred`): so one that is busy is
-/// asked for until [`BUSY_MAX`] has passed.
+/// asked for [`BUSY_TRIES`] times.
 fn bind(socket: &OwnedFd, address: &SocketAddrXdp) -> Result<(), Errno> {
-    let started = Instant::now();
-    loop {
+    for _ in 0..BUSY_TRIES {
         match rustix::net::bind(socket, address) {
-            Err(Errno::BUSY) if started.elapsed() < BUSY_MAX => std::thread::sleep(BUSY_PAUSE),
+            Err(Errno::BUSY) => {}
             bound => return bound,
         }
+        // Nothing tells when it is free.
+        let _interrupted = rustix::event::poll(&mut [], Some(&BUSY_PAUSE));
     }
+    Err(Errno::BUSY)
 }
 
 struct Opened {
