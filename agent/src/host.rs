@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use weft_ebpf::{Engine, EngineError, Event, Ingress};
+use weft_ebpf::{Carried, Engine, EngineError, Event, Ingress};
 use weft_model::{
     Epoch, HostReport, HostSnapshot, NetworkId, Port, PortId, PortInterface, Revision, Unsupported,
     VhostUserHost, limits,
@@ -119,6 +119,17 @@ impl Host {
         match self.engine.apply(&snapshot) {
             Ok(applied) => {
                 tracing::debug!(revision = %snapshot.revision, changes = applied.changes, "enforced");
+                if let Some(Carried {
+                    sessions,
+                    left,
+                    refused,
+                }) = applied.carried
+                {
+                    tracing::info!(sessions, left, "sessions of the earlier maps' layout go on");
+                    if let Some(why) = refused {
+                        tracing::warn!("sessions of the earlier maps' layout begin anew: {why}");
+                    }
+                }
                 self.refused = None;
                 self.in_force = Some(snapshot.clone());
                 self.user.apply(&snapshot);

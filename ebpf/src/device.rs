@@ -94,6 +94,20 @@ impl Devices {
         })
     }
 
+    /// Where the maps are of the layout that does the work until something is attached; none if it is ours already.
+    pub(crate) fn predecessor(&self) -> Option<&Path> {
+        if !(self.attached.is_empty() && self.pinned.is_empty()) {
+            return None;
+        }
+        let made = |path: &PathBuf| {
+            std::fs::metadata(path)
+                .and_then(|about| about.modified())
+                .ok()
+        };
+        let newest = self.replaced.iter().max_by_key(|path| made(path));
+        newest.map(PathBuf::as_path)
+    }
+
     /// Detaches and removes what another layout left: after our own links, so that a device is never without one.
     fn forget_replaced(&mut self) -> Result<(), EngineError> {
         while let Some(directory) = self.replaced.last() {

@@ -4,6 +4,7 @@
 //! kernel let it attach to ([`Engine::device_faults`] has the others); on an error the previous one is in force. Everything it makes is pinned under `bpffs/weft/<instance>` and found again after a restart; nothing
 //! else is ever touched. It has no thread and no clock of its own: one caller owns it.
 
+use crate::carry::Carried;
 use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
 use crate::device::Devices;
 use crate::error::EngineError;
@@ -74,6 +75,8 @@ pub struct Applied {
     pub member_writes: usize,
     /// What of the snapshot is not enforced.
     pub unsupported: Vec<Unsupported>,
+    /// What became of the sessions of maps of another layout or size, at the first apply of an upgraded agent.
+    pub carried: Option<Carried>,
 }
 
 /// The kernel engine.
@@ -170,8 +173,10 @@ impl Engine {
         self.revise_ports(&enforced)?;
         self.policies.settle()?;
         self.snapshot = Some(snapshot.clone());
+        let carried = self.sessions_carry();
         self.devices_settle();
         Ok(Applied {
+            carried,
             changes,
             member_writes: enforced.member_writes,
             unsupported: compile::unsupported(snapshot, &self.slots),

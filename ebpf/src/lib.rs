@@ -6,6 +6,7 @@
 //! It does not watch devices, answer DHCP or resolve neighbours (the agent does), and has no thread of its own but the
 //! policy compiler's.
 
+mod carry;
 mod compile;
 mod device;
 mod engine;
@@ -23,6 +24,7 @@ pub mod sys;
 mod test_run;
 mod view;
 
+pub use carry::Carried;
 pub use engine::{Applied, Engine, EngineConfig};
 pub use error::EngineError;
 pub use event::{Event, EventKind, Ingress, LogEvent};

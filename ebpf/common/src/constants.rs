@@ -290,7 +290,7 @@ constants! {
     }
     /// Flags of a session's entry.
     session: u16 {
-        /// The opener's direction.
+        /// The opener's direction. It keeps its bit: sessions go over from one layout to the next.
         FORWARD = 1;
         /// MACs are rewritten, the TTL counts down, the MTU holds.
         ROUTED = 2;
@@ -325,7 +325,7 @@ constants! {
         /// Bits behind the point of a unit's nanoseconds.
         FRACTION_BITS = 20;
     }
-    /// States of a session.
+    /// States of a session. They keep their numbers: sessions go over from one layout to the next.
     state: u8 {
         /// One direction was seen.
         OPENING = 0;

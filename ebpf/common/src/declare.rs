@@ -55,6 +55,11 @@ macro_rules! layout {
         }
 
         impl $name {
+            /// Its fields: name, offset and size in bytes.
+            pub const FIELDS: &'static [(&'static str, usize, usize)] = &[
+                $((stringify!($field), core::mem::offset_of!(Self, $field), core::mem::size_of::<$type>()),)*
+            ];
+
             /// All zero.
             #[must_use]
             pub fn zero() -> Self {

@@ -80,6 +80,19 @@ pub struct MapInfo {
     pub flags: u32,
     /// Its name.
     pub name: String,
+    /// What its keys and values are, if whoever made it said so.
+    pub types: Option<MapTypes>,
+}
+
+/// What a map's keys and values are, in the kernel's numbers for types (BTF).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapTypes {
+    /// The types: see [`super::btf_by_id`].
+    pub btf: u32,
+    /// The keys' among them.
+    pub key: u32,
+    /// The values'.
+    pub value: u32,
 }
 
 /// An open map.
@@ -477,5 +490,11 @@ fn map_info(fd: BorrowedFd<'_>) -> Result<MapInfo, SysError> {
         entries_max: word(4),
         flags: word(5),
         name: name_text(&name),
+        // struct bpf_map_info: btf_id, btf_key_type_id, btf_value_type_id.
+        types: (word(16) != 0).then(|| MapTypes {
+            btf: word(16),
+            key: word(17),
+            value: word(18),
+        }),
     })
 }

@@ -7,14 +7,16 @@
 //! It does not know what any map or program is for, keeps no state, and retries nothing but EAGAIN of a program load.
 #![allow(unsafe_code, reason = "the system call is made here and nowhere else")]
 
+mod btf;
 mod link;
 mod map;
 mod object;
 mod prog;
 mod tap;
 
+pub use btf::btf_by_id;
 pub use link::{LinkInfo, TcxDirection, link_create_tcx, link_detach, link_info, link_update};
-pub use map::{BatchCursor, Entry, Map, MapInfo, MapSpec, MapType, UpdateMode};
+pub use map::{BatchCursor, Entry, Map, MapInfo, MapSpec, MapType, MapTypes, UpdateMode};
 pub use object::{
     ObjectKind, next_id, obj_get_link, obj_get_map, obj_get_prog, obj_pin, possible_cpus,
 };
@@ -92,6 +94,7 @@ enum Command {
     ProgFdById = 13,
     MapFdById = 14,
     ObjInfo = 15,
+    BtfFdById = 19,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,

@@ -229,8 +229,7 @@ fn to_port(from: &weft_kit::Guest, to: &weft_kit::PortFacts, words: &[u8]) -> Re
     Ok(weft_kit::frame::ethernet(macs.0, macs.1, 0x0800, &packet))
 }
 
-/// Another version of the agent, whose maps have another layout: what is adopted is nothing but the devices. Datagrams go on without a
-/// loss; sessions begin anew, so TCP connections of before are cut.
+/// Another version of the agent, whose maps have another layout: datagrams go on without a loss, and so does a TCP connection.
 #[test]
 fn an_agent_is_upgraded_to_another_layout() -> Result<()> {
     let mut projects = Projects::open("weft-layout", WeftOptions::new(None)?)?;
@@ -239,15 +238,12 @@ fn an_agent_is_upgraded_to_another_layout() -> Result<()> {
     let _server = Server::start(&to.namespace, "red-b", ANY, 80)?;
     let to = SocketAddr::new(to.port.v4()?.into(), 80);
     let session = Session::open(&from.namespace, to)?;
-    let from = from.namespace.clone();
     let hosts = &mut projects.hosts;
     for host in [0, 1] {
         hosts.agent_kill(host)?;
         pause(Duration::from_millis(300));
         assert_unnoticed("without the agent", &witness.take());
-        if host == 0 {
-            assert!(session.is_alive(TIMEOUT), "without the agent");
-        }
+        assert!(session.is_alive(TIMEOUT), "without the agent");
         // Maps of another size are of another layout: see `Engine::open`.
         hosts.hosts[host].site.agent_set("sessions_max = 65_536")?;
         let pins = hosts.hosts[host].site.pins();
@@ -265,14 +261,9 @@ fn an_agent_is_upgraded_to_another_layout() -> Result<()> {
             Ok((now.len() == 1 && now != before).then_some(()))
         })?;
         assert_unnoticed("by the other version", &witness.take());
+        assert!(session.is_alive(TIMEOUT), "by the other version");
     }
-    assert!(
-        !session.is_alive(Duration::from_secs(1)),
-        "its session is forgotten"
-    );
-    let again = Session::open(&from, to)?;
-    assert!(again.is_alive(TIMEOUT), "a new one");
-    drop((session, again));
+    drop(session);
     println!("{} frames on all guests", witness.end()?);
     drop(projects.guests);
     projects.hosts.close()
