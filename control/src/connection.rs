@@ -23,13 +23,13 @@ pub(crate) struct BoundedListener {
     idle: Duration,
 }
 
-/// A connection that holds a place until it is dropped.
+/// A connection that holds its places until it is dropped.
 pub(crate) struct Connection<S = TcpStream> {
     stream: S,
     /// By how much what is said prolongs it; not at all without.
     idle: Option<Duration>,
     end: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _places: Vec<OwnedSemaphorePermit>,
 }
 
 impl BoundedListener {
@@ -53,7 +53,7 @@ impl Listener for BoundedListener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        (Connection::idle(stream, self.idle, place), address)
+        (Connection::idle(stream, self.idle, vec![place]), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -63,22 +63,22 @@ impl Listener for BoundedListener {
 
 impl<S> Connection<S> {
     /// One that ends when nothing is said for so long.
-    pub(crate) fn idle(stream: S, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn idle(stream: S, idle: Duration, places: Vec<OwnedSemaphorePermit>) -> Self {
         Self {
             stream,
             idle: Some(idle),
             end: Box::pin(sleep(idle)),
-            _place: place,
+            _places: places,
         }
     }
 
     /// One that ends after `life`.
-    pub(crate) fn until(stream: S, life: Duration, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn until(stream: S, life: Duration, places: Vec<OwnedSemaphorePermit>) -> Self {
         Self {
             stream,
             idle: None,
             end: Box::pin(sleep(life)),
-            _place: place,
+            _places: places,
         }
     }
 

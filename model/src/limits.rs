@@ -99,6 +99,10 @@ pub const FEED_HOSTS_MAX: usize = 4_096;
 /// Connections to the feed that agents have together: each a stream and one for reports, and twice as many while they connect
 /// again.
 pub const FEED_CONNECTIONS_MAX: usize = 4 * FEED_HOSTS_MAX;
+/// Those of one host, with whatever certificates of it: its agent's, and those of the process that takes its place.
+pub const FEED_CONNECTIONS_PER_HOST_MAX: usize = 16;
+/// Certificates of one host that count at once: one more, and the one that ends first does not.
+pub const FEED_CERTIFICATES_PER_HOST_MAX: u32 = 16;
 /// Seconds without a byte after which a connection to the feed is ended; agents end theirs before.
 pub const FEED_IDLE_S: u64 = 90;
 /// Connections to a feed with TLS that showed no certificate, together: they may only join.

@@ -276,6 +276,7 @@ impl Authority {
 mod tests {
     use super::*;
     use crate::store::Durability;
+    use weft_model::limits;
 
     #[tokio::test]
     async fn whoever_guesses_a_token_takes_no_writers_turn() {
@@ -305,5 +306,38 @@ mod tests {
         drop(writer);
         assert!(authority.join(&host, secret, &key).await.unwrap().is_some());
         assert!(authority.join(&host, secret, &key).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_too_many_certificates_does_not_count() {
+        use std::sync::atomic::{AtomicI64, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let now = Arc::new(AtomicI64::new(0));
+        let clock = Arc::clone(&now);
+        let clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        let store = Store::open(&file, Durability::Process, clock);
+        let authority = Authority::open(&store.await.unwrap()).await.unwrap();
+        let [host, other] = ["h1", "h2"].map(|name| name.parse::<HostName>().unwrap());
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = hex(key.der_bytes());
+        let mut made = Vec::new();
+        let certificate = async |host| {
+            let signed = authority.renew(host, &key).await.unwrap().unwrap();
+            fingerprint(&signed.certificate)
+        };
+        let others = certificate(&other).await;
+        for _ in 0..limits::FEED_CERTIFICATES_PER_HOST_MAX + 2 {
+            now.fetch_add(1_000_000, Ordering::Relaxed);
+            made.push(certificate(&host).await);
+        }
+        let mut counts = Vec::new();
+        for one in &made {
+            counts.push(authority.host_of(one).await.unwrap().is_some());
+        }
+        let (first, rest) = counts.split_at(2);
+        assert_eq!(first, [false, false]);
+        assert!(rest.iter().all(|counts| *counts));
+        assert!(authority.host_of(&others).await.unwrap().is_some());
     }
 }

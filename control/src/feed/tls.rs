@@ -2,13 +2,14 @@
 //!
 //! Guarantees: so many handshakes at once, none longer than [`HANDSHAKE`]; one that fails is logged and holds up nobody.
 //! A certificate of another authority ends the handshake; whose certificate it is, and whether it still counts, is asked
-//! by each request (`server`). Connections are bounded: those that showed a certificate, and, far fewer and for a short
-//! while, those that showed none, which hold up nobody but each other.
+//! by each request (`server`). Connections are bounded: those that showed a certificate, each host's among them, so that none takes
+//! the places of others; and, far fewer and for a short while, those that showed none, which hold up nobody but each other.
 
 use super::authority::fingerprint;
 use crate::connection::Connection;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// The SHA-256 of its certificate, if it showed one.
     pub(super) fingerprint: Option<String>,
+    /// Whom it names (RFC 5280, 4.1.2.6), as it stands there.
+    subject: Option<Arc<[u8]>>,
 }
 
 impl Connected<IncomingStream<'_, TlsListener>> for Peer {
@@ -44,6 +47,8 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
 pub(super) struct Bounds {
     /// With a certificate.
     agents: usize,
+    /// With certificates of one host.
+    of_host: usize,
     /// Without a byte.
     idle: Duration,
     /// Without a certificate.
@@ -56,6 +61,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             agents: limits::FEED_CONNECTIONS_MAX,
+            of_host: limits::FEED_CONNECTIONS_PER_HOST_MAX,
             idle: Duration::from_secs(limits::FEED_IDLE_S),
             strangers: limits::FEED_STRANGERS_MAX,
             life: Duration::from_secs(limits::FEED_STRANGER_S),
@@ -69,6 +75,8 @@ pub(super) struct TlsListener {
     acceptor: TlsAcceptor,
     bounds: Bounds,
     agents: Arc<Semaphore>,
+    /// By whom certificates name: only hosts with open connections, and those of late.
+    hosts: HashMap<Arc<[u8]>, Arc<Semaphore>>,
     strangers: Arc<Semaphore>,
     handshakes: JoinSet<Option<(TlsStream<TcpStream>, Peer)>>,
 }
@@ -80,33 +88,46 @@ impl TlsListener {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             bounds,
             agents: Arc::new(Semaphore::new(bounds.agents)),
+            hosts: HashMap::new(),
             strangers: Arc::new(Semaphore::new(bounds.strangers)),
             handshakes: JoinSet::new(),
         }
     }
 
-    /// Gives a connection its place, if there is one.
+    /// Gives a connection its places, if there are any.
     fn place(
-        &self,
+        &mut self,
         stream: TlsStream<TcpStream>,
         peer: &Peer,
     ) -> Option<Connection<TlsStream<TcpStream>>> {
-        let stranger = peer.fingerprint.is_none();
-        let places = if stranger {
-            &self.strangers
-        } else {
-            &self.agents
+        let address = peer.address;
+        let Some(subject) = &peer.subject else {
+            let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
+                tracing::warn!(%address, "a connection to the feed without a certificate is refused: there are too many");
+                return None;
+            };
+            return Some(Connection::until(stream, self.bounds.life, vec![place]));
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            let address = peer.address;
-            tracing::warn!(%address, stranger, "a connection to the feed is refused: there are too many");
+        let host = Arc::clone(self.host(subject)).try_acquire_owned();
+        let place = Arc::clone(&self.agents).try_acquire_owned();
+        let (Ok(host), Ok(place)) = (host, place) else {
+            let who = String::from_utf8_lossy(subject);
+            tracing::warn!(%address, %who, "a connection to the feed is refused: there are too many, or too many of this host");
             return None;
         };
-        Some(if stranger {
-            Connection::until(stream, self.bounds.life, place)
-        } else {
-            Connection::idle(stream, self.bounds.idle, place)
-        })
+        let places = vec![host, place];
+        Some(Connection::idle(stream, self.bounds.idle, places))
+    }
+
+    /// The places of a host.
+    fn host(&mut self, subject: &Arc<[u8]>) -> &Arc<Semaphore> {
+        let of_host = self.bounds.of_host;
+        if !self.hosts.contains_key(subject) && self.hosts.len() >= self.bounds.agents {
+            self.hosts
+                .retain(|_, places| places.available_permits() < of_host);
+        }
+        let places = self.hosts.entry(Arc::clone(subject));
+        places.or_insert_with(|| Arc::new(Semaphore::new(of_host)))
     }
 }
 
@@ -136,6 +157,7 @@ impl Listener for TlsListener {
         Ok(Peer {
             address,
             fingerprint: None,
+            subject: None,
         })
     }
 }
@@ -161,10 +183,15 @@ async fn shake(
     };
     let (_, connection) = stream.get_ref();
     let certificate = connection.peer_certificates().and_then(|all| all.first());
-    let fingerprint = certificate.map(|certificate| fingerprint(certificate));
+    let subject = certificate.map(|certificate| {
+        // It was read by who verified it.
+        let read = webpki::EndEntityCert::try_from(certificate);
+        read.map_or_else(|_unread| Arc::default(), |read| Arc::from(read.subject()))
+    });
     let peer = Peer {
         address,
-        fingerprint,
+        fingerprint: certificate.map(|certificate| fingerprint(certificate)),
+        subject,
     };
     Some((stream, peer))
 }
@@ -195,6 +222,7 @@ mod tests {
         address: SocketAddr,
         stranger: TlsConnector,
         agent: TlsConnector,
+        other: TlsConnector,
         _folder: tempfile::TempDir,
     }
 
@@ -203,7 +231,27 @@ mod tests {
         let file = folder.path().join("weft.sqlite");
         let store = Store::open(&file, Durability::Process, Arc::new(|| THEN));
         let authority = Authority::open(&store.await.unwrap()).await.unwrap();
-        let host: HostName = "h1".parse().unwrap();
+        let (stranger, agent) = connectors(&authority, "h1").await;
+        let (_, other) = connectors(&authority, "h2").await;
+        let server = authority.server(&["localhost".to_owned()]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TlsListener::new(listener, server, bounds);
+        let router = Router::new().route("/", get(async || "weft"));
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Scene {
+            address,
+            stranger,
+            agent,
+            other,
+            _folder: folder,
+        }
+    }
+
+    /// Who has no certificate, and who has that of a host.
+    async fn connectors(authority: &Authority, host: &str) -> (TlsConnector, TlsConnector) {
+        let host: HostName = host.parse().unwrap();
         let token = authority.token(&host, LONG).await.unwrap();
         let (secret, root) = token.split_once('.').unwrap();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
@@ -221,19 +269,9 @@ mod tests {
         };
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let known = config().with_client_auth_cert(vec![certificate], key);
-        let server = authority.server(&["localhost".to_owned()]).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let listener = TlsListener::new(listener, server, bounds);
-        let router = Router::new().route("/", get(async || "weft"));
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
-        Scene {
-            address,
-            stranger: TlsConnector::from(Arc::new(config().with_no_client_auth())),
-            agent: TlsConnector::from(Arc::new(known.unwrap())),
-            _folder: folder,
-        }
+        let stranger = config().with_no_client_auth();
+        let connector = |config| TlsConnector::from(Arc::new(config));
+        (connector(stranger), connector(known.unwrap()))
     }
 
     impl Scene {
@@ -273,6 +311,27 @@ mod tests {
         };
         timeout(LONG, again(&scene.agent)).await.unwrap();
         timeout(LONG, again(&scene.stranger)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_host_takes_no_other_hosts_places() {
+        let scene = scene(Bounds {
+            agents: 4,
+            of_host: 2,
+            ..Bounds::default()
+        })
+        .await;
+        let one = scene.ask(&scene.agent).await.unwrap();
+        let _two = scene.ask(&scene.agent).await.unwrap();
+        assert!(scene.ask(&scene.agent).await.is_none());
+        let _other = scene.ask(&scene.other).await.unwrap();
+        drop(one);
+        let again = async {
+            while scene.ask(&scene.agent).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, again).await.unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use super::sql::{self, record};
 use super::{Conn, Result, WriteTx};
+use weft_model::limits;
 
 record! {
     /// Who signs certificates, in PEM.
@@ -95,7 +96,7 @@ pub async fn token_take(tx: &mut WriteTx, hash: &str) -> Result<Option<String>> 
         .await
 }
 
-/// Notes a certificate. Those that have expired are forgotten.
+/// Notes a certificate. Those that have expired are forgotten, and the oldest of a host that has too many.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
@@ -112,6 +113,16 @@ pub async fn certificate_insert(tx: &mut WriteTx, row: &CertificateRow) -> Resul
     .bind(&row.host)
     .bind(row.expires_at)
     .bind(row.revoked)
+    .execute(tx.conn())
+    .await?;
+    sql::query(
+        "DELETE FROM feed_certificates WHERE host = $1 AND fingerprint <> $2 AND fingerprint NOT IN \
+         (SELECT fingerprint FROM feed_certificates WHERE host = $1 AND fingerprint <> $2 \
+         ORDER BY expires_at DESC, fingerprint LIMIT $3)",
+    )
+    .bind(&row.host)
+    .bind(&row.fingerprint)
+    .bind(i64::from(limits::FEED_CERTIFICATES_PER_HOST_MAX) - 1)
     .execute(tx.conn())
     .await?;
     Ok(())
