@@ -76,6 +76,20 @@ pub enum Mutant {
     QosAddress,
     /// Ports of all roles of a private VLAN reach each other.
     Pvlan,
+    /// A router is a way around what keeps ports of a private VLAN apart.
+    PvlanRouted,
+    /// SNAT translates within an address scope too.
+    ScopeNat,
+    /// A stateless port takes only what may open a session.
+    StatelessOpener,
+    /// Metering labels see what leaves with the source that NAT gives it.
+    MeterSource,
+    /// A rule of a metering label that excludes counts as one that does not.
+    MeterExcluded,
+    /// Logs have decisions of every event.
+    LogEvent,
+    /// Logs have what the rules say again of a session that stays.
+    LogStale,
 }
 
 impl Mutant {
@@ -117,5 +131,12 @@ impl Mutant {
         Self::StatelessError,
         Self::QosAddress,
         Self::Pvlan,
+        Self::PvlanRouted,
+        Self::ScopeNat,
+        Self::StatelessOpener,
+        Self::MeterSource,
+        Self::MeterExcluded,
+        Self::LogEvent,
+        Self::LogStale,
     ];
 }

@@ -152,7 +152,8 @@ impl<'a> Walk<'a> {
 
     /// The opener test, for a port that keeps state.
     fn state_test(&self, port: &Port) -> Result<(), DropReason> {
-        if self.sight.snapshot.is_stateless(port) {
+        let asked = self.sight.has(Mutant::StatelessOpener);
+        if self.sight.snapshot.is_stateless(port) && !asked {
             return Ok(());
         }
         self.opener_test()
@@ -181,7 +182,8 @@ impl<'a> Walk<'a> {
 
     /// Notes what rules said of an opener; of a stale session only that it ends.
     fn decided(&mut self, port_id: PortId, tuple: Tuple, direction: Direction, allowed: bool) {
-        if self.opening.test.is_some() || !allowed {
+        let stays = self.opening.test.is_none() && allowed;
+        if !stays || self.sight.has(Mutant::LogStale) {
             self.trace.decisions.push(Decision {
                 port_id,
                 direction,
@@ -298,7 +300,9 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// It does not.
     pub fn together(&self, on: NetworkId, role: Option<&PvlanRole>) -> Result<(), DropReason> {
-        if on != self.sight.network_id || self.sight.has(Mutant::Pvlan) {
+        let routed = matches!(&self.end, Some(End::Path(path)) if path.hop.is_some());
+        let around = routed && self.sight.has(Mutant::PvlanRouted);
+        if on != self.sight.network_id || self.sight.has(Mutant::Pvlan) || around {
             return Ok(());
         }
         let own = topology::role_of(&self.sight, self.opening.opener.source_mac);

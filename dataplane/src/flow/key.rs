@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use weft_model::{NetworkId, PortId};
 
 /// Where a frame enters, and, for the other direction, where it leaves.
@@ -93,10 +93,9 @@ impl fmt::Display for Tuple {
             source_port,
             destination_port,
         } = self;
-        write!(
-            f,
-            "protocol {protocol} {source}:{source_port} > {destination}:{destination_port}"
-        )
+        let from = SocketAddr::new(*source, *source_port);
+        let to = SocketAddr::new(*destination, *destination_port);
+        write!(f, "protocol {protocol} {from} > {to}")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Notes, Packets, Reference};
 use crate::flow::bucket;
+use crate::mutant::Mutant;
 use crate::stage::metering;
 use weft_model::{HostSnapshot, Metered};
 use weft_wire::ethernet;
@@ -14,7 +15,7 @@ impl Reference {
         };
         let mut sessions = self.sessions.iter();
         let session = sessions.find(|session| session.forward == note.forward);
-        let labels = session.map(|s| metering::process(on.sight.snapshot, s, note.way));
+        let labels = session.map(|s| metering::process(&on.sight, s, note.way));
         for label in labels.into_iter().flatten() {
             let bytes = on.frame.len().saturating_sub(ethernet::HEADER_BYTES);
             *self.meters.entry(label).or_default() += Metered {
@@ -31,7 +32,8 @@ impl Reference {
             let mut logs = port.into_iter().flat_map(|port| &port.logs);
             let wanted = logs.any(|id| {
                 let log = snapshot.logs.get(id);
-                log.is_some_and(|log| log.event.is_of(decision.allowed))
+                let any = self.config.mutant == Some(Mutant::LogEvent);
+                log.is_some_and(|log| any || log.event.is_of(decision.allowed))
             });
             let bucket = self.log_buckets.entry(decision.port_id).or_default();
             if wanted && bucket.take(bucket::LOG, 1, now_s) {

@@ -102,6 +102,9 @@ pub fn source(
 
 /// Whether a network is of the same address scope as the packet's, in IPv4.
 fn shares_scope(sight: &Sight<'_>, other: NetworkId) -> bool {
+    if sight.has(Mutant::ScopeNat) {
+        return false;
+    }
     topology::scopes(sight.snapshot, [sight.network_id, other], false) == Scopes::Shared
 }
 

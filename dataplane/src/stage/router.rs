@@ -332,7 +332,9 @@ fn neighbour(
             return Ok(near(Ingress::Port(id), port.mac_address, None));
         }
         Some(Found::Remote(remote)) => {
-            walk.together(network_id, remote.pvlan.as_ref())?;
+            if !walk.sight.has(Mutant::PvlanRouted) {
+                walk.together(network_id, remote.pvlan.as_ref())?;
+            }
             let tunnel = tunnel::to_host(snapshot, network_id, &remote.host);
             return Ok(Near {
                 tunnel: Some(tunnel.ok_or(DropReason::TunnelUnsupported)?),
