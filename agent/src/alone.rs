@@ -9,9 +9,12 @@ use crate::feed::FeedStatus;
 use crate::question::{Ground, HostStatus, Question};
 use crate::service::{Millis, ServiceCounters};
 use crate::socket::server::{Context, Socket};
-use crate::socket::{PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions, SocketError, Stats};
+use crate::socket::{
+    PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions, SocketError, Stats, XdpStats,
+};
 use crate::user;
 use crate::view;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +23,7 @@ use weft_dataplane::Ingress;
 use weft_ebpf::{Counters, SessionView};
 use weft_model::{HostName, HostSnapshot, PortStatus};
 use weft_vhost::alone::Alone;
+use weft_vhost::xdp::XdpDrops;
 
 /// Questions that wait at most; behind that, who asks waits.
 const QUESTIONS_MAX: usize = 16;
@@ -35,6 +39,8 @@ pub struct AloneSocket {
     pub instance: String,
     /// The snapshot in force.
     pub snapshots: watch::Receiver<Option<Arc<HostSnapshot>>>,
+    /// The AF_XDP sockets of the link to other hosts, if it is an interface.
+    pub link: Vec<Arc<OwnedFd>>,
 }
 
 impl AloneSocket {
@@ -65,6 +71,7 @@ impl AloneSocket {
         let switch = Switch {
             alone,
             snapshots: self.snapshots,
+            link: self.link,
             started: now(),
         };
         let answers = async {
@@ -83,6 +90,7 @@ impl AloneSocket {
 struct Switch {
     alone: Arc<Alone>,
     snapshots: watch::Receiver<Option<Arc<HostSnapshot>>>,
+    link: Vec<Arc<OwnedFd>>,
     /// About when the engine's clock began.
     started: Millis,
 }
@@ -160,7 +168,25 @@ impl Switch {
         let sessions = self.views(SESSIONS_COUNTED_MAX).len();
         let snapshot = self.snapshot();
         let services = ServiceCounters::default();
-        view::stats(&counters, snapshot.as_deref(), sessions, services)
+        let mut stats = view::stats(&counters, snapshot.as_deref(), sessions, services);
+        stats.underlay.xdp = self.link_drops();
+        stats
+    }
+
+    fn link_drops(&self) -> Option<XdpStats> {
+        if self.link.is_empty() {
+            return None;
+        }
+        let drops = XdpDrops::of(&self.link)
+            .inspect_err(|error| tracing::warn!("the link's drops are not known: {error}"))
+            .ok()?;
+        Some(XdpStats {
+            queues: self.link.len() as u64,
+            rx_dropped: drops.rx_dropped,
+            rx_ring_full: drops.rx_ring_full,
+            fill_ring_empty: drops.fill_ring_empty,
+            refused: drops.refused,
+        })
     }
 
     fn views(&self, limit: usize) -> Vec<SessionView> {

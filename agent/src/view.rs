@@ -73,6 +73,7 @@ pub(crate) fn stats(
         underlay: UnderlayStats {
             traffic: traffic(&counters.underlay),
             drops: drops(&counters.underlay.drops),
+            xdp: None,
         },
         metering_labels: metering.collect(),
         total,

@@ -118,6 +118,7 @@ pub(crate) async fn switch(
             host: config.host.clone(),
             instance: config.instance.clone(),
             snapshots: source.subscribe(),
+            link: link.iter().flat_map(|link| link.sockets.clone()).collect(),
         };
         parts.spawn("the control socket", async move {
             Ok(socket.serve(alone, shutdown).await?)

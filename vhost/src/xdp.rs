@@ -80,6 +80,38 @@ pub enum XdpError {
     },
 }
 
+/// What the kernel dropped of what was steered to an interface's sockets, and would not send for them, since they were opened
+/// (XDP_STATISTICS). Kernels before 5.9 count the rings under `rx_dropped`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XdpDrops {
+    /// Packets that came while there was no chunk for them, or that did not fit one.
+    pub rx_dropped: u64,
+    /// Packets that came while nobody had taken what came before.
+    pub rx_ring_full: u64,
+    /// How often there was no chunk: why packets are among `rx_dropped`.
+    pub fill_ring_empty: u64,
+    /// Descriptors of ours that the kernel refused, both ways.
+    pub refused: u64,
+}
+
+impl XdpDrops {
+    /// The sum over sockets.
+    ///
+    /// # Errors
+    /// One is no AF_XDP socket.
+    pub fn of(sockets: &[Arc<OwnedFd>]) -> io::Result<Self> {
+        let mut sum = Self::default();
+        for socket in sockets {
+            let one = sockopt::xdp_statistics(socket)?;
+            sum.rx_dropped += one.rx_dropped;
+            sum.rx_ring_full += one.rx_ring_full.unwrap_or_default();
+            sum.fill_ring_empty += one.rx_fill_ring_empty_descs.unwrap_or_default();
+            sum.refused += one.rx_invalid_descs + one.tx_invalid_descs;
+        }
+        Ok(sum)
+    }
+}
+
 /// An interface, opened.
 #[derive(Debug)]
 pub struct XdpPort {

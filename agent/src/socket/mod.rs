@@ -212,6 +212,53 @@ pub struct UnderlayStats {
     pub traffic: Traffic,
     /// What was dropped on its way in from other hosts.
     pub drops: Vec<DropCount>,
+    /// What AF_XDP dropped, where that is the way to other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<XdpStats>,
+}
+
+/// What the kernel dropped in front of AF_XDP sockets, before any engine saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpStats {
+    /// Sockets: one for each queue of the interface.
+    pub queues: u64,
+    /// Packets that came while there was no buffer for them, or that did not fit one.
+    pub rx_dropped: u64,
+    /// Packets that came while nobody had taken what came before.
+    pub rx_ring_full: u64,
+    /// How often there was no buffer: why packets are among `rx_dropped`.
+    pub fill_ring_empty: u64,
+    /// Descriptors that the kernel refused, both ways.
+    pub refused: u64,
+}
+
+impl XdpStats {
+    /// Each counter with its name and what it means.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
+        [
+            (
+                "rx_dropped",
+                self.rx_dropped,
+                "There was no buffer for them: nobody polled in time",
+            ),
+            (
+                "rx_ring_full",
+                self.rx_ring_full,
+                "Nobody took in time what had come before",
+            ),
+            (
+                "fill_ring_empty",
+                self.fill_ring_empty,
+                "So often no buffer was there (of rx_dropped)",
+            ),
+            (
+                "refused",
+                self.refused,
+                "The kernel refused descriptors of the rings",
+            ),
+        ]
+        .into_iter()
+    }
 }
 
 /// How many packets died of one reason.

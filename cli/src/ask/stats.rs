@@ -3,7 +3,7 @@
 use crate::table::{Table, bytes, count};
 use anyhow::bail;
 use std::collections::BTreeMap;
-use weft_agent::socket::{DropCount, Stats, Traffic};
+use weft_agent::socket::{DropCount, Stats, Traffic, XdpStats};
 use weft_model::{Metered, PortId};
 
 /// What concerns one port, if one is asked for.
@@ -75,6 +75,14 @@ pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
         text += &format!("\n{}", table.text());
     }
     text += &drops(stats);
+    let xdp = stats.underlay.xdp.iter().flat_map(XdpStats::rows);
+    let mut table = Table::new(&["AF_XDP on the underlay", "packets", "meaning"]);
+    for (name, packets, sentence) in xdp.filter(|(_, packets, _)| *packets > 0) {
+        table.row([name.to_owned(), count(packets), sentence.to_owned()]);
+    }
+    if !table.is_empty() {
+        text += &format!("\n{}", table.text());
+    }
     let services = stats.services.rows().filter(|(_, number, _)| *number > 0);
     let mut table = Table::new(&["service", "count", "meaning"]);
     for (name, number, sentence) in services {
@@ -210,7 +218,22 @@ mod tests {
             text.contains("\n2 sessions\n") && !text.contains("pkt/s"),
             "{text}"
         );
-        assert!(super::text(&Stats::default(), None).contains("nothing was dropped"));
+        let mut nothing = Stats::default();
+        nothing.underlay.xdp = Some(XdpStats {
+            queues: 2,
+            ..XdpStats::default()
+        });
+        let quiet = super::text(&nothing, None);
+        assert!(
+            quiet.contains("nothing was dropped") && !quiet.contains("AF_XDP"),
+            "{quiet}"
+        );
+        nothing.underlay.xdp.as_mut().unwrap().fill_ring_empty = 1_234;
+        let lost = super::text(&nothing, None);
+        assert!(
+            lost.contains("fill_ring_empty           1 234  So often no buffer"),
+            "{lost}"
+        );
     }
 
     #[test]

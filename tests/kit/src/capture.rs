@@ -28,8 +28,20 @@ impl Capture {
     /// # Errors
     /// There is no such interface.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::open_waiting(namespace, interface, Duration::from_millis(20))
+    }
+
+    /// Opens it for [`Capture::take`].
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn open_polled(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::open_waiting(namespace, interface, Duration::ZERO)
+    }
+
+    fn open_waiting(namespace: &Namespace, interface: &str, timeout: Duration) -> Result<Self> {
         let config = Config {
-            read_timeout: Some(Duration::from_millis(20)),
+            read_timeout: Some(timeout),
             ..Config::default()
         };
         let channel = namespace.enter(|| -> Result<Channel> {
@@ -58,6 +70,18 @@ impl Capture {
             .send_to(frame, None)
             .context("the frame is too long")?
             .with_context(|| format!("cannot send on {}", self.interface))
+    }
+
+    /// A frame that has come; `None` if there is none now.
+    ///
+    /// # Errors
+    /// The interface went away.
+    pub fn take(&mut self) -> Result<Option<Vec<u8>>> {
+        match self.receiver.next() {
+            Ok(frame) => Ok(Some(frame.to_vec())),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(error).context(self.interface.clone()),
+        }
     }
 
     /// The next frame that `wanted` accepts; `None` if none passes in time. Frames that were sent here are seen too.

@@ -8,17 +8,18 @@
 //! In IPv6 the same under fd77::/64. Tunnels run over one of both. Beside it, some hosts have `eth1` on the wire of the physical
 //! network `provider`, another bridge, on which [`Hosts::outside`] can be.
 
+use crate::vhost_guest::Nic;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 use weft_kit::capture::Capture;
 use weft_kit::clock::until;
 use weft_kit::guest::{Guest, PortFacts};
 use weft_kit::tcp::connect;
 use weft_kit::{Client, Cloud, Lab, Namespace, Operator, Site, Weft, WeftOptions};
-use weft_wire::{ethernet, geneve, gre, ipv4, ipv6, udp, vxlan};
 
 /// How long a port may take to turn ACTIVE.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -72,6 +73,10 @@ pub struct Host {
 /// A cloud of hosts. Fields are dropped in order: processes before namespaces.
 #[derive(Debug)]
 pub struct Hosts {
+    /// The devices of vhost-user guests.
+    nics: Vec<Nic>,
+    /// Whether guests are attached by vhost-user.
+    vhost_user: bool,
     /// The hosts: the first one is h1.
     pub hosts: Vec<Host>,
     /// The control plane, while it runs.
@@ -157,6 +162,8 @@ impl Hosts {
         }
         let operator = Client::new(&control)?;
         Ok(Self {
+            nics: Vec::new(),
+            vhost_user: options.vhost_user,
             hosts,
             server,
             admin: site.admin(),
@@ -228,6 +235,42 @@ impl Hosts {
         answer.with_context(|| format!("openstack {line}"))
     }
 
+    /// Makes a resource by the API, and waits until it is enforced: `resource` is what its body is called.
+    ///
+    /// # Errors
+    /// Refused, or not enforced in time.
+    pub fn post(&mut self, path: &str, resource: &str, body: &Value) -> Result<Value> {
+        let body = serde_json::json!({ resource: body });
+        let made = self.operator.post(&self.admin, path, &body);
+        Ok(made.with_context(|| body.to_string())?[resource].clone())
+    }
+
+    /// One resource or a list, as the API shows it.
+    ///
+    /// # Errors
+    /// No answer, or another status than 200.
+    pub fn openstack_get(&mut self, path: &str) -> Result<Value> {
+        self.operator.get(&self.admin, path)
+    }
+
+    /// Changes one, likewise.
+    ///
+    /// # Errors
+    /// As [`Hosts::post`].
+    pub fn put(&mut self, path: &str, resource: &str, body: &Value) -> Result<Value> {
+        let body = serde_json::json!({ resource: body });
+        let changed = self.operator.put(&self.admin, path, &body);
+        Ok(changed.with_context(|| body.to_string())?[resource].clone())
+    }
+
+    /// Removes one, likewise.
+    ///
+    /// # Errors
+    /// As [`Hosts::post`].
+    pub fn delete(&mut self, path: &str) -> Result<()> {
+        self.operator.delete(&self.admin, path)
+    }
+
     /// A network with a subnet of each family.
     ///
     /// # Errors
@@ -263,6 +306,23 @@ impl Hosts {
         Ok(guest)
     }
 
+    /// A port of a host's: with vhost-user when the hosts have it, of which control hears a little after they start.
+    fn port(&mut self, host: &str, network: &str, name: &str, options: &str) -> Result<Value> {
+        let line = format!("port create --network {network} --host {host} {options} {name}");
+        let wanted = if self.vhost_user { "vhostuser" } else { "tap" };
+        until("a port of the host's kind", ACTIVE_TIMEOUT, || {
+            let port = self.openstack(&line)?;
+            if port["binding:vif_type"] == wanted {
+                return Ok(Some(port));
+            }
+            self.openstack(&format!(
+                "port delete {}",
+                port["id"].as_str().unwrap_or(name)
+            ))?;
+            Ok(None)
+        })
+    }
+
     /// A guest on a host, up and without addresses.
     ///
     /// # Errors
@@ -272,12 +332,17 @@ impl Hosts {
             let host = self.hosts.get(host).context("no such host")?;
             (host.site.clone(), host.namespace.clone())
         };
-        let line = format!(
-            "port create --network {network} --host {} {options} {name}",
-            site.name
-        );
-        let facts = PortFacts::from_json(&self.openstack(&line)?)?;
-        let guest = Guest::plug(&self.lab, &namespace, name, facts)?;
+        let port = self.port(&site.name, network, name, options)?;
+        let facts = PortFacts::from_json(&port)?;
+        let guest = match port["binding:vif_details"]["vhostuser_socket"].as_str() {
+            None => Guest::plug(&self.lab, &namespace, name, facts)?,
+            Some(socket) => {
+                let plugged = Nic::plug(&self.lab, name, facts, Path::new(socket));
+                let (guest, nic) = plugged.with_context(|| site.log_end())?;
+                self.nics.push(nic);
+                guest
+            }
+        };
         let line = format!("port show {}", guest.port.id);
         let mut status = String::new();
         let active = until("the port to turn ACTIVE", ACTIVE_TIMEOUT, || {
@@ -320,6 +385,16 @@ impl Hosts {
         let drops = stats["drops"].as_array().into_iter().flatten();
         let of = drops.filter(|drop| drop["reason"] == reason);
         Ok(of.filter_map(|drop| drop["packets"].as_u64()).sum())
+    }
+
+    /// The same of all hosts.
+    ///
+    /// # Errors
+    /// As [`Hosts::drops`].
+    pub fn drops_of_all(&self, reason: &str) -> Result<u64> {
+        (0..self.hosts.len())
+            .map(|host| self.drops(host, reason))
+            .sum()
     }
 
     /// Packets and bytes that a host has sent into tunnels.
@@ -393,8 +468,13 @@ impl Hosts {
     /// Something does not end well, or leaves pins behind.
     pub fn close(self) -> Result<()> {
         let Self {
-            hosts, server, lab, ..
+            nics,
+            hosts,
+            server,
+            lab,
+            ..
         } = self;
+        drop(nics);
         for host in hosts {
             if let Some(weft) = host.weft {
                 weft.stop()?;
@@ -456,138 +536,4 @@ pub fn bulk(from: &Namespace, to: SocketAddr, bytes: usize) -> Result<()> {
         .join()
         .map_err(|_panic| anyhow!("the writer panicked"))??;
     Ok(())
-}
-
-/// A frame in a tunnel, as it was seen on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tunnelled {
-    /// The sending host.
-    pub from: IpAddr,
-    /// The receiving host.
-    pub to: IpAddr,
-    /// The outer destination port: the kind of tunnel; 0 for GRE.
-    pub destination_port: u16,
-    /// The network's number.
-    pub vni: u32,
-    /// The outer source port.
-    pub source_port: u16,
-    /// TTL or hop limit of the outer header.
-    pub outer_ttl: u8,
-    /// The frame inside.
-    pub frame: Vec<u8>,
-}
-
-impl Tunnelled {
-    /// What a frame of the wire carries, if it is a VXLAN, GENEVE or GRE packet.
-    #[must_use]
-    pub fn parse(frame: &[u8]) -> Option<Self> {
-        let link = ethernet::Frame::new_checked(frame).ok()?;
-        let (from, to, outer_ttl, number, datagram): (IpAddr, IpAddr, u8, u8, &[u8]) = match link
-            .ethertype()
-        {
-            ethernet::ethertype::IPV4 => {
-                let packet = ipv4::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
-                let (from, to) = (packet.source().into(), packet.destination().into());
-                let start = ethernet::HEADER_BYTES + packet.header_bytes();
-                (from, to, packet.ttl(), packet.protocol(), &frame[start..])
-            }
-            ethernet::ethertype::IPV6 => {
-                let packet = ipv6::Packet::new_checked(&frame[ethernet::HEADER_BYTES..]).ok()?;
-                let (from, to) = (packet.source().into(), packet.destination().into());
-                let start = ethernet::HEADER_BYTES + ipv6::HEADER_BYTES;
-                let (ttl, number) = (packet.hop_limit(), packet.next_header());
-                (from, to, ttl, number, &frame[start..])
-            }
-            _ => return None,
-        };
-        if number == 47 {
-            let packet = gre::Packet::new_checked(datagram).ok()?;
-            return Some(Self {
-                from,
-                to,
-                destination_port: 0,
-                vni: packet.key(),
-                source_port: 0,
-                outer_ttl,
-                frame: packet.payload().to_vec(),
-            });
-        }
-        let header = (number == 17).then(|| udp::Datagram::new_checked(datagram).ok())??;
-        let payload = &datagram[udp::HEADER_BYTES..];
-        let (vni, frame) = match header.destination_port() {
-            vxlan::UDP_PORT => {
-                let packet = vxlan::Packet::new_checked(payload).ok()?;
-                (packet.vni(), packet.payload().to_vec())
-            }
-            geneve::UDP_PORT => {
-                let packet = geneve::Packet::new_checked(payload).ok()?;
-                (packet.vni(), packet.payload().to_vec())
-            }
-            _ => return None,
-        };
-        Some(Self {
-            from,
-            to,
-            destination_port: header.destination_port(),
-            vni,
-            source_port: header.source_port(),
-            outer_ttl,
-            frame,
-        })
-    }
-
-    /// Both MAC addresses of the frame inside, as text: source, destination.
-    #[must_use]
-    pub fn macs(&self) -> (String, String) {
-        let text = |mac: &[u8]| {
-            let pairs: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-            pairs.join(":")
-        };
-        let (destination, rest) = self.frame.split_at(self.frame.len().min(6));
-        (text(&rest[..rest.len().min(6)]), text(destination))
-    }
-
-    /// Source, destination and TTL of the IP packet inside.
-    #[must_use]
-    pub fn ip(&self) -> Option<(IpAddr, IpAddr, u8)> {
-        ends(&self.frame)
-    }
-}
-
-/// Source, destination and TTL (hop limit) of the IP packet in a frame.
-#[must_use]
-pub fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr, u8)> {
-    let link = ethernet::Frame::new_checked(frame).ok()?;
-    let packet = &frame[ethernet::HEADER_BYTES..];
-    match link.ethertype() {
-        ethernet::ethertype::IPV4 => {
-            let packet = ipv4::Packet::new_checked(packet).ok()?;
-            let ends = (packet.source().into(), packet.destination().into());
-            Some((ends.0, ends.1, packet.ttl()))
-        }
-        ethernet::ethertype::IPV6 => {
-            let packet = ipv6::Packet::new_checked(packet).ok()?;
-            let ends = (packet.source().into(), packet.destination().into());
-            Some((ends.0, ends.1, packet.hop_limit()))
-        }
-        _ => None,
-    }
-}
-
-/// All tunnelled frames between two addresses that were captured so far.
-///
-/// # Errors
-/// The interface went away.
-pub fn tunnelled(capture: &mut Capture, a: IpAddr, b: IpAddr) -> Result<Vec<Tunnelled>> {
-    let mut found = Vec::new();
-    let quiet = Duration::from_millis(100);
-    capture.find(quiet, |frame| {
-        let seen = Tunnelled::parse(frame);
-        let ends = seen.as_ref().and_then(Tunnelled::ip);
-        if ends.is_some_and(|(from, to, _)| [(a, b), (b, a)].contains(&(from, to))) {
-            found.extend(seen);
-        }
-        false
-    })?;
-    Ok(found)
 }

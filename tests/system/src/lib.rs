@@ -10,6 +10,8 @@ pub mod qemu;
 pub mod report;
 pub mod scene;
 pub mod story;
+pub mod tunnelled;
+pub mod vhost_guest;
 pub mod vm;
 pub mod vm_story;
 pub mod wire;

@@ -3,8 +3,8 @@
 //!
 //! Where a packet should go is worked out here from who is where, and from nothing that Weft says.
 
-use crate::hosts::{Tunnelled, ends};
 use crate::scene::{INTERNET, PHYSICAL_ROUTER};
+use crate::tunnelled::{Tunnelled, ends};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

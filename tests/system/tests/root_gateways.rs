@@ -11,8 +11,9 @@ use weft_kit::clock::until;
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Server, connect, probe};
 use weft_tests_system::gateways::{Cloud, ROUTER_V4, cut, loss, open, open_over};
-use weft_tests_system::hosts::{Tunnelled, Underlay, tunnelled};
+use weft_tests_system::hosts::Underlay;
 use weft_tests_system::scene::ANY;
+use weft_tests_system::tunnelled::{Tunnelled, tunnelled};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -11,8 +11,9 @@ use weft_kit::lab::Process;
 use weft_kit::ping::{ping, ping_with};
 use weft_kit::tcp::{Probed, Server, probe};
 use weft_kit::{Guest, Lab, Namespace, PortFacts};
-use weft_tests_system::hosts::{Hosts, Tunnelled, Underlay, bulk, tunnelled};
+use weft_tests_system::hosts::{Hosts, Underlay, bulk};
 use weft_tests_system::scene::ANY;
+use weft_tests_system::tunnelled::{Tunnelled, tunnelled};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

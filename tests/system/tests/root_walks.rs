@@ -334,7 +334,7 @@ fn one_vlan_on_two_hosts() -> Result<()> {
         assert_eq!(tags, BTreeSet::from([Some(101)]), "{}", guest.name);
     }
     for frame in underlay.end()? {
-        assert_eq!(weft_tests_system::hosts::Tunnelled::parse(&frame), None);
+        assert_eq!(weft_tests_system::tunnelled::Tunnelled::parse(&frame), None);
     }
     hosts.close()
 }

@@ -1,4 +1,4 @@
-//! Lines of the kit's own client for what few scripts need: port forwardings, trunks.
+//! The kit's own client for what few scripts need: lines for port forwardings and trunks, and requests for what has no line.
 
 use super::Cloud;
 use super::client::Client;
@@ -8,6 +8,31 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 impl Client {
+    /// Makes a resource, and waits until the hosts concerned enforce it.
+    ///
+    /// # Errors
+    /// Refused, or no host enforces it in time.
+    pub fn post(&mut self, cloud: &Cloud, path: &str, body: &Value) -> Result<Value> {
+        self.call(cloud, &Method::POST, &enforced(path), Some(body))
+    }
+
+    /// Changes one, likewise.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub fn put(&mut self, cloud: &Cloud, path: &str, body: &Value) -> Result<Value> {
+        self.call(cloud, &Method::PUT, &enforced(path), Some(body))
+    }
+
+    /// Removes one, likewise.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub fn delete(&mut self, cloud: &Cloud, path: &str) -> Result<()> {
+        let gone = self.call(cloud, &Method::DELETE, &enforced(path), None);
+        gone.map(drop)
+    }
+
     /// `floating ip port forwarding create … FLOATING_IP`.
     pub(super) fn port_forwarding_create(&mut self, cloud: &Cloud, line: &Line) -> Result<Value> {
         let needed = |option: &'static str| {
@@ -57,4 +82,8 @@ impl Client {
         });
         self.create(cloud, "trunk", &body)
     }
+}
+
+fn enforced(path: &str) -> String {
+    format!("{path}?wait_for=enforced")
 }

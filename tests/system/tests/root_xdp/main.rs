@@ -1,6 +1,9 @@
 //! The switch alone on an interface of its own: AF_XDP leads to another host, which is Linux's own VXLAN device, over IPv4 and IPv6.
 //! The guest is ours: it pings the other side, and both send numbered datagrams.
 
+mod queues;
+mod switches;
+
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -9,22 +12,14 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft_kit::lab::Process;
 use weft_kit::{Lab, Namespace, WeftOptions, clock};
-use weft_vhost::driver::Buffer;
-use weft_vhost::frontend::{Frontend, FrontendConfig};
-use weft_vhost::protocol::feature;
+use weft_tests_system::vhost_guest::Device;
 use weft_wire::frame::{self, Ip, Link};
 use weft_wire::udp;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-const RING: u16 = 256;
-/// Bytes of a buffer.
-const BUFFER: u64 = 2_048;
-/// Virtio's header.
-const HEADER: usize = 12;
 /// As the snapshot has them: the guest and who it talks to.
 const GUEST: (Ipv4Addr, [u8; 6]) = (Ipv4Addr::new(10, 0, 0, 1), [2, 0, 0, 0, 0, 1]);
 const OTHER: (Ipv4Addr, [u8; 6]) = (Ipv4Addr::new(10, 0, 0, 2), [2, 0, 0, 0, 0, 2]);
@@ -35,92 +30,49 @@ const PORT: u16 = 2_000;
 /// Where a datagram's payload is.
 const PAYLOAD_AT: usize = 42;
 
-/// A guest that sends and receives whole frames.
-struct Guest {
-    frontend: Frontend,
-    /// Buffers that are free to be sent in; those to be received into are always offered.
-    free: Vec<u64>,
-    sent: Vec<u64>,
-    receiving: Vec<u64>,
+/// A veth between two hosts.
+#[derive(Clone, Copy)]
+struct Wire {
+    queues: u32,
+    mtu: u32,
 }
 
-impl Guest {
-    fn new() -> Result<Self> {
-        let frontend = Frontend::new(FrontendConfig {
-            features: feature::VERSION_1 | feature::NET_MERGEABLE,
-            pairs: 1,
-            ring_size: RING,
-            inflight: false,
-            buffer_bytes: usize::try_from(2 * u64::from(RING) * BUFFER)?,
-        })?;
-        let start = frontend.buffers();
-        let end = start + u64::from(RING) * BUFFER;
-        let buffers = |first: u64| (0..u64::from(RING)).map(move |n| first + n * BUFFER);
-        let mut guest = Self {
-            free: buffers(end).collect(),
-            sent: Vec::new(),
-            receiving: Vec::new(),
-            frontend,
-        };
-        for address in buffers(start) {
-            guest.receive_into(address)?;
-        }
-        Ok(guest)
+impl Default for Wire {
+    fn default() -> Self {
+        let (queues, mtu) = (1, 1_500);
+        Self { queues, mtu }
     }
+}
 
-    fn receive_into(&mut self, address: u64) -> Result<()> {
-        let buffer = Buffer {
-            address,
-            bytes: u32::try_from(BUFFER)?,
-            write: true,
-        };
-        self.frontend.offer(0, buffer)?.context("there is room")?;
-        self.receiving.insert(0, address);
+impl Wire {
+    /// By `eth0` of both.
+    fn join(self, host: &Namespace, other: &Namespace) -> Result<()> {
+        let Self { queues, mtu } = self;
+        let end = format!("mtu {mtu} numrxqueues {queues} numtxqueues {queues}");
+        let there = other.name();
+        host.run(&format!(
+            "ip link add eth0 {end} type veth peer name eth0 {end} netns {there}"
+        ))?;
+        for namespace in [host, other] {
+            // A veth's checksums are left to the other end, where XDP does not make up for them. No hardware does that.
+            namespace.run("ethtool -K eth0 tx off")?;
+            namespace.run("ip link set eth0 up")?;
+        }
         Ok(())
     }
+}
 
-    /// Sends a frame, if a buffer is free.
-    fn send(&mut self, frame: &[u8]) -> Result<bool> {
-        while let Some(_back) = self.frontend.ring(1).context("a ring")?.collect() {
-            self.free.push(self.sent.pop().context("it was sent")?);
-        }
-        let Some(address) = self.free.pop() else {
-            return Ok(false);
-        };
-        let bytes = [&[0; HEADER], frame].concat();
-        let memory = self.frontend.memory();
-        for (at, word) in (usize::try_from(address)?..)
-            .step_by(2)
-            .zip(bytes.chunks(2))
-        {
-            let word = u16::from_le_bytes([word[0], word.get(1).copied().unwrap_or(0)]);
-            memory.u16_put(at, word, Relaxed);
-        }
-        let buffer = Buffer {
-            address,
-            bytes: u32::try_from(bytes.len())?,
-            write: false,
-        };
-        self.frontend.offer(1, buffer)?.context("there is room")?;
-        self.sent.insert(0, address);
-        Ok(true)
-    }
-
-    /// A frame that came.
-    fn receive(&mut self) -> Result<Option<Vec<u8>>> {
-        let ring = self.frontend.ring(0).context("a ring")?;
-        let Some((_, bytes)) = ring.collect() else {
-            return Ok(None);
-        };
-        let address = self.receiving.pop().context("it was offered")?;
-        let start = usize::try_from(address)?;
-        let end = start + usize::try_from(bytes)?;
-        let memory = self.frontend.memory();
-        let words = (start..end).step_by(2).map(|at| memory.u16(at, Relaxed));
-        let all: Vec<u8> = words.flat_map(u16::to_le_bytes).collect();
-        self.receive_into(address)?;
-        Ok(all.get(HEADER..end - start).map(<[u8]>::to_vec))
-    }
+/// How many packets came by XDP on each queue of `eth0`.
+fn queues_of(host: &Namespace) -> Result<Vec<u64>> {
+    let text = host.run("ethtool -S eth0")?;
+    let count = |line: &str| {
+        let (name, number) = line.trim().split_once(": ")?;
+        let name = name.strip_prefix("rx_queue_")?;
+        name.ends_with("_xdp_packets")
+            .then(|| number.parse().ok())
+            .flatten()
+    };
+    Ok(text.lines().filter_map(count).collect())
 }
 
 /// A host with the switch, a guest, and another host behind a wire.
@@ -128,18 +80,20 @@ struct Scene {
     lab: Lab,
     host: Namespace,
     other: Namespace,
-    guest: Guest,
+    guest: Device,
     socket: PathBuf,
     snapshot: PathBuf,
 }
 
 impl Scene {
     fn new(tunnels: [IpAddr; 2]) -> Result<Self> {
+        Self::with(tunnels, Wire::default())
+    }
+
+    fn with(tunnels: [IpAddr; 2], wire: Wire) -> Result<Self> {
         let lab = Lab::new("weft-xdp")?;
         let (host, other) = (lab.namespace("host")?, lab.namespace("other")?);
-        lab.veth((&host, "eth0"), (&other, "eth0"))?;
-        // A veth's checksums are left to the other end, where XDP does not make up for them. No hardware does that.
-        other.run("ethtool -K eth0 tx off")?;
+        wire.join(&host, &other)?;
         let [own, far] = tunnels;
         let (bits, more) = match far {
             IpAddr::V4(_) => (24, ""),
@@ -164,7 +118,7 @@ impl Scene {
         std::fs::write(&snapshot, text)?;
         Ok(Self {
             socket: lab.directory().join("vm0.sock"),
-            guest: Guest::new()?,
+            guest: Device::new(1, false)?,
             lab,
             host,
             other,
@@ -248,14 +202,18 @@ impl Scene {
         Ok(())
     }
 
+    fn log(&self) -> PathBuf {
+        self.lab.directory().join("weft.log")
+    }
+
     fn switch_start(&mut self) -> Result<Process> {
-        let log_path = self.lab.directory().join("weft.log");
+        let log_path = self.log();
         let log = File::options().append(true).create(true).open(&log_path)?;
         let mut command = self.command("eth0")?;
         command.stdout(Stdio::null()).stderr(log);
         let running = self.lab.spawn(&mut command)?;
         clock::until("the switch to serve the guest", TIMEOUT, || {
-            Ok(self.guest.frontend.connect(&self.socket).ok())
+            Ok(self.guest.connect(&self.socket).ok())
         })
         .with_context(|| std::fs::read_to_string(&log_path).unwrap_or_default())?;
         Ok(running)
@@ -268,9 +226,9 @@ impl Scene {
         let frame = weft_kit::frame::ethernet(OTHER.1, GUEST.1, 0x0800, &packet);
         let guest = &mut self.guest;
         clock::until("an echo reply", TIMEOUT, || {
-            guest.send(&frame)?;
+            guest.send(0, &frame)?;
             clock::pause(Duration::from_millis(20));
-            while let Some(came) = guest.receive()? {
+            while let Some(came) = guest.receive(0)? {
                 let is_reply = came.get(34..36) == Some(&[0, 0]) && came.get(23) == Some(&1);
                 if is_reply {
                     ensure!(
@@ -306,7 +264,7 @@ fn payload(number: u16) -> Vec<u8> {
 
 /// The guest sends the next one, and the other takes it: one at a time, so that none is lost for want of room.
 fn there_once(
-    guest: &mut Guest,
+    guest: &mut Device,
     socket: &UdpSocket,
     left: &mut std::ops::Range<u16>,
 ) -> Result<()> {
@@ -322,7 +280,7 @@ fn there_once(
         destination_port: PORT,
     };
     let frame = frame::udp(link, Ip::new(GUEST.0, OTHER.0), ports, &payload(number));
-    ensure!(guest.send(&frame)?, "a buffer is free");
+    ensure!(guest.send(0, &frame)?, "a buffer is free");
     let mut bytes = [0; 2_048];
     let got = clock::until("a datagram at the other host", TIMEOUT, || {
         match socket.recv(&mut bytes) {
@@ -337,13 +295,17 @@ fn there_once(
 }
 
 /// The other sends the next one, and the guest takes it.
-fn back_once(guest: &mut Guest, socket: &UdpSocket, left: &mut std::ops::Range<u16>) -> Result<()> {
+fn back_once(
+    guest: &mut Device,
+    socket: &UdpSocket,
+    left: &mut std::ops::Range<u16>,
+) -> Result<()> {
     let Some(number) = left.next() else {
         return Ok(());
     };
     socket.send_to(&payload(number), (GUEST.0, PORT))?;
     let came = clock::until("a datagram at the guest", TIMEOUT, || {
-        let came = guest.receive()?;
+        let came = guest.receive(0)?;
         Ok(came.filter(|came| came.get(23) == Some(&17)))
     })?;
     ensure!(
