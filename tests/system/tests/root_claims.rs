@@ -68,7 +68,20 @@ fn leads_to(from: &Namespace, to: IpAddr, name: &str) -> Result<()> {
 /// in their caches, follow at once.
 #[test]
 fn an_address_moves_between_guests_of_two_hosts() -> Result<()> {
-    let mut hosts = Hosts::open("weft-claim", 2, Underlay::V4)?;
+    moves("weft-claim", false)
+}
+
+#[test]
+fn an_address_moves_between_vhost_user_guests_of_two_hosts() -> Result<()> {
+    moves("weft-claimu", true)
+}
+
+fn moves(name: &str, vhost_user: bool) -> Result<()> {
+    let options = WeftOptions {
+        vhost_user,
+        ..WeftOptions::new(None)?
+    };
+    let mut hosts = Hosts::open_with_options(name, 2, Underlay::V4, &[], options)?;
     hosts.network("net1", "192.0.2.0/24", "fd00:192:0:2::/64", "")?;
     hosts.openstack("security group create web")?;
     for rule in ["--protocol tcp", "--ethertype IPv6 --protocol tcp"] {
