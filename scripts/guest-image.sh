@@ -43,7 +43,8 @@ root=$work/root
 mkdir -p "$root/bin" "$root/modules" "$root/dev" "$root/proc" "$root/sys" "$root/tmp"
 cp "$(command -v busybox)" "$root/bin/busybox"
 # In the order in which they need each other.
-modules="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net"
+modules="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net
+llc stp garp mrp 8021q"
 for module in $modules; do
     cp "$(find "$work/package/lib/modules" -name "$module.ko" | head -n 1)" "$root/modules/"
 done
@@ -54,7 +55,7 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for module in $modules; do insmod /modules/\$module.ko; done
+for module in $(echo $modules); do insmod /modules/\$module.ko; done
 ip link set lo up
 ip link set eth0 up
 stty -echo

@@ -15,6 +15,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Whether it listens there, and Weft dials.
     pub listens: bool,
+    /// Queue pairs of its device, and processors.
+    pub queues: u16,
     /// More options of its device, as `csum=off`.
     pub device: Vec<String>,
     /// More arguments.
@@ -35,6 +37,7 @@ impl Options {
             mac: mac.to_owned(),
             socket: socket.to_owned(),
             listens: false,
+            queues: 1,
             device: Vec::new(),
             arguments: Vec::new(),
         }
@@ -71,18 +74,24 @@ impl Guest {
             "reconnect=1"
         };
         let chardev = format!("socket,id=c,path={},{role}", options.socket.display());
-        let mut device = format!("virtio-net-pci,netdev=n,mac={},vectors=0", options.mac);
+        let queues = options.queues;
+        // Of several queues each has an interrupt of its own, by which it is seen to be used.
+        let interrupts = match queues {
+            0 | 1 => "vectors=0".to_owned(),
+            more => format!("mq=on,vectors={}", 2 * more + 2),
+        };
+        let mut device = format!("virtio-net-pci,netdev=n,mac={},{interrupts}", options.mac);
+        let netdev = format!("vhost-user,id=n,chardev=c,queues={queues}");
         for option in &options.device {
             device = format!("{device},{option}");
         }
         let mut child = Command::new("qemu-system-x86_64")
-            .args([
-                "-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "192",
-            ])
+            .args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "192"])
+            .args(["-smp", &queues.to_string()])
             .args(["-object", "memory-backend-memfd,id=m,size=192M,share=on"])
             .args(["-numa", "node,memdev=m", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-serial", "stdio", "-chardev", &chardev])
-            .args(["-netdev", "vhost-user,id=n,chardev=c", "-device", &device])
+            .args(["-netdev", &netdev, "-device", &device])
             .args(&options.arguments)
             .arg("-kernel")
             .arg(image.join("kernel"))

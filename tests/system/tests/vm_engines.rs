@@ -170,6 +170,54 @@ fn go_outside(
     Ok(())
 }
 
+/// A VLAN device in the guest is a port of another network, with an address by DHCP and one by SLAAC.
+fn subport(hosts: &mut Hosts, vm: &mut Guest) -> Result<PortFacts> {
+    let port = hosts.openstack("port create --network green --security-group web sub")?;
+    let facts = PortFacts::from_json(&port)?;
+    hosts.openstack(
+        "network trunk create --parent-port vm \
+         --subport port=sub,segmentation-type=vlan,segmentation-id=101 trunk1",
+    )?;
+    until("the trunk to be ACTIVE", TIMEOUT, || {
+        let trunk = hosts.openstack("network trunk show trunk1")?;
+        Ok((trunk["status"] == "ACTIVE").then_some(()))
+    })?;
+    vm.run("ip link add link eth0 name eth0.101 type vlan id 101")?;
+    vm.run(&format!("ip link set eth0.101 address {}", facts.mac))?;
+    vm.run("ip link set eth0.101 up")?;
+    vm.run("udhcpc -i eth0.101 -n -q -t 10 -T 1 -s /bin/dhcp-bound")?;
+    for address in addresses(&facts)? {
+        vm.run(&format!(
+            "for try in 1 2 3 4 5 6 7 8 9 10; do ip address show dev eth0.101 | grep -q 'inet.* {address}/' && break; \
+             sleep 1; done; ip address show dev eth0.101 | grep '{address}/'"
+        ))?;
+    }
+    Ok(facts)
+}
+
+#[test]
+fn a_vlan_of_a_vhost_user_guest_is_a_port_of_its_network() -> Result<()> {
+    let mut hosts = open()?;
+    let near = hosts.guest(0, "green", "near", "--security-group web")?;
+    let far = hosts.guest(1, "green", "far", "--security-group web")?;
+    let beside = hosts.guest(1, "blue", "beside", "--security-group web")?;
+    serve_vhost_user(&mut hosts)?;
+    let (mut vm, facts) = boot(&mut hosts)?;
+    let sub = subport(&mut hosts, &mut vm).with_context(|| hosts.hosts[0].site.log_end())?;
+    // Tagged, on its network itself; and untagged, as before.
+    for (own, tap) in [(&sub, &near), (&sub, &far), (&facts, &beside)] {
+        meet(&mut vm, own, tap)
+            .with_context(|| format!("{}: {}", tap.name, hosts.hosts[0].site.log_end()))?;
+    }
+    hosts.openstack("port set --no-security-group sub")?;
+    let closed = SocketAddr::new(sub.v4()?.into(), 22);
+    until("the subport to be closed", TIMEOUT, || {
+        Ok((probe(&near.namespace, closed)? == Probed::Silent).then_some(()))
+    })?;
+    drop(vm);
+    hosts.close()
+}
+
 #[test]
 fn a_vhost_user_guest_reaches_everybody_whom_a_tap_guest_reaches() -> Result<()> {
     let mut hosts = open()?;
