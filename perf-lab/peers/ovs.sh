@@ -12,7 +12,13 @@ bridge="unix:$folder/lab.mgmt"
 ovsdb-tool create "$folder/database" /usr/share/openvswitch/vswitch.ovsschema
 ovsdb-server "$folder/database" --remote="p$database" --unixctl="$folder/database.ctl" --log-file="$folder/database.log" &
 server=$!
-vsctl() { ovs-vsctl --db="$database" "$@"; }
+# Not for ever: a switch that ended answers nobody.
+vsctl() { ovs-vsctl --timeout=30 --db="$database" "$@"; }
+switch=
+trap 'kill $switch $server 2>/dev/null; wait' EXIT
+trap 'exit 0' TERM INT
+# Taps stay when the switch is killed, with their addresses, and it cannot make them again.
+for device in ovs-netdev lab underlay; do ip link delete "$device" 2>/dev/null || true; done
 tries=0
 until [ -S "$folder/database.sock" ] || [ $tries -ge 100 ]; do tries=$((tries + 1)); sleep 0.05; done
 vsctl --no-wait init
@@ -22,7 +28,6 @@ vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:dpdk
 	other_config:dpdk-extra="--no-pci --file-prefix=weft-lab-ovs --no-telemetry"
 /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk "$database" --unixctl="$folder/switch.ctl" --log-file="$folder/switch.log" &
 switch=$!
-trap 'kill $switch $server 2>/dev/null; wait; exit 0' TERM INT
 
 vsctl add-br lab -- set bridge lab datapath_type=netdev protocols=OpenFlow13
 for port in 0 1; do
@@ -36,6 +41,9 @@ normal)
 	flow 'priority=0,actions=NORMAL'
 	;;
 stateful)
+	# Connections are forgotten as soon as Weft forgets them.
+	vsctl -- --id=@datapath create Datapath datapath_version=0 -- set Open_vSwitch . datapaths:netdev=@datapath
+	vsctl add-zone-tp netdev zone=1 udp_first=30 udp_single=30 udp_multiple=300
 	# What Neutron's firewall driver makes of a group that allows UDP: known connections at once, new ones by a rule.
 	flow 'table=0,priority=2,ip,actions=ct(table=1,zone=1)'
 	flow 'table=0,priority=1,arp,actions=NORMAL'
@@ -59,7 +67,6 @@ vxlan)
 	;;
 *)
 	echo "ovs.sh: $policy: expected normal, stateful or vxlan" >&2
-	kill $switch $server
 	exit 2
 	;;
 esac

@@ -44,7 +44,7 @@ pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
     let mut wakes: BTreeMap<u32, Vec<Woken>> = BTreeMap::new();
     for round in 1..=rounds {
         for system in &scenarios.systems {
-            let loads = scenarios.loads_of(&system.name);
+            let loads = scenarios.loads_of(&system.name, round);
             let mut running = Running::start(&ground, system)?;
             for (name, words) in loads {
                 let figures = running

@@ -81,6 +81,8 @@ pub(super) struct BarData {
     pub(super) to: Option<(String, String)>,
     pub(super) least: Option<f64>,
     pub(super) most: Option<f64>,
+    /// Measured in so many rounds at most, the first ones: it takes long.
+    pub(super) rounds_most: Option<usize>,
     /// So many times a second a thread is woken that only sleeps on an eventfd: what is shown beside the figure.
     pub(super) beside_wakes_per_s: Option<u32>,
 }
@@ -99,7 +101,7 @@ impl Scenarios {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let all: Self = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        for (system, load) in all.places() {
+        for (system, load) in all.places(1) {
             ensure!(
                 all.systems.iter().any(|s| s.name == *system) && all.loads.contains_key(load),
                 "{}: a bar names {system:?} under {load:?}; expected a system and a load of the file",
@@ -109,16 +111,17 @@ impl Scenarios {
         Ok(all)
     }
 
-    fn places(&self) -> impl Iterator<Item = &(String, String)> {
-        self.bars
-            .iter()
-            .flat_map(|bar| std::iter::once(&bar.of).chain(&bar.to))
+    /// Systems and loads that some bar needs in a round.
+    fn places(&self, round: usize) -> impl Iterator<Item = &(String, String)> {
+        let bars = self.bars.iter();
+        let bars = bars.filter(move |bar| bar.rounds_most.is_none_or(|most| round <= most));
+        bars.flat_map(|bar| std::iter::once(&bar.of).chain(&bar.to))
     }
 
-    /// The loads that some bar needs of a system, in the order of the bars.
-    pub(super) fn loads_of(&self, system: &str) -> Vec<(&str, &[String])> {
+    /// The loads that some bar needs of a system in a round, in the order of the bars.
+    pub(super) fn loads_of(&self, system: &str, round: usize) -> Vec<(&str, &[String])> {
         let mut loads: Vec<(&str, &[String])> = Vec::new();
-        for (_, load) in self.places().filter(|(of, _)| of == system) {
+        for (_, load) in self.places(round).filter(|(of, _)| of == system) {
             if !loads.iter().any(|(name, _)| name == load)
                 && let Some(words) = self.loads.get(load)
             {
@@ -140,7 +143,7 @@ mod tests {
         assert!(
             all.systems
                 .iter()
-                .all(|s| !all.loads_of(&s.name).is_empty())
+                .all(|s| !all.loads_of(&s.name, 1).is_empty())
         );
         assert!(
             all.bars

@@ -323,11 +323,14 @@ impl<'a> Running<'a> {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let process = ground.lab.spawn(&mut command)?;
+        let mut process = ground.lab.spawn(&mut command)?;
         clock::until(
             &format!("{} to be ready", system.name),
             READY_TIMEOUT,
-            || Ok(folder.join(ready).exists().then_some(())),
+            || {
+                ensure!(process.is_running()?, "{} has ended", system.name);
+                Ok(folder.join(ready).exists().then_some(()))
+            },
         )
         .with_context(|| {
             // OVS has a log of its own.
