@@ -5,12 +5,13 @@
 
 use super::glance::{Glance, Header, HeaderBytes, Kind, Train};
 use super::half::Half;
+use super::key::Key;
 use super::key::Place;
 use super::key::unpair;
 use super::limit::units;
 use super::path::{End, Opening};
 use super::plan::Plan;
-use super::record::First;
+use super::record::{First, Lead};
 use super::stay::stays;
 use super::table::Ref;
 use super::tunnels::Entry;
@@ -39,9 +40,27 @@ pub enum Judged {
     Elsewhere,
 }
 
+/// What first packets are recorded by, for as long as nobody else changes the engine.
+#[derive(Debug, Default)]
+pub struct Leads(Vec<Lead>);
+
+impl Leads {
+    /// Forgets them, and keeps the room.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// What [`Engine::foresee`] says.
-#[derive(Clone, Debug)]
-pub struct Foreseen(Result<First, Judged>);
+#[derive(Clone, Copy, Debug)]
+pub struct Foreseen(Result<Led, Judged>);
+
+/// A first packet: by which of the leads it is recorded, and the answers' key with its hash, as [`First`] has it.
+#[derive(Clone, Copy, Debug)]
+struct Led {
+    lead: usize,
+    plain: (Key, u64),
+}
 
 impl Engine {
     /// Decides on frames that are alike and have these headers, which become those of the frames as they leave. False, and
@@ -77,10 +96,16 @@ impl Engine {
 
     /// What a session's first packet leads to, as far as no session has to be asked. The processor is told which of them will be.
     #[must_use]
-    pub fn foresee(&self, glance: &Glance, train: &Train, header: &HeaderBytes) -> Foreseen {
+    pub fn foresee(
+        &self,
+        leads: &mut Leads,
+        glance: &Glance,
+        train: &Train,
+        header: &HeaderBytes,
+    ) -> Foreseen {
         let plan = self.plan.as_deref();
         Foreseen(plan.map_or(Err(Judged::Slow), |plan| {
-            self.first_walk(plan, glance, train, header)
+            self.first_walk(plan, leads, (glance, train), header)
         }))
     }
 
@@ -88,28 +113,29 @@ impl Engine {
     pub fn open<H: Header>(
         &mut self,
         (glance, train): (&Glance, &Train),
-        foreseen: Option<&Foreseen>,
+        foreseen: Option<(&Leads, &Foreseen)>,
         headers: &mut [H],
         now: Now,
         judged: &mut Vec<Judged>,
     ) {
         let mut left = headers;
         let mut foreseen = foreseen;
+        let mut own = Leads::default();
         // What is refused opens nothing: the next one is asked for itself.
         while !left.is_empty() && !self.judge(glance, train, left, now, judged) {
             let (first, behind) = left.split_at_mut(1);
             let header = first.iter().map(Header::header).next();
             let seen;
-            let foreseen = match (foreseen.take(), header) {
+            let (leads, foreseen) = match (foreseen.take(), header) {
                 (Some(foreseen), _) => foreseen,
                 (None, Some(header)) => {
-                    seen = self.foresee(glance, train, header);
-                    &seen
+                    seen = self.foresee(&mut own, glance, train, header);
+                    (&own, &seen)
                 }
                 (None, None) => return,
             };
             let recorded = match &foreseen.0 {
-                Ok(walked) => self.open_walked(walked, glance, now.s),
+                Ok(led) => self.open_led(leads, led, glance, now.s),
                 Err(refused) => Err(*refused),
             };
             match recorded {
@@ -120,10 +146,21 @@ impl Engine {
         }
     }
 
-    fn open_walked(&mut self, first: &First, glance: &Glance, now_s: u32) -> Result<Ref, Judged> {
+    fn open_led(
+        &mut self,
+        leads: &Leads,
+        led: &Led,
+        glance: &Glance,
+        now_s: u32,
+    ) -> Result<Ref, Judged> {
+        let first = First {
+            lead: leads.0.get(led.lead).ok_or(Judged::Slow)?,
+            forward: (glance.key, glance.hash),
+            plain: led.plain,
+        };
         // Taken and put back: another counted reference would wait for all that was written before.
         let plan = self.plan.take().ok_or(Judged::Slow)?;
-        let recorded = self.record(&plan, first, (glance.key, glance.hash), now_s);
+        let recorded = self.record(&plan, &first, now_s);
         self.plan = Some(plan);
         recorded.map_err(Judged::Drop)
     }
@@ -226,26 +263,53 @@ impl Engine {
         self.shared && !stays(plan, &self.neighbours, opening)
     }
 
-    /// Walks for the first packet of a session, unless it has to be looked at as a whole.
+    /// Walks for the first packet of a session, unless it is like the last one that was walked for, or has to be looked at as a
+    /// whole.
     fn first_walk(
         &self,
         plan: &Plan,
-        glance: &Glance,
-        train: &Train,
+        leads: &mut Leads,
+        (glance, train): (&Glance, &Train),
         header: &HeaderBytes,
-    ) -> Result<First, Judged> {
-        let mac = |at: usize| {
-            let mut mac = [0; 6];
-            for (to, from) in mac.iter_mut().zip(header.iter().skip(at)) {
-                *to = *from;
-            }
-            MacAddress(mac)
-        };
+    ) -> Result<Led, Judged> {
+        let macs = [0, 6].map(|at| {
+            let mac = header.get(at..).and_then(|bytes| bytes.first_chunk());
+            MacAddress(mac.copied().unwrap_or_default())
+        });
+        let last = leads.0.last();
+        if !last.is_some_and(|lead| lead.is_for(&glance.key, glance.tcp_flags, macs)) {
+            leads.0.push(self.lead_find(plan, glance, macs)?);
+        }
+        let lead = leads.0.last().ok_or(Judged::Slow)?;
+        if !measure(
+            lead.forward(),
+            header,
+            packet_bytes(&train.load, train.frame_bytes),
+        ) {
+            return Err(Judged::Slow);
+        }
+        let [source_port, _] = glance.key.meta.ports();
+        let plain = lead.reply_key(source_port);
+        let hash = self.table.seeds().hash(&plain);
+        self.table.prefetch(hash);
+        Ok(Led {
+            lead: leads.0.len() - 1,
+            plain: (plain, hash),
+        })
+    }
+
+    /// Walks for the first packet of a session.
+    fn lead_find(
+        &self,
+        plan: &Plan,
+        glance: &Glance,
+        [destination_mac, source_mac]: [MacAddress; 2],
+    ) -> Result<Lead, Judged> {
         let opening = Opening {
             place: glance.place,
             tuple: glance.key.tuple(),
-            source_mac: mac(6),
-            destination_mac: mac(0),
+            source_mac,
+            destination_mac,
             icmp: None,
             test: Some(glance.tcp_flags),
             echo_request: false,
@@ -263,18 +327,7 @@ impl Engine {
         if tagged || path.forward_tunnel().is_some() {
             return Err(Judged::Slow);
         }
-        if let Some(hop) = &path.hop {
-            let half = Half {
-                mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
-                ttl_decrement: hop.ttl_decrement,
-                destination_mac: hop.destination_mac.0,
-                ..Half::default()
-            };
-            if !measure(&half, header, packet_bytes(&train.load, train.frame_bytes)) {
-                return Err(Judged::Slow);
-            }
-        }
-        self.first(plan, &opening, path).map_err(Judged::Drop)
+        self.lead(plan, &opening, path).map_err(Judged::Drop)
     }
 
     /// What becomes of the addresses and ports of a direction's packets, if they are IPv4's.

@@ -60,6 +60,20 @@ impl Meta {
         self.0.to_le_bytes()[6]
     }
 
+    /// The same with this destination port.
+    #[inline]
+    #[must_use]
+    pub(super) fn with_destination_port(self, port: u16) -> Self {
+        Self(self.0 & !(0xffff << 16) | u64::from(port) << 16)
+    }
+
+    /// Whether nothing but the source port differs.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_alike(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !0xffff == 0
+    }
+
     /// Source and destination port.
     #[inline]
     #[must_use]
@@ -124,6 +138,21 @@ impl Key {
             addresses,
             meta: Meta::new(v6, tuple.protocol, place, ports),
         }
+    }
+
+    /// Whether what has this key is answered by what has the other one as it came: nothing is translated.
+    #[inline]
+    #[must_use]
+    pub(super) fn mirrors(&self, other: &Self) -> bool {
+        let [source, destination] = self.meta.ports();
+        let addresses = match (self.addresses, other.addresses) {
+            (Addresses::V4(one), Addresses::V4(other)) => one.rotate_left(32) == other,
+            (Addresses::V6([source, destination]), Addresses::V6(other)) => {
+                [destination, source] == other
+            }
+            _ => false,
+        };
+        addresses && other.meta.ports() == [destination, source]
     }
 
     /// Its tuple.

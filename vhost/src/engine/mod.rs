@@ -42,13 +42,14 @@ mod walk;
 
 pub use compiler::{Compiler, Prepared};
 pub use glance::{Entrance, Glance, HEADER_BYTES, Header, HeaderBytes, Train, is_alike};
-pub use judge::{Foreseen, Judged};
+pub use judge::{Foreseen, Judged, Leads};
 pub use key::{Place, Seeds};
 pub use link::Heard;
 pub use table::Limits;
 pub use tunnels::{Encapsulation, Entry, Leaving};
 pub use view::SessionView;
 
+use crate::memory::Ahead;
 use limit::Paid;
 use link::Link;
 use map::{FastMap, Seed};
@@ -245,6 +246,12 @@ impl Engine {
         for at in idle {
             self.table.delete(at);
         }
+    }
+
+    /// The memory that sessions to come will be in, for somebody to make ready.
+    #[must_use]
+    pub fn ahead(&self) -> &Arc<Ahead> {
+        self.table.ahead()
     }
 
     /// How many sessions there are.

@@ -9,7 +9,7 @@ use super::limit::units;
 use super::local::{Answer, Asker};
 use super::path::{End, Opening};
 use super::plan::{NetworkPlan, Plan, PortPlan};
-use super::record::hop_of;
+use super::record::{First, hop_of};
 use super::stateless::{Crossing, stateless};
 use super::table::Ref;
 use super::walk::walk;
@@ -422,8 +422,17 @@ impl Engine {
         self.measure(on, ip, &towards, Way::Forward, beside)?;
         let forward = Key::new(&ip.tuple, on.place);
         let hash = self.table.seeds().hash(&forward);
-        let first = self.first(on.plan, opening, path)?;
-        let at = self.record(on.plan, &first, (forward, hash), on.now.s)?;
+        if let Some(held) = self.table.find(&forward, hash) {
+            self.table.delete(held);
+        }
+        let lead = self.lead(on.plan, opening, path)?;
+        let plain = lead.reply_key(ip.tuple.source_port);
+        let first = First {
+            lead: &lead,
+            forward: (forward, hash),
+            plain: (plain, self.table.seeds().hash(&plain)),
+        };
+        let at = self.record(on.plan, &first, on.now.s)?;
         let half = self.table.half(at);
         half.count([1, on.frame.len()], on.now.s, self.alone);
         self.transform(on, ip, at, beside)

@@ -2,29 +2,76 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
-use super::half::{Cold, DENIED, Half, LIMITED, TAGGED, TUNNELLED};
+use super::half::{Cold, Half, LIMITED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::{Account, is_limited};
 use super::path::{Back, End, Hop, Opening, Path};
 use super::plan::{At, Plan};
 use super::stateless::{Crossing, stateless};
-use super::table::{New, Ref};
+use super::table::{New, Ref, Renewed};
 use super::walk::walk;
 use std::sync::atomic::AtomicU8;
 use weft_dataplane::flow::session::{Seen, Tunnel};
 use weft_dataplane::stage::decode::icmp_counterpart;
+use weft_dataplane::stage::nat::SnatPorts;
 use weft_dataplane::stage::{Sight, nat, tunnel};
 use weft_dataplane::{Ingress, State, Tuple, Way};
 use weft_model::{DropReason, MacAddress};
 use weft_wire::tcp;
 
+/// What first packets are recorded by: the same for those that differ by nothing but the source's port.
+#[derive(Debug)]
+pub(super) struct Lead {
+    /// Of the first of them.
+    opening: Opening,
+    path: Path,
+    /// Its key.
+    forward: Key,
+    /// Whether it came from a port: what a port sends goes the same way whatever port of its own it is from.
+    shared: bool,
+    halves: [Half; 2],
+    /// All but what tells a session apart in tunnels.
+    cold: Cold,
+    /// The answers' key.
+    reply: Key,
+    /// Whether the rules of a stateless port are to be asked for the answers.
+    stateless: bool,
+}
+
+impl Lead {
+    /// Whether a first packet differs from the first of them by its source's port alone. `macs`: its destination and source.
+    #[inline]
+    pub(super) fn is_for(&self, key: &Key, tcp_flags: u8, macs: [MacAddress; 2]) -> bool {
+        self.shared
+            && self.forward.meta.is_alike(key.meta)
+            && self.forward.addresses == key.addresses
+            && self.opening.test == Some(tcp_flags)
+            && [self.opening.destination_mac, self.opening.source_mac] == macs
+    }
+
+    /// What is done forward.
+    pub(super) fn forward(&self) -> &Half {
+        let [forward, _] = &self.halves;
+        forward
+    }
+
+    /// The answers' key, if the first packet came from this port and it is not translated.
+    pub(super) fn reply_key(&self, source_port: u16) -> Key {
+        Key {
+            meta: self.reply.meta.with_destination_port(source_port),
+            ..self.reply
+        }
+    }
+}
+
 /// What a first packet brings to be recorded.
-#[derive(Clone, Debug)]
-pub(super) struct First {
-    pub(super) opening: Opening,
-    pub(super) path: Path,
+#[derive(Debug)]
+pub(super) struct First<'a> {
+    pub(super) lead: &'a Lead,
+    /// Its key and hash.
+    pub(super) forward: (Key, u64),
     /// The answers' key and its hash, unless the source's port is translated.
-    plain: (Key, u64),
+    pub(super) plain: (Key, u64),
 }
 
 /// The key of the answers, for what leaves with this source port. `network` is the opener's.
@@ -158,52 +205,58 @@ pub(super) fn reply_stateless(
     stateless(plan, &crossing)
 }
 
-/// Says in the reply's half if it is denied.
-fn reply_note(plan: &Plan, keys: (&Key, &Key), icmp: Option<(u8, u8)>, half: &mut Half) {
-    if reply_stateless(plan, keys, icmp).is_err() {
-        *half.flags.get_mut() |= DENIED;
-    }
-}
-
 impl Engine {
-    /// What is to be recorded of a first packet. The processor is told that the answers' key will be looked up.
+    /// What first packets are recorded by that came as this one did, and lead where it does.
     ///
     /// # Errors
     /// It came from nowhere.
-    pub(super) fn first(
+    pub(super) fn lead(
         &self,
         plan: &Plan,
         opening: &Opening,
         path: Path,
-    ) -> Result<First, DropReason> {
-        let (_, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
-        let plain = reply_key(opening, &path, network.place, opening.tuple.source_port);
-        let plain_hash = self.table.seeds().hash(&plain);
-        self.table.prefetch(plain_hash);
-        Ok(First {
+    ) -> Result<Lead, DropReason> {
+        let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+        let owner = match port {
+            Some(_) => Some(opening.place),
+            None => plan.port(path.output).map(|_| path.output),
+        };
+        let stateless = |place| plan.port(place).is_some_and(|port| port.stateless);
+        Ok(Lead {
             opening: *opening,
+            halves: halves(plan, self.generation, opening, &path, network.mtu),
+            cold: Cold {
+                opener_mac: opening.source_mac.0,
+                icmp: opening.icmp,
+                next_hop: path.hop.and_then(|hop| hop.next_hop),
+                snat: path.snat,
+                owner,
+                network: network.place,
+                tunnels: tunnels(&path, opening.place),
+                entropies: [0; 2],
+                accounts: path.accounts,
+            },
+            forward: Key::new(&opening.tuple, opening.place),
+            shared: port.is_some(),
+            reply: reply_key(opening, &path, network.place, opening.tuple.source_port),
+            stateless: stateless(opening.place) || stateless(path.output),
             path,
-            plain: (plain, plain_hash),
         })
     }
 
-    /// Records a new session, whose first packet came by this key with this hash.
+    /// Records a new session. No other one has the first packet's key.
     ///
     /// # Errors
     /// No room, no port, or a session that would meet itself.
     pub(super) fn record(
         &mut self,
         plan: &Plan,
-        first: &First,
-        (forward, hash): (Key, u64),
+        first: &First<'_>,
         now_s: u32,
     ) -> Result<Ref, DropReason> {
-        let (opening, path) = (&first.opening, &first.path);
-        let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
-        if let Some(held) = self.table.find(&forward, hash) {
-            self.table.delete(held);
-        }
-        let (plain, plain_hash) = first.plain;
+        let lead = first.lead;
+        let ((forward, hash), (plain, plain_hash)) = (first.forward, first.plain);
+        let path = &lead.path;
         if path.snat.is_none() {
             if let Some(held) = self.table.find(&plain, plain_hash) {
                 self.table.delete(held);
@@ -212,56 +265,56 @@ impl Engine {
                 return Err(DropReason::NoRoute);
             }
         }
-        let owner = match port {
-            Some(_) => Some(opening.place),
-            None => plan.port(path.output).map(|_| path.output),
-        };
-        self.table.room_for(owner)?;
+        self.table.room_for(lead.cold.owner)?;
         let (reply, reply_hash) = match path.snat {
             None => first.plain,
-            Some(ports) => {
-                let ingress = match port {
-                    Some(port) => Ingress::Port(port.id),
-                    None => Ingress::Network(network.id),
-                };
-                let sight = Sight::new(&plan.snapshot, ingress, None);
-                let sight = sight.ok_or(DropReason::EngineError)?;
-                let table = &mut self.table;
-                let seeds = *table.seeds();
-                let key = |port| {
-                    let key = reply_key(opening, path, network.place, port);
-                    (key, seeds.hash(&key))
-                };
-                let free = |port| {
-                    let (key, hash) = key(port);
-                    table.find_fresh(&key, hash, now_s).is_none()
-                };
-                key(nat::source_port(&sight, ports, opening.tuple, free)?)
-            }
+            Some(ports) => self.translated(plan, first, ports, now_s)?,
         };
-        let [forward_half, mut reply_half] =
-            halves(plan, self.generation, opening, path, network.mtu);
-        let tunnels = tunnels(path, opening.place);
-        let keys = (&forward, &reply);
-        reply_note(plan, keys, opening.icmp, &mut reply_half);
+        let denied = lead.stateless && {
+            let keys = (&forward, &reply);
+            reply_stateless(plan, keys, lead.cold.icmp).is_err()
+        };
+        let [forward_half, reply_half] = &lead.halves;
         let new = New {
-            forward,
-            reply,
+            forward: &forward,
+            reply: &reply,
             forward_half,
             reply_half,
-            cold: Cold {
-                opener_mac: opening.source_mac.0,
-                icmp: opening.icmp,
-                next_hop: path.hop.and_then(|hop| hop.next_hop),
-                snat: path.snat,
-                owner,
-                network: network.place,
-                tunnels,
-                entropies: entropies(tunnels, &forward, &reply),
-                accounts: path.accounts,
-            },
+            denied,
+            cold: &lead.cold,
+            entropies: entropies(lead.cold.tunnels, &forward, &reply),
         };
         self.table.insert(&new, [hash, reply_hash], now_s)
+    }
+
+    /// The answers' key and its hash, where the source's port is translated.
+    fn translated(
+        &mut self,
+        plan: &Plan,
+        first: &First<'_>,
+        ports: SnatPorts,
+        now_s: u32,
+    ) -> Result<(Key, u64), DropReason> {
+        let opening = &first.lead.opening;
+        let (port, network) = plan.sight(opening.place).ok_or(DropReason::EngineError)?;
+        let ingress = match port {
+            Some(port) => Ingress::Port(port.id),
+            None => Ingress::Network(network.id),
+        };
+        let sight = Sight::new(&plan.snapshot, ingress, None);
+        let sight = sight.ok_or(DropReason::EngineError)?;
+        let table = &mut self.table;
+        let seeds = *table.seeds();
+        let key = |port| {
+            let key = first.lead.reply_key(port);
+            (key, seeds.hash(&key))
+        };
+        let free = |port| {
+            let (key, hash) = key(port);
+            table.find_fresh(&key, hash, now_s).is_none()
+        };
+        let tuple = first.forward.0.tuple();
+        Ok(key(nat::source_port(&sight, ports, tuple, free)?))
     }
 
     /// Walks again for a stale session: it is recorded anew or deleted.
@@ -288,7 +341,7 @@ impl Engine {
         }
     }
 
-    fn walk_again(&self, plan: &Plan, forward: Ref) -> Result<New, DropReason> {
+    fn walk_again(&self, plan: &Plan, forward: Ref) -> Result<Renewed, DropReason> {
         let (key, reply) = (self.table.key(forward), self.table.key(forward.other()));
         let (half, cold) = (self.table.half(forward), self.table.cold(forward));
         let place = key.meta.place();
@@ -324,15 +377,11 @@ impl Engine {
         if !same {
             return Err(DropReason::SessionRevoked);
         }
-        let [forward_half, mut reply_half] =
-            halves(plan, self.generation, &opening, &path, network.mtu);
+        let halves = halves(plan, self.generation, &opening, &path, network.mtu);
         let tunnels = tunnels(&path, place);
-        reply_note(plan, (&key, &reply), cold.icmp, &mut reply_half);
-        Ok(New {
-            forward: key,
-            reply,
-            forward_half,
-            reply_half,
+        Ok(Renewed {
+            halves,
+            denied: reply_stateless(plan, (&key, &reply), cold.icmp).is_err(),
             cold: Cold {
                 next_hop: path.hop.and_then(|hop| hop.next_hop),
                 snat: path.snat,

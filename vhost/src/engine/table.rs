@@ -5,10 +5,11 @@
 //!
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
-use super::half::{Cold, Half, NONE, TRANSLATED, WALKED};
+use super::half::{Cold, DENIED, Half, NONE, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use super::limit::Account;
-use crate::memory::{huge_pages_advise, prefetch};
+use crate::memory::{Ahead, huge_pages_advise, prefetch};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use weft_dataplane::{State, Way};
@@ -79,16 +80,31 @@ pub struct Limits {
 
 /// A session that is to be recorded.
 #[derive(Debug)]
-pub(super) struct New {
+pub(super) struct New<'a> {
     /// Key of the forward direction.
-    pub(super) forward: Key,
+    pub(super) forward: &'a Key,
     /// Key of the reply direction.
-    pub(super) reply: Key,
+    pub(super) reply: &'a Key,
     /// What is done forward; key, state and counters are filled in.
-    pub(super) forward_half: Half,
+    pub(super) forward_half: &'a Half,
     /// What is done in reply.
-    pub(super) reply_half: Half,
+    pub(super) reply_half: &'a Half,
+    /// Whether none of the replies passes.
+    pub(super) denied: bool,
     /// The rest.
+    pub(super) cold: &'a Cold,
+    /// What tells it apart in tunnels.
+    pub(super) entropies: [u16; 2],
+}
+
+/// What a walk found for a session that stays.
+#[derive(Debug)]
+pub(super) struct Renewed {
+    /// What is done forward and in reply.
+    pub(super) halves: [Half; 2],
+    /// Whether none of the replies passes.
+    pub(super) denied: bool,
+    /// The rest; the owner stays.
     pub(super) cold: Cold,
 }
 
@@ -106,6 +122,12 @@ pub(super) struct Table {
     wide_free: Vec<u32>,
     held: Vec<u32>,
     count: u32,
+    /// Told of how many places have been used so far.
+    ahead: Arc<Ahead>,
+}
+
+fn denied(is: bool) -> u8 {
+    if is { DENIED } else { 0 }
 }
 
 fn tag(hash: u64) -> u32 {
@@ -120,19 +142,26 @@ impl Table {
         let sessions = usize::try_from(limits.sessions_max).unwrap_or(usize::MAX >> 8);
         let entries = sessions.max(SESSIONS_MIN) * 2;
         let buckets = (entries / BUCKET_LOAD).next_power_of_two();
+        // Reserved, not touched: memory comes with the sessions, and nothing is ever moved.
+        let halves: Vec<Half> = Vec::with_capacity(2 * sessions);
+        let cold: Vec<Cold> = Vec::with_capacity(sessions);
+        let parts = [
+            (halves.as_ptr().addr(), 2 * size_of::<Half>()),
+            (cold.as_ptr().addr(), size_of::<Cold>()),
+        ];
         let mut table = Self {
             seeds,
             limits,
             mask: buckets - 1,
             buckets: Vec::with_capacity(buckets),
-            // Reserved, not touched: memory comes with the sessions, and nothing is ever moved.
-            halves: Vec::with_capacity(2 * sessions),
-            cold: Vec::with_capacity(sessions),
+            halves,
+            cold,
             free: Vec::new(),
             wide: Vec::new(),
             wide_free: Vec::new(),
             held: Vec::new(),
             count: 0,
+            ahead: Arc::new(Ahead::new(sessions, &parts)),
         };
         // Before they are touched: what is on small pages stays there.
         huge_pages_advise(&table.buckets, buckets);
@@ -146,6 +175,12 @@ impl Table {
     #[must_use]
     pub(super) fn seeds(&self) -> &Seeds {
         &self.seeds
+    }
+
+    /// The memory that sessions to come will be in.
+    #[must_use]
+    pub(super) fn ahead(&self) -> &Arc<Ahead> {
+        &self.ahead
     }
 
     /// How many sessions there are.
@@ -337,7 +372,7 @@ impl Table {
     /// Too many entries share its buckets: as good as full.
     pub(super) fn insert(
         &mut self,
-        new: &New,
+        new: &New<'_>,
         hashes: [u64; 2],
         now_s: u32,
     ) -> Result<Ref, DropReason> {
@@ -346,6 +381,7 @@ impl Table {
             None => {
                 self.halves.extend([Half::default(), Half::default()]);
                 self.cold.push(Cold::default());
+                self.ahead.use_up_to(self.cold.len());
                 self.cold.len() - 1
             }
         };
@@ -354,19 +390,22 @@ impl Table {
             Addresses::V4(_) => None,
             Addresses::V6(addresses) => Some(self.wide_put(addresses)),
         };
-        let translated = new.reply.tuple().reversed() != new.forward.tuple();
+        let translated = match new.forward.mirrors(new.reply) {
+            true => 0,
+            false => TRANSLATED,
+        };
         let parts = [
-            (&new.forward, &new.forward_half),
-            (&new.reply, &new.reply_half),
+            (new.forward, new.forward_half, 0),
+            (new.reply, new.reply_half, denied(new.denied)),
         ];
-        for (at, (key, half)) in refs.into_iter().zip(parts) {
+        for (at, (key, half, denied)) in refs.into_iter().zip(parts) {
             let addresses = match key.addresses {
                 Addresses::V4(addresses) => addresses,
                 Addresses::V6(_) => wide.map_or(0, u64::from),
             };
             if let Some(place) = self.halves.get_mut(at.at()) {
                 let walked = half.flags.load(Relaxed) & WALKED;
-                let flags = State::Opening as u8 | if translated { TRANSLATED } else { 0 };
+                let flags = State::Opening as u8 | translated | denied;
                 *place = Half {
                     addresses,
                     meta: key.meta,
@@ -379,7 +418,10 @@ impl Table {
             }
         }
         if let Some(cold) = self.cold.get_mut(session) {
-            *cold = new.cold;
+            *cold = Cold {
+                entropies: new.entropies,
+                ..*new.cold
+            };
         }
         self.count += 1;
         if let Some(owner) = new.cold.owner {
@@ -495,12 +537,17 @@ impl Table {
     }
 
     /// Writes anew what a walk found for a session that stays.
-    pub(super) fn renew(&mut self, at: Ref, new: &New) {
+    pub(super) fn renew(&mut self, at: Ref, new: &Renewed) {
         let (forward, reply) = match at.way() {
             Way::Forward => (at, at.other()),
             Way::Reply => (at.other(), at),
         };
-        for (at, half) in [(forward, &new.forward_half), (reply, &new.reply_half)] {
+        let [forward_half, reply_half] = &new.halves;
+        let parts = [
+            (forward, forward_half, 0),
+            (reply, reply_half, denied(new.denied)),
+        ];
+        for (at, half, denied) in parts {
             if let Some(place) = self.halves.get_mut(at.at()) {
                 let (kept, walked) = (place.flags.load(Relaxed), half.flags.load(Relaxed));
                 *place = Half {
@@ -509,7 +556,7 @@ impl Table {
                     packets: std::mem::take(&mut place.packets),
                     bytes: std::mem::take(&mut place.bytes),
                     seen_s: std::mem::take(&mut place.seen_s),
-                    flags: AtomicU8::new(kept & !WALKED | walked & WALKED),
+                    flags: AtomicU8::new(kept & !WALKED | walked & WALKED | denied),
                     ..*half
                 };
             }
@@ -557,22 +604,33 @@ mod tests {
         }
     }
 
-    fn put(table: &mut Table, new: &New, now_s: u32) -> Result<Ref, DropReason> {
+    fn put(table: &mut Table, new: &Keys, now_s: u32) -> Result<Ref, DropReason> {
         let hashes = [&new.forward, &new.reply].map(|key| table.seeds().hash(key));
-        table.insert(new, hashes, now_s)
-    }
-
-    fn new(v6: bool, number: u16) -> New {
-        let forward = tuple(v6, number);
-        New {
-            forward: Key::new(&forward, Place(1)),
-            reply: Key::new(&forward.reversed(), Place(2)),
-            forward_half: Half::default(),
-            reply_half: Half::default(),
-            cold: Cold {
+        let new = New {
+            forward: &new.forward,
+            reply: &new.reply,
+            forward_half: &Half::default(),
+            reply_half: &Half::default(),
+            denied: false,
+            cold: &Cold {
                 owner: Some(Place(1)),
                 ..Cold::default()
             },
+            entropies: [0; 2],
+        };
+        table.insert(&new, hashes, now_s)
+    }
+
+    struct Keys {
+        forward: Key,
+        reply: Key,
+    }
+
+    fn new(v6: bool, number: u16) -> Keys {
+        let forward = tuple(v6, number);
+        Keys {
+            forward: Key::new(&forward, Place(1)),
+            reply: Key::new(&forward.reversed(), Place(2)),
         }
     }
 

@@ -10,6 +10,7 @@
 //! when it is mapped is refused.
 #![allow(unsafe_code, reason = "shared memory is reached here and nowhere else")]
 
+mod ahead;
 mod fault;
 mod hint;
 mod mapping;
@@ -19,6 +20,7 @@ mod span;
 mod sync;
 mod window;
 
+pub use ahead::{Ahead, Keeper};
 pub use fault::lost_count;
 pub use hint::{huge_pages_advise, prefetch};
 pub use mapping::Mapping;

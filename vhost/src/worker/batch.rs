@@ -5,8 +5,8 @@
 use super::deliver::Room;
 use super::tunnel::Outside;
 use crate::engine::{
-    Engine, Entry, Foreseen, Glance, HEADER_BYTES, Header, HeaderBytes, Judged, Leaving, Now,
-    Place, Train, is_alike,
+    Engine, Entry, Foreseen, Glance, HEADER_BYTES, Header, HeaderBytes, Judged, Leads, Leaving,
+    Now, Place, Train, is_alike,
 };
 use crate::memory::{Piece, Regions};
 use crate::ring::Taken;
@@ -48,6 +48,8 @@ pub(super) struct Batch {
     ends: Vec<usize>,
     /// Of trains that open sessions.
     foreseen: Vec<Option<Foreseen>>,
+    /// What they are recorded by.
+    leads: Leads,
     pub(super) judged: Vec<Judged>,
     /// Of frames that leave by a tunnel.
     pub(super) entries: Vec<Entry>,
@@ -69,6 +71,7 @@ impl Default for Batch {
             glances: vec![Glance::default(); BATCH],
             ends: Vec::with_capacity(BATCH),
             foreseen: Vec::new(),
+            leads: Leads::default(),
             judged: Vec::with_capacity(BATCH),
             entries: vec![Entry::default(); BATCH],
             leaving: Leaving::default(),
@@ -83,7 +86,7 @@ impl Default for Batch {
 pub(super) struct Asked<'a> {
     pub(super) glance: &'a Glance,
     pub(super) train: Train,
-    pub(super) foreseen: Option<&'a Foreseen>,
+    pub(super) foreseen: Option<(&'a Leads, &'a Foreseen)>,
 }
 
 /// Where a batch comes from.
@@ -228,6 +231,7 @@ impl Batch {
     /// Foresees what opens sessions among the trains that are not judged yet.
     pub(super) fn foresee(&mut self, engine: &Engine, from: &From<'_>) {
         self.foreseen.clear();
+        self.leads.clear();
         let mut start = 0;
         for (glance, end) in self.glances.iter().zip(&self.ends) {
             let first = self.heads.get(start).zip(self.taken.get(start));
@@ -236,7 +240,8 @@ impl Batch {
             let asked = first.zip(load).filter(|_| opens);
             self.foreseen.push(asked.map(|((head, taken), load)| {
                 let frame_bytes = from.frame_bytes(taken);
-                engine.foresee(glance, &Train { frame_bytes, load }, head.header())
+                let train = Train { frame_bytes, load };
+                engine.foresee(&mut self.leads, glance, &train, head.header())
             }));
             start = *end;
         }
@@ -256,6 +261,7 @@ impl Batch {
                 continue;
             }
             let foreseen = self.foreseen.get(number).and_then(Option::as_ref);
+            let foreseen = foreseen.map(|foreseen| (&self.leads, foreseen));
             let (Some(heads), Some(taken)) =
                 (self.heads.get_mut(start..*end), self.taken.get(start))
             else {

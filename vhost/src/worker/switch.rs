@@ -6,7 +6,7 @@ use super::way::WayOut;
 use super::{HandOver, Order, Seat, Tap, Worker};
 use crate::clock;
 use crate::engine::{Compiler, Engine, EngineConfig, Prepared};
-use crate::memory::Handle;
+use crate::memory::{Handle, Keeper};
 use crate::queue::PortQueues;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
@@ -69,6 +69,8 @@ impl Running {
 /// A switch, from outside.
 #[derive(Debug)]
 pub struct Switch {
+    /// Makes memory ready for sessions to come.
+    _keeper: Keeper,
     workers: Vec<Running>,
     compiler: Mutex<Compiling>,
     /// Ports and ways out that were given to the workers so far.
@@ -123,6 +125,7 @@ impl Switch {
         let bells: Vec<_> = (0..count).map(|_| bell()).collect::<Result<_, _>>()?;
         let start = clock::now();
         let mut switch = Self {
+            _keeper: Keeper::start(Arc::clone(engine.ahead()))?,
             workers: Vec::new(),
             compiler: Mutex::new(Compiling {
                 compiler: Compiler::new(config.engine.seeds),
