@@ -277,6 +277,7 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
         binding_profile: JsonText(new.binding_profile),
         device_id: new.device_id,
         device_owner: new.device_owner,
+        shown_to: shown_to(network, &new.project_id),
         project_id: new.project_id,
         qos_policy_id: qos_policy::change(write, None, new.qos_policy_id).await?,
         ip_allocation: if no_address {
@@ -322,6 +323,12 @@ pub(super) async fn create(write: &mut Write<'_>, network: &NetworkRow, new: New
     set_groups(write, &mut item, groups).await?;
     store::network_complete(write.conn(), std::slice::from_mut(&mut item)).await?;
     Ok(item)
+}
+
+/// The project that sees a port because its network is that project's.
+fn shown_to(network: &NetworkRow, project: &str) -> Option<String> {
+    let owner = &network.project_id;
+    (!owner.is_empty() && owner != project).then(|| owner.clone())
 }
 
 /// Deletes a port with what hangs on it; floating IPs that lead to it lead nowhere then.

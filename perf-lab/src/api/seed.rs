@@ -69,6 +69,39 @@ impl Database {
         }
     }
 
+    /// The indexes of some tables but for those of keys: their names, and how they are made.
+    fn indexes(&self, tables: &str) -> Result<Vec<(String, String)>> {
+        let (name, definition, from) = match self {
+            Self::Sqlite(_) => (
+                "name",
+                "sql",
+                format!(
+                    "sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN ({tables})"
+                ),
+            ),
+            Self::Postgresql(_) => (
+                "indexname",
+                "indexdef",
+                format!(
+                    "pg_indexes WHERE tablename IN ({tables}) \
+                     AND indexname NOT IN (SELECT conname FROM pg_constraint)"
+                ),
+            ),
+        };
+        let column = |column| self.ask(&format!("SELECT {column} FROM {from} ORDER BY {name}"));
+        Ok(column(name)?.into_iter().zip(column(definition)?).collect())
+    }
+
+    /// How it is told to believe that what is written fits together, and to take room for sorting.
+    fn trusting(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "",
+            Self::Postgresql(_) => {
+                "SET session_replication_role = replica; SET maintenance_work_mem = '256MB';"
+            }
+        }
+    }
+
     /// Ends what was written by [`Database::run`].
     fn settle(&self) -> &'static str {
         match self {
@@ -106,9 +139,18 @@ pub(crate) fn ports(
     let first = database.hex("(n * 2654435761) % 4294967296", 8);
     let last = database.hex("n", 12);
     let networks = format!("FROM networks WHERE name LIKE '{prefix}%'");
+    // Indexes are made once all is there: so it takes a minute, and not ten.
+    let indexes = database.indexes("'ports', 'port_fixed_ips', 'port_security_groups'")?;
+    let drops: String = (indexes.iter())
+        .map(|(name, _)| format!("DROP INDEX {name};\n"))
+        .collect();
+    let trusting = database.trusting();
     let mut text = format!(
-        "BEGIN;
-         CREATE TEMP TABLE seed_networks AS SELECT row_number() OVER (ORDER BY id) - 1 AS n, id {networks};
+        "{trusting}
+         BEGIN;
+         {drops}
+         CREATE TEMP TABLE seed_networks AS SELECT row_number() OVER (ORDER BY id) - 1 AS n, id, project_id
+           {networks};
          CREATE INDEX seed_networks_n ON seed_networks (n);
          CREATE TEMP TABLE seed_ports AS
            WITH RECURSIVE n (n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {count})
@@ -117,7 +159,9 @@ pub(crate) fn ports(
     let byte = |shift: u32| format!("((s.n >> {shift}) & 255)");
     let places = format!("(SELECT COUNT(*) {networks})");
     let network = format!("(SELECT w.id FROM seed_networks w WHERE w.n = s.n % {places})");
+    let owner = format!("(SELECT w.project_id FROM seed_networks w WHERE w.n = s.n % {places})");
     let project = format!("CASE s.n % 10000 WHEN 0 THEN '{few}' ELSE '{most}' END");
+    let shown_to = format!("NULLIF({owner}, {project})");
     let [mac24, mac16, mac8, mac0] = [24, 16, 8, 0].map(|shift| database.hex(&byte(shift), 2));
     let mac = format!("'fa:16:' || {mac24} || ':' || {mac16} || ':' || {mac8} || ':' || {mac0}");
     let key = database.hex("(2130706432 + s.n)", 8);
@@ -127,6 +171,7 @@ pub(crate) fn ports(
     let ports: &[(&str, &str)] = &[
         ("id", "s.id"),
         ("project_id", &project),
+        ("shown_to", &shown_to),
         ("name", "'lab-' || (s.n % 100)"),
         ("network_id", &network),
         ("mac_address", &mac),
@@ -144,6 +189,9 @@ pub(crate) fn ports(
         let columns = database.columns(table)?;
         let insert = insert(table, key, "seed_ports", &columns, changed);
         text += &format!("{};\n", insert.replace("?1", &format!("'{port}'")));
+    }
+    for (_, definition) in &indexes {
+        text += &format!("{definition};\n");
     }
     text += "COMMIT;\n";
     database.run(&text).context("seeding")?;

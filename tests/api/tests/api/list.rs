@@ -66,6 +66,73 @@ async fn order_and_filters() {
 }
 
 #[tokio::test]
+async fn tags_that_are_there_and_that_are_not() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    for (name, tags) in [
+        ("none", &[][..]),
+        ("red", &["red"]),
+        ("blue", &["blue"]),
+        ("both", &["blue", "red"]),
+        ("other", &["reddish", "a \"quote\""]),
+    ] {
+        let network = admin.create("network", json!({ "name": name })).await;
+        let path = format!("/v2.0/networks/{}/tags", text(&network["id"]));
+        admin.put(&path, &json!({ "tags": tags })).await.ok();
+    }
+    for (query, expected) in [
+        ("tags=red", &["both", "red"][..]),
+        ("tags=red,blue", &["both"]),
+        ("tags-any=red,blue", &["blue", "both", "red"]),
+        ("not-tags=red,blue", &["blue", "none", "other", "red"]),
+        ("not-tags-any=red,blue", &["none", "other"]),
+        ("tags=red&not-tags=blue", &["red"]),
+        ("tags=a%20%22quote%22", &["other"]),
+    ] {
+        let found = admin
+            .list("network", &format!("sort_key=name&{query}"))
+            .await;
+        assert_eq!(names(&found), expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn ports_are_found_by_their_addresses() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let (network, subnet) = admin.network_with_subnet("net", "192.0.2.0/24").await;
+    for last in [7, 70, 8] {
+        let address = format!("192.0.2.{last}");
+        let port = json!({
+            "network_id": network["id"], "name": address, "fixed_ips": [{ "ip_address": address }],
+        });
+        admin.create("port", port).await;
+    }
+    let subnet = text(&subnet["id"]);
+    for (query, expected) in [
+        ("fixed_ips=ip_address=192.0.2.7", &["192.0.2.7"][..]),
+        (
+            "fixed_ips=ip_address_substr=2.7",
+            &["192.0.2.7", "192.0.2.70"],
+        ),
+        (
+            &format!("fixed_ips=subnet_id={subnet}&name=192.0.2.8"),
+            &["192.0.2.8"],
+        ),
+        (
+            &format!("fixed_ips=subnet_id={subnet}&fixed_ips=ip_address=192.0.2.9"),
+            &[],
+        ),
+    ] {
+        for paged in ["", "&limit=10"] {
+            let asked = format!("sort_key=name&{query}{paged}");
+            let found = admin.list("port", &asked).await;
+            assert_eq!(names(&found), expected, "{asked}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn pages_lead_through_all_and_back() {
     let api = Api::start().await;
     let admin = api.admin().await;
@@ -212,6 +279,12 @@ async fn pages_hold_what_a_project_owns_and_what_others_have_in_its_networks() {
             9,
         ),
         ("name=1&name=2&name=4", 5),
+        ("sort_key=network_id&sort_dir=asc", 9),
+        ("sort_key=mac_address&sort_dir=desc", 9),
+        ("sort_key=status&sort_dir=asc", 9),
+        ("sort_key=device_owner&sort_dir=desc", 9),
+        (&format!("network_id={}", text(&network["id"])), 6),
+        (&format!("network_id={}", text(&foreign["id"])), 3),
     ] {
         let whole = mine.list("port", query).await;
         let whole: Vec<String> = whole.iter().map(|port| text(&port["id"])).collect();
