@@ -219,11 +219,11 @@ pub async fn update(app: &App, caller: &Caller, project: &str, body: &Value) -> 
     let (new, force) = limits_wanted(quota)?;
     let mut tx = app.store.write().await?;
     for (name, limit) in new {
-        if !force && limit >= 0 && used(tx.conn(), name, project).await? > limit {
-            return Err(Error::invalid(
-                "InvalidQuotaValue",
-                format!("Change would make usage less than 0 for the following resources: {name}."),
-            ));
+        let used = used(tx.conn(), name, project).await?;
+        if !force && limit >= 0 && used > limit {
+            return Err(Error::bad_request(format!(
+                "Quota limit {limit} for {name} must be greater than or equal to already used {used}"
+            )));
         }
         store::quota_set(&mut tx, project, name, limit).await?;
     }

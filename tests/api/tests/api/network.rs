@@ -62,6 +62,35 @@ async fn a_segment_is_given_once_and_reused_when_free() {
 }
 
 #[tokio::test]
+async fn networks_of_every_type_that_needs_no_physical_network() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    for (kind, number, mtu) in [
+        ("local", None, 1500),
+        ("vxlan", Some(7), 1450),
+        ("geneve", Some(7), 1442),
+        ("gre", Some(7), 1458),
+    ] {
+        let attributes = json!({
+            "provider:network_type": kind, "provider:segmentation_id": number,
+        });
+        let network = admin.create("network", attributes.clone()).await;
+        assert_eq!(network["provider:network_type"], kind);
+        assert_eq!(network["provider:segmentation_id"], json!(number));
+        assert_eq!(network["provider:physical_network"], json!(null));
+        assert_eq!(network["mtu"], mtu, "{kind}");
+        // Of local ones there may be any number.
+        let again = json!({ "network": attributes });
+        let again = admin.post("/v2.0/networks", &again).await;
+        let status = if kind == "local" { 201 } else { 409 };
+        assert_eq!(again.status, status, "{kind}");
+    }
+    let numbered = json!({ "provider:network_type": "local", "provider:segmentation_id": 7 });
+    let refused = admin.create_refused("network", numbered).await;
+    refused.error(400, "InvalidInput");
+}
+
+#[tokio::test]
 async fn provider_attributes_are_checked() {
     let api = Api::start().await;
     let admin = api.admin().await;

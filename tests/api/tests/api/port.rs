@@ -482,3 +482,21 @@ async fn roles_in_a_private_vlan_are_kept_and_said_not_to_be_enforced() {
         .ok();
     assert_eq!(done["network"]["pvlan"], false);
 }
+
+#[tokio::test]
+async fn a_port_that_is_bound_nowhere_gets_another_mac_address() {
+    let api = Api::start().await;
+    let admin = api.admin().await;
+    let network = admin.create("network", json!({})).await;
+    let port = json!({ "network_id": network["id"] });
+    let port = admin.create("port", port).await;
+    let again = json!({ "mac_address": null });
+    let changed = admin.update("port", &port["id"], again.clone()).await.ok();
+    let mac = text(&changed["port"]["mac_address"]);
+    assert_ne!(mac, text(&port["mac_address"]));
+    assert!(mac.starts_with("fa:16:3e:"), "{mac}");
+    let bound = json!({ "binding:host_id": "h1" });
+    admin.update("port", &port["id"], bound).await.ok();
+    let refused = admin.update("port", &port["id"], again).await;
+    refused.error(409, "PortBound");
+}

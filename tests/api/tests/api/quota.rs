@@ -60,3 +60,35 @@ async fn limits_that_cannot_be_are_refused() {
         assert!(refused.error(400, "HTTPBadRequest").contains(name));
     }
 }
+
+#[tokio::test]
+async fn a_limit_below_what_is_in_use_wants_force() {
+    let api = Api::start().await;
+    let (admin, member) = (api.admin().await, api.user("p1", "member").await);
+    let path = format!("/v2.0/quotas/{}", member.project_id);
+    member.create("network", json!({})).await;
+    member.create("network", json!({})).await;
+    let below = |more: serde_json::Value| {
+        let mut quota = json!({ "network": 1 });
+        let (Some(quota), Some(more)) = (quota.as_object_mut(), more.as_object()) else {
+            panic!("objects");
+        };
+        quota.extend(more.clone());
+        json!({ "quota": quota })
+    };
+    for more in [json!({}), json!({ "check_limit": true })] {
+        let refused = admin.put(&path, &below(more)).await;
+        let said = refused.error(400, "HTTPBadRequest");
+        assert!(said.contains("already used 2"), "{said}");
+    }
+    assert_eq!(member.get(&path).await.ok()["quota"]["network"], 100);
+    let forced = admin
+        .put(&path, &below(json!({ "force": true })))
+        .await
+        .ok();
+    assert_eq!(forced["quota"]["network"], 1);
+    member
+        .create_refused("network", json!({}))
+        .await
+        .error(409, "OverQuota");
+}

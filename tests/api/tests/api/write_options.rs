@@ -182,6 +182,7 @@ async fn a_write_can_wait_until_its_host_enforces_it() {
     let network = json!({ "network": {} });
     let path = "/v2.0/networks?wait_for=enforced&wait_timeout=20";
     let answer = member.post(path, &network).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
     assert_eq!(answer.header("weft-enforced"), "true");
     assert_eq!(answer.header("weft-not-enforced"), "");
 }
