@@ -30,7 +30,7 @@ esac
 
 # program:package, for each program that is called
 needed="cc:gcc make:make clang-19:clang-19 ip:iproute2 nsenter:util-linux busybox:busybox ping:iputils-ping tcpdump:tcpdump"
-[ -z "$for_tests" ] || needed="$needed git:git python3:python3 dhclient:isc-dhcp-client iperf3:iperf3 iptables:iptables ethtool:ethtool ovs-vswitchd:openvswitch-switch"
+[ -z "$for_tests" ] || needed="$needed git:git python3:python3 dhclient:isc-dhcp-client iperf3:iperf3 iptables:iptables ethtool:ethtool ovs-vswitchd:openvswitch-switch dpdk-testpmd:dpdk"
 
 packages=
 want() {

@@ -141,14 +141,12 @@ impl Device {
             }
             Request::MemoryTable(regions) => self.memory_set(&regions, &fds)?,
             Request::MemoryAdd(region) => {
-                let fd = fds.pop().ok_or(ProtocolError::Payload(37))?;
-                let mut memory = Regions::clone(&self.memory);
-                memory.add(region, &fd)?;
-                self.memory_use(memory)?;
+                let file = fds.pop().ok_or(ProtocolError::Payload(37))?;
+                self.memory_add(region, &file)?;
             }
             Request::MemoryRemove(region) => {
                 let mut memory = Regions::clone(&self.memory);
-                memory.remove(&region)?;
+                memory.remove(&region);
                 self.memory_use(memory)?;
             }
             Request::LogBase(bytes, offset) => {
@@ -242,6 +240,16 @@ impl Device {
         for (region, fd) in regions.iter().zip(fds) {
             memory.add(*region, fd)?;
         }
+        self.memory_use(memory)
+    }
+
+    /// QEMU before 8.1 says each region once for each queue pair; likewise when one goes.
+    fn memory_add(&mut self, region: Region, file: &OwnedFd) -> Result<(), ProtocolError> {
+        if self.memory.has(&region) {
+            return Ok(());
+        }
+        let mut memory = Regions::clone(&self.memory);
+        memory.add(region, file)?;
         self.memory_use(memory)
     }
 

@@ -125,12 +125,15 @@ fn rings_run_in_the_order_of_qemu_7_2() {
             user_address: USER + (1 << 32),
             ..guest.region()
         };
-        device
-            .handle(Request::MemoryAdd(more), vec![guest.fd()])
-            .unwrap();
-        device
-            .handle(Request::FeaturesSet(features), vec![])
-            .unwrap();
+        // Both twice, as QEMU 7.2 says them of two queue pairs.
+        for _pair in 0..2 {
+            device
+                .handle(Request::FeaturesSet(features), vec![])
+                .unwrap();
+            device
+                .handle(Request::MemoryAdd(more), vec![guest.fd()])
+                .unwrap();
+        }
         let id = guest.driver.offer(
             &[Buffer {
                 address: more.guest_address,
@@ -139,6 +142,16 @@ fn rings_run_in_the_order_of_qemu_7_2() {
             None,
         );
         assert_eq!(takes(&queues), id);
+        for _pair in 0..2 {
+            device.handle(Request::MemoryRemove(more), vec![]).unwrap();
+        }
+        // Other numbers at the same place are another region.
+        let other = Region {
+            file_offset: 4_096,
+            ..guest.region()
+        };
+        let refused = device.handle(Request::MemoryAdd(other), vec![guest.fd()]);
+        assert!(refused.is_err());
         let stopped = device.handle(Request::RingBaseGet(1), vec![]).unwrap();
         let at = if packed { 0x8002_8002 } else { 2 };
         assert!(matches!(stopped, Some(Reply::Ring(1, have)) if have == at));
