@@ -4,7 +4,7 @@
 //! It keeps no file: lines go where the agent's other lines go, under a target of their own.
 
 use weft_dataplane::stage::security_group;
-use weft_dataplane::{Tuple, stage};
+use weft_dataplane::{Decision, Tuple, stage};
 use weft_ebpf::LogEvent;
 use weft_model::{Direction, HostSnapshot, LogId};
 
@@ -12,51 +12,58 @@ use weft_model::{Direction, HostSnapshot, LogId};
 const TARGET: &str = "weft::decision";
 
 /// Writes a decision down.
-pub(crate) fn write(snapshot: &HostSnapshot, event: &LogEvent) {
-    let logs = logs(snapshot, event);
+pub(crate) fn write(snapshot: &HostSnapshot, decision: &Decision) {
+    let logs = logs(snapshot, decision);
     if logs.is_empty() {
         return;
     }
     let ids: Vec<String> = logs.iter().map(ToString::to_string).collect();
-    tracing::info!(target: TARGET, "{}", line(event, &ids.join(",")));
+    tracing::info!(target: TARGET, "{}", line(decision, &ids.join(",")));
 }
 
-fn line(event: &LogEvent, logs: &str) -> String {
-    let action = if event.allowed { "ACCEPT" } else { "DROP" };
-    let direction = match event.direction {
-        Direction::Ingress => "ingress",
-        Direction::Egress => "egress",
-    };
-    let tuple = tuple(event);
-    format!(
-        "action={action} direction={direction} port={} log_resource_ids={logs} packet=\"{tuple}\"",
-        event.port_id
-    )
-}
-
-fn tuple(event: &LogEvent) -> Tuple {
-    Tuple {
-        protocol: event.protocol,
-        source: event.source.0,
-        destination: event.destination.0,
-        source_port: event.source.1,
-        destination_port: event.destination.1,
+/// A decision of the kernel engine.
+pub(crate) fn decision(event: &LogEvent) -> Decision {
+    Decision {
+        port_id: event.port_id,
+        direction: event.direction,
+        allowed: event.allowed,
+        tuple: Tuple {
+            protocol: event.protocol,
+            source: event.source.0,
+            destination: event.destination.0,
+            source_port: event.source.1,
+            destination_port: event.destination.1,
+        },
+        icmp: event.icmp,
     }
 }
 
+fn line(decision: &Decision, logs: &str) -> String {
+    let action = if decision.allowed { "ACCEPT" } else { "DROP" };
+    let direction = match decision.direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    let tuple = decision.tuple;
+    format!(
+        "action={action} direction={direction} port={} log_resource_ids={logs} packet=\"{tuple}\"",
+        decision.port_id
+    )
+}
+
 /// The port's logs that are of the decision: of all its groups, or of one that allowed it, or, as nobody did, is on the port.
-fn logs(snapshot: &HostSnapshot, event: &LogEvent) -> Vec<LogId> {
-    let Some(port) = snapshot.ports.get(&event.port_id) else {
+fn logs(snapshot: &HostSnapshot, decision: &Decision) -> Vec<LogId> {
+    let Some(port) = snapshot.ports.get(&decision.port_id) else {
         return Vec::new();
     };
-    let ingress = weft_dataplane::Ingress::Port(event.port_id);
+    let ingress = weft_dataplane::Ingress::Port(decision.port_id);
     let Some(sight) = stage::Sight::new(snapshot, ingress, None) else {
         return Vec::new();
     };
     let asked = security_group::Question {
-        tuple: tuple(event),
-        icmp: event.icmp,
-        direction: event.direction,
+        tuple: decision.tuple,
+        icmp: decision.icmp,
+        direction: decision.direction,
     };
     let is_of = |id: &&LogId| {
         let Some(log) = snapshot.logs.get(id) else {
@@ -67,9 +74,9 @@ fn logs(snapshot: &HostSnapshot, event: &LogEvent) -> Vec<LogId> {
                 security_groups: vec![group],
                 ..port.clone()
             };
-            !event.allowed || security_group::process(&sight, &alone, &asked).is_some()
+            !decision.allowed || security_group::process(&sight, &alone, &asked).is_some()
         });
-        log.event.is_of(event.allowed) && of_group
+        log.event.is_of(decision.allowed) && of_group
     };
     port.logs.iter().filter(is_of).copied().collect()
 }
@@ -137,9 +144,9 @@ mod tests {
         ends: [&str; 2],
         (protocol, port): (u8, u16),
         allowed: bool,
-    ) -> LogEvent {
+    ) -> Decision {
         let [source, destination]: [IpAddr; 2] = ends.map(ip);
-        LogEvent {
+        decision(&LogEvent {
             port_id,
             direction: Direction::Ingress,
             allowed,
@@ -147,7 +154,7 @@ mod tests {
             source: (source, 40_000),
             destination: (destination, port),
             icmp: None,
-        }
+        })
     }
 
     #[test]

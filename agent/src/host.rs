@@ -262,9 +262,12 @@ impl Host {
 
     /// Writes down what security groups decided.
     fn decisions(&mut self) {
-        for event in self.engine.log_events() {
-            if let Some(snapshot) = &self.in_force {
-                decision_log::write(snapshot, &event);
+        let events = self.engine.log_events();
+        let mut decisions: Vec<_> = events.iter().map(decision_log::decision).collect();
+        decisions.extend(self.user.decisions());
+        if let Some(snapshot) = &self.in_force {
+            for decision in &decisions {
+                decision_log::write(snapshot, decision);
             }
         }
     }

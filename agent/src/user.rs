@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use weft_dataplane::{Copy, Service, State};
+use weft_dataplane::{Copy, Decision, Service, State};
 use weft_ebpf::sys::tap_open;
 use weft_ebpf::{Counters, DeviceCounters, Ingress, SessionState, SessionView};
 use weft_model::{
@@ -25,6 +25,9 @@ use weft_vhost::engine::{EngineConfig, Limits};
 use weft_vhost::protocol::{Endpoint, Server, ServerHandle, feature};
 use weft_vhost::queue::PortQueues;
 use weft_vhost::worker::{Handed, PortCounters, PortTotals, Switch, SwitchConfig, Tap};
+
+/// Decisions that wait to be written down; more are not.
+const DECISIONS_MAX: usize = 4_096;
 
 /// How the user engine is set up.
 #[derive(Clone, Debug)]
@@ -38,6 +41,9 @@ pub(crate) struct UserConfig {
 pub(crate) struct UserEngine {
     config: UserConfig,
     events: mpsc::Sender<ServiceEvent>,
+    /// What is to be written down.
+    decided: mpsc::Sender<Decision>,
+    decisions: mpsc::Receiver<Decision>,
     running: Option<Running>,
     /// Why ports are not served.
     errors: BTreeMap<PortId, String>,
@@ -61,7 +67,11 @@ struct Served {
 }
 
 impl Running {
-    fn start(config: &UserConfig, events: mpsc::Sender<ServiceEvent>) -> Result<Self, String> {
+    fn start(
+        config: &UserConfig,
+        events: mpsc::Sender<ServiceEvent>,
+        decided: mpsc::Sender<Decision>,
+    ) -> Result<Self, String> {
         let sentence = |error: &dyn std::error::Error| crate::host::sentence(error);
         let switch = Switch::start(SwitchConfig {
             engine: EngineConfig {
@@ -70,6 +80,9 @@ impl Running {
             },
             cpus: config.cpus.clone(),
             hand_over: Some(Arc::new(move |ingress, handed, frame| {
+                if let Handed::Decision(decision) = handed {
+                    return decided.try_send(decision).is_ok();
+                }
                 let event = service_event(ingress, handed, frame);
                 event.is_some_and(|event| events.try_send(event).is_ok())
             })),
@@ -88,9 +101,12 @@ impl Running {
 impl UserEngine {
     /// Nothing runs before a snapshot has a vhost-user port. What guests ask for goes to `events`.
     pub(crate) fn new(config: UserConfig, events: mpsc::Sender<ServiceEvent>) -> Self {
+        let (decided, decisions) = mpsc::channel(DECISIONS_MAX);
         Self {
             config,
             events,
+            decided,
+            decisions,
             running: None,
             errors: BTreeMap::new(),
         }
@@ -108,7 +124,7 @@ impl UserEngine {
             .collect();
         self.errors.clear();
         if self.running.is_none() && !wanted.is_empty() {
-            match Running::start(&self.config, self.events.clone()) {
+            match Running::start(&self.config, self.events.clone(), self.decided.clone()) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => {
                     tracing::error!("the user engine does not start: {error}");
@@ -172,6 +188,11 @@ impl UserEngine {
             };
             running.ports.insert(id, served);
         }
+    }
+
+    /// What its ports' security groups decided since the last time, of what a log is to have.
+    pub(crate) fn decisions(&mut self) -> Vec<Decision> {
+        std::iter::from_fn(|| self.decisions.try_recv().ok()).collect()
     }
 
     /// Whether a port is served.
@@ -326,7 +347,7 @@ fn service_event(
         Handed::Service(Service::Claim) | Handed::Copy(Copy::Claim) => (EventKind::Claim, 0),
         Handed::Copy(Copy::TtlExceeded) => (EventKind::TtlExceeded, 0),
         Handed::Copy(Copy::MtuExceeded(mtu)) => (EventKind::MtuExceeded, mtu),
-        Handed::Copy(Copy::NeighbourNeeded(_)) => return None,
+        Handed::Copy(Copy::NeighbourNeeded(_)) | Handed::Decision(_) => return None,
     };
     let bytes = frame.len().min(limits::SERVICE_FRAME_BYTES_MAX);
     Some(ServiceEvent {

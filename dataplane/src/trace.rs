@@ -144,6 +144,8 @@ pub struct Decision {
     pub allowed: bool,
     /// The packet as the port's rules see it.
     pub tuple: Tuple,
+    /// ICMP: type and code.
+    pub icmp: Option<(u8, u8)>,
 }
 
 /// All that is told about a packet.

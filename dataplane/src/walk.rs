@@ -189,6 +189,7 @@ impl<'a> Walk<'a> {
                 direction,
                 allowed,
                 tuple,
+                icmp: self.opening.opener.icmp,
             });
         }
     }

@@ -98,6 +98,8 @@ pub struct LogEvent {
 pub(crate) fn log_event(record: &[u8], slots: &SlotTables) -> Option<LogEvent> {
     let (said, _) = LogRecord::read_from_prefix(record).ok()?;
     let end = |address, port| (address_ip(said.family, address), u16::from_be(port));
+    let source = end(said.source, said.source_port);
+    let is_icmp = said.protocol == if source.0.is_ipv6() { 58 } else { 1 };
     Some(LogEvent {
         port_id: slots.ports.id(said.port)?,
         direction: if said.flags & log::INGRESS == 0 {
@@ -107,9 +109,9 @@ pub(crate) fn log_event(record: &[u8], slots: &SlotTables) -> Option<LogEvent> {
         },
         allowed: said.flags & log::ALLOWED != 0,
         protocol: said.protocol,
-        source: end(said.source, said.source_port),
+        source,
         destination: end(said.destination, said.destination_port),
-        icmp: matches!(said.protocol, 1 | 58).then_some((said.icmp_type, said.icmp_code)),
+        icmp: is_icmp.then_some((said.icmp_type, said.icmp_code)),
     })
 }
 

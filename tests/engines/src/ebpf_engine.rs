@@ -211,6 +211,7 @@ fn decision(event: weft_ebpf::LogEvent) -> Decision {
             source_port: event.source.1,
             destination_port: event.destination.1,
         },
+        icmp: event.icmp,
     }
 }
 

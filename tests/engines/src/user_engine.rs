@@ -182,18 +182,18 @@ impl EngineUnderTest for UserUnderTest {
             self.judge(ingress, frame, now)?
         };
         self.quick += usize::from(quick.is_some());
-        let (verdict, copy, copies) = match quick {
-            Some(verdict) => (verdict, None, Vec::new()),
+        let (verdict, copy, copies, logs) = match quick {
+            Some(verdict) => (verdict, None, Vec::new(), Vec::new()),
             None => {
                 let outcome = self.engine.process(ingress, frame, now);
-                (outcome.verdict, outcome.copy, outcome.copies)
+                (outcome.verdict, outcome.copy, outcome.copies, outcome.logs)
             }
         };
         Ok(Observed {
             verdict,
             copy,
             copies: in_order(copies),
-            logs: None,
+            logs: Some(logs),
             rules: vec![],
             words: vec![],
         })

@@ -3,6 +3,7 @@
 //! Guarantees: as [`Engine::process`] would say of the same frame; what would need more than a header (a copy for the host's
 //! services, a stale session, a refusal in mid-way) is left to it before anything was changed.
 
+use super::decided::Noted;
 use super::glance::{Glance, Header, HeaderBytes, Kind, Train};
 use super::half::Half;
 use super::key::Key;
@@ -318,7 +319,13 @@ impl Engine {
         if self.is_elsewhere(plan, &opening) {
             return Err(Judged::Elsewhere);
         }
-        let path = match walk(plan, &self.neighbours, &opening) {
+        let mut noted = Noted::new();
+        let walked = walk(plan, &self.neighbours, &opening, &mut noted);
+        if !noted.is_empty() {
+            // It is written down with the whole of the packet at hand.
+            return Err(Judged::Slow);
+        }
+        let path = match walked {
             Ok(End::Path(path)) => path,
             Ok(_) => return Err(Judged::Slow),
             Err(reason) => return Err(Judged::Drop(reason)),

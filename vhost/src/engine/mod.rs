@@ -15,6 +15,7 @@
 
 mod classify;
 mod compiler;
+mod decided;
 mod floating_ip;
 mod glance;
 mod half;
@@ -62,7 +63,7 @@ use table::Table;
 use walk::Neighbours;
 use weft_dataplane::flow::bucket::Bucket;
 use weft_dataplane::flow::fragment::FragmentTable;
-use weft_dataplane::{Copy, Ingress, Verdict};
+use weft_dataplane::{Copy, Decision, Ingress, Verdict};
 use weft_model::{HostSnapshot, MacAddress, NetworkId};
 
 /// A time of any clock that does not run backwards.
@@ -103,6 +104,8 @@ pub struct Outcome {
     pub elsewhere: bool,
     /// Of multicast and broadcast: what members get.
     pub copies: Vec<Verdict>,
+    /// Decisions that a log is to have.
+    pub logs: Vec<Decision>,
 }
 
 /// The engine and all its state.
@@ -118,6 +121,7 @@ pub struct Engine {
     neighbours: Neighbours,
     buckets: Vec<Bucket>,
     copy_buckets: Vec<Bucket>,
+    log_buckets: Vec<Bucket>,
     /// By place.
     paid: Vec<Paid>,
     /// By account.
@@ -143,6 +147,7 @@ impl Engine {
             neighbours: FastMap::with_hasher(seed),
             buckets: Vec::new(),
             copy_buckets: Vec::new(),
+            log_buckets: Vec::new(),
             paid: Vec::new(),
             addresses_paid: Vec::new(),
             alone: true,
@@ -183,8 +188,9 @@ impl Engine {
         }
         self.places = prepared.places;
         self.buckets.resize(self.places.len(), Bucket::default());
-        self.copy_buckets
-            .resize(self.places.len(), Bucket::default());
+        for buckets in [&mut self.copy_buckets, &mut self.log_buckets] {
+            buckets.resize(self.places.len(), Bucket::default());
+        }
         self.paid_keep(&prepared.plan.snapshot);
         self.addresses_paid_keep(&prepared.plan);
         if let Some(link) = &mut self.link {

@@ -5,6 +5,7 @@
 //! with the smallest id. Made anew for each snapshot; nothing in it changes.
 
 use super::classify::{Members, Policies, PolicyMaker};
+use super::decided::Logged;
 use super::floating_ip::{self, FloatingPlan, ForwardedPlan};
 use super::key::Place;
 use super::limit::{Account, AddressQos, PortQos};
@@ -52,6 +53,8 @@ pub(super) struct PortPlan {
     pub(super) own6: Vec<u128>,
     pub(super) policies: Arc<Policies>,
     pub(super) qos: PortQos,
+    /// Which decisions of its rules are written down.
+    pub(super) logged: Logged,
 }
 
 /// What a MAC address is on a network.
@@ -486,6 +489,7 @@ fn port_plan(
         own6,
         policies: policies.of(&port.security_groups),
         qos,
+        logged: Logged::new(snapshot, port),
     }
 }
 

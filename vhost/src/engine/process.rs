@@ -3,6 +3,7 @@
 //! Guarantees: accepts any bytes as a frame. Decoding, port security, DHCP and ICMP errors are the library's stages; look-ups
 //! are the plan's.
 
+use super::decided::Noted;
 use super::judge::packet_bytes;
 use super::key::{Key, Place};
 use super::limit::units;
@@ -71,6 +72,7 @@ impl From<DropReason> for Stop {
 struct Beside {
     copy: Option<Copy>,
     copies: Vec<Verdict>,
+    noted: Noted,
 }
 
 /// What a packet meets.
@@ -141,10 +143,12 @@ impl Engine {
             beside.copies = copies.map(|copy| vlan::leave(&on.sight, copy)).collect();
             Some(vlan::leave(&on.sight, verdict))
         });
+        let logs = self.write_down(beside.noted, now);
         Outcome {
             verdict: verdict.unwrap_or(absent),
             copy: beside.copy,
             copies: beside.copies,
+            logs,
             elsewhere,
         }
     }
@@ -296,7 +300,7 @@ impl Engine {
             false => Ok(Verdict::Pass),
         };
         let found = match followed {
-            Ok(()) => self.find(on, packet),
+            Ok(()) => self.find(on, packet, beside),
             // Its first fragment went there.
             Err(DropReason::FragmentUnknown) if self.shares(on) => Err(Stop::Elsewhere),
             Err(reason) => Err(reason.into()),
@@ -342,7 +346,7 @@ impl Engine {
         self.shared && on.port.is_some()
     }
 
-    fn find(&mut self, on: &On<'_>, packet: &Packet) -> Result<Found, Stop> {
+    fn find(&mut self, on: &On<'_>, packet: &Packet, beside: &mut Beside) -> Result<Found, Stop> {
         let Body::Ip(ip) = &packet.body else {
             return Err(DropReason::EngineError.into());
         };
@@ -362,7 +366,7 @@ impl Engine {
                 let by = by.ok_or(DropReason::IcmpNoSession)?;
                 return Ok(Found::End(End::Relay(by)));
             };
-            self.freshen(on.plan, at)?;
+            self.freshen(on.plan, at, &mut beside.noted)?;
             let transformation = self.transformation(on.plan, at)?;
             let crossing = Crossing {
                 from: on.place,
@@ -385,7 +389,7 @@ impl Engine {
         {
             self.table.delete(at);
         } else if let Some(at) = self.table.find(&key, hash).filter(fits) {
-            self.freshen(on.plan, at)?;
+            self.freshen(on.plan, at, &mut beside.noted)?;
             self.see(at, ip.seen(), [1, on.frame.len()], on.now.s);
             self.denial(on.plan, at)?;
             return Ok(Found::Hit(at));
@@ -394,10 +398,12 @@ impl Engine {
         if self.is_elsewhere(on.plan, &opening) {
             return Err(Stop::Elsewhere);
         }
-        Ok(match walk(on.plan, &self.neighbours, &opening)? {
-            End::Path(path) => Found::Opened(opening, path),
-            end => Found::End(end),
-        })
+        Ok(
+            match walk(on.plan, &self.neighbours, &opening, &mut beside.noted)? {
+                End::Path(path) => Found::Opened(opening, path),
+                end => Found::End(end),
+            },
+        )
     }
 
     /// A first packet.

@@ -2,6 +2,7 @@
 //! docs/pipeline.md, sections 4 and 6.
 
 use super::Engine;
+use super::decided::Noted;
 use super::half::{Cold, Half, LIMITED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::{Account, is_limited};
@@ -321,7 +322,12 @@ impl Engine {
     ///
     /// # Errors
     /// It was deleted, for this reason.
-    pub(super) fn freshen(&mut self, plan: &Plan, at: Ref) -> Result<(), DropReason> {
+    pub(super) fn freshen(
+        &mut self,
+        plan: &Plan,
+        at: Ref,
+        noted: &mut Noted,
+    ) -> Result<(), DropReason> {
         if self.table.half(at).generation == self.generation {
             return Ok(());
         }
@@ -329,7 +335,7 @@ impl Engine {
             Way::Forward => at,
             Way::Reply => at.other(),
         };
-        match self.walk_again(plan, forward) {
+        match self.walk_again(plan, forward, noted) {
             Ok(new) => {
                 self.table.renew(forward, &new);
                 Ok(())
@@ -341,7 +347,12 @@ impl Engine {
         }
     }
 
-    fn walk_again(&self, plan: &Plan, forward: Ref) -> Result<Renewed, DropReason> {
+    fn walk_again(
+        &self,
+        plan: &Plan,
+        forward: Ref,
+        noted: &mut Noted,
+    ) -> Result<Renewed, DropReason> {
         let (key, reply) = (self.table.key(forward), self.table.key(forward.other()));
         let (half, cold) = (self.table.half(forward), self.table.cold(forward));
         let place = key.meta.place();
@@ -362,7 +373,7 @@ impl Engine {
             echo_request: false,
             transit: false,
         };
-        let End::Path(path) = walk(plan, &self.neighbours, &opening)? else {
+        let End::Path(path) = walk(plan, &self.neighbours, &opening, noted)? else {
             return Err(DropReason::SessionRevoked);
         };
         let behind = reply.tuple().reversed();

@@ -4,6 +4,7 @@
 //! Guarantees: changes nothing; works on the forward tuple and the opener, never on the frame. Cost: a few look-ups, the
 //! rules of two ports as `classify` bounds them, the routes of one router.
 
+use super::decided::{Noted, note};
 use super::floating_ip::Known;
 use super::key::Place;
 use super::limit::Account;
@@ -52,6 +53,7 @@ pub(super) fn walk(
     plan: &Plan,
     neighbours: &Neighbours,
     opening: &Opening,
+    noted: &mut Noted,
 ) -> Result<End, DropReason> {
     let walk = Walk::begin(plan, neighbours, opening)?;
     if let Some(port) = walk.port.filter(|port| port.secured) {
@@ -60,13 +62,16 @@ pub(super) fn walk(
         let policy = port
             .policies
             .get(Direction::Egress, opening.tuple.is_ipv6());
-        if !policy.allows(&plan.members, &opening.tuple, opening.icmp, destination) {
+        let allowed = policy.allows(&plan.members, &opening.tuple, opening.icmp, destination);
+        let asked = (opening.tuple, Direction::Egress);
+        note(noted, opening, port, asked, allowed);
+        if !allowed {
             return Err(DropReason::SecurityGroupEgressDenied);
         }
     }
     let mut end = walk.lead()?;
     if let End::Path(path) = &mut end {
-        walk.arrive(path)?;
+        walk.arrive(path, noted)?;
     }
     Ok(end)
 }
@@ -82,7 +87,8 @@ pub(super) fn arrive(
     to: Place,
 ) -> Result<(), DropReason> {
     let walk = Walk::begin(plan, neighbours, opening)?;
-    walk.ingress_ask(&walk.bridged_path(to))
+    // A copy is not written down.
+    walk.ingress_ask(&walk.bridged_path(to), &mut Noted::new())
 }
 
 impl<'a> Walk<'a> {
@@ -111,16 +117,16 @@ impl<'a> Walk<'a> {
     }
 
     /// At a local destination port.
-    fn arrive(&self, path: &mut Path) -> Result<(), DropReason> {
+    fn arrive(&self, path: &mut Path, noted: &mut Noted) -> Result<(), DropReason> {
         let (plan, opening) = (self.plan, self.opening);
         if plan.port(path.output).is_some() && self.port.is_none() && self.network.physical {
             let macs = [opening.source_mac, opening.destination_mac];
             path.transit = plan.back_by_transit(self.network, opening.tuple, macs)?;
         }
-        self.ingress_ask(path)
+        self.ingress_ask(path, noted)
     }
 
-    fn ingress_ask(&self, path: &Path) -> Result<(), DropReason> {
+    fn ingress_ask(&self, path: &Path, noted: &mut Noted) -> Result<(), DropReason> {
         let Some(port) = self.plan.port(path.output) else {
             return Ok(());
         };
@@ -142,7 +148,11 @@ impl<'a> Walk<'a> {
             ..self.opening.tuple
         };
         let policy = port.policies.get(Direction::Ingress, tuple.is_ipv6());
-        if policy.allows(&self.plan.members, &tuple, self.opening.icmp, tuple.source) {
+        let (members, icmp) = (&self.plan.members, self.opening.icmp);
+        let allowed = policy.allows(members, &tuple, icmp, tuple.source);
+        let asked = (tuple, Direction::Ingress);
+        note(noted, self.opening, port, asked, allowed);
+        if allowed {
             Ok(())
         } else {
             Err(DropReason::SecurityGroupIngressDenied)

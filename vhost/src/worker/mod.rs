@@ -53,7 +53,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use way::{WayOut, Ways};
-use weft_dataplane::{Copy, Ingress, Service};
+use weft_dataplane::{Copy, Decision, Ingress, Service};
 use weft_model::PortId;
 
 /// What a frame is handed over for.
@@ -63,6 +63,8 @@ pub enum Handed {
     Service(Service),
     /// A copy, for what it tells.
     Copy(Copy),
+    /// What security groups said of it, to be written down.
+    Decision(Decision),
 }
 
 /// Takes what is for the host's services: a frame, where it came from, and what it is for. It must not wait; false if there is

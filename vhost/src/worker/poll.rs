@@ -354,6 +354,10 @@ impl Worker {
             // Without room, or anybody, nobody learns of it; what becomes of the frame stays the same.
             self.handed(ingress, Handed::Copy(copy), whole);
         }
+        for decision in outcome.logs {
+            // Without room, or anybody, it is not written down.
+            self.handed(ingress, Handed::Decision(decision), whole);
+        }
         if outcome.elsewhere {
             return self.whole_out(batch, load, from);
         }

@@ -1,11 +1,13 @@
 //! A worker between two guests, each a driver of its own: whole frames over every kind of ring, and guests that misbehave.
 
-use super::scene::{Guest, Kind, PLAIN, SIZE, datagram, scene};
+use super::Handed;
+use super::scene::{Guest, Kind, PLAIN, SIZE, datagram, scene, scene_of, snapshot};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weft_dataplane::Ingress;
-use weft_model::DropReason;
+use weft_model::{Direction, DropReason};
 use weft_wire::frame::{self, Ip, Link};
 #[test]
 fn whole_frames_pass_over_every_kind_of_ring() {
@@ -216,4 +218,42 @@ fn a_sleeping_worker_is_woken_by_a_kick() {
     scene.worker.sleep(Duration::from_secs(5));
     assert_eq!(scene.turn(), 1);
     assert!(!scene.guests[0].send.kicks_wanted(), "awake, it polls");
+}
+
+#[test]
+fn what_rules_decide_is_handed_over_to_be_written_down_once_for_a_session() {
+    let mut snapshot = snapshot("two-ports-policy.json");
+    let log = weft_model::LogId::from(uuid::Uuid::from_u128(7));
+    let all = weft_model::Log {
+        event: weft_model::LogEvent::All,
+        security_group_id: None,
+    };
+    snapshot.logs.insert(log, all);
+    for port in snapshot.ports.values_mut() {
+        port.logs = vec![log];
+    }
+    let mut scene = scene_of([PLAIN; 2], snapshot);
+    let decided = Arc::new(Mutex::new(Vec::new()));
+    let said = Arc::clone(&decided);
+    scene.worker.hand_over = Some(Arc::new(move |_, handed, _| {
+        if let Handed::Decision(decision) = handed {
+            said.lock().unwrap().push(decision);
+        }
+        true
+    }));
+    for _ in 0..2 {
+        scene.guests[0].send(&datagram(1_000, 50));
+    }
+    assert_eq!(scene.turn(), 2);
+    assert_eq!(scene.counters[1].totals().tx_packets, 2);
+    let decided = decided.lock().unwrap();
+    let seen: Vec<_> = (decided.iter())
+        .map(|one| (one.port_id, one.direction, one.allowed))
+        .collect();
+    let [from, to] = scene.ports;
+    let expected = [
+        (from, Direction::Egress, true),
+        (to, Direction::Ingress, true),
+    ];
+    assert_eq!(seen, expected, "the second packet is of the session");
 }
