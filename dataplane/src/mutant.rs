@@ -90,6 +90,8 @@ pub enum Mutant {
     LogEvent,
     /// Logs have what the rules say again of a session that stays.
     LogStale,
+    /// A local IP is never translated.
+    LocalIp,
 }
 
 impl Mutant {
@@ -138,5 +140,6 @@ impl Mutant {
         Self::MeterExcluded,
         Self::LogEvent,
         Self::LogStale,
+        Self::LocalIp,
     ];
 }

@@ -5,9 +5,9 @@
 use crate::stage::Sight;
 use std::net::{IpAddr, Ipv4Addr};
 use weft_model::{
-    FloatingIp, ForwardedIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, PortInterface,
-    PvlanRole, RemoteFloatingIp, RemotePort, Router, RouterGateway, RouterId, RouterInterface,
-    eui64_link_local,
+    FloatingIp, ForwardedIp, HostSnapshot, LocalIp, LocalIpMode, LocalIpTarget, MacAddress,
+    NetworkId, Port, PortId, PortInterface, PvlanRole, RemoteFloatingIp, RemotePort, Router,
+    RouterGateway, RouterId, RouterInterface, eui64_link_local,
 };
 
 /// Whether frames of this network leave through an interface of the host.
@@ -154,6 +154,31 @@ pub fn is_proxied(router: &Router, address: IpAddr) -> bool {
     matches!((address, proxies), (IpAddr::V6(address), Some(all)) if all.contains(&address))
 }
 
+/// The target of a local IP of the port's network, if the port uses it: a local port, and the address that it is translated to
+/// if it is.
+#[must_use]
+pub fn local_ip(
+    snapshot: &HostSnapshot,
+    (id, port): (PortId, &Port),
+    address: IpAddr,
+) -> Option<(PortId, Option<IpAddr>)> {
+    let of = |ip: &&LocalIp| ip.local_ip_address == address && address.is_ipv4();
+    let found = snapshot.local_ips.values().filter(of).find_map(|ip| {
+        let near = |target: &&LocalIpTarget| {
+            let there = snapshot.ports.get(&target.port_id);
+            there.is_some_and(|there| there.network_id == port.network_id)
+        };
+        Some((ip, ip.targets.iter().find(near)?))
+    });
+    let (ip, target) = found?;
+    let own = ip.targets.iter().any(|target| target.port_id == id);
+    let translated = match ip.mode {
+        LocalIpMode::Translate => Some(target.fixed_ip),
+        LocalIpMode::Passthrough => None,
+    };
+    (!own).then_some((target.port_id, translated))
+}
+
 /// Who answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -197,6 +222,11 @@ pub fn local_owner(
     address: IpAddr,
     asker: Option<PortId>,
 ) -> Option<Owner> {
+    let guest = asker.and_then(|id| Some((id, snapshot.ports.get(&id)?)));
+    let local = guest.and_then(|guest| local_ip(snapshot, guest, address));
+    if let Some(port) = local.and_then(|(id, _)| snapshot.ports.get(&id)) {
+        return Some(Owner::of(port.mac_address, false));
+    }
     let up = || snapshot.routers.values().filter(|r| r.admin_state_up);
     let interface = up().flat_map(|r| &r.interfaces).find(|i| {
         i.network_id == network_id && leg_owns(i.mac_address, i.addresses.iter(), address)

@@ -10,6 +10,7 @@ use crate::pipeline;
 use crate::stage::Sight;
 use crate::stage::bridge::{self, Next};
 use crate::stage::decode::{IcmpKind, icmp_kind, is_icmp};
+use crate::stage::local_ip;
 use crate::stage::router;
 use crate::stage::security_group::{self, Question};
 use crate::stage::transit;
@@ -214,6 +215,17 @@ impl<'a> Walk<'a> {
 
     fn bridge(&mut self) -> Result<(), DropReason> {
         let Opening { tuple, opener, .. } = self.opening;
+        let local = local_ip::process(&self.sight, &opener, tuple);
+        if let Some(path) = local.filter(|_| !opener.destination_mac.is_multicast()) {
+            if path.destination != tuple.destination {
+                self.opener_test()?;
+            }
+            let said = format!("{} is local: at {}", tuple.destination, path.output);
+            self.say(Stage::Bridge, said);
+            self.next = Some(Next::Bridge(path.output));
+            self.end = Some(End::Path(path));
+            return Ok(());
+        }
         let asked = self.opening.test.is_some();
         let next = bridge::process(&self.sight, &opener, tuple.source, asked)?;
         match next {

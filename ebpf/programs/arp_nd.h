@@ -59,12 +59,17 @@ static __always_inline int arp_from_guest(struct __sk_buff *skb, struct scratch 
 	struct port_record *port = bpf_map_lookup_elem(&ports, &s->ingress);
 	int gratuitous = load32(arp->sender) == load32(arp->target);
 	int own = address_own(&target, FAMILY_V4);
+	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
 	struct owner_entry *owner;
+	struct local_ip *local;
 
 	if (gratuitous && target.words[0] && !own && port && port->flags & PORT_SECURITY)
 		return claim(skb, s);
 	if (arp->operation != htons(1) || gratuitous || own)
 		return drop(skb, s, REASON_ARP_IGNORED);
+	local = local_ip_get(network, s->network, target.words[0], s->ingress);
+	if (local)
+		return arp_reply(skb, s, arp, local->mac);
 	owner = owner_get(s->network, FAMILY_V4, target.bytes);
 	if (!owner || !(owner->flags & (OWNER_ANSWER | OWNER_ANSWER_GUEST)))
 		return unanswered(skb, s, REASON_ARP_UNANSWERED);

@@ -359,12 +359,39 @@ static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scr
 	return bridge(skb, s, entry->port);
 }
 
+/* To the port that a local IP leads to, whatever the destination MAC was. */
+static __always_inline int local_ip_enter(struct __sk_buff *skb, struct scratch *s, const struct network_record *network,
+					  const struct local_ip *local)
+{
+	s->out.flags = SESSION_ROUTED;
+	if (local->fixed != load32(s->forward.destination)) {
+		int reason = opener_test(s);
+
+		if (reason)
+			return walk_fail(skb, s, reason);
+		s->out.flags |= SESSION_NAT_DESTINATION;
+		store32(s->out.destination, local->fixed);
+	}
+	mac_copy(s->out.source_mac, s->opener_source_mac);
+	mac_copy(s->out.destination_mac, local->mac);
+	s->out.mtu = network->mtu;
+	s->out.output = local->port;
+	return walk_on(skb, s);
+}
+
 static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
 {
 	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
 
 	if (s->opener_destination_mac[0] & 1)
 		return multicast(skb, s, network);
+	if (s->forward.family == FAMILY_V4) {
+		struct local_ip *local =
+			local_ip_get(network, s->network, load32(s->forward.destination), s->forward.ingress);
+
+		if (unlikely(local) && network)
+			return local_ip_enter(skb, s, network, local);
+	}
 	if (entry && entry->flags & FDB_INTERFACE) {
 		s->router = entry->router;
 		bpf_tail_call(skb, &stages, STAGE_ROUTE);

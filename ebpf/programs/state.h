@@ -139,6 +139,7 @@ CONFIG_HASH(owners, struct address_key, struct owner_entry, 4 * LIMIT_REMOTE_POR
 CONFIG_HASH(router_addresses, struct address_key, struct router_address, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(floatings, struct floating_key, struct floating, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(floating_srcs, struct floating_source_key, struct floating_source, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
+CONFIG_HASH(local_ips, struct local_ip_key, struct local_ip, LIMIT_REMOTE_PORTS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_slots, struct address_key, struct tunnel_slot, SLOT_TUNNELS_MAX); /* by hosts' addresses; scope 0 */
 CONFIG_HASH(gre_keys, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
 CONFIG_HASH(tunnel_nets, __u32, struct tunnel_slot, LIMIT_NETWORKS_PER_HOST_MAX);
@@ -381,6 +382,21 @@ static __always_inline struct floating *floating_get(__u32 network, const __u8 *
 	struct floating_key key = { .network = network, .address = load32(address) };
 
 	return bpf_map_lookup_elem(&floatings, &key);
+}
+
+/* Where an address leads that a guest port of the network uses, if it is a local IP. */
+static __always_inline struct local_ip *local_ip_get(const struct network_record *network, __u32 slot, __u32 address, __u32 from)
+{
+	struct local_ip_key key = { .network = slot, .address = address, .port = SLOT_NONE };
+	struct local_ip *local;
+
+	if (likely(!network || !(network->flags & NETWORK_LOCAL_IPS)))
+		return 0;
+	local = bpf_map_lookup_elem(&local_ips, &key);
+	if (!local)
+		return 0;
+	key.port = from;
+	return bpf_map_lookup_elem(&local_ips, &key) ? 0 : local;
 }
 
 #define FORWARDING_BITS 96

@@ -95,6 +95,7 @@ maps! {
     floatings,
     forwardings,
     floating_srcs,
+    local_ips,
     routes,
     snat_blocks,
     neighbours,
@@ -166,6 +167,7 @@ pub(crate) fn load(directory: &Path, sizes: Sizes) -> Result<Loaded, EngineError
         .map_max_entries("router_addresses", 8 * sizes.ports_max)
         .map_max_entries("floatings", 4 * sizes.ports_max)
         .map_max_entries("floating_srcs", 4 * sizes.ports_max)
+        .map_max_entries("local_ips", 16 * sizes.ports_max)
         .map_max_entries("quotas", sizes.ports_max)
         .map_max_entries("subports", sizes.ports_max)
         .map_max_entries("qos", sizes.ports_max)

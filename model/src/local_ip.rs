@@ -1,4 +1,4 @@
-//! Local IPs: an address of a network that every host takes to a port of its own.
+//! Local IPs: an address that every host takes to a port of its own, on that port's network.
 
 use crate::{NetworkId, PortId};
 use serde::{Deserialize, Serialize};
@@ -14,17 +14,18 @@ pub enum LocalIpMode {
     Passthrough,
 }
 
-/// A local IP that leads to ports of this host. Guests of the network on this host reach one of them under it.
+/// A local IP that leads to ports of this host. Guests of a target's network on this host reach it under the address, but for
+/// targets themselves. Only IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LocalIp {
-    /// The network; must be in the snapshot.
+    /// The network that its address is of; must be in the snapshot.
     pub network_id: NetworkId,
     /// The address.
     pub local_ip_address: IpAddr,
     /// What becomes of it.
     pub mode: LocalIpMode,
-    /// Ports of this host and which of their addresses it stands for; at least one.
+    /// Ports of this host and which of their addresses it stands for; at least one. On each network the first one counts.
     pub targets: Vec<LocalIpTarget>,
 }
 

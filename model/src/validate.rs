@@ -318,6 +318,8 @@ impl HostSnapshot {
         for (id, ip) in local_ips {
             let path = |field: &str| format!("local_ips.{id}.{field}");
             self.network_known(r, ip.network_id, || path("network_id"));
+            let v4 = ip.local_ip_address.is_ipv4();
+            r.check(v4, || path("local_ip_address"), "an IPv4 address");
             r.count(
                 &path("targets"),
                 ip.targets.len(),

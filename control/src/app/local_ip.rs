@@ -70,10 +70,6 @@ impl Resource for LocalIp {
         }
     }
 
-    fn unenforced(_view: &Attributes) -> Vec<&'static str> {
-        vec!["local IPs are kept, but no engine takes packets to them yet"]
-    }
-
     async fn create(write: &mut Write<'_>, mut given: Attributes) -> Result<LocalIpRow> {
         let id = Uuid::new_v4().to_string();
         let project_id = given.text("project_id");

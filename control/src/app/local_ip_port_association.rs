@@ -106,10 +106,6 @@ impl Resource for LocalIpPortAssociation {
         }
     }
 
-    fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        LocalIp::unenforced(view)
-    }
-
     async fn target(
         conn: &mut Conn,
         caller: &Caller,

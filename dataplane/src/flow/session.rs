@@ -51,7 +51,7 @@ pub struct Opener {
 /// How a routed packet's link header changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// Subtracted from TTL or hop limit: 1 or 2.
+    /// Subtracted from TTL or hop limit: 1 or 2; 0 on the way to a local IP.
     pub ttl_decrement: u8,
     /// The leg's MAC.
     pub source_mac: MacAddress,

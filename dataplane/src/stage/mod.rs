@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod dhcp;
 pub mod floating_ip;
 pub mod icmp_error;
+pub mod local_ip;
 pub mod metering;
 pub mod mtu;
 pub mod multicast;

@@ -200,6 +200,8 @@ constants! {
         SHARED = 4;
         /// This host has not its uplink.
         ELSEWHERE = 8;
+        /// Local IPs lead to ports on it.
+        LOCAL_IPS = 16;
     }
     /// What a MAC address stands for on a network; several may hold.
     fdb: u32 {

@@ -4,6 +4,7 @@
 
 use crate::layout;
 
+pub use crate::layout_local_ip::{LocalIp, LocalIpKey};
 pub use crate::layout_qos::{QosPaid, QosRate, QosRecord};
 
 /// Allowed addresses of one port: its fixed IPs and its address pairs.

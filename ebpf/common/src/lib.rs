@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod constants;
 pub mod declare;
 pub mod layout;
+pub mod layout_local_ip;
 pub mod layout_qos;
 pub mod policy;
 
@@ -20,6 +21,7 @@ pub fn c_header() -> alloc::string::String {
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */\n/* Printed by ebpf/build.rs from ebpf/common. */\n#pragma once\n#include <linux/types.h>\n",
     );
     text += &constants::c_definitions();
+    text += &layout_local_ip::c_declarations();
     text += &layout_qos::c_declarations();
     text += &layout::c_declarations();
     text

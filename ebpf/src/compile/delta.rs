@@ -50,6 +50,7 @@ tables! {
     forwardings,
     floatings,
     floating_srcs,
+    local_ips,
     owners,
     routes,
     snat_blocks,

@@ -7,6 +7,7 @@
 mod address;
 mod delta;
 mod floating_ip;
+mod local_ip;
 mod member;
 mod meter;
 mod network;
@@ -158,6 +159,7 @@ pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u
     router::routers(input, &mut tables);
     router::snat_blocks(input, &mut tables);
     floating_ip::floating_ips(input, &mut tables);
+    local_ip::local_ips(input, &mut tables);
     tables
 }
 
@@ -180,12 +182,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Un
                 "frames that guests tag themselves are dropped",
             );
         }
-    }
-    for id in snapshot.local_ips.keys() {
-        add(
-            format!("local_ips.{id}"),
-            "the address leads nowhere: no local IPs yet",
-        );
     }
     unsupported_of_routers(snapshot, &mut add);
     for id in &slots.metering.left_out {

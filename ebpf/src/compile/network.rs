@@ -2,7 +2,7 @@
 
 use super::address::address_key;
 use super::floating_ip::answers_outside;
-use super::{Input, Tables, delta::put, pvlan, tunnel};
+use super::{Input, Tables, delta::put, local_ip, pvlan, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, role, slot};
@@ -12,6 +12,7 @@ use zerocopy::IntoBytes;
 
 /// `members`: how many there are on each.
 pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, tables: &mut Tables) {
+    let local = local_ip::networks(input.snapshot);
     for (id, network) in &input.snapshot.networks {
         let physical = network.segment.network_type.is_physical();
         let announced = announces_prefix(input.snapshot, *id);
@@ -22,7 +23,8 @@ pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, ta
             flags: bit(physical, flag::PHYSICAL)
                 | bit(announced, flag::RA)
                 | bit(network.transit.is_some(), flag::SHARED)
-                | bit(elsewhere, flag::ELSEWHERE),
+                | bit(elsewhere, flag::ELSEWHERE)
+                | bit(local.contains(id), flag::LOCAL_IPS),
             mtu: network.mtu,
             uplink: uplink.map_or(slot::NONE, |u| u | slot::UPLINK),
             tunnel: input.tunnel(*id, network),

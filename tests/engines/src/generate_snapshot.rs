@@ -91,6 +91,7 @@ pub fn snapshot(chance: &mut Chance) -> Table {
         "floating_ips",
         floating_ips(chance, &ports, &routers, shared),
     );
+    put("local_ips", local_ips(chance, &ports));
     put("ports", ports);
     put("routers", routers);
     put("rules", rules(chance));
@@ -296,6 +297,45 @@ fn port(chance: &mut Chance, places: &[Place], number: usize) -> Table {
         port.insert("pvlan".into(), text(chance.word(ROLES)));
     }
     port
+}
+
+/// Addresses of nobody, of ports here and of ports elsewhere, that lead to some ports here, on one network or several.
+fn local_ips(chance: &mut Chance, ports: &Table) -> Table {
+    let mut all = Table::new();
+    if chance.percent(50) {
+        return all;
+    }
+    for name in ["k1", "k2", "k3"] {
+        if let Some(one) = local_ip(chance, ports) {
+            all.insert(name.to_owned(), text(one));
+        }
+    }
+    all
+}
+
+fn local_ip(chance: &mut Chance, ports: &Table) -> Option<String> {
+    let address = |port: &Value| {
+        let ips = port.get("ips")?.as_array()?;
+        let mut ips = ips.iter().filter_map(Value::as_str);
+        ips.find(|ip| !ip.contains(':')).map(str::to_owned)
+    };
+    let behind = ports
+        .iter()
+        .filter_map(|(name, port)| Some((name, address(port)?)));
+    let behind: Vec<_> = behind.collect();
+    let (_, near) = chance.one(&behind)?;
+    let (prefix, _) = near.rsplit_once('.')?;
+    let last = chance.word(&["11", "12", "13", "40", "60", "1"]);
+    let mode = chance.word(&["translate", "translate", "passthrough"]);
+    let network = ports
+        .values()
+        .find_map(|port| port.get("network")?.as_str())?;
+    let mut words = format!("{prefix}.{last} {mode} {network}");
+    for _ in 0..1 + chance.below(2) {
+        let (name, fixed) = chance.one(&behind)?;
+        words += &format!(" {name}/{fixed}");
+    }
+    Some(words)
 }
 
 /// Some ports become subports of the first one.
@@ -698,7 +738,7 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
     };
     let pick = |chance: &mut Chance, key: &str| chance.one(&names(key)).cloned();
     let yes = chance.percent(50);
-    Some(match chance.below(27) {
+    Some(match chance.below(29) {
         0..=3 => format!("change rules.{} gone", pick(chance, "rules")?),
         4 | 5 => format!("change rules.n{} {:?}", chance.below(3), rule(chance)),
         6 => format!("change ports.{}.up {yes}", pick(chance, "ports")?),
@@ -763,6 +803,11 @@ pub fn change(chance: &mut Chance, of: &Table) -> Option<String> {
             pick(chance, "ports")?,
             chance.word(ROLES)
         ),
+        26 => format!("change local_ips.{} gone", pick(chance, "local_ips")?),
+        27 => {
+            let one = local_ip(chance, of.get("ports")?.as_table()?)?;
+            format!("change local_ips.{} {one:?}", chance.word(&["k1", "k3"]))
+        }
         18 => format!(
             "change qos.{} {}",
             chance.word(QOS),

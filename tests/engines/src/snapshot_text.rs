@@ -10,12 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 use weft_model::{
     AddressGroup, AllowedAddressPair, Direction, Epoch, EtherType, FixedIp, FloatingIp,
-    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, Log, LogEvent, MacAddress, MeteringLabel,
-    MeteringRule, Network, NetworkId, NetworkType, Port, PortBlock, PortForwarding,
-    PortForwardingElsewhere, PortInterface, PortRange, PvlanRole, QosBandwidthLimit, QosDirection,
-    QosPacketRateLimit, QosPolicy, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Revision,
-    Router, RouterAddress, RouterGateway, RouterInterface, RouterRoute, SecurityGroup,
-    SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId, Transit, TunnelHost,
+    ForwardedIp, HostName, HostSnapshot, Ipv6Mode, LocalIp, LocalIpMode, LocalIpTarget, Log,
+    LogEvent, MacAddress, MeteringLabel, MeteringRule, Network, NetworkId, NetworkType, Port,
+    PortBlock, PortForwarding, PortForwardingElsewhere, PortInterface, PortRange, PvlanRole,
+    QosBandwidthLimit, QosDirection, QosPacketRateLimit, QosPolicy, QosPolicyId, Remote,
+    RemoteFloatingIp, RemotePort, Revision, Router, RouterAddress, RouterGateway, RouterInterface,
+    RouterRoute, SecurityGroup, SecurityGroupMember, SecurityGroupRule, Segment, Subnet, SubnetId,
+    Transit, TunnelHost,
 };
 
 /// The UUID behind a name. `kind` keeps names of different kinds apart.
@@ -66,6 +67,8 @@ pub mod kind {
     pub const METERING_LABEL: u8 = b'm';
     /// Logs.
     pub const LOG: u8 = b'l';
+    /// Local IPs.
+    pub const LOCAL_IP: u8 = b'L';
 }
 
 fn yes() -> bool {
@@ -268,6 +271,9 @@ pub struct SnapshotText {
     /// Logs: of which decisions.
     #[serde(default)]
     logs: BTreeMap<String, LogEvent>,
+    /// Local IPs: `ADDRESS translate|passthrough NETWORK PORT/FIXED_IP [PORT/FIXED_IP]...`.
+    #[serde(default)]
+    local_ips: BTreeMap<String, String>,
     /// Metering labels: `ingress|egress [from RANGE] [to RANGE] [not]`.
     #[serde(default)]
     meters: BTreeMap<String, Vec<String>>,
@@ -326,6 +332,7 @@ pub fn expand(text: &SnapshotText, revision: u64) -> Result<Expanded, String> {
         e.snapshot.logs.insert(id, log);
     }
     ports(text, &mut e)?;
+    local_ips(text, &mut e)?;
     routers(text, &mut e)?;
     floating_ips(text, &mut e)?;
     groups(text, &mut e)?;
@@ -343,6 +350,36 @@ fn meters(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         };
         let id = uuid_of(kind::METERING_LABEL, name).into();
         e.snapshot.metering_labels.insert(id, label);
+    }
+    Ok(())
+}
+
+fn local_ips(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
+    for (name, words) in &text.local_ips {
+        let wrong = || format!("{words:?} is no local IP");
+        let mut words = words.split_whitespace();
+        let address = words.next().and_then(|word| word.parse().ok());
+        let mode = match words.next() {
+            Some("translate") => LocalIpMode::Translate,
+            Some("passthrough") => LocalIpMode::Passthrough,
+            _ => return Err(wrong()),
+        };
+        let network = words.next().ok_or_else(wrong)?;
+        let targets = words.map(|word| {
+            let (port, fixed) = word.split_once('/').ok_or_else(wrong)?;
+            Ok(LocalIpTarget {
+                port_id: uuid_of(kind::PORT, port).into(),
+                fixed_ip: fixed.parse().map_err(|_address| wrong())?,
+            })
+        });
+        let local = LocalIp {
+            network_id: network_id(network),
+            local_ip_address: address.ok_or_else(wrong)?,
+            mode,
+            targets: targets.collect::<Result<_, String>>()?,
+        };
+        let id = uuid_of(kind::LOCAL_IP, name).into();
+        e.snapshot.local_ips.insert(id, local);
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(super) struct Half {
     pub(super) source_mac: [u8; 6],
     /// Zero while the neighbour is unknown.
     pub(super) destination_mac: [u8; 6],
-    /// Zero if bridged.
+    /// Zero if bridged, and on the way to a local IP.
     pub(super) ttl_decrement: u8,
     pub(super) flags: AtomicU8,
 }
@@ -54,10 +54,12 @@ pub(super) const LIMITED: u8 = 1 << 4;
 pub(super) const TAGGED: u8 = 1 << 5;
 /// A stateless port's rules allow none of this direction.
 pub(super) const DENIED: u8 = 1 << 6;
+/// With other MACs.
+pub(super) const ROUTED: u8 = 1 << 7;
 /// What the quick way does not do.
 const SLOW: u8 = TAGGED | DENIED;
 /// What a walk says anew.
-pub(super) const WALKED: u8 = TUNNELLED | LIMITED | TAGGED | DENIED;
+pub(super) const WALKED: u8 = TUNNELLED | LIMITED | TAGGED | DENIED | ROUTED;
 
 /// What is needed only when a session is walked again, or looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,6 +166,13 @@ impl Half {
         self.flags.load(Relaxed) & TUNNELLED != 0
     }
 
+    /// Whether its packets leave with other MACs.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_routed(&self) -> bool {
+        self.flags.load(Relaxed) & ROUTED != 0
+    }
+
     /// Whether none of its packets passes.
     #[must_use]
     pub(super) fn is_denied(&self) -> bool {
@@ -188,8 +197,7 @@ impl Half {
     #[inline]
     #[must_use]
     pub(super) fn is_as_it_was(&self) -> bool {
-        self.flags.load(Relaxed) & (TRANSLATED | TUNNELLED | LIMITED) == 0
-            && self.ttl_decrement == 0
+        self.flags.load(Relaxed) & (TRANSLATED | TUNNELLED | LIMITED | ROUTED) == 0
     }
 
     /// Seconds that the session may be idle.

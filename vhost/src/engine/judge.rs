@@ -252,7 +252,7 @@ impl Engine {
                     train.load.renew(header);
                 }
             }
-            if half.ttl_decrement > 0 {
+            if half.is_routed() {
                 link_rewrite(half, header);
             }
             judged.push(sent);
@@ -393,7 +393,7 @@ pub(super) fn packet_bytes(load: &Load, frame_bytes: usize) -> Option<usize> {
 /// Whether TTL and MTU allow the hop or tunnel, and the hop's neighbour is known. `segment`: as [`packet_bytes`] says.
 #[inline]
 fn measure(half: &Half, header: &HeaderBytes, segment: Option<usize>) -> bool {
-    let routed = half.ttl_decrement > 0;
+    let routed = half.is_routed();
     if !routed && !half.is_tunnelled() {
         return true;
     }

@@ -24,6 +24,7 @@ mod key;
 mod limit;
 mod link;
 mod local;
+mod local_ip;
 mod map;
 mod numbers;
 mod owners;

@@ -9,11 +9,13 @@ use super::decided::Logged;
 use super::floating_ip::{self, FloatingPlan, ForwardedPlan};
 use super::key::Place;
 use super::limit::{Account, AddressQos, PortQos};
+use super::local_ip::{self, LocalIpPlan};
 use super::map::{FastMap, Seed};
 use super::numbers::Numbers;
 use super::owners;
 use super::place::Places;
 use super::pvlan::{Role, Roles};
+use super::transit;
 use super::tunnels::Tunnels;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +28,7 @@ use weft_dataplane::stage::{tunnel, vlan};
 use weft_dataplane::topology;
 use weft_model::{
     AddressScopeId, HostSnapshot, MacAddress, NetworkId, Port, PortBlock, PortId, PortInterface,
-    Router, RouterGateway, eui64_link_local,
+    Router, eui64_link_local,
 };
 
 /// The index of a network, router or floating IP.
@@ -146,6 +148,8 @@ pub(super) struct NetworkPlan {
     pub(super) mtu: u32,
     pub(super) macs: FastMap<[u8; 6], MacIs>,
     pub(super) addresses: FastMap<IpAddr, AddressIs>,
+    /// Addresses that lead to ports here.
+    pub(super) local_ips: FastMap<Ipv4Addr, LocalIpPlan>,
     /// A router of ours sends router advertisements on it.
     pub(super) announces: bool,
     pub(super) shared: Option<Shared>,
@@ -175,6 +179,9 @@ impl NetworkPlan {
 
     /// Who answers for an address to `asker`; to the uplink (none) only what is here.
     pub(super) fn owner(&self, address: IpAddr, asker: Option<Place>) -> Option<Owner> {
+        if let Some(owner) = asker.and_then(|asker| self.local_owner(address, asker)) {
+            return Some(owner);
+        }
         let owners = &self.addresses.get(&address)?.owners;
         let fits = |owner: &&Owner| owner.claim || owner.port.is_none() || owner.port != asker;
         let owner = owners.iter().find(fits).copied();
@@ -342,6 +349,7 @@ impl Plan {
         plan.share(snapshot, &numbers);
         plan.places = place_plans(&plan, &numbers, places, seed);
         owners::fill(&mut plan, &numbers);
+        local_ip::fill(&mut plan, &numbers);
         plan.underlay.fill(&plan.tunnels);
         plan
     }
@@ -401,6 +409,7 @@ fn network_plans(snapshot: &HostSnapshot, places: &Places, seed: Seed) -> Vec<Ne
         mtu: network.mtu,
         macs: FastMap::with_hasher(seed),
         addresses: FastMap::with_hasher(seed),
+        local_ips: FastMap::with_hasher(seed),
         announces: announces(snapshot, *id),
         shared: None,
         scopes: [false, true].map(|v6| snapshot.address_scope(*id, v6)),
@@ -493,16 +502,6 @@ fn port_plan(
     }
 }
 
-/// The other hosts' blocks, in their order.
-fn elsewhere(gateway: &RouterGateway, numbers: &Numbers) -> Vec<(PortBlock, At)> {
-    let blocks = gateway.snat_port_blocks_elsewhere.iter();
-    let mut blocks: Vec<_> = blocks
-        .map(|(host, block)| (*block, numbers.host(host)))
-        .collect();
-    blocks.sort_by_key(|(block, _)| block.first);
-    blocks
-}
-
 fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<RouterPlan> {
     let plan = |router: &Router| {
         let network = |id: &NetworkId| numbers.networks.get(id).copied();
@@ -519,7 +518,7 @@ fn router_plans(snapshot: &HostSnapshot, numbers: &Numbers, seed: Seed) -> Vec<R
             account: topology::snat_address(router).map_or(Account::NONE, |address| {
                 numbers.account(g.network_id, address)
             }),
-            elsewhere: elsewhere(g, numbers),
+            elsewhere: transit::elsewhere(g, numbers),
             host: g.gateway_host.as_ref().map(|host| numbers.host(host)),
         });
         let gateway_addresses: Vec<IpAddr> = (router.gateway.iter())

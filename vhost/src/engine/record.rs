@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::decided::Noted;
-use super::half::{Cold, Half, LIMITED, TAGGED, TUNNELLED};
+use super::half::{Cold, Half, LIMITED, ROUTED, TAGGED, TUNNELLED};
 use super::key::{Key, Place};
 use super::limit::{Account, is_limited};
 use super::path::{Back, End, Hop, Opening, Path};
@@ -111,11 +111,12 @@ fn halves(
             ..Half::default()
         }
     };
-    let routed = |half, hop: &Hop| Half {
+    let routed = |half: Half, hop: &Hop| Half {
         mtu: mtu(hop.mtu),
         source_mac: hop.source_mac.0,
         destination_mac: hop.destination_mac.0,
         ttl_decrement: hop.ttl_decrement,
+        flags: AtomicU8::new(half.flags.into_inner() | ROUTED),
         ..half
     };
     let tunnelled = path.tunnel.is_some();
@@ -440,14 +441,15 @@ impl Engine {
             Way::Forward => self.table.cold(at).next_hop,
             Way::Reply => None,
         };
-        (half.ttl_decrement > 0).then(|| weft_dataplane::flow::session::Hop {
-            ttl_decrement: half.ttl_decrement,
-            source_mac: MacAddress(half.source_mac),
-            destination_mac: MacAddress(half.destination_mac),
-            next_hop,
-            mtu: u32::from(half.mtu),
-            reply_mtu: u32::from(self.table.half(at.other()).mtu),
-        })
+        half.is_routed()
+            .then(|| weft_dataplane::flow::session::Hop {
+                ttl_decrement: half.ttl_decrement,
+                source_mac: MacAddress(half.source_mac),
+                destination_mac: MacAddress(half.destination_mac),
+                next_hop,
+                mtu: u32::from(half.mtu),
+                reply_mtu: u32::from(self.table.half(at.other()).mtu),
+            })
     }
 
     /// The tunnel that a direction leaves by.

@@ -3,6 +3,7 @@
 //! Guarantees: as `weft_dataplane::stage::transit`. Cost: look-ups, and the routes of one router.
 
 use super::key::Place;
+use super::numbers::Numbers;
 use super::plan::{At, NetworkPlan, Plan, RouterPlan, Target};
 use super::walk::Neighbours;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use weft_dataplane::stage::decode::{IcmpKind, IpPacket, has_ports, is_icmp};
 use weft_dataplane::stage::icmp_error::Inside;
 use weft_dataplane::stage::transit::{Outbound, port_of};
 use weft_dataplane::{Tuple, topology};
-use weft_model::{DropReason, MacAddress};
+use weft_model::{DropReason, MacAddress, PortBlock, RouterGateway};
 
 /// How a session reaches the outside of a physical network by another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,16 @@ pub(super) type Endpoint = (u8, IpAddr, u16);
 
 /// A destination of another host, and the MAC address that answers for it if it is one of the network itself.
 pub(super) type Elsewhere = (At, Option<MacAddress>);
+
+/// The other hosts' blocks, in their order.
+pub(super) fn elsewhere(gateway: &RouterGateway, numbers: &Numbers) -> Vec<(PortBlock, At)> {
+    let blocks = gateway.snat_port_blocks_elsewhere.iter();
+    let mut blocks: Vec<_> = blocks
+        .map(|(host, block)| (*block, numbers.host(host)))
+        .collect();
+    blocks.sort_by_key(|(block, _)| block.first);
+    blocks
+}
 
 impl Plan {
     /// The tunnel of a network's transit to a host.

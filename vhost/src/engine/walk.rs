@@ -189,6 +189,9 @@ impl<'a> Walk<'a> {
         if mac.is_multicast() {
             return Ok(End::Multicast);
         }
+        if let Some(end) = self.local_ip()? {
+            return Ok(end);
+        }
         let is = self.network.mac(mac);
         if let Some(at) = is.interface {
             let router = self.router(at)?;
