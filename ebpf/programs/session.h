@@ -112,21 +112,31 @@ __noinline int session_taken(const struct session_key *key)
 	return session_get(key, s->now_s) != 0;
 }
 
-/* The type of the query that an ICMP type answers, or itself. */
-static __always_inline __u8 icmp_query(__u8 family, __u8 type)
+static __always_inline int protocol_icmp(__u8 family)
+{
+	return family == FAMILY_V4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6;
+}
+
+/* The type of the answer to a query, of the query to an answer; of all others the type itself. */
+static __always_inline __u8 icmp_counterpart(__u8 family, __u8 type)
 {
 	if (family == FAMILY_V6)
-		return type == 129 ? 128 : type;
-	if (type == 0)
-		return 8;
+		return type == 128 || type == 129 ? type ^ 1 : type;
+	if (type == 0 || type == 8)
+		return type ^ 8;
+	if (type == 13 || type == 15 || type == 17)
+		return type + 1;
 	return type == 14 || type == 16 || type == 18 ? type - 1 : type;
 }
 
-/* An ICMP packet is of the exchange that opened the session; types of all others are zero. */
+/* An ICMP packet is of the exchange that opened the session, and goes the way of its type. */
 static __always_inline int icmp_belongs(const struct scratch *s, const struct session *e)
 {
-	return likely(s->icmp_type == e->icmp_type) ||
-	       icmp_query(s->key.family, s->icmp_type) == icmp_query(s->key.family, e->icmp_type);
+	if (likely(s->key.protocol != protocol_icmp(s->key.family)))
+		return 1;
+	if (e->flags & SESSION_FORWARD)
+		return s->icmp_type == e->icmp_type;
+	return icmp_counterpart(s->key.family, s->icmp_type) == e->icmp_type;
 }
 
 static __always_inline int session_fresh(const struct session_key *key, const struct session *e)

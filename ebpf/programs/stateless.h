@@ -8,20 +8,6 @@
 #pragma once
 #include "record.h"
 
-/* The type of the answer to a query, of the query to an answer; of all others the type itself. */
-static __always_inline __u8 icmp_counterpart(__u8 family, __u8 type)
-{
-	__u8 query = icmp_query(family, type);
-
-	if (query != type)
-		return query;
-	if (family == FAMILY_V6)
-		return type == 128 ? 129 : type;
-	if (type == 8)
-		return 0;
-	return type == 13 || type == 15 || type == 17 ? type + 1 : type;
-}
-
 /* Asks the sender (0) or the receiver (1), if it is stateless: else returns 0. -1: there is no answer. */
 static __always_inline int crossing_ask(struct __sk_buff *skb, struct scratch *s, int receiver)
 {

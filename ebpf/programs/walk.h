@@ -97,11 +97,6 @@ static __always_inline void policy_ask_of(struct __sk_buff *skb, struct scratch 
 	policy_classify(skb, &s->policy);
 }
 
-static __always_inline int protocol_icmp(__u8 family)
-{
-	return family == FAMILY_V4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6;
-}
-
 /* Of the opener. */
 static __always_inline int policy_ask(struct __sk_buff *skb, struct scratch *s, __u32 slot, __u32 stage, const __u8 *remote,
 				      __u16 port)

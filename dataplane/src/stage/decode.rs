@@ -4,7 +4,7 @@
 //! Cost: one pass over the headers.
 
 use crate::flow::key::Tuple;
-use crate::flow::session::Seen;
+use crate::flow::session::{Seen, Way};
 use std::net::IpAddr;
 use std::ops::Range;
 use weft_model::limits::IPV6_EXTENSION_HEADERS_MAX;
@@ -89,12 +89,13 @@ impl IpPacket {
             .map(|(kind, _)| icmp_kind(self.tuple.is_ipv6(), kind))
     }
 
-    /// Whether it can be a packet of a session that an ICMP type opened (none: anything else opened it).
+    /// Whether it can be a packet of this direction of a session that an ICMP type opened (none: anything else opened it).
     #[must_use]
-    pub fn belongs_to(&self, opener: Option<(u8, u8)>) -> bool {
-        match (self.icmp, opener) {
-            (Some((kind, _)), Some((opener, _))) => {
-                icmp_types_belong(self.tuple.is_ipv6(), kind, opener)
+    pub fn belongs_to(&self, opener: Option<(u8, u8)>, way: Way) -> bool {
+        match (self.icmp, opener, way) {
+            (Some((kind, _)), Some((opener, _)), Way::Forward) => kind == opener,
+            (Some((kind, _)), Some((opener, _)), Way::Reply) => {
+                icmp_counterpart(self.tuple.is_ipv6(), kind) == opener
             }
             _ => true,
         }
@@ -133,17 +134,6 @@ pub fn icmp_kind(v6: bool, kind: u8) -> IcmpKind {
         (false, 3 | 11 | 12) | (true, 1..=4) => IcmpKind::Error,
         _ => IcmpKind::Other,
     }
-}
-
-/// Whether two ICMP types are the same or a query and its reply: of one exchange.
-#[must_use]
-pub fn icmp_types_belong(v6: bool, one: u8, other: u8) -> bool {
-    let query = |kind| match (v6, kind) {
-        (false, 0) => 8,
-        (false, 14 | 16 | 18) | (true, 129) => kind - 1,
-        _ => kind,
-    };
-    query(one) == query(other)
 }
 
 /// The type of the answer to a query, of the query to an answer; of all others the type itself.

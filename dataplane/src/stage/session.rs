@@ -131,7 +131,7 @@ pub fn process(
         .sessions
         .get(&forward, desk.now_s)
         .filter(|(way, session)| any_mac || session.match_mac(*way) == packet.destination_mac)
-        .filter(|(_, session)| any_type || ip.belongs_to(session.opener.icmp))
+        .filter(|(way, session)| any_type || ip.belongs_to(session.opener.icmp, *way))
         .map(|(way, session)| (way, session.clone()));
     if let Some((way, session)) = hit {
         let encounter = freshen(desk, &forward, &session)?;

@@ -382,7 +382,7 @@ impl Engine {
         let hash = self.table.seeds().hash(&key);
         let fits = |at: &Ref| {
             self.table.half(*at).match_mac == packet.destination_mac.0
-                && ip.belongs_to(self.table.cold(*at).icmp)
+                && ip.belongs_to(self.table.cold(*at).icmp, at.way())
         };
         if let Some(at) = self.table.find(&key, hash)
             && self.table.is_expired(at, on.now.s)
