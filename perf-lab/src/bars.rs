@@ -2,8 +2,8 @@
 
 use crate::figures::Bar;
 use crate::{
-    agents, api, classify, differential, enforce, forward, gateway, members, memory, overlay,
-    simulate, user,
+    agents, api, classify, differential, enforce, forward, gateway, limited, members, memory,
+    overlay, simulate, user,
 };
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -100,10 +100,19 @@ const API: &[Group] = &[
     },
 ];
 
-const USER: &[Group] = &[Group {
-    name: "switch",
-    measure: user::bars,
-}];
+const USER: &[Group] = &[
+    Group {
+        name: "switch",
+        measure: user::bars,
+    },
+    Group {
+        name: "limited",
+        measure: |rounds| limited::bars(rounds.min(LIMITED_ROUNDS)),
+    },
+];
+
+/// What is limited differs little from one round to the next, and each takes half a minute.
+const LIMITED_ROUNDS: usize = 2;
 
 const HOSTS: &[Group] = &[
     Group {

@@ -17,6 +17,7 @@ mod enforce;
 mod figures;
 mod forward;
 mod gateway;
+mod limited;
 mod members;
 mod memory;
 mod overlay;
