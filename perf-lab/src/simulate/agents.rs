@@ -4,7 +4,6 @@
 use super::cloud;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,7 +45,8 @@ impl Agents {
         };
         for (n, host) in (0..).zip(hosts) {
             let name = host.parse().with_context(|| host.clone())?;
-            let config = FeedConfig::new(format!("http://{feed}"), name);
+            let mut config = FeedConfig::new(format!("http://{feed}"), name);
+            config.tunnel_ip = Some(cloud::tunnel_ip(n));
             let snapshots = watch::Sender::new(None);
             let (reports, received) = mpsc::channel(REPORTS_WAITING);
             let newest = snapshots.subscribe();
@@ -54,18 +54,15 @@ impl Agents {
             agents
                 .runtime
                 .spawn(feed::run(config, snapshots, received, shutdown));
-            agents.runtime.spawn(enforce(
-                newest,
-                reports,
-                agents.enforcing.clone(),
-                Some(cloud::tunnel_ip(n)),
-            ));
+            agents
+                .runtime
+                .spawn(enforce(newest, reports, agents.enforcing.clone()));
         }
         Ok(agents)
     }
 
     /// Waits until all enforce something, telling `progress` how many do.
-    pub(crate) fn all_enforce(&self, progress: impl Fn(u64, u64)) {
+    pub(crate) fn all_enforce(&self, mut progress: impl FnMut(u64, u64)) {
         loop {
             let now = self.enforcing.load(Ordering::Relaxed);
             progress(now, self.count);
@@ -83,7 +80,6 @@ async fn enforce(
     mut snapshots: watch::Receiver<Option<Arc<HostSnapshot>>>,
     reports: mpsc::Sender<HostReport>,
     enforcing: Arc<AtomicU64>,
-    tunnel_ip: Option<IpAddr>,
 ) {
     let mut known: Option<BTreeSet<PortId>> = None;
     while snapshots.changed().await.is_ok() {
@@ -109,7 +105,8 @@ async fn enforce(
             vhost_user: None,
             physical_networks: Vec::new(),
             unreachable: None,
-            tunnel_ip,
+            // The feed's client says it.
+            tunnel_ip: None,
             claims: Vec::new(),
         };
         known = Some(ports);
