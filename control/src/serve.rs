@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use weft_model::limits;
 
@@ -272,8 +273,10 @@ impl Control {
         let api_router = http::router(self.server);
         let idle = Duration::from_secs(limits::API_IDLE_S);
         let listener = BoundedListener::new(self.api, limits::API_CONNECTIONS_MAX, idle);
-        let api = async {
-            let (stop, closing) = (shutdown.clone(), self.closing);
+        // Each part is a task of its own: what one computes keeps no other waiting.
+        let mut parts = JoinSet::new();
+        let (stop, closing) = (shutdown.clone(), self.closing);
+        parts.spawn(async move {
             let stop = async move {
                 stop.cancelled().await;
                 // Streams have no end of their own.
@@ -282,41 +285,63 @@ impl Control {
             axum::serve(listener, api_router)
                 .with_graceful_shutdown(stop)
                 .await
-        };
-        let (listener, stop) = (self.feed, shutdown.clone());
-        let feed = async {
-            match &self.feed_tls {
+        });
+        let (listener, stop, tls) = (self.feed, shutdown.clone(), self.feed_tls);
+        parts.spawn(async move {
+            match &tls {
                 Some((authority, names)) => {
                     feed::serve_tls(listener, feed_router, (authority, names), stop).await
                 }
                 None => feed::serve(listener, feed_router, stop).await,
             }
-        };
-        let realize = realize::run(self.store.clone(), &hub, self.trials, shutdown.clone());
-        let agents = feed::agent::run(self.store.clone(), &hub, shutdown.clone());
-        let waits = feed::wait::answer(self.store.clone(), &hub, shutdown.clone());
-        let nova = async {
-            if let Some(nova) = self.nova {
-                nova.run(shutdown.clone()).await;
-            }
-        };
-        let stop_on_error = |result: std::io::Result<()>| {
-            if result.is_err() {
-                shutdown.cancel();
-            }
-            result.map_err(ServeError::Serve)
-        };
-        let (api, feed, (), (), (), ()) = tokio::join!(
-            async { stop_on_error(api.await) },
-            async { stop_on_error(feed.await) },
-            realize,
-            agents,
-            waits,
-            nova
-        );
+        });
+        let (store, stop, with, trials) = (&self.store, &shutdown, &hub, self.trials);
+        let (of, seen, end) = (store.clone(), with.clone(), stop.clone());
+        parts.spawn(async move {
+            realize::run(of, &seen, trials, end).await;
+            Ok(())
+        });
+        let (of, seen, end) = (store.clone(), with.clone(), stop.clone());
+        parts.spawn(async move {
+            feed::agent::run(of, &seen, end).await;
+            Ok(())
+        });
+        let (of, seen, end) = (store.clone(), with.clone(), stop.clone());
+        parts.spawn(async move {
+            feed::wait::answer(of, &seen, end).await;
+            Ok(())
+        });
+        if let Some(nova) = self.nova {
+            let end = stop.clone();
+            parts.spawn(async move {
+                nova.run(end).await;
+                Ok(())
+            });
+        }
+        let done = all_ended(parts, &shutdown).await;
         self.store.close().await;
-        api.and(feed)
+        done.map_err(ServeError::Serve)
     }
+}
+
+/// Waits until all have ended; the first that fails ends the others. Answers why it did.
+async fn all_ended(
+    mut parts: JoinSet<std::io::Result<()>>,
+    shutdown: &CancellationToken,
+) -> std::io::Result<()> {
+    let mut done = Ok(());
+    while let Some(part) = parts.join_next().await {
+        let ended = match part.map_err(JoinError::try_into_panic) {
+            Ok(ended) => ended,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(cancelled)) => Err(std::io::Error::other(cancelled)),
+        };
+        if ended.is_err() {
+            shutdown.cancel();
+        }
+        done = done.and(ended);
+    }
+    done
 }
 
 /// Binds and serves, for callers that need nothing in between.
