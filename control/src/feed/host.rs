@@ -85,9 +85,14 @@ impl Host {
 
     /// The deltas after so many changes; none if they are forgotten.
     pub(super) fn deltas_after(&self, changes: u64) -> Option<Vec<Arc<SnapshotDelta>>> {
-        let missing = usize::try_from(self.changes.checked_sub(changes)?).ok()?;
-        let first = self.history.len().checked_sub(missing)?;
+        let first = self.place_after(changes)?;
         Some(self.history.range(first..).cloned().collect())
+    }
+
+    /// Where in `history` the first of them is.
+    fn place_after(&self, changes: u64) -> Option<usize> {
+        let missing = usize::try_from(self.changes.checked_sub(changes)?).ok()?;
+        self.history.len().checked_sub(missing)
     }
 
     /// After how many changes the snapshot had a revision; none if that is forgotten, or not certain.
@@ -136,6 +141,13 @@ impl Subscription {
         let oldest = self.number + limits::FEED_STREAMS_PER_HOST_MAX;
         // An error means that the hub is gone: the stream ends as well.
         drop(self.streams.wait_for(|newest| *newest >= oldest).await);
+    }
+
+    /// Whether what the agent must be told now is the whole snapshot.
+    pub(super) fn whole_is_due(&self) -> bool {
+        let host = lock(&self.host);
+        let place = self.sent.and_then(|sent| host.place_after(sent));
+        host.snapshot.is_some() && place.is_none()
     }
 
     /// What the agent must be told now, if anything; it will have been told.

@@ -26,14 +26,19 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_model::{Epoch, HostName, HostReport, Revision, limits};
+
+/// Whole snapshots that are made for streams at a time: each takes a processor, and megabytes, for a moment.
+const WHOLE_AT_ONCE: usize = 2;
 
 /// The answer of `GET /feed/v1/hosts`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,6 +110,8 @@ struct Feed {
     shutdown: CancellationToken,
     /// Who says who may; none without TLS.
     authority: Option<Authority>,
+    /// For whole snapshots on their way.
+    turns: Arc<Semaphore>,
 }
 
 /// The feed's routes. Streams end when `shutdown` is cancelled. With an `authority` they are for [`serve_tls`].
@@ -126,6 +133,7 @@ pub fn router(
             store,
             shutdown,
             authority,
+            turns: Arc::new(Semaphore::new(WHOLE_AT_ONCE)),
         })
 }
 
@@ -243,12 +251,13 @@ async fn watch(
     let certificate = feed.admit(asks, &host).await?;
     let have = query.epoch.zip(query.revision.map(Revision));
     let subscription = feed.hub.subscribe(&host, have).map_err(ReportError::Hub)?;
-    let shutdown = feed.shutdown.clone();
+    let (shutdown, turns) = (feed.shutdown.clone(), feed.turns.clone());
     let whose = host.clone();
     let no_longer = async move { feed.no_longer(whose, certificate).await };
-    let stream = FeedStream::new(host, subscription, shutdown, Box::pin(no_longer));
-    let lines = futures_util::stream::unfold(stream, async |mut stream| {
-        let line = stream.line().await?;
+    let end = (shutdown, Box::pin(no_longer) as BoxFuture<'static, ()>);
+    let stream = FeedStream::new(host, subscription, end, turns);
+    let lines = futures_util::stream::unfold(stream, async |stream| {
+        let (line, stream) = stream.next().await?;
         Some((Ok::<_, Infallible>(line), stream))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];

@@ -2,12 +2,15 @@
 //!
 //! Guarantees: a line is made only when the connection takes one, from the newest snapshot at that moment, so that
 //! what a slow reader missed arrives as one delta; the first line comes as soon as the host's duty is known; no
-//! [`limits::FEED_HEARTBEAT_MS`] passes without a line.
+//! [`limits::FEED_HEARTBEAT_MS`] passes without a line; however many agents come at once, few whole snapshots are made at a
+//! time, and never where other connections would wait for that.
 
 use super::host::Subscription;
 use axum::body::Bytes;
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use weft_model::{FeedMessage, HostName, limits};
 
@@ -18,31 +21,46 @@ pub(super) struct FeedStream {
     shutdown: CancellationToken,
     /// Resolves when whoever reads may not any more.
     no_longer: BoxFuture<'static, ()>,
+    turns: Arc<Semaphore>,
+    /// Waits for one of them.
+    turn: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
 }
 
 impl FeedStream {
+    /// `turns` are those of who makes a whole snapshot.
     pub(super) fn new(
         host: HostName,
         subscription: Subscription,
-        shutdown: CancellationToken,
-        no_longer: BoxFuture<'static, ()>,
+        (shutdown, no_longer): (CancellationToken, BoxFuture<'static, ()>),
+        turns: Arc<Semaphore>,
     ) -> Self {
         Self {
             host,
             subscription,
             shutdown,
             no_longer,
+            turns,
+            turn: None,
         }
     }
 
-    /// The next line; none ends the stream.
-    pub(super) async fn line(&mut self) -> Option<Bytes> {
+    /// The next line, and what comes after it; none ends the stream.
+    pub(super) async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
-            if let Some(message) = self.subscription.message() {
-                return self.encoded(&message);
+            let whole = self.subscription.whole_is_due();
+            if !whole {
+                self.turn = None;
+                if let Some(message) = self.subscription.message() {
+                    return self.with(&message);
+                }
             }
             let shutdown = self.shutdown.clone();
             let mut revision = self.subscription.revision.clone();
+            let turns = &self.turns;
+            let turn = self.turn.get_or_insert_with(|| {
+                let turn = turns.clone().acquire_owned();
+                Box::pin(async move { turn.await.ok() })
+            });
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
@@ -51,13 +69,31 @@ impl FeedStream {
                     tracing::warn!(host = %self.host, "a stream ends: newer ones of the same host took its place");
                     return None;
                 }
-                changed = revision.changed() => changed.ok()?,
+                turn = turn, if whole => {
+                    self.turn = None;
+                    return self.with_whole(turn?).await;
+                }
+                changed = revision.changed(), if !whole => changed.ok()?,
                 () = tokio::time::sleep(Duration::from_millis(limits::FEED_HEARTBEAT_MS)) => {
                     let revision = *self.subscription.realized.borrow();
-                    return self.encoded(&FeedMessage::Heartbeat { revision });
+                    return self.with(&FeedMessage::Heartbeat { revision });
                 }
             }
         }
+    }
+
+    /// The whole snapshot, made aside.
+    async fn with_whole(mut self, turn: OwnedSemaphorePermit) -> Option<(Bytes, Self)> {
+        let made = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let message = self.subscription.message()?;
+            self.with(&message)
+        });
+        made.await.ok()?
+    }
+
+    fn with(self, message: &FeedMessage) -> Option<(Bytes, Self)> {
+        Some((self.encoded(message)?, self))
     }
 
     fn encoded(&self, message: &FeedMessage) -> Option<Bytes> {

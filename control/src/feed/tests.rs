@@ -1,14 +1,17 @@
 //! The feed over real connections.
 
+use super::stream::FeedStream;
 use super::*;
 use crate::store::network::NetworkRow;
 use crate::store::port::PortRow;
 use crate::store::port_binding::vhost_user_host_get;
 use crate::store::trunk::{SubportRow, TrunkRow, subport_insert};
 use crate::store::{self, Durability, Store};
+use axum::body::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_model::{
@@ -454,6 +457,32 @@ async fn reports_that_cannot_be_believed_are_refused() {
             "{bad}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_snapshot_waits_for_its_turn_and_the_stream_lives_meanwhile() {
+    let hub = Hub::new(Epoch::random());
+    let host: HostName = "h1".parse().unwrap();
+    let subscription = hub.subscribe(&host, None).unwrap();
+    let mut snapshot = HostSnapshot::empty(host.clone(), hub.epoch());
+    snapshot.revision = Revision(1);
+    hub.replace(snapshot, Instant::now());
+    let turns = Arc::new(Semaphore::new(1));
+    let taken = turns.clone().try_acquire_owned().unwrap();
+    let end = (
+        CancellationToken::new(),
+        Box::pin(std::future::pending()) as _,
+    );
+    let stream = FeedStream::new(host, subscription, end, turns.clone());
+    let read = |line: Bytes| serde_json::from_slice(&line).unwrap();
+    let (line, stream) = stream.next().await.unwrap();
+    assert!(matches!(read(line), FeedMessage::Heartbeat { .. }));
+    drop(taken);
+    let (line, stream) = stream.next().await.unwrap();
+    assert!(matches!(read(line), FeedMessage::Snapshot(_)));
+    assert_eq!(turns.available_permits(), 1);
+    let (line, _stream) = stream.next().await.unwrap();
+    assert!(matches!(read(line), FeedMessage::Heartbeat { .. }));
 }
 
 #[test]
