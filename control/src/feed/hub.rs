@@ -193,6 +193,12 @@ impl Hub {
         Some(delta)
     }
 
+    /// Whether a host has a snapshot.
+    pub(crate) fn has_snapshot(&self, host: &HostName) -> bool {
+        let host = lock(&self.hosts).get(host).cloned();
+        host.is_some_and(|host| lock(&host).snapshot.is_some())
+    }
+
     /// Looks at a host's snapshot, which may be changed while `look` does and is again what it was when that ends. None if
     /// there is none.
     pub(crate) fn look<T>(
@@ -243,14 +249,17 @@ impl Hub {
         may_concern: Option<BTreeSet<HostName>>,
     ) {
         let mut published = self.published_lock();
-        if published.len() == PUBLISHED_MAX {
-            published.pop_front();
+        // Of a revision that was told of already, what it concerned is known.
+        if published.back().is_none_or(|last| last.upto < revision) {
+            if published.len() == PUBLISHED_MAX {
+                published.pop_front();
+            }
+            published.push_back(Published {
+                upto: revision,
+                changed,
+                may_concern,
+            });
         }
-        published.push_back(Published {
-            upto: revision,
-            changed,
-            may_concern,
-        });
         drop(published);
         self.realized.send_if_modified(|realized| {
             let newer = *realized < revision;
@@ -400,7 +409,7 @@ impl Hub {
     }
 
     /// The hosts whose duty changed when everything up to `revision` was realized; all if that is forgotten.
-    pub(super) fn concerned(&self, revision: Revision) -> Vec<HostName> {
+    pub(crate) fn concerned(&self, revision: Revision) -> Vec<HostName> {
         let changed = self.published(revision, |published| published.changed.clone());
         changed.unwrap_or_else(|| self.hosts_wanted().into_iter().collect())
     }

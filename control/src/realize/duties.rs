@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a host that no mark reaches costs nothing. A host is computed from scratch when it is new, when
 //! everything was read anew, when it has more than it may have, and while its duty would not be valid: then it goes on
-//! under its last one.
+//! under its last one. Of hosts that have come and know nothing yet a few have their turn at a time, so that changes reach the
+//! others meanwhile.
 
 use super::concern::concerned;
 use super::duty::{Cloud, Dirt, Needs, Update};
@@ -17,6 +18,9 @@ use weft_model::{
     AddressGroupId, HostName, Invalid, LogId, MeteringLabelId, NetworkId, QosPolicyId, RouterId,
     SecurityGroupId, SnapshotDelta, TableDelta,
 };
+
+/// Hosts that know nothing yet whose duties are computed at a time.
+const FRESH_AT_ONCE: usize = 4;
 
 /// The hosts whose snapshots have each entry.
 #[derive(Debug, Default)]
@@ -54,8 +58,12 @@ fn note<K: Ord + Copy, V>(by: &mut By<K, HostName>, host: &HostName, delta: &Tab
 /// What is kept of all hosts beside their snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Duties {
-    /// Without those whose duty would not be valid.
+    /// Without those whose duty would not be valid, and those that wait.
     hosts: BTreeMap<HostName, Needs>,
+    /// Those whose duty would not be valid.
+    kept_back: BTreeSet<HostName>,
+    /// Those that know nothing yet, and whose turn has not come.
+    waiting: BTreeSet<HostName>,
     wanted: BTreeSet<HostName>,
     reach: Reach,
     first_host: Option<HostName>,
@@ -75,7 +83,8 @@ impl Duties {
     /// Brings all wanted hosts up to date after what is marked, which was committed at `committed`.
     pub(super) fn update(&mut self, rows: &Rows, marks: &Marks, hub: &Hub, committed: Instant) {
         // Hosts come and never go.
-        if self.wanted.len() != hub.hosts_count() {
+        let more = self.wanted.len() != hub.hosts_count();
+        if more {
             self.wanted = hub.hosts_wanted();
         }
         let first_host = self.wanted.first().cloned();
@@ -85,6 +94,8 @@ impl Duties {
         } else if self.hosts.len() < self.wanted.len() {
             let wanted = self.wanted.iter();
             let missing = wanted.filter(|host| !self.hosts.contains_key(*host));
+            let untouched = !more && marks.is_empty();
+            let missing = missing.filter(|host| !(untouched && self.kept_back.contains(*host)));
             whole.extend(missing.cloned());
         }
         whole.extend(marks.hosts.intersection(&self.wanted).cloned());
@@ -92,7 +103,9 @@ impl Duties {
             whole.extend(self.first_host.take().into_iter().chain(first_host.clone()));
             self.first_host = first_host;
         }
-        let may_concern = self.shared.then(|| concerned(rows, marks)).flatten();
+        self.waiting = self.turns(&mut whole, hub);
+        let needed = self.shared || !self.waiting.is_empty();
+        let may_concern = needed.then(|| concerned(rows, marks)).flatten();
         let dirt = self.spread(marks, rows, &whole);
         let first_host = self.first_host.clone();
         let cloud = Cloud {
@@ -113,7 +126,30 @@ impl Duties {
                 changed.push(host);
             }
         }
-        hub.finish(rows.revision, changed, may_concern);
+        // Nothing is known yet of those that wait: what may concern them is not enforced before they know.
+        let waiting = self.waiting.iter();
+        let may = |host: &&HostName| may_concern.as_ref().is_none_or(|may| may.contains(*host));
+        changed.extend(waiting.filter(may).cloned());
+        hub.finish(rows.revision, changed, may_concern.filter(|_| self.shared));
+    }
+
+    /// Leaves those in `whole` whose turn it is. Answers the others, all of which know nothing yet.
+    fn turns(&self, whole: &mut BTreeSet<HostName>, hub: &Hub) -> BTreeSet<HostName> {
+        let mut turns = FRESH_AT_ONCE;
+        let waits = |host: &HostName| {
+            if self.kept_back.contains(host) || hub.has_snapshot(host) {
+                return false;
+            }
+            let left = turns.checked_sub(1);
+            turns = left.unwrap_or(0);
+            left.is_none()
+        };
+        whole.extract_if(.., waits).collect()
+    }
+
+    /// Whether hosts wait for their turn: then another update is due at once.
+    pub(super) fn are_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Gives every host what is marked of what it has, but for those of `whole`.
@@ -214,8 +250,7 @@ impl Duties {
             return None;
         }
         if let Some(mistake) = mistake {
-            kept_back(host, &mistake);
-            self.hosts.remove(host);
+            self.keep_back(host, &mistake);
         }
         if let Some(delta) = &delta {
             self.reach.delta(host, delta);
@@ -227,10 +262,10 @@ impl Duties {
     fn whole(&mut self, cloud: &Cloud<'_>, host: &HostName, hub: &Hub, committed: Instant) -> bool {
         let mut snapshot = cloud.view.snapshot(host, &self.wanted, hub.epoch());
         if let Some(mistake) = snapshot.validate().first() {
-            kept_back(host, mistake);
-            self.hosts.remove(host);
+            self.keep_back(host, mistake);
             return false;
         }
+        self.kept_back.remove(host);
         snapshot.revision = cloud.view.rows().revision;
         self.hosts.insert(host.clone(), Needs::of(&snapshot));
         let delta = hub.replace(snapshot, committed);
@@ -238,6 +273,12 @@ impl Duties {
             self.reach.delta(host, delta);
         }
         delta.is_some()
+    }
+
+    fn keep_back(&mut self, host: &HostName, mistake: &Invalid) {
+        tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
+        self.hosts.remove(host);
+        self.kept_back.insert(host.clone());
     }
 
     /// The hosts whose duty would be another, if the rows were these; `marks` says what differs. Of hosts that follow other
@@ -306,10 +347,6 @@ impl Duties {
     pub(super) fn needs(&self, host: &HostName) -> Option<&Needs> {
         self.hosts.get(host)
     }
-}
-
-fn kept_back(host: &HostName, mistake: &Invalid) {
-    tracing::error!(%host, %mistake, "a host's duty is not valid and is kept back");
 }
 
 /// Marks on their way to the hosts.

@@ -65,4 +65,9 @@ impl Marks {
             ..Self::default()
         }
     }
+
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }

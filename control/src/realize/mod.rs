@@ -83,8 +83,10 @@ pub async fn run(store: Store, hub: &Hub, mut trials: TrialRequests, shutdown: C
                 "old changes stay on record for now"
             );
         }
+        let waiting = kept.as_ref().is_some_and(Kept::waits);
         tokio::select! {
             () = shutdown.cancelled() => return,
+            () = std::future::ready(()), if waiting => {}
             ask = trials.asked() => answer(&store, hub, &mut kept, ask).await,
             () = hub.wanted() => {}
             nudge = nudges.changed() => {
@@ -115,6 +117,13 @@ struct Kept {
     duties: Duties,
 }
 
+impl Kept {
+    /// Whether hosts wait for their duty.
+    fn waits(&self) -> bool {
+        self.duties.are_waiting()
+    }
+}
+
 /// Says which hosts a write would concern.
 async fn answer(store: &Store, hub: &Hub, kept: &mut Option<Kept>, ask: Ask) {
     if let Err(error) = look_now(store, hub, kept).await {
@@ -134,11 +143,16 @@ async fn answer(store: &Store, hub: &Hub, kept: &mut Option<Kept>, ask: Ask) {
 /// Sees to it that rows are kept, as they are now.
 async fn look_now(store: &Store, hub: &Hub, kept: &mut Option<Kept>) -> Result<(), StoreError> {
     let now = store::revision(store.read().await?.conn()).await?;
-    if kept.as_ref().is_some_and(|kept| kept.rows.revision == now) {
+    let known = |kept: &Kept| kept.rows.revision == now && !kept.waits();
+    if kept.as_ref().is_some_and(known) {
         return Ok(());
     }
     if hub.hosts_count() > 0 {
-        return round(store, hub, kept, Instant::now()).await;
+        round(store, hub, kept, Instant::now()).await?;
+        while kept.as_ref().is_some_and(Kept::waits) {
+            round(store, hub, kept, Instant::now()).await?;
+        }
+        return Ok(());
     }
     // No host has a duty here that would have to be brought up to date with them.
     let mut have = match kept.take() {

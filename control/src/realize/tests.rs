@@ -873,6 +873,51 @@ async fn a_new_member_is_one_entry_where_its_group_is_named() {
 }
 
 #[tokio::test]
+async fn of_hosts_that_come_together_a_few_have_their_turn_and_changes_go_on() {
+    let mut cloud = small_cloud().await;
+    cloud.duty("h1").await;
+    let late: Vec<HostName> = (0..10).map(|n| host(&format!("late{n}"))).collect();
+    for name in &late {
+        cloud.hub.subscribe(name, None).unwrap();
+    }
+    cloud.hosts.extend(late.iter().cloned());
+    for (n, at, ip) in [(0x3001, "h2", "10.1.0.21"), (0x3002, "late9", "10.1.0.22")] {
+        cloud.guest(n, NET_B, at, &[(SUBNET_B, ip)], &[]).await;
+    }
+    let elsewhere = |cloud: &Cloud| {
+        let duty = cloud.hub.snapshot(&host("h1")).unwrap();
+        duty.remote_ports.contains_key(&uuid(0x3001).into())
+    };
+    let known = |cloud: &Cloud| {
+        late.iter()
+            .filter(|name| cloud.hub.has_snapshot(name))
+            .count()
+    };
+    let marks = cloud.rows.update(&cloud.store).await.unwrap();
+    let mut so_far = Vec::new();
+    let mut marks = Some(marks);
+    loop {
+        let marks = marks.take().unwrap_or_default();
+        let (rows, hub) = (&cloud.rows, &cloud.hub);
+        cloud.duties.update(rows, &marks, hub, Instant::now());
+        assert!(
+            elsewhere(&cloud),
+            "who knows something is told of a guest elsewhere"
+        );
+        let concerned = cloud.hub.concerned(cloud.rows.revision);
+        assert!(concerned.contains(&host("late9")), "it has a new guest");
+        so_far.push(known(&cloud));
+        if !cloud.duties.are_waiting() {
+            break;
+        }
+    }
+    assert_eq!(so_far, [4, 8, 10]);
+    for name in ["h1", "h2", "late0", "late9"] {
+        cloud.duty(name).await;
+    }
+}
+
+#[tokio::test]
 async fn a_commit_reaches_the_hub_by_a_nudge() {
     let cloud = small_cloud().await;
     let hub = Arc::new(Hub::new(cloud.store.epoch()));
