@@ -60,6 +60,8 @@ pub struct AgentConfig {
     pub dhcp_lease_s: u32,
     /// The CPUs that poll vhost-user ports; without any it is one thread, anywhere.
     pub user_engine_cpus: Vec<usize>,
+    /// Where sessions of vhost-user ports are kept over a restart, if they are.
+    pub user_engine_sessions: Option<PathBuf>,
     /// How guests that are bound to this host from now on are attached; none for taps.
     pub vhost_user: Option<VhostUserHost>,
     /// Whether the end removes programs, maps and links; without it packets go on while the agent is away.
@@ -84,6 +86,7 @@ impl AgentConfig {
             ports_max: u32::try_from(limits::PORTS_PER_HOST_MAX).unwrap_or(u32::MAX),
             dhcp_lease_s: dhcp::LEASE_S_DEFAULT,
             user_engine_cpus: Vec::new(),
+            user_engine_sessions: None,
             vhost_user: None,
             remove_on_stop: false,
         }
@@ -194,6 +197,7 @@ fn owner_config(config: AgentConfig) -> OwnerConfig {
                 sessions_per_port_max: config.sessions_per_port_max,
             },
             cpus: config.user_engine_cpus,
+            sessions_file: config.user_engine_sessions,
         },
         vhost_user: config.vhost_user,
         dhcp_lease_s: config.dhcp_lease_s,

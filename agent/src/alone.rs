@@ -7,7 +7,7 @@ use crate::capture::{Place, Taps};
 use crate::clock::now;
 use crate::feed::FeedStatus;
 use crate::question::{Ground, HostStatus, Question};
-use crate::service::{Millis, ServiceCounters};
+use crate::service::ServiceCounters;
 use crate::socket::server::{Context, Socket};
 use crate::socket::{
     PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions, SocketError, Stats, XdpStats,
@@ -72,7 +72,6 @@ impl AloneSocket {
             alone,
             snapshots: self.snapshots,
             link: self.link,
-            started: now(),
         };
         let answers = async {
             while let Some(question) = asked.recv().await {
@@ -91,8 +90,6 @@ struct Switch {
     alone: Arc<Alone>,
     snapshots: watch::Receiver<Option<Arc<HostSnapshot>>>,
     link: Vec<Arc<OwnedFd>>,
-    /// About when the engine's clock began.
-    started: Millis,
 }
 
 impl Switch {
@@ -190,7 +187,7 @@ impl Switch {
     }
 
     fn views(&self, limit: usize) -> Vec<SessionView> {
-        user::sessions_of(self.alone.switch(), limit, self.started)
+        user::sessions_of(self.alone.switch(), limit)
     }
 
     fn sessions(&self, limit: usize) -> Sessions {

@@ -6,9 +6,8 @@
 //! Guarantees: a port that cannot be served is told with the reason and keeps no other from being served; sockets that a
 //! snapshot no longer names are removed. It compiles policies on the caller's thread and copies no packet.
 
-use crate::clock::now;
 use crate::report::Device;
-use crate::service::{EventKind, Millis, Place, ServiceEvent};
+use crate::service::{EventKind, Place, ServiceEvent};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -35,6 +34,8 @@ pub(crate) struct UserConfig {
     pub(crate) limits: Limits,
     /// The CPUs that it polls on; without any it is one thread, anywhere.
     pub(crate) cpus: Vec<usize>,
+    /// Where sessions are kept over a restart, if they are.
+    pub(crate) sessions_file: Option<PathBuf>,
 }
 
 /// The engine, or what it would be.
@@ -55,8 +56,6 @@ struct Running {
     server: ServerHandle,
     switch: Switch,
     ports: BTreeMap<PortId, Served>,
-    /// When the engine's clock began.
-    started: Millis,
 }
 
 struct Served {
@@ -87,13 +86,12 @@ impl Running {
                 event.is_some_and(|event| events.try_send(event).is_ok())
             })),
             shared: true,
+            sessions_file: config.sessions_file.clone(),
         });
-        let started = now();
         Ok(Self {
             server: Server::start().map_err(|error| sentence(&error))?,
             switch: switch.map_err(|error| sentence(&error))?,
             ports: BTreeMap::new(),
-            started,
         })
     }
 }
@@ -267,7 +265,7 @@ impl UserEngine {
         let Some(running) = &self.running else {
             return Vec::new();
         };
-        sessions_of(&running.switch, limit, running.started)
+        sessions_of(&running.switch, limit)
     }
 }
 
@@ -289,16 +287,15 @@ pub(crate) fn device_counters(totals: PortTotals) -> DeviceCounters {
     }
 }
 
-/// At most so many sessions of a switch whose clock began then.
-pub(crate) fn sessions_of(switch: &Switch, limit: usize, started: Millis) -> Vec<SessionView> {
+/// At most so many sessions of a switch. Its clock is the agent's: it began with the machine.
+pub(crate) fn sessions_of(switch: &Switch, limit: usize) -> Vec<SessionView> {
     let views = switch.ask(move |engine| engine.sessions().take(limit).collect::<Vec<_>>());
-    let started_s = u32::try_from(started / 1_000).unwrap_or(u32::MAX);
     let views = views.unwrap_or_default().into_iter();
-    views.filter_map(|view| session(&view, started_s)).collect()
+    views.filter_map(|view| session(&view)).collect()
 }
 
 /// None for one that comes by a tunnel, to which this engine has no device.
-fn session(view: &weft_vhost::engine::SessionView, started_s: u32) -> Option<SessionView> {
+fn session(view: &weft_vhost::engine::SessionView) -> Option<SessionView> {
     let (forward, behind) = (&view.forward, view.reply.reversed());
     let output = ingress(view.output)?;
     Some(SessionView {
@@ -315,7 +312,7 @@ fn session(view: &weft_vhost::engine::SessionView, started_s: u32) -> Option<Ses
             State::Established => SessionState::Established,
             State::Closing => SessionState::Closing,
         },
-        seen_s: started_s.saturating_add(view.seen_s),
+        seen_s: view.seen_s,
         packets: view.packets,
         bytes: view.bytes,
         reply_packets: view.reply_packets,

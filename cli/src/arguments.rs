@@ -170,6 +170,9 @@ pub(crate) struct Run {
         value_delimiter = ','
     )]
     pub(crate) cpu: Vec<usize>,
+    /// Where the vhost-user sockets' sessions are kept over a restart, best on a tmpfs such as /run; by default they are not.
+    #[arg(long, value_name = "PATH", requires = "socket")]
+    pub(crate) sessions_file: Option<PathBuf>,
 }
 
 /// What `weft run` takes as a socket.

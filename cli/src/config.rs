@@ -168,9 +168,21 @@ pub(crate) struct VhostUser {
     pub(crate) guest_listens: bool,
     /// The CPUs that poll the guests' rings, a thread each; without any it is one thread, anywhere.
     pub(crate) cpus: Vec<usize>,
+    /// Where sessions are kept over a restart; empty: nowhere. Without it beside the control socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sessions_file: Option<PathBuf>,
 }
 
 impl VhostUser {
+    /// Where sessions are kept over a restart, if they are. `socket` is the control socket.
+    pub(crate) fn sessions_file(&self, socket: &Path) -> Option<PathBuf> {
+        match &self.sessions_file {
+            Some(path) if path.as_os_str().is_empty() => None,
+            Some(path) => Some(path.clone()),
+            None => Some(socket.with_extension("sessions")),
+        }
+    }
+
     /// As the server is told.
     pub(crate) fn host(&self) -> Option<VhostUserHost> {
         Some(VhostUserHost {
@@ -481,6 +493,11 @@ impl Agent {
             );
             return wrong("agent.vhost_user.socket_folder", &expected);
         }
+        let sessions_file = agent.vhost_user.sessions_file.as_deref();
+        if !sessions_file.is_none_or(|path| path.as_os_str().is_empty() || path.is_absolute()) {
+            let expected = "an absolute path on a tmpfs, or nothing between the quotes";
+            return wrong("agent.vhost_user.sessions_file", expected);
+        }
         if agent.sessions_max == 0 {
             return wrong("agent.sessions_max", "at least 1");
         }
@@ -609,6 +626,10 @@ mod tests {
             (
                 "[agent]\nsessions_max = 5",
                 "at agent.sessions_per_port_max: expected 1 to agent.sessions_max",
+            ),
+            (
+                "[agent.vhost_user]\nsessions_file = \"run\"",
+                "at agent.vhost_user.sessions_file: expected an absolute path",
             ),
             (
                 "[agent.vhost_user]\nsocket_folder = \"run\"",

@@ -82,6 +82,8 @@ pub(crate) struct SwitchAlone {
     pub(crate) control_socket: Option<PathBuf>,
     /// The CPUs that poll them.
     pub(crate) cpus: Vec<usize>,
+    /// Where sessions are kept over a restart, if they are.
+    pub(crate) sessions_file: Option<PathBuf>,
 }
 
 /// `weft run` with vhost-user sockets: needs no kernel engine.
@@ -104,6 +106,7 @@ pub(crate) async fn switch(
                 .as_ref()
                 .map(|link| (link.interface.mac, Arc::clone(&link.queues))),
             cpus: switch.cpus,
+            sessions_file: switch.sessions_file,
             limits: Limits {
                 sessions_max: config.agent.sessions_max,
                 sessions_per_port_max: config.agent.sessions_per_port_max,
@@ -260,6 +263,7 @@ fn agent_start(config: &Config, parts: &mut Parts, source: Source) {
         ports_max: agent.ports_max,
         dhcp_lease_s: agent.dhcp_lease_s,
         user_engine_cpus: agent.vhost_user.cpus.clone(),
+        user_engine_sessions: agent.vhost_user.sessions_file(&agent.socket),
         vhost_user: agent.vhost_user.host(),
         remove_on_stop: agent.remove_on_stop,
     };

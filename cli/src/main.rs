@@ -83,6 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                     underlay: args.underlay,
                     control_socket,
                     cpus: args.cpu,
+                    sessions_file: args.sessions_file,
                 };
                 start(
                     &config,

@@ -126,6 +126,8 @@ pub const IPV6_EXTENSION_HEADERS_MAX: usize = 4;
 pub const NAT_PORT_TRIES_MAX: u32 = 32;
 /// Sessions of the host (each takes two entries, one a direction), unless configured.
 pub const SESSIONS_MAX_DEFAULT: u32 = 131_072;
+/// Sessions that the user engine keeps in a file at most, for whoever comes after it: what stands there is read whole at a start.
+pub const SESSIONS_KEPT_MAX: u32 = 1 << 24;
 /// Memberships that the kernel engine has room for, unless configured: one for each address and distinct list of remote
 /// groups that has the address's group. The kernel takes 16 bytes a place whether it is filled or not, so the limit of
 /// the model is no good default.

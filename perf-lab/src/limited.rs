@@ -138,6 +138,7 @@ impl Scene {
                 sockets: Vec::new(),
                 link: None,
                 cpus: Vec::new(),
+                sessions_file: None,
                 limits: Limits {
                     sessions_max: SESSIONS,
                     sessions_per_port_max: SESSIONS,

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         link: None,
         sockets: sockets.iter().filter_map(pair).collect(),
         cpus: cpus.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        sessions_file: None,
         limits: Limits {
             sessions_max: sessions,
             sessions_per_port_max: sessions,

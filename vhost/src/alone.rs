@@ -65,6 +65,8 @@ pub struct AloneConfig {
     pub cpus: Vec<usize>,
     /// Sizes of the session table.
     pub limits: Limits,
+    /// Where sessions are kept for the switch that comes after, if they are.
+    pub sessions_file: Option<PathBuf>,
 }
 
 /// The MAC address of this host's end of the underlay: a local one that is another one for each tunnel address of a link.
@@ -155,6 +157,7 @@ impl Alone {
             cpus: config.cpus.clone(),
             hand_over: None,
             shared: false,
+            sessions_file: config.sessions_file.clone(),
         })?;
         switch.apply(snapshot);
         let server = Server::start()?;

@@ -4,6 +4,7 @@
 //! guest to guest. What becomes of a frame says docs/pipeline.md, as for the other engines.
 
 pub mod alone;
+pub mod carry;
 mod clock;
 pub mod dirty;
 pub mod driver;

@@ -226,6 +226,7 @@ fn meet(kind: Kind, snapshot: &HostSnapshot, folder: &Path) -> (Alone, [Guest; 2
         link: None,
         sockets: Vec::new(),
         cpus: Vec::new(),
+        sessions_file: None,
         limits: Limits {
             sessions_max: 1_000,
             sessions_per_port_max: 1_000,

@@ -15,6 +15,7 @@ pub mod members;
 pub mod script;
 pub mod snapshot_text;
 pub mod user_engine;
+mod user_restarts;
 pub mod vector;
 
 pub use ebpf_engine::{EbpfUnderTest, Policies};

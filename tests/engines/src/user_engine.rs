@@ -1,6 +1,8 @@
-//! The user engine under test, as its workers use it: a header is judged, and a whole frame only where that is not enough.
+//! The user engine under test, as its workers use it: a header is judged, and a whole frame only where that is not enough. It can be
+//! killed between any two frames, and another one goes on with the sessions that are left in a file.
 
 use crate::engine::{EngineUnderTest, Limits, Observed, SessionSeen, in_order};
+use crate::user_restarts::Restarts;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,13 +18,15 @@ use weft_wire::{ethernet, outer};
 
 /// The user engine under test.
 pub struct UserUnderTest {
-    engine: Engine,
-    compiler: Compiler,
+    pub(crate) engine: Engine,
+    pub(crate) compiler: Compiler,
     whole: bool,
     quick: usize,
+    pub(crate) restarts: Option<Restarts>,
 }
 
-fn engine(limits: Limits) -> (Engine, Compiler) {
+/// A new one; another start has other secrets.
+pub(crate) fn engine(limits: Limits, start: u64) -> (Engine, Compiler) {
     // What leaves by a tunnel has no outer MACs in vectors.
     let config = EngineConfig {
         limits: engine::Limits {
@@ -30,7 +34,7 @@ fn engine(limits: Limits) -> (Engine, Compiler) {
             sessions_per_port_max: limits.sessions_per_port_max,
         },
         seeds: Seeds([
-            0x243f_6a88_85a3_08d3,
+            0x243f_6a88_85a3_08d3 ^ start,
             0x1319_8a2e_0370_7344,
             0xa409_3822_299f_31d0,
             0x082e_fa98_ec4e_6c89,
@@ -45,12 +49,13 @@ impl UserUnderTest {
     /// An engine; with `whole`, every frame is judged as a whole, and the quick way is not used.
     #[must_use]
     pub fn new(whole: bool) -> Self {
-        let (engine, compiler) = engine(Limits::default());
+        let (engine, compiler) = engine(Limits::default(), 0);
         Self {
             engine,
             compiler,
             whole,
             quick: 0,
+            restarts: None,
         }
     }
 
@@ -61,7 +66,11 @@ impl UserUnderTest {
     }
 
     /// Where a frame enters, and without its tag if that is an uplink.
-    fn enter<'a>(&self, ingress: Ingress, frame: &'a [u8]) -> Option<(Place, Cow<'a, [u8]>)> {
+    pub(crate) fn enter<'a>(
+        &self,
+        ingress: Ingress,
+        frame: &'a [u8],
+    ) -> Option<(Place, Cow<'a, [u8]>)> {
         if ingress == Ingress::Underlay {
             let mut first = [0xa5; outer::BYTES_MAX];
             let bytes = frame.len().min(first.len());
@@ -152,12 +161,17 @@ impl EngineUnderTest for UserUnderTest {
     }
 
     fn reset(&mut self, limits: Limits) -> Result<(), String> {
-        (self.engine, self.compiler) = engine(limits);
+        (self.engine, self.compiler) = engine(limits, 0);
+        self.restarts_reset(limits)?;
         Ok(())
     }
 
     fn apply(&mut self, snapshot: &Arc<HostSnapshot>) -> Result<(), String> {
+        if self.restarts_before_snapshot(snapshot)? {
+            return Ok(());
+        }
         self.engine.enforce(self.compiler.prepare(snapshot));
+        self.snapshot_kept();
         Ok(())
     }
 
@@ -168,10 +182,14 @@ impl EngineUnderTest for UserUnderTest {
         mac: MacAddress,
     ) -> Result<(), String> {
         self.engine.neighbour_put(network, address, mac);
+        if let Some(restarts) = &mut self.restarts {
+            restarts.neighbours.push((network, address, mac));
+        }
         Ok(())
     }
 
     fn process(&mut self, ingress: Ingress, frame: &[u8], now_s: u32) -> Result<Observed, String> {
+        self.restarts_before_frame(ingress, frame, now_s)?;
         let now = Now {
             s: now_s,
             ns: u64::from(now_s) * 1_000_000_000,

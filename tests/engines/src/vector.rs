@@ -140,10 +140,21 @@ fn line_play(
 /// # Errors
 /// All failures, each with its file, case and line.
 pub fn play_all(engine: &mut dyn EngineUnderTest) -> Result<usize, String> {
+    play_some(engine, |_case| true)
+}
+
+/// Plays those that are wanted, and says how many.
+///
+/// # Errors
+/// What failed.
+pub fn play_some(
+    engine: &mut dyn EngineUnderTest,
+    wanted: impl Fn(&Case) -> bool,
+) -> Result<usize, String> {
     let (mut played, mut failures) = (0, Vec::new());
     for path in files()? {
         let file = VectorFile::read(&path)?;
-        for case in file.cases() {
+        for case in file.cases().iter().filter(|case| wanted(case)) {
             played += 1;
             if let Err(error) = file.play(case, engine) {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -7,10 +7,48 @@ use super::limit::Account;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use weft_dataplane::State;
 use weft_dataplane::stage::nat::SnatPorts;
+use weft_dataplane::{State, Way};
 use weft_model::limits::session_timeout_s as timeout;
 use weft_wire::protocol;
+
+/// One direction of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ref(pub(super) u32);
+
+impl Ref {
+    /// Of a session by its place.
+    pub(super) fn new(session: usize, way: Way) -> Self {
+        let number = u32::try_from(session).unwrap_or(u32::MAX >> 1);
+        Self(number << 1 | u32::from(way == Way::Reply))
+    }
+
+    /// As an index of directions.
+    pub(super) fn at(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// Its session's place.
+    pub(super) fn session(self) -> usize {
+        self.at() >> 1
+    }
+
+    /// Which direction.
+    #[must_use]
+    pub(super) fn way(self) -> Way {
+        if self.0 & 1 == 0 {
+            Way::Forward
+        } else {
+            Way::Reply
+        }
+    }
+
+    /// The same session's other direction.
+    #[must_use]
+    pub(super) fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+}
 
 /// What is kept of one direction: a cache line. What every packet changes is changed by several workers at once; the rest by one
 /// that is alone with the table.

@@ -194,6 +194,13 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Seeds {
+    /// A number that comes of them and tells nothing about them.
+    #[must_use]
+    pub(crate) fn salt(&self) -> u64 {
+        let [a, b, c, d] = self.0;
+        fold(fold(a ^ 1, b ^ 2) ^ 3, fold(c ^ 4, d ^ 5) ^ 6)
+    }
+
     /// The hash of an IPv4 key.
     #[inline]
     #[must_use]

@@ -13,6 +13,7 @@
 //! Several workers share an engine. What packets of known sessions need is `&self`: they count by atomics. Whoever opens, deletes
 //! or enforces has the engine to itself.
 
+mod carried;
 mod classify;
 mod compiler;
 mod decided;
@@ -42,6 +43,7 @@ mod tunnels;
 mod view;
 mod walk;
 
+pub use carried::{Carried, Left};
 pub use compiler::{Compiler, Prepared};
 pub use glance::{Entrance, Glance, HEADER_BYTES, Header, HeaderBytes, Train, is_alike};
 pub use judge::{Foreseen, Judged, Leads};
@@ -116,6 +118,8 @@ pub struct Engine {
     plan: Option<Arc<Plan>>,
     /// Sessions of another generation are stale.
     generation: u32,
+    /// How often numbers of ports and networks were taken back.
+    taken_back: u32,
     shared: bool,
     table: Table,
     fragments: FragmentTable,
@@ -142,6 +146,7 @@ impl Engine {
             places: Arc::new(Places::new(seed)),
             plan: None,
             generation: 0,
+            taken_back: 0,
             shared: false,
             table: Table::new(config.limits, config.seeds),
             fragments: FragmentTable::default(),
@@ -177,6 +182,7 @@ impl Engine {
     /// Enforces another snapshot, prepared by this engine's compiler; all sessions become stale.
     pub fn enforce(&mut self, prepared: Prepared) {
         if let Some(gone) = &prepared.gone {
+            self.taken_back = self.taken_back.wrapping_add(1);
             let table = &mut self.table;
             let is_gone = |place: Place| gone.get(place.at()).copied().unwrap_or(true);
             let all: Vec<_> = table.forwards(0, table.places()).collect();

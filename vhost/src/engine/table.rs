@@ -5,6 +5,7 @@
 //!
 //! A direction's translation is not stored: it is the other direction's key, reversed.
 
+pub(super) use super::half::Ref;
 use super::half::{Cold, DENIED, Half, NONE, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use super::limit::Account;
@@ -21,43 +22,10 @@ const BUCKET_ENTRIES: usize = 7;
 const PROBES_MAX: usize = 16;
 /// Entries that a bucket has on the average when the table is full.
 const BUCKET_LOAD: usize = 4;
+/// Sessions that came or went and are remembered; of more it is found out by looking at all.
+const CHANGES_MAX: usize = 1_024;
 /// Sessions of one growth step of the first table.
 const SESSIONS_MIN: usize = 64;
-
-/// One direction of one session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ref(u32);
-
-impl Ref {
-    fn new(session: usize, way: Way) -> Self {
-        let number = u32::try_from(session).unwrap_or(u32::MAX >> 1);
-        Self(number << 1 | u32::from(way == Way::Reply))
-    }
-
-    fn at(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-
-    fn session(self) -> usize {
-        self.at() >> 1
-    }
-
-    /// Which direction.
-    #[must_use]
-    pub(super) fn way(self) -> Way {
-        if self.0 & 1 == 0 {
-            Way::Forward
-        } else {
-            Way::Reply
-        }
-    }
-
-    /// The same session's other direction.
-    #[must_use]
-    pub(super) fn other(self) -> Self {
-        Self(self.0 ^ 1)
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -122,6 +90,8 @@ pub(super) struct Table {
     wide_free: Vec<u32>,
     held: Vec<u32>,
     count: u32,
+    /// Places of sessions that came or went, as far as there is room; nobody asks, and there is none.
+    changed: Vec<u32>,
     /// Told of how many places have been used so far.
     ahead: Arc<Ahead>,
 }
@@ -145,10 +115,6 @@ impl Table {
         // Reserved, not touched: memory comes with the sessions, and nothing is ever moved.
         let halves: Vec<Half> = Vec::with_capacity(2 * sessions);
         let cold: Vec<Cold> = Vec::with_capacity(sessions);
-        let parts = [
-            (halves.as_ptr().addr(), 2 * size_of::<Half>()),
-            (cold.as_ptr().addr(), size_of::<Cold>()),
-        ];
         let mut table = Self {
             seeds,
             limits,
@@ -161,14 +127,53 @@ impl Table {
             wide_free: Vec::new(),
             held: Vec::new(),
             count: 0,
-            ahead: Arc::new(Ahead::new(sessions, &parts)),
+            changed: Vec::new(),
+            ahead: Arc::default(),
         };
+        table.ahead_make(None);
         // Before they are touched: what is on small pages stays there.
         huge_pages_advise(&table.buckets, buckets);
         huge_pages_advise(&table.halves, 2 * sessions);
         huge_pages_advise(&table.cold, sessions);
         table.buckets.resize(buckets, Bucket::default());
         table
+    }
+
+    /// What is to be ready ahead: the table's own memory, and that of another one.
+    fn ahead_make(&mut self, beside: Option<(usize, usize)>) {
+        let own = [
+            (self.halves.as_ptr().addr(), 2 * size_of::<Half>()),
+            (self.cold.as_ptr().addr(), size_of::<Cold>()),
+        ];
+        let parts: Vec<_> = own.into_iter().chain(beside).collect();
+        let sessions = usize::try_from(self.limits.sessions_max).unwrap_or(usize::MAX >> 8);
+        self.ahead = Arc::new(Ahead::new(sessions, &parts));
+    }
+
+    /// From now on changes are remembered; there is a table beside, of which the memory is to be ready too.
+    pub(super) fn changes_remember(&mut self, beside: (usize, usize)) {
+        self.changed = Vec::with_capacity(CHANGES_MAX);
+        self.ahead_make(Some(beside));
+    }
+
+    #[inline]
+    fn change_note(&mut self, session: usize) {
+        if self.changed.len() < self.changed.capacity() {
+            self.changed.extend(u32::try_from(session));
+        }
+    }
+
+    /// Whether any session came or went.
+    #[must_use]
+    pub(super) fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Those that did, as far as they are remembered.
+    pub(super) fn changes_take(&mut self, mut empty: Vec<u32>) -> Vec<u32> {
+        empty.clear();
+        empty.reserve(self.changed.capacity());
+        std::mem::replace(&mut self.changed, empty)
     }
 
     /// The secrets that hashes are made with.
@@ -385,6 +390,7 @@ impl Table {
                 self.cold.len() - 1
             }
         };
+        self.change_note(session);
         let refs = [Way::Forward, Way::Reply].map(|way| Ref::new(session, way));
         let wide = match new.forward.addresses {
             Addresses::V4(_) => None,
@@ -531,6 +537,7 @@ impl Table {
             }
         }
         self.count -= 1;
+        self.change_note(at.session());
         if let Ok(free) = u32::try_from(at.session()) {
             self.free.push(free);
         }

@@ -22,7 +22,7 @@ struct Part {
 }
 
 /// Memory that is taken into use from its beginning on, place by place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ahead {
     parts: Vec<Part>,
     places: usize,

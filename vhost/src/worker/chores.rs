@@ -1,10 +1,13 @@
-//! What the first worker does beside: idle sessions go, and queues move between workers.
+//! What the first worker does beside: idle sessions go, queues move between workers, and sessions are kept for the switch that
+//! comes after.
 //!
 //! Guarantees: little at a time, so that frames do not wait for it.
 
 use super::Worker;
 use super::spread::balance;
-use crate::engine::Now;
+use crate::carry::Adopted;
+use crate::clock;
+use crate::engine::{Now, Prepared};
 
 /// Places of the session table that are looked at for idle ones every second.
 const EXPIRE_PLACES: usize = 65_536;
@@ -65,6 +68,67 @@ impl Worker {
             port.share.give(moved.pair, moved.to);
             // Both must notice, and one of them may sleep: this wakes all.
             port.queues.changed();
+        }
+    }
+    /// Enforces a snapshot; by the first one, sessions of the switch before go on.
+    pub(super) fn enforce(&mut self, prepared: Prepared) {
+        let now = Now::from(clock::now().duration_since(self.seat.start));
+        let mut engine = self.engine.write();
+        engine.enforce(prepared);
+        let keeping = self.keeping.as_mut();
+        let adopted = keeping.and_then(|keeping| keeping.applied(&mut engine, now.s));
+        if let Some(adopted) = adopted {
+            let Adopted {
+                sessions,
+                gone,
+                idle,
+                full,
+                wrong,
+            } = adopted;
+            tracing::info!(
+                sessions,
+                gone,
+                idle,
+                full,
+                wrong,
+                "sessions of the switch before go on"
+            );
+        }
+    }
+
+    /// Keeps a little of the sessions for the switch that comes after.
+    #[inline]
+    pub(super) fn keep(&mut self, now: Now, idle: bool) {
+        let keeping = self.keeping.as_ref();
+        if keeping.is_some_and(|keeping| keeping.is_due(now, idle)) {
+            self.keep_some(now, idle);
+        }
+    }
+
+    fn keep_some(&mut self, now: Now, idle: bool) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.look(&self.engine, now, idle);
+            if keeping.is_lost() {
+                tracing::warn!(
+                    "sessions are no longer kept for the switch that comes after: their file was truncated, or there is no \
+                     memory for it"
+                );
+                self.keeping = None;
+            }
+        }
+    }
+
+    /// Whether that is to go on before the worker sleeps.
+    pub(super) fn keeps_more(&self) -> bool {
+        let engine = self.engine.read();
+        let keeping = self.keeping.as_ref();
+        keeping.is_some_and(|keeping| keeping.is_behind(&engine))
+    }
+
+    /// Keeps all of them.
+    pub(super) fn keep_all(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.all(&self.engine.read());
         }
     }
 }

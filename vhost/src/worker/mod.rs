@@ -38,6 +38,7 @@ mod worker_tests;
 pub use counters::{PortCounters, PortTotals};
 pub use switch::{Switch, SwitchConfig, SwitchError};
 
+use crate::carry::Keeping;
 use crate::clock;
 use crate::engine::{Engine, Now, Place, Prepared};
 use crate::memory::{Handle, lost_count};
@@ -156,6 +157,8 @@ struct Worker {
     /// What waits at the ports' ways out; none if there is no other engine.
     ways: Option<Ways>,
     chores: Chores,
+    /// Of the first one, if sessions are kept for the switch that comes after.
+    keeping: Option<Keeping>,
     /// What [`lost_count`] was.
     lost: u64,
 }
@@ -174,6 +177,7 @@ impl Worker {
             batch: Some(Box::default()),
             ways: None,
             chores: Chores::default(),
+            keeping: None,
             lost: 0,
         }
     }
@@ -182,7 +186,7 @@ impl Worker {
         loop {
             while let Ok(order) = self.orders.try_recv() {
                 match order {
-                    Order::Apply(prepared) => self.engine.write().enforce(*prepared),
+                    Order::Apply(prepared) => self.enforce(*prepared),
                     Order::Add(ingress, queues, counters, share) => {
                         self.port_add(ingress, queues, counters, share);
                     }
@@ -204,13 +208,15 @@ impl Worker {
                         }
                     }
                     Order::Ask(question) => question(&mut self.engine.write()),
-                    Order::Stop => return,
+                    Order::Stop => {
+                        self.keep_all();
+                        return;
+                    }
                 }
             }
             let now = clock::now().duration_since(self.seat.start);
             let frames = self.turn(now);
-            let busy = self.chores.more();
-            if self.idle.spent(frames, now) && !busy {
+            if self.idle.spent(frames, now) && !self.chores.more() && !self.keeps_more() {
                 self.sleep(now);
             }
         }
@@ -264,6 +270,7 @@ impl Worker {
             .sum();
         let frames = frames + self.ways_poll(since, now);
         self.chores(now);
+        self.keep(now, frames == 0);
         self.lost_look();
         frames
     }

@@ -15,6 +15,7 @@ use crate::queue::PortQueues;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -270,7 +271,8 @@ fn ports() -> (HostSnapshot, Vec<PortId>) {
     (snapshot, ids)
 }
 
-fn switch() -> Switch {
+/// One that keeps its sessions there.
+fn start(file: &Path) -> Switch {
     let config = SwitchConfig {
         engine: EngineConfig {
             limits: Limits {
@@ -282,6 +284,7 @@ fn switch() -> Switch {
         cpus: Vec::new(),
         hand_over: None,
         shared: false,
+        sessions_file: Some(file.to_owned()),
     };
     Switch::start_on(&config, &[None; WORKERS]).unwrap()
 }
@@ -308,7 +311,9 @@ fn disturb(switch: &Switch, guests: &[(Guest, Arc<Share>)], snapshot: &HostSnaps
 fn several_workers_lose_no_frame_and_no_count_whatever_happens_meanwhile() {
     let (snapshot, ids) = ports();
     assert!(snapshot.validate().is_empty(), "{:?}", snapshot.validate());
-    let switch = switch();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sessions");
+    let switch = start(&file);
     switch.apply(&Arc::new(snapshot.clone()));
     let (mut guests, mut drivers) = (Vec::new(), vec![Vec::new(), Vec::new()]);
     let mut counters: Vec<Arc<PortCounters>> = Vec::new();
@@ -378,4 +383,9 @@ fn several_workers_lose_no_frame_and_no_count_whatever_happens_meanwhile() {
         of_sessions,
         "each packet is counted in its session"
     );
+    drop(switch);
+    let next = start(&file);
+    next.apply(&Arc::new(snapshot));
+    let go_on = next.ask(|engine| engine.sessions_count());
+    assert_eq!(go_on, Some(sessions.len()), "they go on in the next one");
 }

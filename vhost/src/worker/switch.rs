@@ -4,6 +4,7 @@ use super::counters::PortCounters;
 use super::spread::Share;
 use super::way::WayOut;
 use super::{HandOver, Order, Seat, Tap, Worker};
+use crate::carry::Keeping;
 use crate::clock;
 use crate::engine::{Compiler, Engine, EngineConfig, Prepared};
 use crate::memory::{Handle, Keeper};
@@ -11,6 +12,7 @@ use crate::queue::PortQueues;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +31,8 @@ pub struct SwitchConfig {
     pub hand_over: Option<HandOver>,
     /// Whether the host has another engine for what does not stay between vhost-user ports.
     pub shared: bool,
+    /// Where sessions are kept for the switch that comes after, if they are.
+    pub sessions_file: Option<PathBuf>,
 }
 
 /// Why a switch does not start.
@@ -85,6 +89,21 @@ struct Compiling {
     kept: [Option<Prepared>; 2],
 }
 
+/// The file of sessions, if there is to be one and can be.
+fn keeping(config: &SwitchConfig) -> Option<Keeping> {
+    let path = config.sessions_file.as_ref()?;
+    let limits = config.engine.limits;
+    let salt = config.engine.seeds.salt();
+    Keeping::start(path, limits.sessions_max, salt)
+        .inspect_err(|error| {
+            tracing::warn!(
+                "sessions are not kept in {} for the switch that comes after: {error}",
+                path.display()
+            );
+        })
+        .ok()
+}
+
 fn bell() -> io::Result<Arc<OwnedFd>> {
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
     Ok(Arc::new(rustix::event::eventfd(0, flags)?))
@@ -122,8 +141,13 @@ impl Switch {
         if count > 1 {
             engine.accompany();
         }
+        let mut keeping = keeping(config);
+        if let Some(keeping) = &keeping {
+            engine.changes_remember(keeping.memory());
+        }
         let bells: Vec<_> = (0..count).map(|_| bell()).collect::<Result<_, _>>()?;
-        let start = clock::now();
+        // Sessions that are taken over have their seconds from another process.
+        let start = clock::machine_start();
         let mut switch = Self {
             _keeper: Keeper::start(Arc::clone(engine.ahead()))?,
             workers: Vec::new(),
@@ -142,6 +166,7 @@ impl Switch {
             let (sender, orders) = channel();
             let mut worker = Worker::new(seat, engine, orders);
             worker.hand_over = config.hand_over.clone();
+            worker.keeping = keeping.take();
             if config.shared {
                 worker.share()?;
             }
