@@ -4,6 +4,7 @@
 
 use crate::stage::Sight;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use weft_model::{
     FloatingIp, ForwardedIp, HostSnapshot, LocalIp, LocalIpMode, LocalIpTarget, MacAddress,
     NetworkId, Port, PortId, PortInterface, PvlanRole, RemoteFloatingIp, RemotePort, Router,
@@ -369,6 +370,7 @@ pub fn remote_port(
     snapshot
         .remote_ports
         .values()
+        .map(Arc::as_ref)
         .find(|p| p.network_id == network_id && fits(p))
 }
 

@@ -9,6 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What changed in a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,19 +56,20 @@ impl<K: Ord + Clone, V: PartialEq + Clone> TableDelta<K, V> {
     }
 
     fn between(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Self {
-        let changed = |(key, value): &(&K, &V)| from.get(*key) != Some(*value);
-        Self {
-            put: to
-                .iter()
-                .filter(changed)
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            delete: from
-                .keys()
-                .filter(|k| !to.contains_key(*k))
-                .cloned()
-                .collect(),
+        let mut delta = Self::default();
+        // Side by side: of many entries nearly all are the same.
+        let mut before = from.iter().peekable();
+        for (key, value) in to {
+            while let Some((gone, _)) = before.next_if(|(known, _)| *known < key) {
+                delta.delete.insert(gone.clone());
+            }
+            let known = before.next_if(|(known, _)| *known == key);
+            if known.is_none_or(|(_, known)| known != value) {
+                delta.put.insert(key.clone(), value.clone());
+            }
         }
+        delta.delete.extend(before.map(|(gone, _)| gone.clone()));
+        delta
     }
 
     fn apply(self, table: &mut BTreeMap<K, V>) {
@@ -122,10 +124,18 @@ impl<K: Ord + Clone> SetDelta<K> {
     }
 
     fn between(from: &BTreeSet<K>, to: &BTreeSet<K>) -> Self {
-        Self {
-            add: to.difference(from).cloned().collect(),
-            delete: from.difference(to).cloned().collect(),
+        let mut delta = Self::default();
+        let mut before = from.iter().peekable();
+        for key in to {
+            while let Some(gone) = before.next_if(|known| *known < key) {
+                delta.delete.insert(gone.clone());
+            }
+            if before.next_if(|known| *known == key).is_none() {
+                delta.add.insert(key.clone());
+            }
         }
+        delta.delete.extend(before.cloned());
+        delta
     }
 
     fn apply(self, set: &mut BTreeSet<K>) {
@@ -222,7 +232,7 @@ snapshot_delta! {
     /// Changes of [`HostSnapshot::ports`].
     ports: PortId => Port;
     /// Changes of [`HostSnapshot::remote_ports`].
-    remote_ports: PortId => RemotePort;
+    remote_ports: PortId => Arc<RemotePort>;
     /// Changes of [`HostSnapshot::routers`].
     routers: RouterId => Router;
     /// Changes of [`HostSnapshot::floating_ips`].

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The snapshot's format; another number is refused.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -50,7 +51,7 @@ pub struct HostSnapshot {
     pub ports: BTreeMap<PortId, Port>,
     /// Ports elsewhere on these networks.
     #[serde(default)]
-    pub remote_ports: BTreeMap<PortId, RemotePort>,
+    pub remote_ports: BTreeMap<PortId, Arc<RemotePort>>,
     /// Routers with a leg in these networks.
     #[serde(default)]
     pub routers: BTreeMap<RouterId, Router>,

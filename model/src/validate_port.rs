@@ -5,6 +5,7 @@ use crate::{
     HostSnapshot, MacAddress, NetworkId, Port, PortId, PortInterface, PvlanRole, RemotePort, limits,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What only one port can have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +128,7 @@ impl HostSnapshot {
     pub(crate) fn validate_remote_ports<'a>(
         &'a self,
         r: &mut Report,
-        remote_ports: impl Iterator<Item = (&'a PortId, &'a RemotePort)>,
+        remote_ports: impl Iterator<Item = (&'a PortId, &'a Arc<RemotePort>)>,
     ) {
         for (id, port) in remote_ports {
             let path = |field: &str| format!("remote_ports.{id}.{field}");

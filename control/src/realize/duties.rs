@@ -10,6 +10,7 @@ use super::duty::{Cloud, Dirt, Needs, Update};
 use super::index::{By, Move, of};
 use super::mark::Marks;
 use super::rows::Rows;
+use super::shared::Shared;
 use super::snapshot::View;
 use crate::feed::Hub;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,16 +67,17 @@ pub(super) struct Duties {
     waiting: BTreeSet<HostName>,
     wanted: BTreeSet<HostName>,
     reach: Reach,
+    shared: Shared,
     first_host: Option<HostName>,
     /// Whether other servers may have hosts, too.
-    shared: bool,
+    is_shared: bool,
 }
 
 impl Duties {
     /// None yet.
-    pub(super) fn new(shared: bool) -> Self {
+    pub(super) fn new(is_shared: bool) -> Self {
         Self {
-            shared,
+            is_shared,
             ..Self::default()
         }
     }
@@ -104,12 +106,13 @@ impl Duties {
             self.first_host = first_host;
         }
         self.waiting = self.turns(&mut whole, hub);
-        let needed = self.shared || !self.waiting.is_empty();
+        let needed = self.is_shared || !self.waiting.is_empty();
         let may_concern = needed.then(|| concerned(rows, marks)).flatten();
         let dirt = self.spread(marks, rows, &whole);
+        let shared = std::mem::take(&mut self.shared);
         let first_host = self.first_host.clone();
         let cloud = Cloud {
-            view: View::new(rows),
+            view: View::sharing(rows, &shared),
             first_host: first_host.as_ref(),
         };
         hub.begin(rows.revision);
@@ -126,11 +129,17 @@ impl Duties {
                 changed.push(host);
             }
         }
+        shared.sweep();
+        self.shared = shared;
         // Nothing is known yet of those that wait: what may concern them is not enforced before they know.
         let waiting = self.waiting.iter();
         let may = |host: &&HostName| may_concern.as_ref().is_none_or(|may| may.contains(*host));
         changed.extend(waiting.filter(may).cloned());
-        hub.finish(rows.revision, changed, may_concern.filter(|_| self.shared));
+        hub.finish(
+            rows.revision,
+            changed,
+            may_concern.filter(|_| self.is_shared),
+        );
     }
 
     /// Leaves those in `whole` whose turn it is. Answers the others, all of which know nothing yet.

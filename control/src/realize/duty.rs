@@ -11,6 +11,7 @@ use super::index::{Move, of};
 use super::snapshot::{Judged, View, local_ip, policy_of_gateway};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use weft_model::{
     AddressGroupId, FloatingIpId, HostName, HostSnapshot, LocalIpId, LogId, MeteringLabelId,
     Network, NetworkId, Port, PortId, QosPolicyId, Remote, RemoteFloatingIp, RemotePort, Router,
@@ -547,7 +548,7 @@ impl<'a> Update<'a> {
     fn remote_ports(&mut self) {
         let (view, rows) = (&self.cloud.view, self.cloud.view.rows());
         for id in std::mem::take(&mut self.dirt.remote_ports) {
-            let known = |port: &RemotePort| {
+            let known = |port: &Arc<RemotePort>| {
                 let network = self.snapshot.networks.get(&port.network_id);
                 network.and_then(tunnel).is_some() && rows.tunnel_hosts.contains_key(&port.host)
             };
@@ -556,10 +557,10 @@ impl<'a> Update<'a> {
                 continue;
             };
             for (to, port) in [(Move::In, new), (Move::Out, old)] {
-                if let Some(RemotePort { host, .. }) = port
-                    && to.count(&mut self.needs.tunnel_hosts, &host)
+                if let Some(port) = port
+                    && to.count(&mut self.needs.tunnel_hosts, &port.host)
                 {
-                    self.dirt.tunnel_hosts.insert(host);
+                    self.dirt.tunnel_hosts.insert(port.host.clone());
                 }
             }
         }

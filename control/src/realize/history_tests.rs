@@ -977,8 +977,14 @@ fn nothing_of_others(rows: &Rows, duty: &HostSnapshot) {
     assert!(members.all(|member| named.contains(&member.security_group_id)));
 }
 
+/// Histories: `PROPTEST_CASES`, or as many as take a few seconds.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn every_history_realizes(history in prop::collection::vec(request(), 1..80), stride in 1usize..5) {

@@ -7,7 +7,7 @@
 //! scratch, and is the oracle of that.
 //!
 //! `rows`, `decode`, `floating_ip`, `qos_policy`, `metering` and `log` read, `change` and `index` keep what was read by what it hangs on, `mark` says what may be
-//! different, `duties` brings that to the hosts, `duty` brings one host up to date.
+//! different, `duties` brings that to the hosts, `duty` brings one host up to date, `shared` keeps one copy of what several are told.
 //!
 //! `trial` does the same for a write that is only tried, and takes it back.
 //!
@@ -32,6 +32,7 @@ mod metering;
 mod policy_limits;
 mod qos_policy;
 mod rows;
+mod shared;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,10 @@ use super::floating_ip::{FloatingIp, ForwardedIp};
 use super::index::{Index, member_addresses, of};
 use super::interface::{interface_key, tap_name};
 use super::rows::Rows;
+use super::shared::Shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use uuid::Uuid;
 use weft_model::{
     self as model, Epoch, FixedIp, FloatingIpId, HostName, HostSnapshot, NetworkId, PortId,
@@ -34,6 +36,8 @@ const DIGITS_NOT_IN_NAMES: u128 = (1 << 88) - 1;
 pub(super) struct View<'a> {
     rows: &'a Rows,
     index: &'a Index,
+    /// Where what several hosts are told alike is one; none where it is not kept.
+    shared: Option<&'a Shared>,
 }
 
 /// Which lists of security groups a port may have: asked for many ports, judged once.
@@ -44,6 +48,15 @@ impl<'a> View<'a> {
         Self {
             rows,
             index: &rows.index,
+            shared: None,
+        }
+    }
+
+    /// The same, for what is kept.
+    pub(super) fn sharing(rows: &'a Rows, shared: &'a Shared) -> Self {
+        Self {
+            shared: Some(shared),
+            ..Self::new(rows)
         }
     }
 
@@ -515,7 +528,7 @@ impl<'a> View<'a> {
     }
 
     /// A guest of another host.
-    pub(super) fn remote_port(&self, here: &HostName, id: PortId) -> Option<RemotePort> {
+    pub(super) fn remote_port(&self, here: &HostName, id: PortId) -> Option<Arc<RemotePort>> {
         let port = self.rows.ports.get(&id)?;
         let host = port.guest_host().filter(|host| *host != here)?;
         // On another segment it is not reached by frames.
@@ -523,13 +536,17 @@ impl<'a> View<'a> {
         if self.segment(host, network) != self.segment(here, network) {
             return None;
         }
-        Some(RemotePort {
+        let remote = RemotePort {
             network_id: port.network_id,
             mac_address: port.mac_address,
             fixed_ips: self.known_addresses(port),
             claimed_ips: port.claimed_ips.clone(),
             host: host.clone(),
             pvlan: port.pvlan.clone(),
+        };
+        Some(match self.shared {
+            Some(shared) => shared.one(id, remote),
+            None => Arc::new(remote),
         })
     }
 }

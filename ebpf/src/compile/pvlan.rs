@@ -64,7 +64,7 @@ mod tests {
                     }),
                 };
                 let id = uuid::Uuid::from_u128(number);
-                snapshot.remote_ports.insert(id.into(), port);
+                snapshot.remote_ports.insert(id.into(), port.into());
             }
             snapshot
         };

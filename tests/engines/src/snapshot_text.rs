@@ -657,7 +657,7 @@ fn ports(text: &SnapshotText, e: &mut Expanded) -> Result<(), String> {
         e.names.insert(name.clone(), made.mac_address);
         e.snapshot
             .remote_ports
-            .insert(uuid_of(kind::PORT, name).into(), made);
+            .insert(uuid_of(kind::PORT, name).into(), made.into());
     }
     Ok(())
 }

@@ -134,7 +134,9 @@ pub fn overlay(
             host: host(of.host)?,
             pvlan: None,
         };
-        snapshot.remote_ports.insert(PortId(id(5, n)), remote);
+        snapshot
+            .remote_ports
+            .insert(PortId(id(5, n)), remote.into());
     }
     for (n, tunnel_ip) in (0..).zip(tunnel_ips) {
         let tunnel_host = TunnelHost {
