@@ -5,13 +5,13 @@
 //! else is ever touched. It has no thread and no clock of its own: one caller owns it.
 
 use crate::carry::Carried;
-use crate::compile::{self, Contents, Input, SlotTables, TABLES, Tables};
+use crate::compile::{self, Contents, Difference, Input, Only, SlotTables, TABLES, Tables};
 use crate::device::Devices;
 use crate::error::EngineError;
 use crate::event::{Event, LogEvent, event, log_event};
 use crate::host::{Mounted, bpffs_mount, check_host};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
-use crate::policy::{Enforced, PolicyMaps, PolicyTable};
+use crate::policy::{Enforced, PolicyKey, PolicyMaps, PolicyTable};
 use crate::sys::{Map, UpdateMode};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -237,27 +237,54 @@ impl Engine {
     ) -> Result<(Tables, Enforced, usize), EngineError> {
         let enforced = self.policies.apply(snapshot)?;
         let input = Input { snapshot, slots };
-        let tables = compile::compile(&input, &|key| self.policies.slot(key));
-        let changes = self.write(&tables)?;
+        let before = self.snapshot.as_ref();
+        let only = before.and_then(|before| Only::between((before, &self.slots), &input));
+        let policies = &self.policies;
+        let policy = |key: &PolicyKey| policies.slot(key);
+        let mut tables = compile::compile(&input, &policy, only.as_ref());
+        let changes = self.write(&tables, only.as_ref())?;
+        if let Some(only) = &only {
+            for name in TABLES {
+                let keys = only.keys(name);
+                let tables = (tables.get_mut(name), self.installed.get_mut(name));
+                if let (Some(keys), (Some(new), Some(whole))) = (keys, tables) {
+                    keys.iter().for_each(|key| drop(whole.remove(key)));
+                    whole.append(new);
+                    std::mem::swap(new, whole);
+                }
+            }
+            debug_assert!(
+                tables == compile::compile(&input, &policy, None),
+                "what is made in part and as a whole differ"
+            );
+        }
         Ok((tables, enforced, changes))
     }
 
     /// Writes what differs: entries that go first, then what comes, each in the order of the tables.
-    fn write(&self, tables: &Tables) -> Result<usize, EngineError> {
+    fn write(&self, tables: &Tables, only: Option<&Only>) -> Result<usize, EngineError> {
+        let names = self.installed.iter().map(|(name, _)| name);
+        let keys: Vec<_> = names
+            .map(|name| only.and_then(|only| only.keys(name)))
+            .collect();
+        let both = self.installed.iter().zip(tables.iter()).zip(&keys);
+        let differences = both.map(|(((name, have), (_, want)), keys)| match keys {
+            Some(keys) => (name, Difference::at(keys, have, want)),
+            None => (name, Difference::between(have, want)),
+        });
+        let differences: Vec<(&str, Difference<'_>)> = differences.collect();
         let mut changes = 0;
-        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()).rev_tables() {
+        // Deletes from tables before what they lead to: the other way round than writing.
+        for (name, difference) in differences.iter().rev() {
             let map = self.table(name)?;
-            for key in have.keys().filter(|key| !want.contains_key(*key)) {
+            for key in &difference.gone {
                 delete(map, name, key)?;
                 changes += 1;
             }
         }
-        for ((name, have), (_, want)) in self.installed.iter().zip(tables.iter()) {
+        for (name, difference) in &differences {
             let map = self.table(name)?;
-            for (key, value) in want
-                .iter()
-                .filter(|(key, value)| have.get(*key) != Some(*value))
-            {
+            for (key, value) in &difference.new {
                 put(map, name, key, value)?;
                 changes += 1;
             }
@@ -417,15 +444,6 @@ impl Engine {
         self.slots.ports.get(port).ok_or_else(unknown)
     }
 }
-
-/// Deletes from tables before what they lead to: the other way round than writing.
-trait RevTables: Iterator + Sized {
-    fn rev_tables(self) -> std::iter::Rev<std::vec::IntoIter<Self::Item>> {
-        self.collect::<Vec<_>>().into_iter().rev()
-    }
-}
-
-impl<I: Iterator> RevTables for I {}
 
 /// Writes an entry; a full table is told as such.
 fn put(map: &Map, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), EngineError> {

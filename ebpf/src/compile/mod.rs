@@ -11,6 +11,7 @@ mod local_ip;
 mod member;
 mod meter;
 mod network;
+mod only;
 mod port;
 mod pvlan;
 mod qos;
@@ -20,8 +21,9 @@ mod tunnel;
 mod wire;
 
 pub(crate) use address::{address_ip, address_key};
-pub(crate) use delta::{Contents, TABLES, Tables};
+pub(crate) use delta::{Contents, Difference, TABLES, Tables};
 use meter::Metering;
+pub(crate) use only::Only;
 pub(crate) use slots::Slots;
 
 use crate::error::EngineError;
@@ -143,14 +145,19 @@ impl Input<'_> {
     }
 }
 
-/// All that the configuration maps shall hold. `policy` says the slot of each policy.
-pub(crate) fn compile(input: &Input<'_>, policy: &dyn Fn(&PolicyKey) -> Option<u32>) -> Tables {
+/// All that the configuration maps shall hold; of what `only` is about, nothing but its entries. `policy` says the slot of each
+/// policy.
+pub(crate) fn compile(
+    input: &Input<'_>,
+    policy: &dyn Fn(&PolicyKey) -> Option<u32>,
+    only: Option<&Only>,
+) -> Tables {
     let mut tables = Tables::default();
     let members = member::members(input, &mut tables);
     network::networks(input, &members, &mut tables);
     wire::wires(input, &mut tables);
-    network::fdb(input, &mut tables);
-    network::owners(input, &mut tables);
+    tables.fdb = network::fdb(input, only);
+    tables.owners = network::owners(input, only);
     tunnel::tunnels(input, &mut tables);
     port::ports(input, policy, &mut tables);
     qos::qos(input, &mut tables);

@@ -2,12 +2,15 @@
 
 use super::address::address_key;
 use super::floating_ip::answers_outside;
-use super::{Input, Tables, delta::put, local_ip, pvlan, tunnel};
+use super::{Contents, Input, Only, Tables, delta::put, local_ip, pvlan, tunnel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use weft_ebpf_common::constants::{fdb as kind, network as flag, owner, role, slot};
 use weft_ebpf_common::layout::{FdbEntry, FdbKey, NetworkRecord, OwnerEntry};
-use weft_model::{FloatingIp, HostSnapshot, MacAddress, NetworkId, RemotePort, eui64_link_local};
+use weft_model::{
+    FloatingIp, HostSnapshot, MacAddress, NetworkId, Port, PortId, RemotePort, eui64_link_local,
+};
 use zerocopy::IntoBytes;
 
 /// `members`: how many there are on each.
@@ -63,16 +66,41 @@ pub(super) fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &Flo
     snapshot.floating_ips.values()
 }
 
-type Fdb = BTreeMap<(u32, MacAddress), FdbEntry>;
+/// The ports, of these networks if not all entries are wanted.
+fn of_networks<'a, P>(
+    ports: impl Iterator<Item = P>,
+    network: impl Fn(&P) -> NetworkId,
+    only: Option<&'a Only>,
+) -> impl Iterator<Item = P> {
+    ports.filter(move |port| only.is_none_or(|only| only.has_network(network(port))))
+}
+
+pub(super) fn fdb_key(network: u32, mac: MacAddress) -> FdbKey {
+    FdbKey {
+        network,
+        mac: mac.0,
+        reserved: 0,
+    }
+}
+
+/// Entries by network and MAC address, while they are put together.
+struct Fdb<'a> {
+    entries: BTreeMap<(u32, MacAddress), FdbEntry>,
+    only: Option<&'a Only>,
+}
 
 fn fdb_entry(
-    fdb: &mut Fdb,
+    fdb: &mut Fdb<'_>,
     network: u32,
     mac: MacAddress,
     bit: u32,
     fill: impl FnOnce(&mut FdbEntry),
 ) {
-    let entry = fdb.entry((network, mac)).or_insert_with(|| FdbEntry {
+    let place = (network, mac);
+    if fdb.only.is_some_and(|only| !only.has_mac(place)) {
+        return;
+    }
+    let entry = fdb.entries.entry(place).or_insert_with(|| FdbEntry {
         flags: 0,
         port: slot::NONE,
         router: slot::NONE,
@@ -86,8 +114,9 @@ fn fdb_entry(
     }
 }
 
-pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
-    let mut fdb = Fdb::new();
+pub(super) fn fdb(input: &Input<'_>, only: Option<&Only>) -> Contents {
+    let entries = BTreeMap::new();
+    let mut fdb = Fdb { entries, only };
     let snapshot = input.snapshot;
     for (id, router) in &snapshot.routers {
         let slot = input.router(*id);
@@ -127,14 +156,14 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             e.router_outside = router
         });
     }
-    for (id, port) in &snapshot.ports {
+    for (id, port) in of_networks(snapshot.ports.iter(), |(_, port)| port.network_id, only) {
         let slot = input.port(*id);
         let network = input.network(port.network_id);
         fdb_entry(&mut fdb, network, port.mac_address, kind::LOCAL, |e| {
             e.port = slot
         });
     }
-    for port in snapshot.remote_ports.values() {
+    for port in of_networks(snapshot.remote_ports.values(), |port| port.network_id, only) {
         fdb_entry(
             &mut fdb,
             input.network(port.network_id),
@@ -146,42 +175,56 @@ pub(super) fn fdb(input: &Input<'_>, tables: &mut Tables) {
             },
         );
     }
-    for ((network, mac), entry) in fdb {
-        put(
-            &mut tables.fdb,
-            &FdbKey {
-                network,
-                mac: mac.0,
-                reserved: 0,
-            },
-            &entry,
-        );
-    }
+    let entries = fdb.entries.into_iter().map(|((network, mac), entry)| {
+        let key = fdb_key(network, mac);
+        (key.as_bytes().to_vec(), entry.as_bytes().to_vec())
+    });
+    // All at once: there are many.
+    entries.collect()
 }
 
 /// Owners by network and address, while they are put together.
-struct Owners(BTreeMap<(u32, IpAddr), OwnerEntry>);
+struct Owners<'a> {
+    entries: BTreeMap<(u32, IpAddr), OwnerEntry>,
+    only: Option<&'a Only>,
+}
 
-impl Owners {
-    fn entry(&mut self, network: u32, address: IpAddr) -> &mut OwnerEntry {
-        self.0
-            .entry((network, address))
-            .or_insert_with(OwnerEntry::zero)
+impl Owners<'_> {
+    /// Changes an entry, if it is wanted.
+    fn with(&mut self, network: u32, address: IpAddr, change: impl FnOnce(&mut OwnerEntry)) {
+        let place = (network, address);
+        let only = self.only;
+        if only.is_none_or(|only| only.has_address(place)) {
+            change(self.entries.entry(place).or_insert_with(OwnerEntry::zero));
+        }
     }
 
     /// Who answers ARP and ND: the first one that is put.
     fn answer(&mut self, network: u32, address: IpAddr, mac: MacAddress, flags: u16) {
-        let entry = self.entry(network, address);
-        if entry.flags & (owner::ANSWER | owner::ANSWER_GUEST) == 0 {
-            entry.flags |= flags;
-            entry.mac = mac.0;
-        }
+        self.with(network, address, |entry| {
+            if entry.flags & (owner::ANSWER | owner::ANSWER_GUEST) == 0 {
+                entry.flags |= flags;
+                entry.mac = mac.0;
+            }
+        });
+    }
+
+    /// A guest here that has the address, if it is the first.
+    fn local(&mut self, network: u32, address: IpAddr, (port, mac): (u32, MacAddress), not: u16) {
+        self.with(network, address, |entry| {
+            if entry.flags & not == 0 {
+                entry.flags |= owner::LOCAL;
+                entry.port = port;
+                entry.port_mac = mac.0;
+            }
+        });
     }
 }
 
 /// In the order of docs/pipeline.md, "owner"; within one kind by id.
-pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
-    let mut owners = Owners(BTreeMap::new());
+pub(super) fn owners(input: &Input<'_>, only: Option<&Only>) -> Contents {
+    let entries = BTreeMap::new();
+    let mut owners = Owners { entries, only };
     router_owners(input, &mut owners);
     proxied_owners(input, &mut owners);
     for f in floating_ips(input.snapshot) {
@@ -190,28 +233,29 @@ pub(super) fn owners(input: &Input<'_>, tables: &mut Tables) {
             f.floating_ip_address.into(),
         );
         owners.answer(network, address, f.mac_address, owner::ANSWER);
-        owners.entry(network, address).flags |= owner::ROGUE;
+        owners.with(network, address, |entry| entry.flags |= owner::ROGUE);
     }
     for f in input.snapshot.remote_floating_ips.values() {
         let network = input.network(f.floating_network_id);
         let address = f.floating_ip_address.into();
         owners.answer(network, address, f.mac_address, owner::ANSWER);
-        owners.entry(network, address).flags |= owner::ROGUE;
+        owners.with(network, address, |entry| entry.flags |= owner::ROGUE);
     }
     for f in input.snapshot.forwarded_ips.values() {
         let network = input.network(f.floating_network_id);
         let address = f.floating_ip_address.into();
         let flags = answer(answers_outside(input, f.router_id));
         owners.answer(network, address, f.mac_address, flags);
-        owners.entry(network, address).flags |= owner::ROGUE;
+        owners.with(network, address, |entry| entry.flags |= owner::ROGUE);
     }
     port_owners(input, &mut owners);
-    for ((network, address), entry) in owners.0 {
+    let entries = owners.entries.into_iter();
+    let entries = entries.map(|((network, address), entry)| {
         let key = address_key(network, address);
-        tables
-            .owners
-            .insert(key.as_bytes().to_vec(), entry.as_bytes().to_vec());
-    }
+        (key.as_bytes().to_vec(), entry.as_bytes().to_vec())
+    });
+    // All at once: there are many.
+    entries.collect()
 }
 
 /// Whether this host answers on the uplink too.
@@ -223,7 +267,7 @@ fn answer(outside: bool) -> u16 {
     }
 }
 
-fn router_owners(input: &Input<'_>, owners: &mut Owners) {
+fn router_owners(input: &Input<'_>, owners: &mut Owners<'_>) {
     let flags = owner::ANSWER | owner::ROUTER;
     let routers = || input.snapshot.routers.values();
     for i in routers()
@@ -249,11 +293,12 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
             if router.admin_state_up {
                 owners.answer(network, a.ip_address, g.mac_address, flags);
             }
-            let entry = owners.entry(network, a.ip_address);
-            entry.flags |= owner::GATEWAY;
-            if !g.is_shared() {
-                entry.flags |= owner::ROGUE;
-            }
+            owners.with(network, a.ip_address, |entry| {
+                entry.flags |= owner::GATEWAY;
+                if !g.is_shared() {
+                    entry.flags |= owner::ROGUE;
+                }
+            });
         }
         if router.admin_state_up {
             owners.answer(
@@ -267,7 +312,7 @@ fn router_owners(input: &Input<'_>, owners: &mut Owners) {
 }
 
 /// Addresses behind a router that its gateway answers for outside.
-fn proxied_owners(input: &Input<'_>, owners: &mut Owners) {
+fn proxied_owners(input: &Input<'_>, owners: &mut Owners<'_>) {
     let up = input.snapshot.routers.values().filter(|r| r.admin_state_up);
     for (addresses, g) in up.filter_map(|r| Some((r.ndp_proxies.as_ref()?, r.gateway.as_ref()?))) {
         let network = input.network(g.network_id);
@@ -278,22 +323,18 @@ fn proxied_owners(input: &Input<'_>, owners: &mut Owners) {
     }
 }
 
-fn port_owners(input: &Input<'_>, owners: &mut Owners) {
-    for (id, port) in &input.snapshot.ports {
+fn port_owners(input: &Input<'_>, owners: &mut Owners<'_>) {
+    for (id, port) in ports_here(input, owners.only) {
         let network = input.network(port.network_id);
         let mac = port.mac_address;
         for ip in &port.fixed_ips {
             owners.answer(network, ip.ip_address, mac, owner::ANSWER);
-            let entry = owners.entry(network, ip.ip_address);
-            if entry.flags & owner::LOCAL == 0 {
-                entry.flags |= owner::LOCAL;
-                entry.port = input.port(*id);
-                entry.port_mac = mac.0;
-            }
+            let who = (input.port(*id), mac);
+            owners.local(network, ip.ip_address, who, owner::LOCAL);
         }
         owners.answer(network, eui64_link_local(mac).into(), mac, owner::ANSWER);
     }
-    for port in input.snapshot.remote_ports.values() {
+    for port in ports_elsewhere(input, owners.only) {
         let network = input.network(port.network_id);
         let mac = port.mac_address;
         for ip in &port.fixed_ips {
@@ -310,21 +351,17 @@ fn port_owners(input: &Input<'_>, owners: &mut Owners) {
 }
 
 /// Claims come after all fixed IPs, here before elsewhere.
-fn claims(input: &Input<'_>, owners: &mut Owners) {
-    for (id, port) in &input.snapshot.ports {
+fn claims(input: &Input<'_>, owners: &mut Owners<'_>) {
+    for (id, port) in ports_here(input, owners.only) {
         let network = input.network(port.network_id);
         let mac = port.mac_address;
         for address in &port.claimed_ips {
             owners.answer(network, *address, mac, owner::ANSWER);
-            let entry = owners.entry(network, *address);
-            if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
-                entry.flags |= owner::LOCAL;
-                entry.port = input.port(*id);
-                entry.port_mac = mac.0;
-            }
+            let who = (input.port(*id), mac);
+            owners.local(network, *address, who, owner::LOCAL | owner::REMOTE);
         }
     }
-    for port in input.snapshot.remote_ports.values() {
+    for port in ports_elsewhere(input, owners.only) {
         for address in &port.claimed_ips {
             remote_owner(input, owners, port, *address);
         }
@@ -332,16 +369,39 @@ fn claims(input: &Input<'_>, owners: &mut Owners) {
 }
 
 /// An address of a port elsewhere.
-fn remote_owner(input: &Input<'_>, owners: &mut Owners, port: &RemotePort, address: IpAddr) {
+fn remote_owner(input: &Input<'_>, owners: &mut Owners<'_>, port: &RemotePort, address: IpAddr) {
     let network = input.network(port.network_id);
     owners.answer(network, address, port.mac_address, owner::ANSWER_GUEST);
-    let entry = owners.entry(network, address);
-    if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
-        entry.port = tunnel::host_slot(input, port.network_id, &port.host);
-        entry.port_mac = port.mac_address.0;
-        let host = tunnel::any_host_slot(input, &port.host);
-        entry.host = u16::try_from(host).unwrap_or(0);
-        entry.role = pvlan::number(input, port.pvlan.as_ref());
-    }
-    entry.flags |= owner::REMOTE;
+    owners.with(network, address, |entry| {
+        if entry.flags & (owner::LOCAL | owner::REMOTE) == 0 {
+            entry.port = tunnel::host_slot(input, port.network_id, &port.host);
+            entry.port_mac = port.mac_address.0;
+            let host = tunnel::any_host_slot(input, &port.host);
+            entry.host = u16::try_from(host).unwrap_or(0);
+            entry.role = pvlan::number(input, port.pvlan.as_ref());
+        }
+        entry.flags |= owner::REMOTE;
+    });
+}
+
+fn ports_here<'a>(
+    input: &Input<'a>,
+    only: Option<&'a Only>,
+) -> impl Iterator<Item = (&'a PortId, &'a Port)> {
+    of_networks(
+        input.snapshot.ports.iter(),
+        |(_, port)| port.network_id,
+        only,
+    )
+}
+
+fn ports_elsewhere<'a>(
+    input: &Input<'a>,
+    only: Option<&'a Only>,
+) -> impl Iterator<Item = &'a Arc<RemotePort>> {
+    of_networks(
+        input.snapshot.remote_ports.values(),
+        |port| port.network_id,
+        only,
+    )
 }
