@@ -67,10 +67,10 @@ pub(super) fn floating_ips(snapshot: &HostSnapshot) -> impl Iterator<Item = &Flo
 }
 
 /// The ports, of these networks if not all entries are wanted.
-fn of_networks<'a, P>(
+fn of_networks<P>(
     ports: impl Iterator<Item = P>,
     network: impl Fn(&P) -> NetworkId,
-    only: Option<&'a Only>,
+    only: Option<&Only>,
 ) -> impl Iterator<Item = P> {
     ports.filter(move |port| only.is_none_or(|only| only.has_network(network(port))))
 }
