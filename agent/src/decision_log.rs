@@ -4,7 +4,7 @@
 //! It keeps no file: lines go where the agent's other lines go, under a target of their own.
 
 use weft_dataplane::stage::security_group;
-use weft_dataplane::{Decision, Tuple, stage};
+use weft_dataplane::{Decision, GuestVlan, Tuple, stage};
 use weft_ebpf::LogEvent;
 use weft_model::{Direction, HostSnapshot, LogId};
 
@@ -33,6 +33,7 @@ pub(crate) fn decision(event: &LogEvent) -> Decision {
             destination: event.destination.0,
             source_port: event.source.1,
             destination_port: event.destination.1,
+            vlan: GuestVlan(event.vlan),
         },
         icmp: event.icmp,
     }
@@ -150,6 +151,7 @@ mod tests {
             port_id,
             direction: Direction::Ingress,
             allowed,
+            vlan: 0,
             protocol,
             source: (source, 40_000),
             destination: (destination, port),

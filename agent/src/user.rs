@@ -302,6 +302,7 @@ fn session(view: &weft_vhost::engine::SessionView) -> Option<SessionView> {
         ingress: ingress(view.ingress)?,
         output,
         reply_ingress: output,
+        vlan: forward.vlan.0,
         protocol: forward.protocol,
         source: (forward.source, forward.source_port),
         destination: (forward.destination, forward.destination_port),

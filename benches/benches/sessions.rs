@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
 use weft_dataplane::flow::session::{Opener, Path};
 use weft_dataplane::flow::table::{SessionTable, TableLimits};
-use weft_dataplane::{Ingress, Session, SessionKey, State, Tuple};
+use weft_dataplane::{GuestVlan, Ingress, Session, SessionKey, State, Tuple};
 use weft_model::limits::SESSIONS_MAX_DEFAULT;
 use weft_model::{MacAddress, NetworkId, PortId, Revision};
 
@@ -24,6 +24,7 @@ fn session(number: u32) -> Session {
         destination: IpAddr::from(Ipv4Addr::new(10, 0, 0, 2)),
         source_port,
         destination_port: 53,
+        vlan: GuestVlan::default(),
     };
     let (from, to) = (Ingress::Port(port(1)), Ingress::Port(port(2)));
     let key = |ingress, tuple| SessionKey { ingress, tuple };

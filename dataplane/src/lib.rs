@@ -14,7 +14,7 @@ pub mod topology;
 pub mod trace;
 pub mod walk;
 
-pub use flow::key::{Ingress, SessionKey, Tuple};
+pub use flow::key::{GuestVlan, Ingress, SessionKey, Tuple};
 pub use flow::session::{Session, State, Way};
 pub use reference::{Reference, ReferenceConfig};
 pub use trace::{Copy, Decision, Encounter, Outcome, Service, SessionNote, Step, Verdict};

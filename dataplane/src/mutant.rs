@@ -92,6 +92,12 @@ pub enum Mutant {
     LogStale,
     /// A local IP is never translated.
     LocalIp,
+    /// VLANs of the guests' own share their sessions.
+    GuestVlanSession,
+    /// No rule is asked for what has a guest's own tag.
+    GuestVlanRules,
+    /// What has a guest's own tag reaches routers.
+    GuestVlanRouted,
 }
 
 impl Mutant {
@@ -141,5 +147,8 @@ impl Mutant {
         Self::LogEvent,
         Self::LogStale,
         Self::LocalIp,
+        Self::GuestVlanSession,
+        Self::GuestVlanRules,
+        Self::GuestVlanRouted,
     ];
 }

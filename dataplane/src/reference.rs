@@ -16,7 +16,8 @@ use crate::stage::session::{Desk, Found};
 use crate::stage::transit::{self, Outbound};
 use crate::stage::tunnel;
 use crate::stage::{
-    self, Entered, Sight, deliver, dhcp, icmp_error, mtu, port_security, qos, session, vlan,
+    self, Entered, Sight, deliver, dhcp, guest_vlan, icmp_error, mtu, port_security, qos, session,
+    vlan,
 };
 use crate::topology;
 use crate::trace::{Copy, Decision, Outcome, Service, SessionNote, Trace, Verdict};
@@ -167,7 +168,11 @@ impl Reference {
             None => Ok(None),
         };
         let tunnelled = ingress == Ingress::Underlay;
-        let Entered { ingress, frame } = match entered {
+        let Entered {
+            ingress,
+            frame,
+            tag,
+        } = match entered {
             Ok(Some(entered)) => entered,
             Ok(None) if matches!(ingress, Ingress::Port(_)) => {
                 return self.outcome(Verdict::Drop(DropReason::PortDown), notes);
@@ -188,7 +193,8 @@ impl Reference {
         let sight = snapshot
             .as_deref()
             .and_then(|s| Sight::new(s, ingress, self.config.mutant))
-            .map(|sight| if tunnelled { sight.tunnelled() } else { sight });
+            .map(|sight| if tunnelled { sight.tunnelled() } else { sight })
+            .map(|sight| sight.tagged(tag));
         let verdict = match (sight, ingress) {
             (Some(sight), _) => {
                 let packet = Packets {
@@ -242,10 +248,17 @@ impl Reference {
             }
             decoded => decoded?,
         };
+        let tagged = on.sight.tag.is_some();
         for stage in pipeline::PACKET {
             let verdict = match stage {
                 Stage::PortSecurity => port_secure(on, &packet, notes)?,
+                // The host's services are not in the VLANs of guests.
+                Stage::ArpNd if tagged => match guest_vlan::settle(&on.sight, &mut packet) {
+                    Err(_) if on.sight.is_uplink() => Some(Verdict::Pass),
+                    settled => settled.map(|()| None)?,
+                },
                 Stage::ArpNd => self.arp_nd(on, &packet, notes)?,
+                Stage::Dhcp if tagged => None,
                 Stage::Dhcp => self.dhcp(on, &packet, notes)?,
                 Stage::Session => Some(self.forward(on, &mut packet, notes)?),
                 // Decode came first.
@@ -381,8 +394,10 @@ impl Reference {
         };
         notes.tuple = Some(ip.tuple);
         let physical = on.sight.port.is_none() && on.sight.is_physical();
-        let strange = physical
-            && !topology::is_let_in(on.sight.snapshot, on.sight.network_id, destination_mac);
+        let (snapshot, network_id) = (on.sight.snapshot, on.sight.network_id);
+        let bridged = on.sight.tag.is_some();
+        let strange =
+            physical && !topology::is_let_in(snapshot, network_id, destination_mac, bridged);
         let stray = match on.sight.transit {
             true => Err(DropReason::DestinationMacUnknown),
             false => Ok(Verdict::Pass),
@@ -481,6 +496,8 @@ impl Reference {
         let mutant = on.sight.mutant;
         let measured = mtu::process(ip.ttl, ip.ip_bytes, transformation, way, mutant);
         match measured {
+            // The host cannot answer in a VLAN of the guests' own.
+            Err(_) if on.sight.tag.is_some() => {}
             Err(DropReason::TtlExceeded) => self.copy(on, notes, Copy::TtlExceeded),
             Err(DropReason::MtuExceeded) => {
                 let mtu = mtu::of(transformation, mutant).unwrap_or_default();
@@ -545,6 +562,7 @@ impl Reference {
         if let Some(tunnel) = &transformation.tunnel {
             let words = format!("to {} with VNI {}", tunnel.remote, tunnel.vni);
             notes.trace.say(Stage::Tunnel, words);
+            let frame = guest_vlan::put(on.sight.tag, frame);
             return Verdict::Tunnel {
                 frame: tunnel::encapsulate(&frame, tunnel, transformation.to, on.sight.mutant),
             };

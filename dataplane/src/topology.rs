@@ -418,10 +418,16 @@ pub fn router_by_outside(
     snapshot.routers.get(&id).map(|router| (id, router))
 }
 
-/// Whether frames from the uplink of this network to this MAC address are for a router's outside or a local port.
+/// Whether frames from the uplink of this network to this MAC address are for a router's outside (unless they are `bridged` in any
+/// case) or a local port.
 #[must_use]
-pub fn is_let_in(snapshot: &HostSnapshot, network_id: NetworkId, mac: MacAddress) -> bool {
-    router_by_outside(snapshot, network_id, mac).is_some()
+pub fn is_let_in(
+    snapshot: &HostSnapshot,
+    network_id: NetworkId,
+    mac: MacAddress,
+    bridged: bool,
+) -> bool {
+    (!bridged && router_by_outside(snapshot, network_id, mac).is_some())
         || port_by_mac(snapshot, network_id, mac).is_some()
 }
 

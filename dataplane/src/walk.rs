@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// It may not.
     pub fn opener_test(&self) -> Result<(), DropReason> {
-        let Some(flags) = self.opening.test else {
+        let Some(flags) = self.opening.test.filter(|_| !self.is_neighbour()) else {
             return Ok(());
         };
         let Tuple {
@@ -149,6 +149,11 @@ impl<'a> Walk<'a> {
             return Err(DropReason::IcmpNoSession);
         }
         Ok(())
+    }
+
+    /// Whether no rule is asked: members of a VLAN of the guests' own tell each other of their neighbours.
+    fn is_neighbour(&self) -> bool {
+        self.opening.tuple.vlan.is_neighbour()
     }
 
     /// The opener test, for a port that keeps state.
@@ -206,6 +211,11 @@ impl<'a> Walk<'a> {
             );
             return Ok(());
         }
+        if self.is_neighbour() {
+            let decision = "ARP, ND or MLD within a VLAN: no rule is asked".to_owned();
+            self.say(Stage::SecurityGroupEgress, decision);
+            return Ok(());
+        }
         self.state_test(port)?;
         let rule = self.rules_ask(port, self.opening.tuple, Direction::Egress);
         self.decided(id, self.opening.tuple, Direction::Egress, rule.is_some());
@@ -216,7 +226,8 @@ impl<'a> Walk<'a> {
     fn bridge(&mut self) -> Result<(), DropReason> {
         let Opening { tuple, opener, .. } = self.opening;
         let local = local_ip::process(&self.sight, &opener, tuple);
-        if let Some(path) = local.filter(|_| !opener.destination_mac.is_multicast()) {
+        let routed = tuple.vlan.is_none() && !opener.destination_mac.is_multicast();
+        if let Some(path) = local.filter(|_| routed) {
             if path.destination != tuple.destination {
                 self.opener_test()?;
             }
@@ -227,7 +238,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let asked = self.opening.test.is_some();
-        let next = bridge::process(&self.sight, &opener, tuple.source, asked)?;
+        let next = bridge::process(&self.sight, &opener, tuple, asked)?;
         match next {
             Next::Bridge(output) => {
                 self.say(
@@ -298,7 +309,8 @@ impl<'a> Walk<'a> {
         else {
             return Ok(());
         };
-        if self.sight.port.is_none() && self.sight.is_physical() {
+        let tagged = !self.opening.tuple.vlan.is_none();
+        if self.sight.port.is_none() && self.sight.is_physical() && !tagged {
             let Opening { tuple, opener, .. } = self.opening;
             let macs = [opener.source_mac, opener.destination_mac];
             path.transit = transit::back(&self.sight, tuple, macs)?;
@@ -335,6 +347,9 @@ impl<'a> Walk<'a> {
             return Err(DropReason::DestinationPortDown);
         }
         self.together(port.network_id, port.pvlan.as_ref())?;
+        if self.is_neighbour() {
+            return Ok(());
+        }
         if !port.port_security_enabled {
             let decision = format!("port {id} has no port security");
             self.say(Stage::SecurityGroupIngress, decision);

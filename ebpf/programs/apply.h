@@ -60,7 +60,8 @@ __noinline int impassable(struct __sk_buff *skb, __u32 reason, __u32 mtu, __u32 
 	if (!s)
 		return TC_ACT_SHOT;
 	s->entry.mtu = mtu;
-	if (reason == REASON_TTL_EXCEEDED || reason == REASON_MTU_EXCEEDED)
+	/* The agent cannot answer in a VLAN of the guests' own. */
+	if ((reason == REASON_TTL_EXCEEDED || reason == REASON_MTU_EXCEEDED) && !(s->flags & PACKET_GUEST_TAG))
 		event_send(skb, reason == REASON_TTL_EXCEEDED ? EVENT_TTL_EXCEEDED : EVENT_MTU_EXCEEDED,
 			   output_network(slot));
 	return drop(skb, s, reason);

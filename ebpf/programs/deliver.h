@@ -189,6 +189,48 @@ static __always_inline int output(struct __sk_buff *skb, struct scratch *s, __u3
 	return bpf_redirect(device->ifindex, 0);
 }
 
+/* Puts a guest's own tag on again: 0, or -1. `last`: no other one follows. */
+static __always_inline int guest_tag_put(struct __sk_buff *skb, struct scratch *s, int last)
+{
+	if (last)
+		return tag_put(skb, s, s->guest_tci);
+	return bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), s->guest_tci) ? -1 : 0;
+}
+
+/* The same with the guest's own tag. Not to a peer itself: what the kernel takes a frame out of a tunnel for is found out anew on the
+ * way to it. */
+__noinline int output_tagged(struct __sk_buff *skb, __u32 slot)
+{
+	struct scratch *s = scratch_get();
+	__u32 index = device_index(slot), uplink_index = slot & ~SLOT_UPLINK, outer = 0;
+	struct device *device = bpf_map_lookup_elem(&devices, &index);
+	struct uplink_record *uplink;
+
+	if (!s || !device)
+		return TC_ACT_SHOT;
+	if (!device->ifindex && !(s->flags & PACKET_TEST))
+		return drop(skb, s, slot_guest(slot) ? REASON_DESTINATION_PORT_DOWN : REASON_UPLINK_MISSING);
+	traffic_count(slot, 1, skb->len);
+	if (slot & SLOT_UPLINK) {
+		uplink = bpf_map_lookup_elem(&uplinks, &uplink_index);
+		if (!uplink)
+			return drop(skb, s, REASON_ENGINE_ERROR);
+		outer = uplink->vlan;
+	} else {
+		outer = device->flags >> DEVICE_VLAN_SHIFT;
+	}
+	if (guest_tag_put(skb, s, !outer) || (outer && tag_put(skb, s, outer)))
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	told(skb, s, slot & SLOT_UPLINK ? VERDICT_UPLINK : VERDICT_DELIVER, 0, slot);
+	return bpf_redirect(device->ifindex, 0);
+}
+
+/* With the tag that it came with, if it was one. */
+static __always_inline int output_any(struct __sk_buff *skb, struct scratch *s, __u32 slot)
+{
+	return s->flags & PACKET_GUEST_TAG ? output_tagged(skb, slot) : output(skb, s, slot);
+}
+
 static __always_inline int reply(struct __sk_buff *skb, struct scratch *s)
 {
 	traffic_count(s->ingress, 1, skb->len);
@@ -198,9 +240,23 @@ static __always_inline int reply(struct __sk_buff *skb, struct scratch *s)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+/* Puts on again what was taken off: 0, or -1. */
+__noinline int tags_restore(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+
+	if (!s)
+		return -1;
+	if (s->flags & PACKET_GUEST_TAG && guest_tag_put(skb, s, !(s->flags & PACKET_TAGGED)))
+		return -1;
+	if (s->flags & PACKET_TAGGED && bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), s->tci))
+		return -1;
+	return 0;
+}
+
 static __always_inline int pass(struct __sk_buff *skb, struct scratch *s)
 {
-	if (s->flags & PACKET_TAGGED && bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), s->tci))
+	if (s->flags & (PACKET_TAGGED | PACKET_GUEST_TAG) && tags_restore(skb))
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	told(skb, s, VERDICT_PASS, 0, 0);
 	return TCX_NEXT_PROGRAM;

@@ -247,6 +247,8 @@ static __always_inline int source_rogue(struct scratch *s)
 {
 	struct owner_entry *owner;
 
+	if (vlan_neighbour(&s->forward))
+		return 0;
 	if (address_rogue(s->forward.source, s->forward.family))
 		return 1;
 	if (!(s->forward.ingress & SLOT_UPLINK) || s->flags & (PACKET_STALE | PACKET_TRANSIT))
@@ -307,7 +309,7 @@ static __always_inline int back_find(struct scratch *s)
 
 	if (!network)
 		return REASON_ENGINE_ERROR;
-	if (entry && entry->flags & FDB_INTERFACE)
+	if (entry && entry->flags & FDB_INTERFACE && !s->forward.vlan)
 		return back_routed(s, entry->router);
 	if (!entry || !(entry->flags & FDB_REMOTE))
 		return REASON_ROGUE_SOURCE;
@@ -332,7 +334,7 @@ static __always_inline int forward_from_tunnel(struct __sk_buff *skb, struct scr
 			return walk_fail(skb, s, REASON_ROGUE_SOURCE);
 		return multicast(skb, s, bpf_map_lookup_elem(&networks, &s->network));
 	}
-	if (address_rogue(s->forward.source, s->forward.family))
+	if (!vlan_neighbour(&s->forward) && address_rogue(s->forward.source, s->forward.family))
 		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
 	if (!entry || !(entry->flags & FDB_LOCAL))
 		return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
@@ -344,7 +346,7 @@ static __always_inline int forward_from_tunnel(struct __sk_buff *skb, struct scr
 
 static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
 {
-	if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL))) {
+	if (!entry || !(entry->flags & fdb_let_in(&s->forward))) {
 		if (by_transit(s))
 			return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
 		if (s->opener_destination_mac[0] & 1 && !source_rogue(s))
@@ -352,7 +354,7 @@ static __always_inline int forward_from_uplink(struct __sk_buff *skb, struct scr
 		FRESH_ONLY(skb, s);
 		return pass(skb, s);
 	}
-	if (entry->flags & FDB_OUTSIDE)
+	if (entry->flags & fdb_let_in(&s->forward) & FDB_OUTSIDE)
 		return outside(skb, s, entry);
 	if (source_rogue(s))
 		return walk_fail(skb, s, REASON_ROGUE_SOURCE);
@@ -379,12 +381,27 @@ static __always_inline int local_ip_enter(struct __sk_buff *skb, struct scratch 
 	return walk_on(skb, s);
 }
 
+/* What is no router's. */
+static __always_inline int bridge_on(struct __sk_buff *skb, struct scratch *s, const struct network_record *network,
+				     const struct fdb_entry *entry)
+{
+	if (entry && entry->flags & FDB_LOCAL && entry->port != s->forward.ingress)
+		return bridge(skb, s, entry->port);
+	if (entry && entry->flags & FDB_REMOTE)
+		return bridge_remote(skb, s, network, entry);
+	if (network && network->flags & NETWORK_PHYSICAL)
+		return bridge(skb, s, network->uplink);
+	return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
+}
+
 static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scratch *s, const struct fdb_entry *entry)
 {
 	struct network_record *network = bpf_map_lookup_elem(&networks, &s->network);
 
 	if (s->opener_destination_mac[0] & 1)
 		return multicast(skb, s, network);
+	if (unlikely(s->forward.vlan))
+		return bridge_on(skb, s, network, entry);
 	if (s->forward.family == FAMILY_V4) {
 		struct local_ip *local =
 			local_ip_get(network, s->network, load32(s->forward.destination), s->forward.ingress);
@@ -399,13 +416,7 @@ static __always_inline int forward_from_guest(struct __sk_buff *skb, struct scra
 	}
 	if (entry && entry->flags & FDB_OUTSIDE)
 		return outside(skb, s, entry);
-	if (entry && entry->flags & FDB_LOCAL && entry->port != s->forward.ingress)
-		return bridge(skb, s, entry->port);
-	if (entry && entry->flags & FDB_REMOTE)
-		return bridge_remote(skb, s, network, entry);
-	if (network && network->flags & NETWORK_PHYSICAL)
-		return bridge(skb, s, network->uplink);
-	return walk_fail(skb, s, REASON_DESTINATION_MAC_UNKNOWN);
+	return bridge_on(skb, s, network, entry);
 }
 
 SEC("classifier/weft_forward")
@@ -430,7 +441,7 @@ int weft_forward(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &s->forward.ingress);
 	if (!port)
 		return walk_fail(skb, s, REASON_PORT_DOWN);
-	if (port->flags & PORT_SECURITY) {
+	if (port->flags & PORT_SECURITY && !vlan_neighbour(&s->forward)) {
 		decided(s, s->forward.ingress, port->flags, 0, s->policy.rule_index != POLICY_RULE_NONE);
 		if (s->policy.rule_index == POLICY_RULE_NONE)
 			return walk_fail(skb, s, REASON_SECURITY_GROUP_EGRESS_DENIED);
@@ -447,7 +458,7 @@ int weft_destination(struct __sk_buff *skb)
 
 	if (!s)
 		return TC_ACT_SHOT;
-	if (s->forward.ingress & SLOT_UPLINK && !(s->flags & PACKET_COPY)) {
+	if (s->forward.ingress & SLOT_UPLINK && !(s->flags & PACKET_COPY) && !s->forward.vlan) {
 		reason = back_by_transit(s);
 		if (reason)
 			return walk_fail(skb, s, reason);
@@ -459,7 +470,7 @@ int weft_destination(struct __sk_buff *skb)
 		return walk_fail(skb, s, REASON_PVLAN_ISOLATED);
 	s->revision_output = revision_of(s->out.output);
 	s->out.checked = 0;
-	if (port->flags & PORT_SECURITY) {
+	if (port->flags & PORT_SECURITY && !vlan_neighbour(&s->forward)) {
 		reason = state_test(s, port);
 		if (reason)
 			return walk_fail(skb, s, reason);

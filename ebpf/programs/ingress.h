@@ -40,6 +40,18 @@ static __always_inline int copy(struct __sk_buff *skb, struct scratch *s, __u32 
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 
+/* Where an ICMP error goes on: what is bridged with a guest's own tag needs no translation. */
+static __always_inline __u32 stage_apply_error(const struct scratch *s)
+{
+	return s->key.vlan ? STAGE_APPLY_TAGGED : STAGE_APPLY_ERROR;
+}
+
+/* As what a MAC address on an uplink's network is let in: with a guest's own tag as a port's alone. */
+static __always_inline __u32 fdb_let_in(const struct session_key *key)
+{
+	return unlikely(key->vlan) ? FDB_LOCAL : FDB_OUTSIDE | FDB_LOCAL;
+}
+
 /* An ICMP error on its session's way: to the rules of stateless ports, or on. */
 static __always_inline int error_apply(struct __sk_buff *skb, struct scratch *s)
 {
@@ -47,7 +59,7 @@ static __always_inline int error_apply(struct __sk_buff *skb, struct scratch *s)
 
 	s->crossing = CROSSING_ERROR;
 	s->denied = 0;
-	bpf_tail_call(skb, &stages, asked ? STAGE_STATELESS : STAGE_APPLY_ERROR);
+	bpf_tail_call(skb, &stages, asked ? STAGE_STATELESS : stage_apply_error(s));
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 
@@ -67,7 +79,7 @@ static __always_inline int stray(struct __sk_buff *skb, struct scratch *s, __u32
 		return tunnel_drop(skb, s, reason);
 	if (s->ingress & SLOT_UPLINK) {
 		entry = fdb_get(s->network, s->destination_mac);
-		if (!entry || !(entry->flags & (FDB_OUTSIDE | FDB_LOCAL)))
+		if (!entry || !(entry->flags & fdb_let_in(&s->key)))
 			return s->flags & PACKET_TRANSIT ? drop(skb, s, REASON_DESTINATION_MAC_UNKNOWN) : pass(skb, s);
 	}
 	return drop(skb, s, reason);
@@ -113,7 +125,7 @@ int weft_guest(struct __sk_buff *skb)
 	s->network = port->network;
 	reason = decode(skb);
 	if (reason) {
-		if (reason == REASON_VLAN_UNEXPECTED && port->flags & PORT_TRUNK)
+		if (reason == REASON_VLAN_UNEXPECTED && port->flags & (PORT_TRUNK | PORT_TRANSPARENT))
 			bpf_tail_call(skb, &stages, STAGE_TRUNK);
 		return drop(skb, s, reason);
 	}
@@ -142,6 +154,12 @@ int weft_guest(struct __sk_buff *skb)
 	return follow(skb, s);
 }
 
+/* Whether the frame has a tag of 802.1Q. */
+static __always_inline int tag_there(const struct __sk_buff *skb)
+{
+	return skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN);
+}
+
 /* The tag of a frame, as the kernel keeps it beside or as it stands in the frame: 0 if there is none, -1 if it is none of ours. */
 static __always_inline int tag_read(struct __sk_buff *skb)
 {
@@ -160,7 +178,7 @@ static __always_inline int tag_read(struct __sk_buff *skb)
 /* Takes the tag of a trunk's frame off: it enters from the subport. 0, or why not. */
 static __always_inline int subport_enter(struct __sk_buff *skb, struct scratch *s)
 {
-	int tci = tag_read(skb), tagged = skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN);
+	int tci = tag_read(skb), tagged = tag_there(skb);
 	struct subport_key key = { .parent = s->ingress, .vlan = tci & VLAN_ID_MASK };
 	struct subport *subport;
 
@@ -169,24 +187,97 @@ static __always_inline int subport_enter(struct __sk_buff *skb, struct scratch *
 	subport = bpf_map_lookup_elem(&subports, &key);
 	if (!subport)
 		return REASON_VLAN_UNKNOWN;
+	/* Fails where a second one behind it is cut. */
 	if (bpf_skb_vlan_pop(skb))
-		return REASON_ENGINE_ERROR;
+		return REASON_VLAN_UNEXPECTED;
 	s->ingress = subport->slot;
 	return 0;
 }
 
-/* A tagged frame of a trunk: in again, as its subport's. */
+/* Says in which VLAN of the guests' own the packet is, and whether it is of neighbours there: 0, or why it is dropped. ARP becomes a
+ * packet from its sender's address to its target's. */
+__noinline int tagged_settle(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	struct arp *arp;
+
+	if (!s)
+		return REASON_ENGINE_ERROR;
+	s->key.vlan = s->guest_tci & GUEST_VLAN_ID_MASK;
+	if (s->ethertype == ETHERTYPE_ARP) {
+		arp = &s->headers.arp;
+		if (bpf_skb_load_bytes(skb, ETHERNET_BYTES, arp, sizeof(*arp)))
+			return REASON_MALFORMED;
+		s->key.family = FAMILY_V4;
+		store32(s->key.source, load32(arp->sender));
+		store32(s->key.destination, load32(arp->target));
+		s->ip_bytes = sizeof(*arp);
+		s->l4_offset = ETHERNET_BYTES + sizeof(*arp);
+		s->l4_bytes = 0;
+	} else if (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 && !(s->flags & PACKET_LATER) &&
+		   nd_type(s->icmp_type)) {
+		if (nd_malformed(s, s->icmp_type))
+			return REASON_MALFORMED;
+	} else {
+		return 0;
+	}
+	s->key.vlan |= GUEST_VLAN_NEIGHBOUR;
+	return 0;
+}
+
+/* Takes a guest's own tag off a frame of s->network: 0, or why it may have none. On the wire of a flat network it may be another
+ * network's. */
+__noinline int guest_tag_take(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_get();
+	int tci = tag_read(skb), tagged = tag_there(skb);
+	struct wire_key key = { .vlan = tci & VLAN_ID_MASK };
+	struct network_record *network;
+	struct uplink_record *uplink;
+	__u32 index;
+
+	if (!s)
+		return REASON_ENGINE_ERROR;
+	network = bpf_map_lookup_elem(&networks, &s->network);
+	if (!network || !(network->flags & NETWORK_TRANSPARENT) || tci < 0 || !tagged || !key.vlan || key.vlan == VLAN_ID_MASK)
+		return REASON_VLAN_UNEXPECTED;
+	index = network->uplink & ~SLOT_UPLINK;
+	uplink = network->flags & NETWORK_PHYSICAL ? bpf_map_lookup_elem(&uplinks, &index) : 0;
+	if (uplink && !uplink->vlan) {
+		key.wire = uplink->wire;
+		if (bpf_map_lookup_elem(&wires, &key))
+			return REASON_VLAN_UNEXPECTED;
+	}
+	/* As above. */
+	if (bpf_skb_vlan_pop(skb))
+		return REASON_VLAN_UNEXPECTED;
+	s->guest_tci = tci;
+	s->flags |= PACKET_GUEST_TAG;
+	return 0;
+}
+
+/* A tagged frame of a trunk: in again, as its subport's. Or of a guest in a VLAN of its own. */
 SEC("classifier/weft_trunk")
 int weft_trunk(struct __sk_buff *skb)
 {
 	struct scratch *s = scratch_get();
 	__u32 bytes = skb->len, parent;
+	struct port_record *port;
 	int reason;
 
 	if (!s)
 		return TC_ACT_SHOT;
 	parent = s->ingress;
-	reason = subport_enter(skb, s);
+	port = bpf_map_lookup_elem(&ports, &parent);
+	if (!port)
+		return drop(skb, s, REASON_PORT_DOWN);
+	reason = port->flags & PORT_TRUNK ? subport_enter(skb, s) : REASON_VLAN_UNEXPECTED;
+	if (reason == REASON_VLAN_UNKNOWN || (reason && !(port->flags & PORT_TRUNK))) {
+		int taken = guest_tag_take(skb);
+
+		if (!taken)
+			bpf_tail_call(skb, &stages, STAGE_TAGGED);
+	}
 	if (reason)
 		return drop(skb, s, reason);
 	traffic_return(parent, bytes);
@@ -195,12 +286,35 @@ int weft_trunk(struct __sk_buff *skb)
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 
-/* Which network of the wire a frame is of; the tag is taken off. A second one behind it does not decode. */
+/* A tag that is no network's on a wire: that of a guest on its flat network, or none of ours. */
+static __always_inline int flat_tagged(struct __sk_buff *skb, struct scratch *s, __u32 number)
+{
+	struct wire_key key = { .wire = number };
+	struct wire *wire = bpf_map_lookup_elem(&wires, &key);
+	struct uplink_record *uplink;
+	__u32 index;
+
+	if (!wire)
+		return pass(skb, s);
+	index = wire->uplink;
+	uplink = bpf_map_lookup_elem(&uplinks, &index);
+	if (!uplink)
+		return pass(skb, s);
+	s->network = uplink->network;
+	if (guest_tag_take(skb))
+		return pass(skb, s);
+	s->ingress = index | SLOT_UPLINK;
+	traffic_count(s->ingress, 0, skb->len);
+	bpf_tail_call(skb, &stages, STAGE_TAGGED);
+	return drop(skb, s, REASON_ENGINE_ERROR);
+}
+
+/* Which network of the wire a frame is of; the tag is taken off. A second one behind it is a guest's own, or does not decode. */
 SEC("classifier/weft_uplink")
 int weft_uplink(struct __sk_buff *skb)
 {
 	struct wire_key key = { .wire = skb->cb[0] };
-	int tci = tag_read(skb), tagged = skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN);
+	int tci = tag_read(skb), tagged = tag_there(skb);
 	struct scratch *s = start(skb);
 	struct uplink_record *uplink;
 	struct wire *wire;
@@ -213,7 +327,7 @@ int weft_uplink(struct __sk_buff *skb)
 	key.vlan = tci & VLAN_ID_MASK;
 	wire = tci < 0 ? 0 : bpf_map_lookup_elem(&wires, &key);
 	if (!wire)
-		return pass(skb, s);
+		return tagged && tci >= 0 ? flat_tagged(skb, s, key.wire) : pass(skb, s);
 	index = wire->uplink;
 	uplink = bpf_map_lookup_elem(&uplinks, &index);
 	if (!uplink || !uplink->network)
@@ -227,8 +341,11 @@ int weft_uplink(struct __sk_buff *skb)
 	}
 	traffic_count(s->ingress, 0, skb->len);
 	s->network = uplink->network;
-	if (decode(skb))
+	if (decode(skb)) {
+		if (uplink->vlan && !guest_tag_take(skb))
+			bpf_tail_call(skb, &stages, STAGE_TAGGED);
 		return pass(skb, s);
+	}
 	if (s->ethertype == ETHERTYPE_ARP) {
 		bpf_tail_call(skb, &stages, STAGE_ARP);
 		return drop(skb, s, REASON_ENGINE_ERROR);
@@ -253,8 +370,13 @@ int weft_underlay(struct __sk_buff *skb)
 	if (is_copy(skb))
 		return copy(skb, s, SLOT_TUNNEL);
 	reason = decapsulate(skb);
-	if (reason == UNDERLAY_PASS)
-		return pass(skb, s);
+	if (reason < 0) {
+		if (reason == UNDERLAY_PASS)
+			return pass(skb, s);
+		traffic_count(s->ingress, 0, bytes);
+		bpf_tail_call(skb, &stages, STAGE_TAGGED);
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	}
 	traffic_count(s->ingress, 0, bytes);
 	if (reason == REASON_TUNNEL_SENDER_UNKNOWN || reason == REASON_TUNNEL_MALFORMED ||
 	    reason == REASON_TUNNEL_OPTION_UNKNOWN)
@@ -288,7 +410,7 @@ static __always_inline int error_relay(struct __sk_buff *skb, struct scratch *s)
 	__u32 slot;
 	int host;
 
-	if (!(s->ingress & SLOT_UPLINK) || s->flags & PACKET_TRANSIT)
+	if (!(s->ingress & SLOT_UPLINK) || s->flags & (PACKET_TRANSIT | PACKET_GUEST_TAG))
 		return stray(skb, s, REASON_ICMP_NO_SESSION);
 	entry = fdb_get(s->network, s->destination_mac);
 	if (!entry || !(entry->flags & FDB_OUTSIDE))

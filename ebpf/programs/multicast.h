@@ -55,18 +55,24 @@ __noinline int copies_send(struct __sk_buff *skb)
 		return REASON_MULTICAST_RATE_LIMIT;
 	s->flags |= PACKET_COPIED;
 	if (s->flags & PACKET_TEST) {
-		/* Whoever runs the test runs the copies too. */
+		/* Whoever runs the test runs the copies too, of a tunnel's on what is left here. */
 		skb->cb[4] = s->network;
+		if (s->flags & PACKET_GUEST_TAG && s->ingress & SLOT_TUNNEL && guest_tag_put(skb, s, 1))
+			return REASON_ENGINE_ERROR;
 	} else {
 		struct copies copies = { .skb = skb, .network = s->network, .sender = s->ingress };
 		/* Of a subport: as it came, so that it is known again. */
 		__u32 vlan = slot_guest(s->ingress) ? subport_vlan(s->ingress) : 0;
 
+		if (s->flags & PACKET_GUEST_TAG && guest_tag_put(skb, s, 0))
+			return REASON_ENGINE_ERROR;
 		if (vlan && bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), vlan))
 			return REASON_ENGINE_ERROR;
 		bpf_loop(network->members, copy_step, &copies, 0);
 		skb->mark = mark;
 		if (vlan && bpf_skb_vlan_pop(skb))
+			return REASON_ENGINE_ERROR;
+		if (s->flags & PACKET_GUEST_TAG && bpf_skb_vlan_pop(skb))
 			return REASON_ENGINE_ERROR;
 	}
 	return 0;
@@ -83,7 +89,7 @@ static __always_inline int multicast(struct __sk_buff *skb, struct scratch *s, c
 	reason = copies_send(skb);
 	asm volatile("" : "+r"(reason)); /* clang knows its range and leaves a check out that the verifier wants */
 	if (guest && physical)
-		return output(skb, s, network->uplink);
+		return output_any(skb, s, network->uplink);
 	if (physical)
 		return pass(skb, s);
 	if (reason)
@@ -117,6 +123,8 @@ static __always_inline int copy_tunnel(struct __sk_buff *skb, struct scratch *s,
 
 	if (packet_bytes(skb, s) > network->mtu)
 		return drop(skb, s, REASON_MTU_EXCEEDED);
+	if (s->flags & PACKET_GUEST_TAG)
+		return encapsulate_tagged(skb, network->tunnel, host, port);
 	return encapsulate(skb, network->tunnel, host, port);
 }
 
@@ -140,9 +148,9 @@ int weft_copy(struct __sk_buff *skb)
 	if (!network || !member)
 		return drop(skb, s, REASON_DESTINATION_PORT_DOWN);
 	if (slot_guest(s->ingress)) {
-		if (skb->vlan_present || skb->protocol == htons(ETHERTYPE_VLAN)) {
+		if (tag_there(skb)) {
 			reason = subport_enter(skb, s);
-			if (reason)
+			if (reason && (reason != REASON_VLAN_UNKNOWN || !(network->flags & NETWORK_TRANSPARENT)))
 				return drop(skb, s, reason);
 		}
 		port = bpf_map_lookup_elem(&ports, &s->ingress);
@@ -157,7 +165,16 @@ int weft_copy(struct __sk_buff *skb)
 	s->flags |= PACKET_COPY;
 	if (member->slot == s->ingress || (member->slot & SLOT_TUNNEL && !slot_guest(s->ingress)))
 		return copy_end(skb, s);
+	if (unlikely(tag_there(skb))) {
+		reason = guest_tag_take(skb);
+		asm volatile("" : "+r"(reason)); /* as above */
+		if (reason)
+			return drop(skb, s, reason);
+	}
 	reason = decode(skb);
+	if (!reason && s->flags & PACKET_GUEST_TAG)
+		reason = tagged_settle(skb);
+	asm volatile("" : "+r"(reason));
 	if (!reason && s->flags & PACKET_FRAGMENT && !fragment_follow())
 		reason = REASON_FRAGMENT_UNKNOWN;
 	if (reason)
@@ -166,13 +183,14 @@ int weft_copy(struct __sk_buff *skb)
 		return copy_tunnel(skb, s, network, member->slot & ~SLOT_TUNNEL);
 	port = bpf_map_lookup_elem(&ports, &member->slot);
 	/* What the uplink overheard (section 3): no rules, no limits. */
-	if (s->ethertype == ETHERTYPE_ARP || (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 &&
-					      !(s->flags & PACKET_LATER) && nd_type(s->icmp_type))) {
+	if (!s->key.vlan &&
+	    (s->ethertype == ETHERTYPE_ARP || (s->key.protocol == PROTOCOL_ICMPV6 && s->key.family == FAMILY_V6 &&
+					       !(s->flags & PACKET_LATER) && nd_type(s->icmp_type)))) {
 		if (!port || !(port->flags & PORT_UP))
 			return drop(skb, s, REASON_DESTINATION_PORT_DOWN);
 		return output(skb, s, member->slot);
 	}
-	if (port && copy_owned(s, port))
+	if (port && !s->key.vlan && copy_owned(s, port))
 		return copy_end(skb, s);
 	if (s->ingress & SLOT_TUNNEL) {
 		struct fdb_entry *sender = fdb_get(s->network, s->source_mac);
@@ -196,5 +214,5 @@ static __always_inline int copy_deliver(struct __sk_buff *skb, struct scratch *s
 {
 	if (!qos_pass(skb, SLOT_NONE, s->out.output, 0, 0))
 		return drop(skb, s, REASON_QOS_RATE_LIMIT);
-	return output(skb, s, s->out.output);
+	return output_any(skb, s, s->out.output);
 }

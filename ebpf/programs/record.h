@@ -17,7 +17,7 @@ static __always_inline void reply_key(struct session_key *to, const struct scrat
 	to->destination_port = s->out.source_port;
 	to->protocol = s->forward.protocol;
 	to->family = s->forward.family;
-	to->reserved = 0;
+	to->vlan = s->forward.vlan;
 }
 
 /* Where replies go, and with which link header: the mirror of the way forward, unless one of both is a tunnel. */
@@ -327,7 +327,7 @@ static __always_inline int record_end(struct __sk_buff *skb, struct scratch *s)
 		if (reason)
 			return drop(skb, s, reason);
 	}
-	bpf_tail_call(skb, &stages, STAGE_APPLY);
+	bpf_tail_call(skb, &stages, unlikely(s->forward.vlan) ? STAGE_APPLY_TAGGED : STAGE_APPLY);
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }
 

@@ -28,7 +28,7 @@ static __always_inline void session_other_key(struct session_key *to, const stru
 	to->destination_port = e->source_port;
 	to->protocol = key->protocol;
 	to->family = key->family;
-	to->reserved = 0;
+	to->vlan = key->vlan;
 }
 
 static __always_inline __u32 session_timeout_s(__u8 protocol, __u8 state)
@@ -196,6 +196,7 @@ __noinline int fragment_follow(void)
 	key.identification = s->identification;
 	key.protocol = s->key.protocol;
 	key.family = s->key.family;
+	key.vlan = s->key.vlan;
 	address_copy(key.source, s->key.source);
 	address_copy(key.destination, s->key.destination);
 	if (!(s->flags & PACKET_LATER)) {

@@ -98,7 +98,7 @@ struct scratch {
 	__u8 opener_source_mac[6];
 	__u8 opener_type;
 	__u8 opener_code;
-	__u16 unused;
+	__u16 guest_tci; /* GUEST_TAG: the tag that was taken off, host order */
 	struct session_key reply; /* stale: the session's reply key */
 	__u32 revision;
 	__u32 revision_ingress;
@@ -273,6 +273,12 @@ static __always_inline __u32 device_index(__u32 slot)
 static __always_inline int roles_apart(__u32 one, __u32 other)
 {
 	return one && other && (one != other || one == ROLE_ISOLATED);
+}
+
+/* Whether no rule is asked: members of a VLAN of the guests' own tell each other of their neighbours. */
+static __always_inline int vlan_neighbour(const struct session_key *key)
+{
+	return unlikely(key->vlan & GUEST_VLAN_NEIGHBOUR);
 }
 
 /* Whether a slot is that of a port that is judged packet by packet. */

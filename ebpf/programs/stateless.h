@@ -38,7 +38,7 @@ static __always_inline int crossing_ask(struct __sk_buff *skb, struct scratch *s
 		else
 			asked = 0;
 	}
-	if (!slot_guest(slot))
+	if (!slot_guest(slot) || (!error && vlan_neighbour(&s->forward)))
 		return 0;
 	port = bpf_map_lookup_elem(&ports, &slot);
 	if (!port || !(port->flags & PORT_STATELESS))
@@ -86,6 +86,6 @@ int weft_stateless(struct __sk_buff *skb)
 		return drop(skb, s, s->denied);
 	/* Its own rules speak for an error, not those for the packets beside it. */
 	s->entry.flags &= ~SESSION_DENIED;
-	bpf_tail_call(skb, &stages, STAGE_APPLY_ERROR);
+	bpf_tail_call(skb, &stages, stage_apply_error(s));
 	return drop(skb, s, REASON_ENGINE_ERROR);
 }

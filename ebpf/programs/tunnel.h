@@ -13,6 +13,7 @@
 #define ADJUST_ROOM_DECAP_IPV4 (1ULL << 7)
 #define ADJUST_ROOM_DECAP_IPV6 (1ULL << 8)
 #define OUTER_TTL 64
+#define TAG_BYTES 4
 #define TUNNEL_PORT_FIRST 49152
 #define TUNNEL_PORT_MASK 16383
 
@@ -64,13 +65,26 @@ static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct 
 	to->ethernet.type = inner->type;
 }
 
-/* Makes room for an outer IP header and what is behind it. */
-static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u64 family, __u64 kind)
-{
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(ETHERNET_BYTES) | family |
-		      kind;
+/* The header of a frame that goes into a tunnel: with TAG_BYTES of `tag` it is a guest's own, and `type` what is behind that. */
+struct inner_header {
+	struct ethernet ethernet;
+	__u32 tag_bytes;
+	__u16 tag[2]; /* TCI and EtherType */
+};
 
-	return bpf_skb_adjust_room(skb, bytes, ADJUST_ROOM_MAC, flags);
+/* Makes room for an outer IP header and what is behind it. */
+static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u32 tag_bytes, __u64 family, __u64 kind)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+		      BPF_F_ADJ_ROOM_ENCAP_L2((__u64)(ETHERNET_BYTES + tag_bytes)) | family | kind;
+
+	return bpf_skb_adjust_room(skb, bytes + tag_bytes, ADJUST_ROOM_MAC, flags);
+}
+
+/* Behind everything else. */
+static __always_inline int tunnel_tag(struct __sk_buff *skb, __u32 offset, const struct inner_header *inner)
+{
+	return inner->tag_bytes ? bpf_skb_store_bytes(skb, offset, inner->tag, sizeof(inner->tag), 0) : 0;
 }
 
 struct outer_v4 {
@@ -115,7 +129,7 @@ static __always_inline void outer_v6_fill(struct outer_v6 *outer, __u32 bytes, _
 	address_copy(outer->ip.destination, to->address);
 }
 
-static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
+static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct inner_header *inner, __u32 tunnel,
 					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
 {
 	struct outer {
@@ -125,18 +139,18 @@ static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct et
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
+	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES;
 	outer_v4_fill((struct outer_v4 *)outer, bytes, PROTOCOL_UDP, from, to);
-	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), tunnel, port);
-	return 0;
+	tunnel_fill(&outer->tunnel, &inner->ethernet, bytes - sizeof(struct ipv4), tunnel, port);
+	return tunnel_tag(skb, sizeof(*outer), inner);
 }
 
-static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
+static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct inner_header *inner, __u32 tunnel,
 					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
 {
 	struct outer {
@@ -146,15 +160,15 @@ static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct et
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
+	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES - sizeof(struct ipv6);
 	outer_v6_fill((struct outer_v6 *)outer, bytes, PROTOCOL_UDP, 0, from, to);
-	tunnel_fill(&outer->tunnel, inner, bytes, tunnel, port);
-	return 0;
+	tunnel_fill(&outer->tunnel, &inner->ethernet, bytes, tunnel, port);
+	return tunnel_tag(skb, sizeof(*outer), inner);
 }
 
 static __always_inline void gre_fill(struct gre_headers *to, const struct ethernet *inner, __u32 key)
@@ -167,7 +181,7 @@ static __always_inline void gre_fill(struct gre_headers *to, const struct ethern
 	to->ethernet.type = inner->type;
 }
 
-static __always_inline int gre_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+static __always_inline int gre_v4(struct __sk_buff *skb, const struct inner_header *inner, __u32 key, const struct tunnel_host *from,
 				  const struct tunnel_host *to)
 {
 	struct outer {
@@ -176,19 +190,19 @@ static __always_inline int gre_v4(struct __sk_buff *skb, const struct ethernet *
 		struct gre_headers tunnel;
 	} __attribute__((packed)) *outer;
 
-	if (tunnel_room(skb, sizeof(struct ipv4) + sizeof(struct gre_headers), BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+	if (tunnel_room(skb, sizeof(struct ipv4) + sizeof(struct gre_headers), inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
 			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	outer_v4_fill((struct outer_v4 *)outer, skb->len - ETHERNET_BYTES, PROTOCOL_GRE, from, to);
-	gre_fill(&outer->tunnel, inner, key);
-	return 0;
+	gre_fill(&outer->tunnel, &inner->ethernet, key);
+	return tunnel_tag(skb, sizeof(*outer), inner);
 }
 
 /* What would be UDP's source port is the flow label (RFC 6438). */
-static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+static __always_inline int gre_v6(struct __sk_buff *skb, const struct inner_header *inner, __u32 key, const struct tunnel_host *from,
 				  const struct tunnel_host *to, __u16 port)
 {
 	struct outer {
@@ -197,7 +211,7 @@ static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *
 		struct gre_headers tunnel;
 	} __attribute__((packed)) *outer;
 
-	if (tunnel_room(skb, sizeof(struct ipv6) + sizeof(struct gre_headers), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+	if (tunnel_room(skb, sizeof(struct ipv6) + sizeof(struct gre_headers), inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
 			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
 		return -1;
 	outer = (void *)(long)skb->data;
@@ -205,12 +219,12 @@ static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *
 		return -1;
 	outer_v6_fill((struct outer_v6 *)outer, skb->len - ETHERNET_BYTES - sizeof(struct ipv6), PROTOCOL_GRE, ntohs(port), from,
 		      to);
-	gre_fill(&outer->tunnel, inner, key);
-	return 0;
+	gre_fill(&outer->tunnel, &inner->ethernet, key);
+	return tunnel_tag(skb, sizeof(*outer), inner);
 }
 
 /* Into the GRE tunnel of a network. 0, or -1. */
-static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct ethernet *inner, __u32 output,
+static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct inner_header *inner, __u32 output,
 					   const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
 {
 	__u32 slot = output & ~(SLOT_TUNNEL | SLOT_GRE);
@@ -223,18 +237,16 @@ static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct e
 	return gre_v6(skb, inner, network->gre_key, from, to, port);
 }
 
-/* Into the tunnel `output` to a host. */
-__noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u32 port)
+/* Into the tunnel `output` to a host, with a guest's own tag or without. */
+static __always_inline int tunnel_send(struct __sk_buff *skb, struct scratch *s, __u32 output, __u32 host, __u32 port, int tagged)
 {
-	struct scratch *s = scratch_get();
 	__u32 self = 0, index = SLOT_UNDERLAY;
 	struct tunnel_host *from, *to;
-	struct ethernet inner, *now;
+	struct inner_header inner;
 	struct device *device;
+	struct ethernet *now;
 	int failed;
 
-	if (!s)
-		return TC_ACT_SHOT;
 	from = bpf_map_lookup_elem(&tunnel_hosts, &self);
 	to = bpf_map_lookup_elem(&tunnel_hosts, &host);
 	device = bpf_map_lookup_elem(&devices, &index);
@@ -245,7 +257,14 @@ __noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u3
 	now = (void *)(long)skb->data;
 	if ((void *)(now + 1) > (void *)(long)skb->data_end)
 		return drop(skb, s, REASON_ENGINE_ERROR);
-	inner = *now;
+	inner.ethernet = *now;
+	inner.tag_bytes = 0;
+	if (tagged) {
+		inner.tag_bytes = TAG_BYTES;
+		inner.ethernet.type = htons(ETHERTYPE_VLAN);
+		inner.tag[0] = htons(s->guest_tci);
+		inner.tag[1] = htons(s->ethertype);
+	}
 	if (output & SLOT_GRE)
 		failed = gre_encapsulate(skb, &inner, output, from, to, port);
 	else if (to->family == FAMILY_V4)
@@ -259,8 +278,43 @@ __noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u3
 	return bpf_redirect_neigh(device->ifindex, 0, 0, 0);
 }
 
+/* Into the tunnel `output` to a host. */
+__noinline int encapsulate(struct __sk_buff *skb, __u32 output, __u32 host, __u32 port)
+{
+	struct scratch *s = scratch_get();
+
+	if (!s)
+		return TC_ACT_SHOT;
+	return tunnel_send(skb, s, output, host, port, 0);
+}
+
+/* The kernel puts outer headers around IP alone: says so of ARP, of which the EtherType stands behind the tag. A tag goes on, a
+ * second one moves it into the frame, where what it says is behind it is changed; when both come off, the kernel believes it. */
+static __always_inline int protocol_pretend(struct __sk_buff *skb)
+{
+	__u16 type = htons(ETHERTYPE_IPV4);
+
+	return bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), 1) || bpf_skb_vlan_push(skb, htons(ETHERTYPE_VLAN), 1) ||
+	       bpf_skb_store_bytes(skb, ETHERNET_BYTES + TAG_BYTES - 2, &type, sizeof(type), 0) || bpf_skb_vlan_pop(skb) ||
+	       bpf_skb_vlan_pop(skb);
+}
+
+/* The same with the guest's own tag. */
+__noinline int encapsulate_tagged(struct __sk_buff *skb, __u32 output, __u32 host, __u32 port)
+{
+	struct scratch *s = scratch_get();
+
+	if (!s)
+		return TC_ACT_SHOT;
+	if (s->ethertype == ETHERTYPE_ARP && protocol_pretend(skb))
+		return drop(skb, s, REASON_ENGINE_ERROR);
+	return tunnel_send(skb, s, output, host, port, 1);
+}
+
 /* What a frame from the underlay is. */
 #define UNDERLAY_PASS (-1)
+/* With a guest's own tag, which is off. */
+#define UNDERLAY_TAGGED (-2)
 
 /* GENEVE's options, `words` of them at `offset`: 0, or a drop reason. */
 static __always_inline int geneve_options(struct __sk_buff *skb, __u32 offset, __u32 words)
@@ -279,6 +333,44 @@ static __always_inline int geneve_options(struct __sk_buff *skb, __u32 offset, _
 	return offset == end ? reason : REASON_TUNNEL_MALFORMED;
 }
 
+/* With a guest's own tag behind that header: takes it away too. */
+__noinline int tunnel_pop_tagged(struct __sk_buff *skb, __u32 bytes)
+{
+	struct scratch *s = scratch_get();
+	struct network_record *network;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+	__u32 slot, vlan;
+	__u16 tag[2];
+
+	if (!s)
+		return REASON_ENGINE_ERROR;
+	slot = tunnel_network(s->ingress);
+	network = bpf_map_lookup_elem(&networks, &slot);
+	/* The network of a transit is physical: transits carry no tags. */
+	if (!network || (network->flags & (NETWORK_TRANSPARENT | NETWORK_PHYSICAL)) != NETWORK_TRANSPARENT ||
+	    bpf_skb_load_bytes(skb, bytes + ETHERNET_BYTES, tag, sizeof(tag)))
+		return REASON_VLAN_UNEXPECTED;
+	vlan = ntohs(tag[0]) & VLAN_ID_MASK;
+	if (!vlan || vlan == VLAN_ID_MASK)
+		return REASON_VLAN_UNEXPECTED;
+	s->headers.inner.type = tag[1];
+	/* The length that the kernel checks is that of IPv4 for ARP too. */
+	if (tag[1] == htons(ETHERTYPE_IPV4) || tag[1] == htons(ETHERTYPE_ARP))
+		flags |= ADJUST_ROOM_DECAP_IPV4;
+	else if (tag[1] == htons(ETHERTYPE_IPV6))
+		flags |= ADJUST_ROOM_DECAP_IPV6;
+	else if (tag[1] == htons(ETHERTYPE_VLAN) || tag[1] == htons(ETHERTYPE_QINQ))
+		return REASON_VLAN_UNEXPECTED;
+	else
+		return REASON_ETHERTYPE_UNSUPPORTED;
+	if (bpf_skb_adjust_room(skb, -(__s32)(bytes + TAG_BYTES), ADJUST_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, 0, &s->headers.inner, sizeof(s->headers.inner), 0))
+		return REASON_MALFORMED;
+	s->guest_tci = ntohs(tag[0]);
+	s->flags |= PACKET_GUEST_TAG;
+	return UNDERLAY_TAGGED;
+}
+
 /* Takes the outer headers away, `bytes` in front of the frame's own Ethernet header, which is s->headers.inner. */
 static __always_inline int tunnel_pop(struct __sk_buff *skb, struct scratch *s, __u32 bytes)
 {
@@ -287,7 +379,9 @@ static __always_inline int tunnel_pop(struct __sk_buff *skb, struct scratch *s, 
 
 	if (inner->type == htons(ETHERTYPE_ARP))
 		return REASON_ARP_IGNORED;
-	if (inner->type == htons(ETHERTYPE_VLAN) || inner->type == htons(ETHERTYPE_QINQ))
+	if (inner->type == htons(ETHERTYPE_VLAN))
+		return tunnel_pop_tagged(skb, bytes);
+	if (inner->type == htons(ETHERTYPE_QINQ))
 		return REASON_VLAN_UNEXPECTED;
 	if (inner->type == htons(ETHERTYPE_IPV4))
 		flags |= ADJUST_ROOM_DECAP_IPV4;

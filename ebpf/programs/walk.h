@@ -70,7 +70,7 @@ static __always_inline void decided(struct scratch *s, __u32 slot, __u32 port_fl
 	if (likely(!(port_flags & (PORT_LOG_ACCEPT | PORT_LOG_DROP))) || s->flags & PACKET_COPY)
 		return;
 	if (allowed ? port_flags & PORT_LOG_ACCEPT && !(s->flags & PACKET_STALE) : port_flags & PORT_LOG_DROP)
-		log_send(slot, direction | (allowed ? LOG_ALLOWED : 0));
+		log_send(slot, direction | (allowed ? LOG_ALLOWED : 0) | (__u32)s->forward.vlan << LOG_VLAN_SHIFT);
 }
 
 /* The same at a port whose rules are asked: a stateless one takes any packet. */
@@ -188,7 +188,7 @@ int weft_walk(struct __sk_buff *skb)
 			return walk_fail(skb, s, REASON_DESTINATION_PORT_DOWN);
 		s->network = port->network;
 		s->role = port->role;
-		if (port->flags & PORT_SECURITY) {
+		if (port->flags & PORT_SECURITY && !vlan_neighbour(&s->forward)) {
 			reason = state_test(s, port);
 			if (reason)
 				return walk_fail(skb, s, reason);

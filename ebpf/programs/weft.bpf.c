@@ -5,6 +5,7 @@
  */
 #include "stateless.h"
 #include "outbound.h"
+#include "tagged.h"
 #include "expire.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";

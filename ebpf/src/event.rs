@@ -84,6 +84,8 @@ pub struct LogEvent {
     pub direction: Direction,
     /// Whether a rule allowed it.
     pub allowed: bool,
+    /// The VLAN of the guests' own that it is in, or 0.
+    pub vlan: u16,
     /// IP protocol.
     pub protocol: u8,
     /// Where it comes from, as the port's rules see it.
@@ -108,6 +110,7 @@ pub(crate) fn log_event(record: &[u8], slots: &SlotTables) -> Option<LogEvent> {
             Direction::Ingress
         },
         allowed: said.flags & log::ALLOWED != 0,
+        vlan: u16::try_from(said.flags >> log::VLAN_SHIFT).unwrap_or_default(),
         protocol: said.protocol,
         source,
         destination: end(said.destination, said.destination_port),

@@ -49,6 +49,8 @@ const STAGES: &[(&str, u32)] = &[
     ("weft_copy", stage::COPY),
     ("weft_trunk", stage::TRUNK),
     ("weft_stateless", stage::STATELESS),
+    ("weft_tagged", stage::TAGGED),
+    ("weft_apply_tagged", stage::APPLY_TAGGED),
 ];
 
 /// The interpreter of policies, in its own array.

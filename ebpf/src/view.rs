@@ -60,6 +60,8 @@ pub struct SessionView {
     pub output: Ingress,
     /// Where replies come in: there too, unless they come from another host.
     pub reply_ingress: Ingress,
+    /// The VLAN of the guests' own, with `guest_vlan::*`, or 0.
+    pub vlan: u16,
     /// IP protocol.
     pub protocol: u8,
     /// The opener's address and port (ICMP: the identifier).
@@ -185,7 +187,7 @@ impl Engine {
             destination_port: v.source_port,
             protocol: k.protocol,
             family: k.family,
-            reserved: 0,
+            vlan: k.vlan,
         };
         let reply = self
             .loaded
@@ -198,6 +200,7 @@ impl Engine {
             ingress: from,
             output: to,
             reply_ingress: back,
+            vlan: k.vlan,
             protocol: k.protocol,
             source: end(k.source, k.source_port),
             destination: end(k.destination, k.destination_port),

@@ -48,7 +48,7 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     1 Malformed "malformed" Decode "The frame is shorter than its headers say, or a header is not valid.";
-    2 VlanUnexpected "vlan_unexpected" Decode "The guest sent an 802.1Q tag on a port that is no trunk.";
+    2 VlanUnexpected "vlan_unexpected" Decode "The guest sent a tag where its port is no trunk and its network not VLAN-transparent, a second one, or one of 802.1ad.";
     3 EthertypeUnsupported "ethertype_unsupported" Decode "The frame is neither IPv4, IPv6 nor ARP.";
     4 Ipv6ExtensionHeaders "ipv6_extension_headers" Decode "More IPv6 extension headers than the limit, or a routing header of type 0 (RFC 5095).";
     5 PortDown "port_down" PortSecurity "The port is administratively down.";

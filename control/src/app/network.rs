@@ -197,8 +197,12 @@ impl Resource for Network {
     }
 
     fn unenforced(view: &Attributes) -> Vec<&'static str> {
-        if view.get("vlan_transparent") == Some(&Value::Bool(true)) {
-            vec!["vlan_transparent: frames that guests tag themselves are dropped"]
+        let is = |name, value: Value| view.get(name) == Some(&value);
+        if is("vlan_transparent", true.into()) && is("provider:network_type", "flat".into()) {
+            vec![
+                "vlan_transparent: on a flat network the VLANs of guests are those of the physical network; kept apart are only those of \
+                 networks that their host knows",
+            ]
         } else {
             Vec::new()
         }

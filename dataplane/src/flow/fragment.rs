@@ -2,7 +2,7 @@
 //!
 //! Guarantees: at most [`weft_model::limits::FRAGMENTS_MAX`] entries; the oldest goes first.
 
-use super::key::{Ingress, Tuple};
+use super::key::{GuestVlan, Ingress, Tuple};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use weft_model::limits::FRAGMENTS_MAX;
@@ -12,6 +12,8 @@ use weft_model::limits::FRAGMENTS_MAX;
 pub struct FragmentKey {
     /// Where they enter.
     pub ingress: Ingress,
+    /// In which VLAN of the guests' own.
+    pub vlan: GuestVlan,
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -70,6 +72,7 @@ mod tests {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let key = |identification| FragmentKey {
             ingress: Ingress::Port(uuid::Uuid::nil().into()),
+            vlan: GuestVlan::default(),
             source: address,
             destination: address,
             protocol: 17,
@@ -81,6 +84,7 @@ mod tests {
             destination: address,
             source_port: 1,
             destination_port: 2,
+            vlan: GuestVlan::default(),
         };
         let first = FirstFragment {
             tuple,

@@ -28,6 +28,37 @@ impl fmt::Display for Ingress {
     }
 }
 
+/// The VLAN that guests of a transparent network are in by tags of their own, 1 to 4094; 0: none.
+/// docs/pipeline.md, "Guests' own tags".
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct GuestVlan(pub u16);
+
+impl GuestVlan {
+    /// Set beside the VLAN's number for what members of the VLAN tell each other of their neighbours.
+    const NEIGHBOUR: u16 = 1 << 12;
+
+    /// No tag.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the packet is ARP, ND or MLD within a VLAN: no rule is asked for it.
+    #[must_use]
+    pub fn is_neighbour(self) -> bool {
+        self.0 & Self::NEIGHBOUR != 0
+    }
+
+    /// The same of such a packet.
+    #[must_use]
+    pub fn neighbour(self) -> Self {
+        Self(self.0 | Self::NEIGHBOUR)
+    }
+}
+
 /// What identifies a flow on one link: docs/pipeline.md, section 1. Both addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tuple {
@@ -41,6 +72,9 @@ pub struct Tuple {
     pub source_port: u16,
     /// Destination port, or the identifier of an ICMP reply.
     pub destination_port: u16,
+    /// The VLAN that its guests are in by tags of their own.
+    #[serde(default, skip_serializing_if = "GuestVlan::is_none")]
+    pub vlan: GuestVlan,
 }
 
 impl Tuple {
@@ -53,6 +87,7 @@ impl Tuple {
             destination: self.source,
             source_port: self.destination_port,
             destination_port: self.source_port,
+            vlan: self.vlan,
         }
     }
 
@@ -92,9 +127,13 @@ impl fmt::Display for Tuple {
             destination,
             source_port,
             destination_port,
+            vlan,
         } = self;
         let from = SocketAddr::new(*source, *source_port);
         let to = SocketAddr::new(*destination, *destination_port);
+        if !vlan.is_none() {
+            write!(f, "VLAN {} ", vlan.0 & !GuestVlan::NEIGHBOUR)?;
+        }
         write!(f, "protocol {protocol} {from} > {to}")
     }
 }

@@ -176,6 +176,7 @@ impl Path {
             source_port,
             destination_port: self.destination_port,
             protocol: tuple.protocol,
+            vlan: tuple.vlan,
         }
     }
 }

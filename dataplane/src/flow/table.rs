@@ -133,7 +133,7 @@ impl SessionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::key::{Ingress, Tuple};
+    use crate::flow::key::{GuestVlan, Ingress, Tuple};
     use crate::flow::session::{Opener, Path, Seen, State};
     use std::net::{IpAddr, Ipv4Addr};
     use weft_model::{MacAddress, Revision};
@@ -145,6 +145,7 @@ mod tests {
             destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
             source_port,
             destination_port: 53,
+            vlan: GuestVlan::default(),
         };
         let output = Ingress::Port(PortId::from(uuid::Uuid::from_u128(99)));
         Session {

@@ -6,7 +6,7 @@ use crate::flow::key::Ingress;
 use crate::flow::session::Tunnel;
 use crate::mutant::Mutant;
 use crate::stage::decode::{Body, Packet};
-use crate::stage::{dhcp, multicast, qos, session, tunnel};
+use crate::stage::{dhcp, guest_vlan, multicast, qos, session, tunnel};
 use crate::topology;
 use crate::trace::Verdict;
 use crate::walk::Walk;
@@ -126,6 +126,7 @@ fn copy_tunnel(on: &Packets<'_>, packet: &Packet, tunnel: &Tunnel, notes: &mut N
     notes
         .trace
         .say(Stage::Tunnel, format!("a copy to {}", tunnel.remote));
-    let frame = tunnel::encapsulate(on.frame, tunnel, ip.tuple, on.sight.mutant);
+    let frame = guest_vlan::put_borrowed(on.sight.tag, on.frame);
+    let frame = tunnel::encapsulate(&frame, tunnel, ip.tuple, on.sight.mutant);
     notes.copies.push(Verdict::Tunnel { frame });
 }

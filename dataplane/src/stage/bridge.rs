@@ -4,11 +4,10 @@
 //! of the snapshot.
 
 use super::{Sight, tunnel};
-use crate::flow::key::Ingress;
+use crate::flow::key::{Ingress, Tuple};
 use crate::flow::session::{Opener, Tunnel};
 use crate::mutant::Mutant;
 use crate::topology;
-use std::net::IpAddr;
 use weft_model::{DropReason, MacAddress, PortId, PvlanRole, Router, RouterId};
 
 /// Where to.
@@ -30,47 +29,57 @@ pub enum Next<'a> {
     Pass,
 }
 
-/// The way by destination MAC. `opener`: the packet opens the session.
+/// The way by destination MAC. `is_opener`: the packet opens the session.
 ///
 /// # Errors
 /// The reason to drop it.
 pub fn process<'a>(
     sight: &Sight<'a>,
     opener: &Opener,
-    source: IpAddr,
+    tuple: Tuple,
     is_opener: bool,
 ) -> Result<Next<'a>, DropReason> {
     match sight.port {
-        Some(_) => from_guest(sight, opener.destination_mac, source),
-        None if sight.is_physical() => {
-            from_uplink(sight, opener.destination_mac, source, is_opener)
-        }
-        None => from_tunnel(sight, opener, source),
+        Some(_) => from_guest(sight, opener.destination_mac, tuple),
+        None if sight.is_physical() => from_uplink(sight, opener.destination_mac, tuple, is_opener),
+        None => from_tunnel(sight, opener, tuple),
     }
+}
+
+/// Whether routers have nothing to do with it: it has a guest's own tag.
+fn is_bridged(sight: &Sight<'_>, tuple: Tuple) -> bool {
+    !tuple.vlan.is_none() && !sight.has(Mutant::GuestVlanRouted)
+}
+
+/// Whether nobody elsewhere may have its source; within a VLAN who has no address yet may ask for one.
+fn is_no_source(tuple: Tuple) -> bool {
+    !tuple.vlan.is_neighbour() && topology::is_no_source(tuple.source)
 }
 
 fn from_guest<'a>(
     sight: &Sight<'a>,
     mac: MacAddress,
-    source: IpAddr,
+    tuple: Tuple,
 ) -> Result<Next<'a>, DropReason> {
     let (snapshot, network_id) = (sight.snapshot, sight.network_id);
     let physical = sight.is_physical();
     if mac.is_multicast() {
         return Ok(Next::Multicast);
     }
-    if let Some((id, router)) = topology::router_by_interface(snapshot, network_id, mac) {
-        return if router.admin_state_up {
-            Ok(Next::Route(id, router))
-        } else {
-            Err(DropReason::RouterDown)
-        };
-    }
-    if let Some((id, router)) = topology::router_by_outside(snapshot, network_id, mac) {
-        if topology::is_no_source(source) {
-            return Err(DropReason::RogueSource);
+    if !is_bridged(sight, tuple) {
+        if let Some((id, router)) = topology::router_by_interface(snapshot, network_id, mac) {
+            return if router.admin_state_up {
+                Ok(Next::Route(id, router))
+            } else {
+                Err(DropReason::RouterDown)
+            };
         }
-        return Ok(Next::Outside(id, router));
+        if let Some((id, router)) = topology::router_by_outside(snapshot, network_id, mac) {
+            if topology::is_no_source(tuple.source) {
+                return Err(DropReason::RogueSource);
+            }
+            return Ok(Next::Outside(id, router));
+        }
     }
     let local = topology::port_by_mac(snapshot, network_id, mac).map(Ingress::Port);
     if let Some(output) = local.filter(|output| *output != sight.ingress) {
@@ -96,7 +105,7 @@ fn from_guest<'a>(
 fn from_tunnel<'a>(
     sight: &Sight<'a>,
     opener: &Opener,
-    source: IpAddr,
+    tuple: Tuple,
 ) -> Result<Next<'a>, DropReason> {
     let mac = opener.destination_mac;
     if mac.is_multicast() {
@@ -107,7 +116,7 @@ fn from_tunnel<'a>(
             .map(|_| Next::Multicast)
             .ok_or(DropReason::RogueSource);
     }
-    if topology::is_no_source(source) {
+    if is_no_source(tuple) {
         return Err(DropReason::RogueSource);
     }
     topology::port_by_mac(sight.snapshot, sight.network_id, mac)
@@ -118,11 +127,12 @@ fn from_tunnel<'a>(
 fn from_uplink<'a>(
     sight: &Sight<'a>,
     mac: MacAddress,
-    source: IpAddr,
+    tuple: Tuple,
     opener: bool,
 ) -> Result<Next<'a>, DropReason> {
-    let (snapshot, network_id) = (sight.snapshot, sight.network_id);
-    let let_in = topology::is_let_in(snapshot, network_id, mac);
+    let (snapshot, network_id, source) = (sight.snapshot, sight.network_id, tuple.source);
+    let bridged = is_bridged(sight, tuple);
+    let let_in = topology::is_let_in(snapshot, network_id, mac, bridged);
     if !let_in && sight.transit {
         return Err(DropReason::DestinationMacUnknown);
     }
@@ -139,14 +149,15 @@ fn from_uplink<'a>(
                 .is_some_and(|g| g.network_id == network_id && !g.is_shared())
                 && topology::is_gateway_address(router, source)
         });
-    let rogue = ours && opener && !sight.transit;
-    match (let_in, rogue || topology::is_no_source(source)) {
+    let rogue = ours && opener && !sight.transit && !tuple.vlan.is_neighbour();
+    match (let_in, rogue || is_no_source(tuple)) {
         (true, false) => {}
         (true, true) => return Err(DropReason::RogueSource),
         (false, true) => return Ok(Next::Pass),
         (false, false) => return Ok(Next::Multicast),
     }
-    if let Some((id, router)) = topology::router_by_outside(snapshot, network_id, mac) {
+    let outside = topology::router_by_outside(snapshot, network_id, mac);
+    if let Some((id, router)) = outside.filter(|_| !bridged) {
         return Ok(Next::Outside(id, router));
     }
     let port = topology::port_by_mac(snapshot, network_id, mac);

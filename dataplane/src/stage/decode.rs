@@ -3,7 +3,7 @@
 //! Guarantees: headers up to layer 4 are whole; ports, ICMP type and TCP flags are those of the text. Assumes nothing.
 //! Cost: one pass over the headers.
 
-use crate::flow::key::Tuple;
+use crate::flow::key::{GuestVlan, Tuple};
 use crate::flow::session::{Seen, Way};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -232,6 +232,7 @@ fn ipv4_decode(bytes: &[u8]) -> Result<IpPacket, DropReason> {
             destination: IpAddr::V4(packet.destination()),
             source_port: 0,
             destination_port: 0,
+            vlan: GuestVlan::default(),
         },
         icmp: None,
         tcp_flags: 0,
@@ -264,6 +265,7 @@ fn ipv6_decode(bytes: &[u8]) -> Result<IpPacket, DropReason> {
             destination: IpAddr::V6(packet.destination()),
             source_port: 0,
             destination_port: 0,
+            vlan: GuestVlan::default(),
         },
         icmp: None,
         tcp_flags: 0,

@@ -50,7 +50,8 @@ fn is_served(snapshot: &HostSnapshot, port: &Port, v6: bool) -> bool {
 pub fn is_owned(snapshot: &HostSnapshot, port: &Port, tuple: Tuple) -> bool {
     let v6 = tuple.is_ipv6();
     let ports = if v6 { 546..=547 } else { 67..=68 };
-    tuple.protocol == protocol::UDP
+    tuple.vlan.is_none()
+        && tuple.protocol == protocol::UDP
         && ports.contains(&tuple.destination_port)
         && is_served(snapshot, port, v6)
 }

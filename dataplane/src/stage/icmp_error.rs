@@ -75,6 +75,7 @@ pub fn inside(frame: &[u8], ip: &IpPacket) -> Option<Inside> {
         destination,
         source_port,
         destination_port,
+        vlan: ip.tuple.vlan,
     };
     Some(Inside { tuple, l4_offset })
 }

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod deliver;
 pub mod dhcp;
 pub mod floating_ip;
+pub mod guest_vlan;
 pub mod icmp_error;
 pub mod local_ip;
 pub mod metering;
@@ -40,6 +41,8 @@ pub struct Sight<'a> {
     pub port: Option<(PortId, &'a Port)>,
     /// Whether it came from another host by the transit of that network.
     pub transit: bool,
+    /// The guest's own tag that it came with.
+    pub tag: Option<u16>,
     /// A planted mistake, in tests of the tests.
     pub mutant: Option<Mutant>,
 }
@@ -67,6 +70,7 @@ impl<'a> Sight<'a> {
             network_id,
             port,
             transit: false,
+            tag: None,
             mutant,
         })
     }
@@ -78,6 +82,12 @@ impl<'a> Sight<'a> {
             transit: self.is_physical(),
             ..self
         }
+    }
+
+    /// The same, of what came with a guest's own tag.
+    #[must_use]
+    pub fn tagged(self, tag: Option<u16>) -> Self {
+        Self { tag, ..self }
     }
 
     /// Whether this mistake is planted.
@@ -112,6 +122,34 @@ pub struct Entered<'a> {
     pub ingress: Ingress,
     /// The frame.
     pub frame: Cow<'a, [u8]>,
+    /// The guest's own tag that it had there.
+    pub tag: Option<u16>,
+}
+
+impl<'a> Entered<'a> {
+    /// A frame without a tag of its own.
+    #[must_use]
+    pub fn plain(ingress: Ingress, frame: Cow<'a, [u8]>) -> Self {
+        let tag = None;
+        Self {
+            ingress,
+            frame,
+            tag,
+        }
+    }
+
+    /// The same without the guest's own tag, if it is on this network and may have one.
+    #[must_use]
+    pub fn untagged(self, snapshot: &HostSnapshot, network_id: NetworkId) -> Self {
+        match guest_vlan::take(snapshot, network_id, &self.frame) {
+            Some((tci, frame)) => Self {
+                frame: Cow::Owned(frame),
+                tag: Some(tci),
+                ..self
+            },
+            None => self,
+        }
+    }
 }
 
 /// Takes a frame out of its tunnel or tag; none if it is the host's own.
@@ -124,22 +162,22 @@ pub fn enter<'a>(
     frame: &'a [u8],
     mutant: Option<Mutant>,
 ) -> Result<Option<Entered<'a>>, DropReason> {
-    let inner = match ingress {
+    Ok(match ingress {
         Ingress::Underlay => match tunnel::decapsulate(snapshot, frame, mutant)? {
             tunnel::Outer::Pass => None,
-            tunnel::Outer::Inner(id, inner) => Some((id, Cow::Borrowed(inner))),
+            tunnel::Outer::Inner(id, inner) => {
+                let entered = Entered::plain(Ingress::Network(id), Cow::Borrowed(inner));
+                // Transits carry no tags.
+                Some(match crate::topology::is_physical(snapshot, id) {
+                    true => entered,
+                    false => entered.untagged(snapshot, id),
+                })
+            }
         },
         Ingress::Network(id) if crate::topology::is_physical(snapshot, id) => {
-            vlan::untagged(snapshot, id, frame, mutant)
+            vlan::entered(snapshot, id, frame, mutant)
         }
-        Ingress::Port(id) => return vlan::port_entered(snapshot, id, frame, mutant).map(Some),
-        Ingress::Network(_) => {
-            let frame = Cow::Borrowed(frame);
-            return Ok(Some(Entered { ingress, frame }));
-        }
-    };
-    Ok(inner.map(|(id, frame)| Entered {
-        ingress: Ingress::Network(id),
-        frame,
-    }))
+        Ingress::Port(id) => Some(vlan::port_entered(snapshot, id, frame, mutant)?),
+        Ingress::Network(_) => Some(Entered::plain(ingress, Cow::Borrowed(frame))),
+    })
 }

@@ -182,7 +182,7 @@ fn candidates(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::key::Ingress;
+    use crate::flow::key::{GuestVlan, Ingress};
     use std::net::Ipv4Addr;
     use weft_model::{Epoch, HostSnapshot, NetworkId};
 
@@ -192,6 +192,7 @@ mod tests {
         let network_id = NetworkId::from(uuid::Uuid::nil());
         let ingress = Ingress::Network(network_id);
         check(&Sight {
+            tag: None,
             snapshot: &snapshot,
             ingress,
             network_id,
@@ -215,6 +216,7 @@ mod tests {
             destination: Ipv4Addr::new(203, 0, 113, 50).into(),
             source_port,
             destination_port: 80,
+            vlan: GuestVlan::default(),
         }
     }
 

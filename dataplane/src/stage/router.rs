@@ -358,7 +358,7 @@ pub fn back(walk: &Walk<'_>) -> Result<Back, DropReason> {
     let (sight, opening) = (walk.sight, walk.opening);
     let (snapshot, mac) = (sight.snapshot, opening.opener.source_mac);
     let router = topology::router_by_interface(snapshot, sight.network_id, mac);
-    let Some((_, router)) = router else {
+    let Some((_, router)) = router.filter(|_| opening.tuple.vlan.is_none()) else {
         let fits =
             |p: &weft_model::RemotePort| p.mac_address == mac || sight.has(Mutant::TunnelBack);
         let remote = topology::remote_port(snapshot, sight.network_id, fits);

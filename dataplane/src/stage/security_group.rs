@@ -77,6 +77,9 @@ pub fn stateless(sight: &Sight<'_>, crossing: &Crossing) -> Result<(), DropReaso
         arrives,
         icmp,
     } = *crossing;
+    if arrives.vlan.is_neighbour() {
+        return Ok(());
+    }
     for (place, direction, tuple, reason) in [
         (
             from.ingress,

@@ -89,6 +89,7 @@ pub fn fragment_follow(
     };
     let key = FragmentKey {
         ingress: sight.ingress,
+        vlan: ip.tuple.vlan,
         source: ip.tuple.source,
         destination: ip.tuple.destination,
         protocol: ip.tuple.protocol,

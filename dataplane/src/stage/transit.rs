@@ -157,7 +157,8 @@ pub fn error_relay(
     ip: &IpPacket,
     inside: Option<&Inside>,
 ) -> Result<Option<Tunnel>, DropReason> {
-    if !sight.is_uplink() || ip.icmp_kind() != Some(IcmpKind::Error) {
+    let about = sight.is_uplink() && ip.icmp_kind() == Some(IcmpKind::Error);
+    if !about || sight.tag.is_some() {
         return Ok(None);
     }
     let router = topology::router_by_outside(sight.snapshot, sight.network_id, destination_mac);

@@ -4,7 +4,7 @@
 //! Guarantees: a frame is of one network of its physical network, or of none. Assumes nothing. Cost: a search for the
 //! network, a copy of what is tagged.
 
-use super::{Entered, Sight};
+use super::{Entered, Sight, guest_vlan};
 use crate::flow::key::Ingress;
 use crate::mutant::Mutant;
 use crate::topology;
@@ -40,24 +40,35 @@ pub fn network_of(
     found.map(|(id, _)| *id)
 }
 
-/// What a frame is that came in by the uplink of the wire that `network_id` is on: its network, and the frame without its
-/// tag. None if it is of no network.
+/// What a frame is that came in by the uplink of the wire that `network_id` is on: of which network, without its tags. None if
+/// it is of no network.
 #[must_use]
-pub fn untagged<'a>(
+pub fn entered<'a>(
     snapshot: &HostSnapshot,
     network_id: NetworkId,
     frame: &'a [u8],
     mutant: Option<Mutant>,
-) -> Option<(NetworkId, Cow<'a, [u8]>)> {
-    let (vlan_id, frame) = match ethernet::untag(frame) {
+) -> Option<Entered<'a>> {
+    let (vlan_id, rest) = match ethernet::untag(frame) {
         Some((vlan_id, rest)) => (vlan_id, Cow::Owned(rest)),
         None => (0, Cow::Borrowed(frame)),
     };
-    let mut network = network_of(snapshot, network_id, vlan_id);
-    if mutant == Some(Mutant::VlanNative) {
-        network = network.or_else(|| network_of(snapshot, network_id, 0));
+    let flat = || network_of(snapshot, network_id, 0);
+    let of = |id, frame| Entered::plain(Ingress::Network(id), frame);
+    if let Some(id) = network_of(snapshot, network_id, vlan_id) {
+        let entered = of(id, rest);
+        return Some(match vlan_id {
+            0 => entered,
+            _ => entered.untagged(snapshot, id),
+        });
     }
-    Some((network?, frame))
+    if mutant == Some(Mutant::VlanNative) {
+        return Some(of(flat()?, rest));
+    }
+    // The tag of a guest on the flat network.
+    let id = flat()?;
+    let entered = of(id, Cow::Borrowed(frame)).untagged(snapshot, id);
+    entered.tag.is_some().then_some(entered)
 }
 
 /// Whose frame it is that came in by the interface of a guest's port: that port's own, or a subport's, without its tag.
@@ -70,13 +81,16 @@ pub fn port_entered<'a>(
     frame: &'a [u8],
     mutant: Option<Mutant>,
 ) -> Result<Entered<'a>, DropReason> {
-    let own = Entered {
-        ingress: Ingress::Port(id),
-        frame: Cow::Borrowed(frame),
+    let of = |id, frame| Entered::plain(Ingress::Port(id), frame);
+    let network = |id| snapshot.ports.get(&id).map(|port| port.network_id);
+    let untagged = |entered: Entered<'a>, id| match network(id) {
+        Some(network) => entered.untagged(snapshot, network),
+        None => entered,
     };
+    let own = of(id, Cow::Borrowed(frame));
     let mut subports = topology::subports(snapshot, id).peekable();
     if subports.peek().is_none() {
-        return Ok(own);
+        return Ok(untagged(own, id));
     }
     let port = snapshot.ports.get(&id);
     if !port.is_some_and(|port| port.admin_state_up) {
@@ -85,13 +99,14 @@ pub fn port_entered<'a>(
     let Some((vlan_id, rest)) = ethernet::untag(frame) else {
         return Ok(own);
     };
-    let found = subports.find(|(_, own)| *own == vlan_id);
-    let native = (mutant == Some(Mutant::TrunkNative)).then_some((id, vlan_id));
-    let (id, _) = found.or(native).ok_or(DropReason::VlanUnknown)?;
-    Ok(Entered {
-        ingress: Ingress::Port(id),
-        frame: Cow::Owned(rest),
-    })
+    if let Some((subport, _)) = subports.find(|(_, own)| *own == vlan_id) {
+        return Ok(untagged(of(subport, Cow::Owned(rest)), subport));
+    }
+    if mutant == Some(Mutant::TrunkNative) {
+        return Ok(of(id, Cow::Owned(rest)));
+    }
+    let own = untagged(own, id);
+    own.tag.map(|_| own).ok_or(DropReason::VlanUnknown)
 }
 
 /// A frame as it leaves to a guest's port: with a tag to a subport.
@@ -112,13 +127,15 @@ pub fn tagged(snapshot: &HostSnapshot, network_id: NetworkId, frame: Vec<u8>) ->
     }
 }
 
-/// A verdict with the tag of the uplink that it leads out of, or of the subport that it leads to.
+/// A verdict with the guest's own tag, and that of the uplink that it leads out of or of the subport that it leads to. What leads
+/// into a tunnel has the guest's tag already.
 #[must_use]
 pub fn leave(sight: &Sight<'_>, verdict: Verdict) -> Verdict {
+    let own = |frame| guest_vlan::put(sight.tag, frame);
     match verdict {
         Verdict::Uplink { network, frame } => Verdict::Uplink {
             network,
-            frame: tagged(sight.snapshot, network, frame),
+            frame: tagged(sight.snapshot, network, own(frame)),
         },
         Verdict::Reply { frame } if sight.is_uplink() => Verdict::Reply {
             frame: tagged(sight.snapshot, sight.network_id, frame),
@@ -131,7 +148,7 @@ pub fn leave(sight: &Sight<'_>, verdict: Verdict) -> Verdict {
         },
         Verdict::Deliver { port, frame } => Verdict::Deliver {
             port,
-            frame: port_tagged(sight.snapshot, port, frame),
+            frame: port_tagged(sight.snapshot, port, own(frame)),
         },
         verdict => verdict,
     }

@@ -47,21 +47,44 @@ pub fn ipv6_multicast(address: std::net::Ipv6Addr) -> Mac {
 /// A frame's outermost 802.1Q tag (IEEE 802.1Q 9.6): its VLAN id, and the frame without it; none if it has none.
 #[must_use]
 pub fn untag(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let (tci, frame) = untag_whole(frame)?;
+    Some((tag_vlan_id(tci), frame))
+}
+
+/// The same with all of the tag's control information.
+#[must_use]
+pub fn untag_whole(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let tci = tag_seen(frame)?;
     let (addresses, rest) = frame.split_at_checked(TAG_AT)?;
-    let (tag, behind) = rest.split_first_chunk::<TAG_BYTES>()?;
-    let [a, b, c, d] = *tag;
-    let tagged = u16::from_be_bytes([a, b]) == ethertype::VLAN && behind.len() >= 2;
-    let vid = u16::from_be_bytes([c, d]) & VLAN_ID_MASK;
-    tagged.then(|| (vid, [addresses, behind].concat()))
+    let behind = rest.get(TAG_BYTES..)?;
+    (behind.len() >= 2).then(|| (tci, [addresses, behind].concat()))
 }
 
 /// The frame with an 802.1Q tag of this VLAN id, priority 0.
 #[must_use]
 pub fn tag(frame: &[u8], vlan_id: u16) -> Vec<u8> {
+    tag_whole(frame, vlan_id & VLAN_ID_MASK)
+}
+
+/// The frame with an 802.1Q tag of this control information: priority, DEI and VLAN id.
+#[must_use]
+pub fn tag_whole(frame: &[u8], tci: u16) -> Vec<u8> {
     let (addresses, behind) = frame.split_at(frame.len().min(TAG_AT));
     let tpid = ethertype::VLAN.to_be_bytes();
-    let tci = (vlan_id & VLAN_ID_MASK).to_be_bytes();
-    [addresses, &tpid, &tci, behind].concat()
+    [addresses, &tpid, &tci.to_be_bytes(), behind].concat()
+}
+
+/// The control information of a frame's outermost 802.1Q tag, if it has one.
+#[must_use]
+pub fn tag_seen(frame: &[u8]) -> Option<u16> {
+    let [a, b, c, d] = *frame.get(TAG_AT..)?.first_chunk::<TAG_BYTES>()?;
+    (u16::from_be_bytes([a, b]) == ethertype::VLAN).then_some(u16::from_be_bytes([c, d]))
+}
+
+/// The VLAN id in a tag's control information.
+#[must_use]
+pub fn tag_vlan_id(tci: u16) -> u16 {
+    tci & VLAN_ID_MASK
 }
 
 /// A checked view of a frame.

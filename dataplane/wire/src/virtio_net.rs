@@ -247,6 +247,23 @@ impl Load {
         self.partial.is_none() && self.segments.is_none() && !self.valid
     }
 
+    /// The same of the frame without its tag.
+    #[must_use]
+    pub fn behind_tag(&self) -> Self {
+        let tag = length_u16(ethernet::TAGGED_HEADER_BYTES - ethernet::HEADER_BYTES);
+        Self {
+            partial: self.partial.map(|partial| Partial {
+                start: partial.start.saturating_sub(tag),
+                ..partial
+            }),
+            segments: self.segments.map(|segments| Segments {
+                header_bytes: segments.header_bytes.saturating_sub(tag),
+                ..segments
+            }),
+            valid: self.valid,
+        }
+    }
+
     /// Reads the header of a frame of so many bytes, of which the first ones are at hand. `trusted`: whether its sender may say
     /// that checksums are verified.
     ///

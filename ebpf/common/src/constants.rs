@@ -57,10 +57,14 @@ constants! {
         OUTBOUND = 15;
         /// A copy of a multicast frame, on its way to one member.
         COPY = 16;
-        /// A tagged frame of a trunk.
+        /// A tagged frame of a trunk, or of a VLAN-transparent network.
         TRUNK = 17;
         /// What the rules of stateless ports say of answers and of ICMP errors. The policy programs continue here.
         STATELESS = 18;
+        /// A frame of a VLAN of the guests' own, without its tag.
+        TAGGED = 19;
+        /// Applies a session's transformation to such a frame.
+        APPLY_TAGGED = 20;
         /// Slots in all.
         COUNT = 24;
     }
@@ -113,6 +117,8 @@ constants! {
         ALLOWED = 1;
         /// It is to the guest.
         INGRESS = 2;
+        /// Where the VLAN of the guests' own begins.
+        VLAN_SHIFT = 16;
     }
     /// Slots of ports and uplinks.
     slot: u32 {
@@ -171,6 +177,8 @@ constants! {
         TRUNK = 16;
         /// Judged packet by packet.
         STATELESS = 32;
+        /// Its network is VLAN-transparent.
+        TRANSPARENT = 64;
         /// What its rules allow is written down.
         LOG_ACCEPT = 4096;
         /// What its rules do not allow is written down.
@@ -202,6 +210,8 @@ constants! {
         ELSEWHERE = 8;
         /// Local IPs lead to ports on it.
         LOCAL_IPS = 16;
+        /// Guests may tag frames themselves.
+        TRANSPARENT = 32;
     }
     /// What a MAC address stands for on a network; several may hold.
     fdb: u32 {
@@ -369,5 +379,14 @@ constants! {
         COPIED = 1024;
         /// The walk has met a stateless port.
         STATELESS = 2048;
+        /// A guest's own tag was taken off: the frame leaves with it.
+        GUEST_TAG = 4096;
+    }
+    /// The VLAN of the guests' own in a session's key.
+    guest_vlan: u16 {
+        /// Its number's bits.
+        ID_MASK = 0x0fff;
+        /// Members tell each other of their neighbours: no rule is asked.
+        NEIGHBOUR = 0x1000;
     }
 }

@@ -311,6 +311,8 @@ layout! {
         vlan: u32,
         /// The network's transit, with `slot::TUNNEL`, or 0.
         transit: u32,
+        /// The physical network's number.
+        wire: u32,
         /// The network's id, for adoption.
         id: [u8; 16],
     }
@@ -375,8 +377,8 @@ layout! {
         protocol: u8,
         /// `family::*`.
         family: u8,
-        /// Zero.
-        reserved: u16,
+        /// The VLAN of the guests' own, with `guest_vlan::*`, or 0.
+        vlan: u16,
     }
 
     /// What is done to the packets of one direction.
@@ -461,8 +463,8 @@ layout! {
         protocol: u8,
         /// `family::*`.
         family: u8,
-        /// Zero.
-        reserved: u16,
+        /// As in [`SessionKey`].
+        vlan: u16,
     }
 
     /// What the first fragment said.

@@ -182,14 +182,6 @@ pub(crate) fn unsupported(snapshot: &HostSnapshot, slots: &SlotTables) -> Vec<Un
         }
     };
     unsupported_remote_ports(snapshot, &mut add);
-    for (id, network) in &snapshot.networks {
-        if network.vlan_transparent {
-            add(
-                format!("networks.{id}.vlan_transparent"),
-                "frames that guests tag themselves are dropped",
-            );
-        }
-    }
     unsupported_of_routers(snapshot, &mut add);
     for id in &slots.metering.left_out {
         add(

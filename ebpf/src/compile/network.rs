@@ -27,7 +27,8 @@ pub(super) fn networks(input: &Input<'_>, members: &BTreeMap<NetworkId, u32>, ta
                 | bit(announced, flag::RA)
                 | bit(network.transit.is_some(), flag::SHARED)
                 | bit(elsewhere, flag::ELSEWHERE)
-                | bit(local.contains(id), flag::LOCAL_IPS),
+                | bit(local.contains(id), flag::LOCAL_IPS)
+                | bit(network.vlan_transparent, flag::TRANSPARENT),
             mtu: network.mtu,
             uplink: uplink.map_or(slot::NONE, |u| u | slot::UPLINK),
             tunnel: input.tunnel(*id, network),

@@ -82,6 +82,8 @@ fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
         );
         s.cidr.addr().is_ipv6() && s.enable_dhcp && by_dhcp
     });
+    let network = snapshot.networks.get(&port.network_id);
+    let transparent = network.is_some_and(|network| network.vlan_transparent);
     let logs = |allowed: bool| {
         let mut logs = port.logs.iter().filter_map(|id| snapshot.logs.get(id));
         logs.any(|log| log.event.is_of(allowed))
@@ -94,6 +96,7 @@ fn flags(snapshot: &HostSnapshot, port: &Port) -> u16 {
         (snapshot.is_stateless(port), flag::STATELESS),
         (dhcp, flag::DHCP),
         (dhcpv6, flag::DHCPV6),
+        (transparent, flag::TRANSPARENT),
     ]
     .into_iter()
     .filter_map(|(holds, bit)| holds.then_some(bit))

@@ -54,6 +54,7 @@ pub(super) fn wires(input: &Input<'_>, tables: &mut Tables) {
             network: input.network(*id),
             vlan,
             transit: tunnel::transit_slot_of(network).unwrap_or(0),
+            wire: *wire,
             id: *id.0.as_bytes(),
         };
         put(&mut tables.uplinks, &uplink, &record);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use weft_dataplane::flow::key::{Ingress, SessionKey, Tuple};
 use weft_dataplane::stage::decode;
-use weft_dataplane::{Copy, Decision, Service, Verdict};
+use weft_dataplane::{Copy, Decision, GuestVlan, Service, Verdict};
 use weft_ebpf::{Engine, EngineConfig, EventKind, sys};
 use weft_model::{DropReason, HostSnapshot, MacAddress, NetworkId};
 
@@ -210,6 +210,7 @@ fn decision(event: weft_ebpf::LogEvent) -> Decision {
             destination: event.destination.0,
             source_port: event.source.1,
             destination_port: event.destination.1,
+            vlan: GuestVlan(event.vlan),
         },
         icmp: event.icmp,
     }
@@ -337,6 +338,7 @@ impl EngineUnderTest for EbpfUnderTest {
                 destination: view.destination.0,
                 source_port: view.source.1,
                 destination_port: view.destination.1,
+                vlan: GuestVlan(view.vlan),
             };
             let translated = Tuple {
                 protocol: view.protocol,
@@ -344,6 +346,7 @@ impl EngineUnderTest for EbpfUnderTest {
                 destination: view.destination_translated.0,
                 source_port: view.source_translated.1,
                 destination_port: view.destination_translated.1,
+                vlan: GuestVlan(view.vlan),
             };
             SessionSeen {
                 forward: SessionKey {

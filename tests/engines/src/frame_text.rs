@@ -11,7 +11,7 @@
 //! Lengths and checksums are right unless a word says otherwise. `with WORDS` in an expected frame is the frame sent, with
 //! these words instead of its own.
 //!
-//! Words: `frame HEX` (all of it), `eth S>D`, `vlan N`, `type HEX`, `hex BYTES` (behind both MACs), `pad N`, `cut N`, `poke
+//! Words: `frame HEX` (all of it), `eth S>D`, `vlan N` (priority · 8192 + VLAN id), `tag N` (a second one behind it), `type HEX`, `hex BYTES` (behind both MACs), `pad N`, `cut N`, `poke
 //! AT:HEX` (bytes overwritten at last); `arp ask|tell TARGET from SENDER
 //! [hw MAC] [to MAC]`; `ip S>D`, `ttl N`, `options N` (IPv4, bytes), `ext N,N` (IPv6 headers of 8 bytes), `frag ID:OFFSET[+]`,
 //! `total N`; `tcp S>D FLAGS`, `udp|udplite|sctp|dccp S>D`, `echo ID`, `pong ID`, `icmp TYPE/CODE [id N] [rest N]`, `ns|na
@@ -79,6 +79,7 @@ struct Tunnelled {
 pub struct FrameText {
     macs: Option<([u8; 6], [u8; 6])>,
     vlan: Option<u16>,
+    tag: Option<u16>,
     ethertype: Option<u16>,
     raw: Option<Vec<u8>>,
     arp: Option<ArpText>,
@@ -237,6 +238,7 @@ impl FrameText {
                 self.pokes.push((at.parse().ok()?, bytes_of(hex)?));
             }
             "vlan" => self.vlan = Some(next()?.parse().ok()?),
+            "tag" => self.tag = Some(next()?.parse().ok()?),
             "type" => self.ethertype = Some(u16::from_str_radix(next()?, 16).ok()?),
             "hex" => self.raw = Some(bytes_of(next()?)?),
             "pad" => self.pad = next()?.parse().ok()?,
@@ -453,7 +455,7 @@ impl FrameText {
             frame.extend(raw);
             return Ok(self.trim(frame));
         }
-        if let Some(vlan) = self.vlan {
+        for vlan in [self.vlan, self.tag].into_iter().flatten() {
             frame.extend(ethernet::ethertype::VLAN.to_be_bytes());
             frame.extend(vlan.to_be_bytes());
         }

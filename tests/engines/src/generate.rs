@@ -33,6 +33,8 @@ pub(crate) struct Emitted {
     pub(crate) destination_mac: MacAddress,
     pub(crate) tuple: Tuple,
     pub(crate) kind: Option<u8>,
+    /// The guest's own tag.
+    pub(crate) tag: Option<u16>,
 }
 
 pub(crate) struct Generator<'a> {
@@ -42,6 +44,8 @@ pub(crate) struct Generator<'a> {
     pub(crate) lines: Vec<String>,
     pub(crate) emitted: Vec<Emitted>,
     pub(crate) fragment: u32,
+    /// A guest's own tag, on all frames of this step.
+    pub(crate) tag: Option<u16>,
 }
 
 /// A history from a seed, with about so many frames.
@@ -69,6 +73,7 @@ pub fn history(seed: u64, frames: usize, config: ReferenceConfig) -> History {
         lines: vec![],
         emitted: vec![],
         fragment: 1,
+        tag: None,
     };
     for _ in 0..frames {
         generator.step();
@@ -81,6 +86,14 @@ pub fn history(seed: u64, frames: usize, config: ReferenceConfig) -> History {
 
 impl Generator<'_> {
     fn step(&mut self) {
+        // Two VLANs, one with a priority; the tag of a network; what is no VLAN.
+        self.tag = match self.chance.below(40) {
+            0..=6 => Some(7),
+            7 | 8 => Some(40_967),
+            9 | 10 => Some(8),
+            11 => self.chance.one(&[0, 4095, 101, 4094, 12_288]).copied(),
+            _ => None,
+        };
         let line = match self.chance.below(100) {
             0..=7 => generate_snapshot::change(self.chance, self.script.table()),
             8..=11 => Some(self.time()),
@@ -121,8 +134,22 @@ impl Generator<'_> {
         }
     }
 
+    /// The same with the step's tag: the last one of the frame, and of the frame in a tunnel.
+    fn tagged(&self, line: String) -> String {
+        let Some(tag) = self.tag.filter(|_| line.contains("eth ")) else {
+            return line;
+        };
+        let inner = line
+            .strip_suffix(')')
+            .filter(|_| line.starts_with("underlay"));
+        match inner {
+            Some(inner) => format!("{inner} tag {tag})"),
+            None => format!("{line} tag {tag}"),
+        }
+    }
+
     pub(crate) fn play(&mut self, line: String) {
-        let line = self.by_trunk(line);
+        let line = self.tagged(self.by_trunk(line));
         match self.script.read(&line) {
             Ok(Action::Apply(snapshot)) => self.engine.apply(snapshot),
             Ok(Action::Neighbour(network, address, mac)) => {
@@ -142,15 +169,10 @@ impl Generator<'_> {
     }
 
     fn remember(&mut self, outcome: Outcome, sent: &[u8]) {
-        let (output, frame, sender) = match (outcome.verdict, outcome.session) {
-            (Verdict::Deliver { port, frame }, _) => {
-                let frame = ethernet::untag(&frame).map_or(frame, |(_, frame)| frame);
-                (Ingress::Port(port), frame, None)
-            }
-            (Verdict::Uplink { network, frame }, _) => {
-                let frame = ethernet::untag(&frame).map_or(frame, |(_, frame)| frame);
-                (Ingress::Network(network), frame, None)
-            }
+        let vlan = outcome.tuple.map(|tuple| tuple.vlan.0 & 0xfff);
+        let (output, mut frame, sender) = match (outcome.verdict, outcome.session) {
+            (Verdict::Deliver { port, frame }, _) => (Ingress::Port(port), frame, None),
+            (Verdict::Uplink { network, frame }, _) => (Ingress::Network(network), frame, None),
             // The answer comes by the tunnel that the session waits for it at, to whoever sent this.
             (Verdict::Tunnel { frame }, Some(note)) => {
                 let output = match note.way {
@@ -165,6 +187,9 @@ impl Generator<'_> {
             }
             _ => return,
         };
+        while let Some((_, behind)) = ethernet::untag(&frame) {
+            frame = behind;
+        }
         if let Ok(packet) = decode::process(&frame)
             && let Body::Ip(ip) = packet.body
             && !ip.is_later_fragment()
@@ -175,6 +200,7 @@ impl Generator<'_> {
                 destination_mac: packet.destination_mac,
                 tuple: ip.tuple,
                 kind: ip.icmp.map(|(kind, _)| kind),
+                tag: vlan.filter(|vlan| *vlan != 0),
             });
         }
     }

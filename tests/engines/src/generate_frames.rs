@@ -287,6 +287,9 @@ impl Generator<'_> {
     /// What the receiver of a frame might send back.
     pub(crate) fn answer(&mut self) -> Option<String> {
         let seen = self.recent()?;
+        if self.chance.percent(95) {
+            self.tag = seen.tag;
+        }
         let t = seen.tuple;
         let l4 = match (t.protocol, seen.kind) {
             (6, _) => {
@@ -337,6 +340,9 @@ impl Generator<'_> {
     /// An ICMP error about a frame that came out.
     pub(crate) fn error(&mut self) -> Option<String> {
         let seen = self.recent()?;
+        if self.chance.percent(95) {
+            self.tag = seen.tag;
+        }
         let t = seen.tuple;
         let l4 = match (t.protocol, seen.kind) {
             (6, _) => format!("tcp {}>{} S", t.source_port, t.destination_port),

@@ -154,6 +154,7 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
             ("local", local),
             ("geneve", geneve),
             ("gre", gre),
+            ("transparent", Value::Boolean(chance.percent(50))),
         ]);
         networks.insert((*name).into(), Value::Table(network));
         places.push((
@@ -166,7 +167,10 @@ fn places(chance: &mut Chance) -> (Vec<Place>, Table, Table) {
         if chance.percent(if number == 0 { 85 } else { 20 }) {
             // Several on one wire, and now and then two with one tag.
             let wire = if chance.percent(60) { 0 } else { number };
-            let mut physical = table([("physical", text(PHYSICAL_NETWORKS[wire]))]);
+            let mut physical = table([
+                ("physical", text(PHYSICAL_NETWORKS[wire])),
+                ("transparent", Value::Boolean(chance.percent(50))),
+            ]);
             if chance.percent(45) {
                 let vlan = *chance.one(&[101, 102, 4094]).unwrap_or(&1);
                 physical.insert("vlan".into(), Value::Integer(vlan));

@@ -107,6 +107,9 @@ pub struct NetworkText {
     /// Whether this host has the physical network.
     #[serde(default = "yes")]
     uplink: bool,
+    /// Guests may tag frames themselves.
+    #[serde(default)]
+    transparent: bool,
 }
 
 /// A subnet.
@@ -466,7 +469,7 @@ fn networks(text: &SnapshotText, e: &mut Expanded) {
                 mtu: network.transit_mtu.unwrap_or(1500),
                 uplink: network.uplink,
             }),
-            vlan_transparent: false,
+            vlan_transparent: network.transparent,
         };
         e.snapshot.networks.insert(network_id(name), network);
     }

@@ -11,7 +11,7 @@ use crate::script::{Action, PacketLine, Script, merge};
 use crate::snapshot_text::{kind, name_of, uuid_of};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use weft_dataplane::{Decision, Service, Tuple, Verdict};
+use weft_dataplane::{Decision, GuestVlan, Service, Tuple, Verdict};
 use weft_model::{Direction, DropReason, SecurityGroupRuleId};
 
 /// A file of vectors.
@@ -267,6 +267,7 @@ fn decision(text: &str) -> Result<Decision, String> {
             destination,
             source_port,
             destination_port,
+            vlan: GuestVlan::default(),
         },
         icmp: None,
     })

@@ -28,6 +28,23 @@ impl Trunk {
     /// # Errors
     /// A leg is there already, or the kernel refuses.
     pub fn split(namespace: &Namespace, interface: &str, vlan_ids: &[u16]) -> Result<Self> {
+        Self::split_as(namespace, interface, vlan_ids, false)
+    }
+
+    /// The same before a packet socket, which does not show a frame's outermost tag: what leaves has another one around it.
+    ///
+    /// # Errors
+    /// As [`Trunk::split`].
+    pub fn split_covered(namespace: &Namespace, interface: &str, vlan_ids: &[u16]) -> Result<Self> {
+        Self::split_as(namespace, interface, vlan_ids, true)
+    }
+
+    fn split_as(
+        namespace: &Namespace,
+        interface: &str,
+        vlan_ids: &[u16],
+        covered: bool,
+    ) -> Result<Self> {
         let index = |name: &str| -> Result<u32> {
             let text = namespace.run(&format!("ip -o link show {name}"))?;
             let number = text.split(':').next().unwrap_or_default();
@@ -54,7 +71,7 @@ impl Trunk {
                 })?
             };
             links.push(attach(take_off(*vlan_id, behind), trunk)?);
-            links.push(attach(put_on(*vlan_id, trunk), behind)?);
+            links.push(attach(put_on(*vlan_id, covered, trunk), behind)?);
         }
         Ok(Self { _links: links })
     }
@@ -107,13 +124,17 @@ fn take_off(vlan_id: u16, to: u32) -> Vec<Insn> {
     insns
 }
 
-/// All frames go out of `to` with this tag.
-fn put_on(vlan_id: u16, to: u32) -> Vec<Insn> {
-    let mut insns = vec![
-        number(2, i32::from(0x8100_u16.to_be())),
-        number(3, i32::from(vlan_id)),
-        insn(0x85, 0, 0, VLAN_PUSH),
-    ];
+/// All frames go out of `to` with this tag, and with an empty one around it if it is to be covered.
+fn put_on(vlan_id: u16, covered: bool, to: u32) -> Vec<Insn> {
+    let mut insns = vec![copy(6, 1)];
+    for tag in [Some(vlan_id), covered.then_some(0)].into_iter().flatten() {
+        insns.extend([
+            copy(1, 6),
+            number(2, i32::from(0x8100_u16.to_be())),
+            number(3, i32::from(tag)),
+            insn(0x85, 0, 0, VLAN_PUSH),
+        ]);
+    }
     insns.extend(redirect(to));
     insns
 }

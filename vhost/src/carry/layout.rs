@@ -10,7 +10,7 @@
 use crate::engine::{Carried, Place};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
-use weft_dataplane::{Ingress, State, Tuple};
+use weft_dataplane::{GuestVlan, Ingress, State, Tuple};
 use weft_model::MacAddress;
 
 /// How such a file begins.
@@ -172,14 +172,15 @@ pub(super) fn session(of: &Carried<Place>) -> Session {
     let icmp = if of.icmp.is_some() { ICMP } else { 0 };
     let snat = if of.snat { SNAT } else { 0 };
     let (kind, code) = of.icmp.unwrap_or_default();
+    let [vlan, more] = forward.vlan.0.to_le_bytes();
     let what = [
         forward.protocol,
         v6 | icmp | snat,
         kind,
         code,
         of.state as u8,
-        0,
-        0,
+        vlan,
+        more,
         0,
     ];
     let [destination_mac, reply_mac] = of.destination_macs;
@@ -238,9 +239,10 @@ pub(super) fn session_read(words: &Session) -> Option<Carried<Place>> {
         g,
         h,
     ] = *words;
-    let [protocol, flags, kind, code, state, 0, 0, 0] = what.to_le_bytes() else {
+    let [protocol, flags, kind, code, state, vlan, more, 0] = what.to_le_bytes() else {
         return None;
     };
+    let vlan = GuestVlan(u16::from_le_bytes([vlan, more]));
     if flags & !(V6 | ICMP | SNAT) != 0 {
         return None;
     }
@@ -261,6 +263,7 @@ pub(super) fn session_read(words: &Session) -> Option<Carried<Place>> {
             destination: address([c, d])?,
             source_port,
             destination_port,
+            vlan,
         },
         reply: Tuple {
             protocol,
@@ -268,6 +271,7 @@ pub(super) fn session_read(words: &Session) -> Option<Carried<Place>> {
             destination: address([g, h])?,
             source_port: reply_source,
             destination_port: reply_destination,
+            vlan,
         },
         ingress,
         reply_ingress,
@@ -304,6 +308,7 @@ mod tests {
                 destination,
                 source_port: 0x1122,
                 destination_port: 22,
+                vlan: GuestVlan::default(),
             },
             reply: Tuple {
                 protocol: 6,
@@ -311,6 +316,7 @@ mod tests {
                 destination: back,
                 source_port: 0x3344,
                 destination_port: 0x5566,
+                vlan: GuestVlan::default(),
             },
             ingress: Place(1),
             reply_ingress: Place(2),
@@ -370,6 +376,16 @@ mod tests {
                 ..one
             };
             assert_eq!(session_read(&session(&icmp)), Some(icmp));
+            let vlan = GuestVlan(0x1007);
+            let tagged = Carried {
+                forward: Tuple {
+                    vlan,
+                    ..one.forward
+                },
+                reply: Tuple { vlan, ..one.reply },
+                ..one
+            };
+            assert_eq!(session_read(&session(&tagged)), Some(tagged));
         }
         for id in [Uuid::nil(), Uuid::max(), Uuid::from_u128(7 << 100 | 3)] {
             for ingress in [Ingress::Port(id.into()), Ingress::Network(id.into())] {

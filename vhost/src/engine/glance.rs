@@ -117,6 +117,7 @@ impl Entrance<'_> {
                 .iter()
                 .any(|own| u64::from(*own) == both & 0xffff_ffff),
             Addresses::V6([source, _]) => port.own6.contains(source),
+            Addresses::Tagged(..) => false,
         };
         own && field::<6>(header, 6) == port.mac
     }

@@ -3,7 +3,7 @@
 //! A [`Place`] stands for a port or an uplink as long as the engine runs: sessions keep it over changes of the snapshot.
 
 use std::net::IpAddr;
-use weft_dataplane::Tuple;
+use weft_dataplane::{GuestVlan, Tuple};
 
 /// Where frames enter and leave, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Meta(pub(super) u64);
 
 const FAMILY_V4: u64 = 1 << 56;
 const FAMILY_V6: u64 = 2 << 56;
+/// In a VLAN of the guests' own.
+const TAGGED: u64 = 4 << 56;
 
 impl Meta {
     /// Of these parts.
@@ -43,6 +45,26 @@ impl Meta {
     #[must_use]
     pub(super) fn is_ipv6(self) -> bool {
         self.0 & FAMILY_V6 != 0
+    }
+
+    /// The same in a VLAN of the guests' own.
+    #[must_use]
+    fn tagged(self) -> Self {
+        Self(self.0 | TAGGED)
+    }
+
+    /// Whether it is in a VLAN of the guests' own.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_tagged(self) -> bool {
+        self.0 & TAGGED != 0
+    }
+
+    /// Whether the addresses are kept beside: they are IPv6, or there is more of them.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_wide(self) -> bool {
+        self.0 & (FAMILY_V6 | TAGGED) != 0
     }
 
     /// Where the packets enter.
@@ -90,6 +112,8 @@ pub(super) enum Addresses {
     V4(u64),
     /// IPv6: source, destination.
     V6([u128; 2]),
+    /// Of either family, IPv4 as mapped addresses, in a VLAN of the guests' own.
+    Tagged([u128; 2], GuestVlan),
 }
 
 /// A session's key.
@@ -124,20 +148,25 @@ impl Key {
     #[must_use]
     pub(super) fn new(tuple: &Tuple, place: Place) -> Self {
         let ports = [tuple.source_port, tuple.destination_port];
-        let addresses = match (tuple.source, tuple.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Addresses::V4(pair(u32::from(source), u32::from(destination)))
-            }
-            (source, destination) => Addresses::V6([source, destination].map(|a| match a {
+        let wide = || {
+            [tuple.source, tuple.destination].map(|address| match address {
                 IpAddr::V4(a) => u128::from(a.to_ipv6_mapped()),
                 IpAddr::V6(a) => u128::from(a),
-            })),
+            })
         };
-        let v6 = matches!(addresses, Addresses::V6(_));
-        Self {
-            addresses,
-            meta: Meta::new(v6, tuple.protocol, place, ports),
-        }
+        let meta = |v6| Meta::new(v6, tuple.protocol, place, ports);
+        let (addresses, meta) = match (tuple.source, tuple.destination) {
+            (source, _) if !tuple.vlan.is_none() => (
+                Addresses::Tagged(wide(), tuple.vlan),
+                meta(source.is_ipv6()).tagged(),
+            ),
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let both = pair(u32::from(source), u32::from(destination));
+                (Addresses::V4(both), meta(false))
+            }
+            (_, _) => (Addresses::V6(wide()), meta(true)),
+        };
+        Self { addresses, meta }
     }
 
     /// Whether what has this key is answered by what has the other one as it came: nothing is translated.
@@ -150,6 +179,9 @@ impl Key {
             (Addresses::V6([source, destination]), Addresses::V6(other)) => {
                 [destination, source] == other
             }
+            (Addresses::Tagged([source, destination], one), Addresses::Tagged(both, other)) => {
+                [destination, source] == both && one == other
+            }
             _ => false,
         };
         addresses && other.meta.ports() == [destination, source]
@@ -158,12 +190,23 @@ impl Key {
     /// Its tuple.
     #[must_use]
     pub(super) fn tuple(&self) -> Tuple {
+        let vlan = match self.addresses {
+            Addresses::Tagged(_, vlan) => vlan,
+            _ => GuestVlan::default(),
+        };
         let (source, destination) = match self.addresses {
             Addresses::V4(both) => {
                 let [source, destination] = unpair(both);
                 (IpAddr::V4(source.into()), IpAddr::V4(destination.into()))
             }
-            Addresses::V6([source, destination]) => {
+            Addresses::Tagged(both, _) if !self.meta.is_ipv6() => {
+                let [source, destination] = both.map(|mapped| {
+                    let [.., a, b, c, d] = mapped.to_be_bytes();
+                    IpAddr::V4([a, b, c, d].into())
+                });
+                (source, destination)
+            }
+            Addresses::V6([source, destination]) | Addresses::Tagged([source, destination], _) => {
                 (IpAddr::V6(source.into()), IpAddr::V6(destination.into()))
             }
         };
@@ -174,6 +217,7 @@ impl Key {
             destination,
             source_port,
             destination_port,
+            vlan,
         }
     }
 }
@@ -215,19 +259,26 @@ impl Seeds {
     pub(super) fn hash(&self, key: &Key) -> u64 {
         match key.addresses {
             Addresses::V4(addresses) => self.hash_v4(addresses, key.meta),
-            Addresses::V6(both) => {
-                let [a, b, c, d] = self.0;
-                let [[s, t], [u, v]] = both.map(|address| {
-                    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.to_le_bytes();
-                    [
-                        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                        u64::from_le_bytes([i, j, k, l, m, n, o, p]),
-                    ]
-                });
-                let addresses = fold(s ^ a, t ^ b) ^ fold(u ^ c, v ^ d).rotate_left(32);
-                self.hash_v4(addresses, key.meta)
+            Addresses::Tagged([source, destination], vlan) => {
+                let both = [source ^ u128::from(vlan.0) << 64, destination];
+                self.hash_v6(both, key.meta)
             }
+            Addresses::V6(both) => self.hash_v6(both, key.meta),
         }
+    }
+
+    #[inline]
+    fn hash_v6(&self, both: [u128; 2], meta: Meta) -> u64 {
+        let [a, b, c, d] = self.0;
+        let [[s, t], [u, v]] = both.map(|address| {
+            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.to_le_bytes();
+            [
+                u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+            ]
+        });
+        let addresses = fold(s ^ a, t ^ b) ^ fold(u ^ c, v ^ d).rotate_left(32);
+        self.hash_v4(addresses, meta)
     }
 }
 
@@ -237,13 +288,16 @@ mod tests {
 
     #[test]
     fn a_key_tells_its_tuple_again() {
-        for (source, destination) in [("192.0.2.1", "198.51.100.2"), ("fd00::1", "fd00::2")] {
+        let pairs = [("192.0.2.1", "198.51.100.2"), ("fd00::1", "fd00::2")];
+        let vlans = [0, 7, 4094].map(GuestVlan);
+        for ((source, destination), vlan) in pairs.into_iter().flat_map(|p| vlans.map(|v| (p, v))) {
             let tuple = Tuple {
                 protocol: 6,
                 source: source.parse().unwrap(),
                 destination: destination.parse().unwrap(),
                 source_port: 1000,
                 destination_port: 0xfffe,
+                vlan,
             };
             let key = Key::new(&tuple, Place(0xabcd));
             assert_eq!(key.tuple(), tuple);
@@ -254,6 +308,15 @@ mod tests {
             let other = Key::new(&tuple.reversed(), Place(0xabcd));
             let seeds = Seeds([1, 2, 3, 4]);
             assert_ne!(seeds.hash(&key), seeds.hash(&other));
+            let elsewhere = Key::new(
+                &Tuple {
+                    vlan: GuestVlan(8),
+                    ..tuple
+                },
+                Place(0xabcd),
+            );
+            assert_ne!((seeds.hash(&key), key), (seeds.hash(&elsewhere), elsewhere));
+            assert!(!key.mirrors(&elsewhere) && !elsewhere.mirrors(&other) && key.mirrors(&other));
         }
     }
 }

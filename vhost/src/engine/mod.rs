@@ -19,6 +19,7 @@ mod compiler;
 mod decided;
 mod floating_ip;
 mod glance;
+mod guest_vlan;
 mod half;
 mod judge;
 mod key;
@@ -42,6 +43,7 @@ mod transit;
 mod tunnels;
 mod view;
 mod walk;
+mod wide;
 
 pub use carried::{Carried, Left};
 pub use compiler::{Compiler, Prepared};

@@ -96,9 +96,14 @@ impl Opening {
         self.opener_test()
     }
 
+    /// Whether no rule is asked: members of a VLAN of the guests' own tell each other of their neighbours.
+    pub(super) fn is_neighbour(&self) -> bool {
+        self.tuple.vlan.is_neighbour()
+    }
+
     /// Whether it may open a session.
     pub(super) fn opener_test(&self) -> Result<(), DropReason> {
-        let Some(flags) = self.test else {
+        let Some(flags) = self.test.filter(|_| !self.is_neighbour()) else {
             return Ok(());
         };
         let Tuple {

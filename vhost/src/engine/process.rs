@@ -23,7 +23,7 @@ use weft_dataplane::stage::icmp_error::{self, Inside};
 use weft_dataplane::stage::transit::Outbound;
 use weft_dataplane::stage::tunnel;
 use weft_dataplane::stage::{
-    self, Entered, Sight, deliver, dhcp, mtu, port_security, qos, session, vlan,
+    self, Entered, Sight, deliver, dhcp, guest_vlan, mtu, port_security, qos, session, vlan,
 };
 use weft_dataplane::{Copy, Ingress, Service, Verdict, Way};
 use weft_model::{DropReason, Port};
@@ -109,26 +109,32 @@ impl Engine {
         let verdict = plan.as_deref().and_then(|plan| {
             let entered = stage::enter(&plan.snapshot, ingress, frame, None);
             let entrance = ingress;
-            let Entered { ingress, frame } = match entered {
+            let Entered {
+                ingress,
+                frame,
+                tag,
+            } = match entered {
                 Ok(entered) => entered?,
                 Err(reason) => return Some(Verdict::Drop(reason)),
             };
-            if self.shared && matches!(entrance, Ingress::Port(_)) && ingress != entrance {
-                // Subports are the other engine's.
+            let tagged = ingress != entrance || tag.is_some();
+            if self.shared && matches!(entrance, Ingress::Port(_)) && tagged {
+                // Subports, and what guests tag themselves, are the other engine's.
                 elsewhere = true;
                 return Some(Verdict::Drop(DropReason::UplinkMissing));
             }
             let place = self.places.of(ingress)?;
             let (port, network) = plan.sight(place)?;
             let sight = Sight::new(&plan.snapshot, ingress, None)?;
+            let behind = tag.map(|_| load.behind_tag());
             let on = On {
                 plan,
-                sight: if tunnelled { sight.tunnelled() } else { sight },
+                sight: if tunnelled { sight.tunnelled() } else { sight }.tagged(tag),
                 place,
                 port,
                 network,
                 frame: &frame,
-                load,
+                load: behind.as_ref().unwrap_or(load),
                 now,
             };
             let verdict = match self.judge_whole(&on, &mut beside) {
@@ -164,6 +170,14 @@ impl Engine {
         let port: Option<&Port> = on.sight.port.map(|(_, port)| port);
         if let Some(port) = port.filter(|port| port.port_security_enabled) {
             port_security::process(&on.sight, port, &packet, on.frame)?;
+        }
+        if on.sight.tag.is_some() {
+            return match guest_vlan::settle(&on.sight, &mut packet) {
+                Err(_) if on.sight.is_uplink() => Ok(Verdict::Pass),
+                Err(reason) => Err(reason.into()),
+                // The host's services are not in the VLANs of guests.
+                Ok(()) => self.follow(on, &mut packet, beside),
+            };
         }
         if let Some(verdict) = self.local(on, &packet, beside)? {
             return Ok(verdict);
@@ -293,6 +307,7 @@ impl Engine {
         };
         let followed = session::fragment_follow(&on.sight, &mut self.fragments, ip);
         let is = on.network.mac(packet.destination_mac);
+        let is = is.within(ip.tuple.vlan);
         let physical = on.port.is_none() && on.network.physical;
         let strange = physical && is.outside.is_none() && is.port.is_none();
         let stray = match on.sight.transit {
@@ -336,7 +351,7 @@ impl Engine {
                 if let Some(mark) = self.mark(on.place) {
                     qos::mark_write(&mut frame, ip, mark);
                 }
-                Ok(self.transformed_send(at, &transformation, frame)?)
+                Ok(self.transformed_send(on, at, &transformation, frame)?)
             }
         }
     }
@@ -358,7 +373,7 @@ impl Engine {
                 if self.shares(on) {
                     return Err(Stop::Elsewhere);
                 }
-                if !on.sight.is_uplink() {
+                if !on.sight.is_uplink() || on.sight.tag.is_some() {
                     return Err(DropReason::IcmpNoSession.into());
                 }
                 let mac = packet.destination_mac;
@@ -455,6 +470,8 @@ impl Engine {
         let bytes = packet_bytes(on.load, on.frame.len()).unwrap_or(ip.ip_bytes);
         let measured = mtu::process(ip.ttl, bytes, transformation, way, None);
         match measured {
+            // The host cannot answer in a VLAN of the guests' own.
+            Err(_) if on.sight.tag.is_some() => {}
             Err(DropReason::TtlExceeded) => self.copy(on, beside, Copy::TtlExceeded),
             Err(DropReason::MtuExceeded) => {
                 let mtu = mtu::of(transformation, None).unwrap_or_default();
@@ -493,19 +510,23 @@ impl Engine {
             qos::mark_write(&mut frame, ip, mark);
         }
         self.resolve(on, &transformation, beside);
-        self.transformed_send(at, &transformation, frame)
+        self.transformed_send(on, at, &transformation, frame)
     }
 
     fn transformed_send(
         &self,
+        on: &On<'_>,
         at: Ref,
         transformation: &Transformation,
         frame: Vec<u8>,
     ) -> Result<Verdict, DropReason> {
         match &transformation.tunnel {
-            Some(tunnel) => Ok(Verdict::Tunnel {
-                frame: tunnel::encapsulate(&frame, tunnel, transformation.to, None),
-            }),
+            Some(tunnel) => {
+                let frame = guest_vlan::put(on.sight.tag, frame);
+                Ok(Verdict::Tunnel {
+                    frame: tunnel::encapsulate(&frame, tunnel, transformation.to, None),
+                })
+            }
             None => self.send(self.table.half(at).output, frame),
         }
     }

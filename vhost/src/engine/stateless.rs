@@ -23,6 +23,9 @@ pub(super) struct Crossing {
 /// # Errors
 /// Whose do not.
 pub(super) fn stateless(plan: &Plan, crossing: &Crossing) -> Result<(), DropReason> {
+    if crossing.arrives.vlan.is_neighbour() {
+        return Ok(());
+    }
     let asks = |place| plan.port(place).filter(|port| port.stateless);
     let allows = |port: &PortPlan, direction, tuple: &Tuple, remote| {
         let policy = port.policies.get(direction, tuple.is_ipv6());

@@ -9,6 +9,7 @@ pub(super) use super::half::Ref;
 use super::half::{Cold, DENIED, Half, NONE, TRANSLATED, WALKED};
 use super::key::{Addresses, Key, Meta, Place, Seeds};
 use super::limit::Account;
+use super::wide::Wide;
 use crate::memory::{Ahead, huge_pages_advise, prefetch};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -86,8 +87,7 @@ pub(super) struct Table {
     halves: Vec<Half>,
     cold: Vec<Cold>,
     free: Vec<u32>,
-    wide: Vec<[u128; 2]>,
-    wide_free: Vec<u32>,
+    wide: Wide,
     held: Vec<u32>,
     count: u32,
     /// Places of sessions that came or went, as far as there is room; nobody asks, and there is none.
@@ -123,8 +123,7 @@ impl Table {
             halves,
             cold,
             free: Vec::new(),
-            wide: Vec::new(),
-            wide_free: Vec::new(),
+            wide: Wide::default(),
             held: Vec::new(),
             count: 0,
             changed: Vec::new(),
@@ -240,7 +239,7 @@ impl Table {
         half.meta == key.meta
             && match key.addresses {
                 Addresses::V4(addresses) => half.addresses == addresses,
-                Addresses::V6(_) => self.key(at).addresses == key.addresses,
+                Addresses::V6(_) | Addresses::Tagged(..) => self.key(at).addresses == key.addresses,
             }
     }
 
@@ -248,14 +247,16 @@ impl Table {
     #[must_use]
     pub(super) fn key(&self, at: Ref) -> Key {
         let half = self.half(at);
-        let addresses = if half.meta.is_ipv6() {
-            let kept = usize::try_from(half.addresses).ok();
-            let kept = kept.and_then(|kept| self.wide.get(kept)).copied();
-            let [source, destination] = kept.unwrap_or_default();
-            Addresses::V6(match at.way() {
+        let addresses = if half.meta.is_wide() {
+            let [source, destination] = self.wide.get(half.addresses);
+            let both = match at.way() {
                 Way::Forward => [source, destination],
                 Way::Reply => [destination, source],
-            })
+            };
+            match half.meta.is_tagged() {
+                true => Addresses::Tagged(both, self.wide.vlan(half.addresses)),
+                false => Addresses::V6(both),
+            }
         } else {
             Addresses::V4(half.addresses)
         };
@@ -394,7 +395,8 @@ impl Table {
         let refs = [Way::Forward, Way::Reply].map(|way| Ref::new(session, way));
         let wide = match new.forward.addresses {
             Addresses::V4(_) => None,
-            Addresses::V6(addresses) => Some(self.wide_put(addresses)),
+            Addresses::V6(addresses) => Some(self.wide.put(addresses)),
+            Addresses::Tagged(addresses, vlan) => Some(self.wide.put_tagged(addresses, vlan)),
         };
         let translated = match new.forward.mirrors(new.reply) {
             true => 0,
@@ -407,7 +409,7 @@ impl Table {
         for (at, (key, half, denied)) in refs.into_iter().zip(parts) {
             let addresses = match key.addresses {
                 Addresses::V4(addresses) => addresses,
-                Addresses::V6(_) => wide.map_or(0, u64::from),
+                _ => wide.map_or(0, u64::from),
             };
             if let Some(place) = self.halves.get_mut(at.at()) {
                 let walked = half.flags.load(Relaxed) & WALKED;
@@ -445,20 +447,6 @@ impl Table {
             return Err(DropReason::SessionTableFull);
         }
         Ok(forward)
-    }
-
-    fn wide_put(&mut self, addresses: [u128; 2]) -> u32 {
-        if let Some(free) = self.wide_free.pop() {
-            let place = usize::try_from(free)
-                .ok()
-                .and_then(|at| self.wide.get_mut(at));
-            if let Some(place) = place {
-                *place = addresses;
-            }
-            return free;
-        }
-        self.wide.push(addresses);
-        u32::try_from(self.wide.len() - 1).unwrap_or(u32::MAX)
     }
 
     fn index_put(&mut self, hash: u64, at: Ref) -> bool {
@@ -521,10 +509,9 @@ impl Table {
             self.index_delete(hash, at);
         }
         let half = self.half(at);
-        if half.meta.is_ipv6()
-            && let Ok(kept) = u32::try_from(half.addresses)
-        {
-            self.wide_free.push(kept);
+        if half.meta.is_wide() {
+            let kept = half.addresses;
+            self.wide.give(kept);
         }
         if let Some(owner) = self.cold(at).owner
             && let Some(held) = self.held.get_mut(owner.at())
@@ -593,7 +580,7 @@ impl Table {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use weft_dataplane::Tuple;
+    use weft_dataplane::{GuestVlan, Tuple};
     use weft_model::limits::session_timeout_s as timeout;
 
     fn tuple(v6: bool, number: u16) -> Tuple {
@@ -608,6 +595,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             source_port: number,
             destination_port: 53,
+            vlan: GuestVlan::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use weft_dataplane::flow::session::Tunnel;
 use weft_dataplane::stage::tunnel;
-use weft_dataplane::{Ingress, Tuple};
+use weft_dataplane::{GuestVlan, Ingress, Tuple};
 use weft_model::{HostSnapshot, NetworkType};
 use weft_wire::outer::{self, Finish, InVxlan, Outer};
 
@@ -157,6 +157,7 @@ impl Tunnels {
             destination: Ipv4Addr::UNSPECIFIED.into(),
             source_port: 0,
             destination_port: 0,
+            vlan: GuestVlan::default(),
         };
         let outer = |to: &Tunnel| {
             let outer = Outer::of(&tunnel::encapsulate(&[], to, nobody, None))?;

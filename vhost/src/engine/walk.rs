@@ -56,7 +56,10 @@ pub(super) fn walk(
     noted: &mut Noted,
 ) -> Result<End, DropReason> {
     let walk = Walk::begin(plan, neighbours, opening)?;
-    if let Some(port) = walk.port.filter(|port| port.secured) {
+    if let Some(port) = walk
+        .port
+        .filter(|port| port.secured && !opening.is_neighbour())
+    {
         opening.state_test(port)?;
         let Tuple { destination, .. } = opening.tuple;
         let policy = port
@@ -119,7 +122,9 @@ impl<'a> Walk<'a> {
     /// At a local destination port.
     fn arrive(&self, path: &mut Path, noted: &mut Noted) -> Result<(), DropReason> {
         let (plan, opening) = (self.plan, self.opening);
-        if plan.port(path.output).is_some() && self.port.is_none() && self.network.physical {
+        let tagged = !opening.tuple.vlan.is_none();
+        let here = plan.port(path.output).is_some() && !tagged;
+        if here && self.port.is_none() && self.network.physical {
             let macs = [opening.source_mac, opening.destination_mac];
             path.transit = plan.back_by_transit(self.network, opening.tuple, macs)?;
         }
@@ -137,7 +142,7 @@ impl<'a> Walk<'a> {
         if let Some(on) = on {
             self.together(on, port.role)?;
         }
-        if !port.secured {
+        if !port.secured || self.opening.is_neighbour() {
             return Ok(());
         }
         self.opening.state_test(port)?;
@@ -189,10 +194,11 @@ impl<'a> Walk<'a> {
         if mac.is_multicast() {
             return Ok(End::Multicast);
         }
-        if let Some(end) = self.local_ip()? {
+        let tagged = !self.opening.tuple.vlan.is_none();
+        if !tagged && let Some(end) = self.local_ip()? {
             return Ok(end);
         }
-        let is = self.network.mac(mac);
+        let is = self.network.mac(mac).within(self.opening.tuple.vlan);
         if let Some(at) = is.interface {
             let router = self.router(at)?;
             return if router.up {
@@ -234,7 +240,7 @@ impl<'a> Walk<'a> {
                 .map(|_| End::Multicast)
                 .ok_or(DropReason::RogueSource);
         }
-        if topology::is_no_source(source) {
+        if topology::is_no_source(source) && !self.opening.is_neighbour() {
             return Err(DropReason::RogueSource);
         }
         let port = self.network.mac(mac).port;
@@ -247,7 +253,8 @@ impl<'a> Walk<'a> {
 
     fn back(&self, source: IpAddr) -> Result<Back, DropReason> {
         let is = self.network.mac(self.opening.source_mac);
-        let Some(at) = is.interface else {
+        let router = is.interface.filter(|_| self.opening.tuple.vlan.is_none());
+        let Some(at) = router else {
             let remote = is.remote.ok_or(DropReason::RogueSource)?;
             return Ok(Back {
                 output: self.network.place,
@@ -273,6 +280,7 @@ impl<'a> Walk<'a> {
 
     fn uplink_sent(&self) -> Result<End, DropReason> {
         let is = self.network.mac(self.opening.destination_mac);
+        let is = is.within(self.opening.tuple.vlan);
         let let_in = is.outside.is_some() || is.port.is_some();
         if !let_in && self.opening.transit {
             return Err(DropReason::DestinationMacUnknown);
@@ -287,7 +295,8 @@ impl<'a> Walk<'a> {
             floating || a.forwarded.is_some() || a.gateway_alone
         });
         let opener = self.opening.test.is_some() && !self.opening.transit;
-        match (let_in, (ours && opener) || topology::is_no_source(source)) {
+        let rogue = (ours && opener) || topology::is_no_source(source);
+        match (let_in, rogue && !self.opening.is_neighbour()) {
             (true, false) => {}
             (true, true) => return Err(DropReason::RogueSource),
             (false, true) => return Ok(End::Pass),

@@ -5,9 +5,9 @@ use super::scene::{Guest, Kind, PLAIN, Scene, datagram, scene_tunnel, snapshot};
 use crate::protocol::feature;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-use weft_dataplane::Tuple;
 use weft_dataplane::flow::session::Tunnel;
 use weft_dataplane::stage::tunnel::encapsulate;
+use weft_dataplane::{GuestVlan, Tuple};
 use weft_model::{DropReason, HostName, HostSnapshot, MacAddress, NetworkType};
 use weft_wire::frame::{self, Ip, Link};
 use weft_wire::{arp, ethernet, ndisc, protocol, tcp, udp, virtio_net};
@@ -121,6 +121,7 @@ fn tuple(protocol: u8, source_port: u16) -> Tuple {
         destination: Ipv4Addr::new(10, 0, 0, 2).into(),
         source_port,
         destination_port: 2_000,
+        vlan: GuestVlan::default(),
     }
 }
 

@@ -15,7 +15,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 use weft_model::DropReason;
-use weft_wire::ethernet;
 use weft_wire::virtio_net::{self, Load};
 
 /// Between two looks while nothing comes.
@@ -26,12 +25,6 @@ const READY_MAX: usize = 64;
 const READ_BYTES: usize = VIRTIO_BYTES + super::batch::FRAME_BYTES_MAX;
 /// First bytes of a frame, which hold its headers.
 const HEAD_BYTES: usize = crate::engine::HEADER_BYTES;
-
-/// Whether a frame is a subport's: the other engine counts that one's limits.
-fn is_tagged(frame: &[u8]) -> bool {
-    let frame = ethernet::Frame::new_checked(frame);
-    frame.is_ok_and(|frame| frame.ethertype() == ethernet::ethertype::VLAN)
-}
 
 /// One port's.
 #[derive(Debug)]
@@ -150,11 +143,13 @@ impl Worker {
         let Some(port) = self.ports.get(from.port) else {
             return;
         };
-        let (place, bytes) = (port.place.unwrap_or_default(), batch.whole.len());
-        let limited = match is_tagged(&batch.whole) {
-            true => Ok(()),
-            false => self.engine.read().limit_out(place, &load, bytes, from.now),
+        let place = port.place.unwrap_or_default();
+        let engine = self.engine.read();
+        let limited = match engine.limited_bytes(place, &batch.whole) {
+            None => Ok(()),
+            Some(bytes) => engine.limit_out(place, &load, bytes, from.now),
         };
+        drop(engine);
         let sent = limited.and_then(|()| {
             let out = port.way_out.as_ref();
             out.map_or(Err(DropReason::UplinkMissing), |out| {
@@ -193,9 +188,9 @@ impl Worker {
             count += 1;
             let frame = batch.whole.get(received.start..).unwrap_or_default();
             let allowed = received.load.ok_or(DropReason::Malformed).and_then(|load| {
-                if !is_tagged(frame) {
-                    let engine = self.engine.read();
-                    engine.limit_in(place, &load, frame.len(), now)?;
+                let engine = self.engine.read();
+                if let Some(bytes) = engine.limited_bytes(place, frame) {
+                    engine.limit_in(place, &load, bytes, now)?;
                 }
                 Ok(load)
             });

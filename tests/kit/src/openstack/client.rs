@@ -185,6 +185,9 @@ impl Client {
 
     fn network_create(&mut self, cloud: &Cloud, line: &Line) -> Result<Value> {
         let mut body = json!({"name": line.name(2)?});
+        if line.has("transparent-vlan") {
+            body["vlan_transparent"] = json!(true);
+        }
         if line.has("external") {
             body["router:external"] = json!(true);
         }
@@ -547,6 +550,7 @@ const KNOWN_OPTIONS: &[&str] = &[
     "share",
     "subnet-range",
     "subport",
+    "transparent-vlan",
     "user",
 ];
 

@@ -19,6 +19,7 @@ const FLAGS: &[&str] = &[
     "no-dhcp",
     "no-security-group",
     "share",
+    "transparent-vlan",
 ];
 
 /// Whether an option has no value: `--port` has one, but not for `unset`.

@@ -2,6 +2,7 @@
 //! the kernel engine and of the user engine, in both families.
 
 mod counted;
+mod guest_vlans;
 mod local_ips;
 mod private;
 mod ruled;

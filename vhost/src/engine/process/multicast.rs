@@ -9,7 +9,7 @@ use crate::engine::walk;
 use weft_dataplane::Verdict;
 use weft_dataplane::flow::bucket;
 use weft_dataplane::stage::decode::{Body, Packet};
-use weft_dataplane::stage::{dhcp, tunnel};
+use weft_dataplane::stage::{dhcp, guest_vlan, tunnel};
 use weft_model::DropReason;
 use weft_model::limits::MULTICAST_COPIES_MAX;
 
@@ -90,8 +90,9 @@ impl Engine {
             let fits = u32::try_from(bytes).is_ok_and(|bytes| bytes <= tunnel.mtu);
             fits && on.port.is_some()
         });
+        let frame = guest_vlan::put_borrowed(on.sight.tag, on.frame);
         beside.copies.extend(hosts.map(|tunnel| Verdict::Tunnel {
-            frame: tunnel::encapsulate(on.frame, tunnel, ip.tuple, None),
+            frame: tunnel::encapsulate(&frame, tunnel, ip.tuple, None),
         }));
     }
 }
