@@ -1,4 +1,5 @@
-//! The switch alone, for measuring without building all of Weft: `switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH...`. It runs until
+//! The switch alone, for measuring without building all of Weft: `switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH...`, and perhaps the file
+//! that keeps sessions over a restart. It runs until
 //! its standard input ends or it is killed, and prints the ports' counters every second.
 
 use std::path::Path;
@@ -10,7 +11,7 @@ use weft_vhost::engine::Limits;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [snapshot, cpus, sessions, sockets @ ..] = arguments.as_slice() else {
-        return Err("usage: switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH...".into());
+        return Err("usage: switch SNAPSHOT CPU[,CPU] SESSIONS PORT=PATH... [FILE]".into());
     };
     let snapshot = Arc::new(HostSnapshot::from_file(Path::new(snapshot))?);
     let sessions: u32 = sessions.parse()?;
@@ -22,7 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         link: None,
         sockets: sockets.iter().filter_map(pair).collect(),
         cpus: cpus.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        sessions_file: None,
+        sessions_file: sockets
+            .iter()
+            .find(|text| !text.contains('='))
+            .map(Into::into),
         limits: Limits {
             sessions_max: sessions,
             sessions_per_port_max: sessions,

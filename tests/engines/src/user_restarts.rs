@@ -129,10 +129,12 @@ impl UserUnderTest {
         let Some((_, frame)) = self.enter(ingress, frame) else {
             return false;
         };
-        // A subport's has a tag still.
-        let untagged = ethernet::untag(&frame).map(|(_, frame)| frame);
-        let frame = untagged.as_deref().unwrap_or(&frame);
-        match decode::process(frame).map(|packet| packet.body) {
+        // A subport's has a tag still, and behind it perhaps one of the guest's own.
+        let mut frame = frame.into_owned();
+        while let Some((_, behind)) = ethernet::untag(&frame) {
+            frame = behind;
+        }
+        match decode::process(&frame).map(|packet| packet.body) {
             Ok(Body::Ip(ip)) => ip.fragment != Fragment::Whole,
             _ => false,
         }

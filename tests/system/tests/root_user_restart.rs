@@ -1,5 +1,5 @@
 //! The switch is killed under load and starts again: guests go on without a reset, and every descriptor comes back once and in its
-//! order, with both kinds of rings. The guests are ours, and count.
+//! order, with both kinds of rings; what is let in by its session alone goes on. The guests are ours, and count.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -33,6 +33,7 @@ struct Switch<'a> {
     lab: &'a Lab,
     program: PathBuf,
     sockets: [PathBuf; 2],
+    sessions_file: Option<PathBuf>,
     running: Option<Process>,
 }
 
@@ -43,6 +44,7 @@ impl<'a> Switch<'a> {
             lab,
             program: WeftOptions::new(None)?.program,
             sockets,
+            sessions_file: Some(lab.directory().join("sessions")),
             running: None,
         })
     }
@@ -54,6 +56,9 @@ impl<'a> Switch<'a> {
         let log = File::options().append(true).create(true).open(log)?;
         let mut command = Command::new(&self.program);
         command.args(["run", "--snapshot"]).arg(snapshot);
+        if let Some(file) = &self.sessions_file {
+            command.arg("--sessions-file").arg(file);
+        }
         for (port, socket) in self.sockets.iter().enumerate() {
             command.arg("--socket");
             command.arg(format!("vm{port}={}", socket.display()));
@@ -64,8 +69,12 @@ impl<'a> Switch<'a> {
     }
 
     fn kill(&mut self) -> Result<()> {
+        self.end(Signal::KILL)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
         let running = self.running.take().context("it runs")?;
-        running.stop(Signal::KILL)?;
+        running.stop(signal)?;
         Ok(())
     }
 
@@ -136,24 +145,26 @@ impl Counting {
 
     /// Sends a frame with a number, if a buffer is free.
     fn send(&mut self, number: u64) -> Result<bool> {
+        self.send_from([1, 2], [2_000; 2], number)
+    }
+
+    /// The same from one guest's address and port to the other's.
+    fn send_from(&mut self, [from, to]: [u8; 2], ports: [u16; 2], number: u64) -> Result<bool> {
         let Some(address) = self.free[1].pop() else {
             return Ok(false);
         };
         let link = Link {
-            source: [2, 0, 0, 0, 0, 1],
-            destination: [2, 0, 0, 0, 0, 2],
+            source: [2, 0, 0, 0, 0, from],
+            destination: [2, 0, 0, 0, 0, to],
         };
-        let addresses = Ip::new(
-            std::net::Ipv4Addr::new(10, 0, 0, 1),
-            std::net::Ipv4Addr::new(10, 0, 0, 2),
-        );
+        let [source, destination] = [from, to].map(|n| std::net::Ipv4Addr::new(10, 0, 0, n));
         let ports = udp::Repr {
-            source_port: 2_000,
-            destination_port: 2_000,
+            source_port: ports[0],
+            destination_port: ports[1],
         };
         let mut payload = number.to_le_bytes().to_vec();
         payload.resize(usize::try_from(FRAME)? - NUMBER_AT, 0);
-        let frame = frame::udp(link, addresses, ports, &payload);
+        let frame = frame::udp(link, Ip::new(source, destination), ports, &payload);
         self.put(address, &[0; 12])?;
         self.put(address + 12, &frame)?;
         let buffer = Buffer {
@@ -296,4 +307,73 @@ fn split_rings_outlive_a_killed_switch() -> Result<()> {
 #[test]
 fn packed_rings_outlive_a_killed_switch() -> Result<()> {
     killed_under_load(true)
+}
+
+/// Connections, from these ports on: nothing may be sent there but answers.
+const ASKERS: u16 = 200;
+const ASKER: u16 = 100;
+/// Where sessions are in the file, and bytes of each, of which the first eight are never zero (vhost/src/carry/layout.rs).
+const SESSIONS_AT: usize = 4_096 + (2 << 20);
+const SESSION_BYTES: usize = 128;
+
+/// The first guest asks, the switch ends, and the second one answers into the next one. How many answers come.
+fn answered(kept: bool, signal: Signal) -> Result<usize> {
+    let lab = Lab::new("weft-user-restart")?;
+    let mut switch = Switch::new(&lab)?;
+    if !kept {
+        switch.sessions_file = None;
+    }
+    switch.start()?;
+    let mut guests = [Counting::new(false)?, Counting::new(false)?];
+    for (at, guest) in guests.iter_mut().enumerate() {
+        guest.receive_offer()?;
+        switch.serve(guest, at)?;
+    }
+    let [asker, other] = &mut guests;
+    for number in 0..ASKERS {
+        ensure!(asker.send_from([1, 2], [ASKER + number, 2_000], number.into())?);
+    }
+    let mut asked = 0;
+    clock::until("the questions to come", READY_TIMEOUT, || {
+        asked += other.collect(0)?.len();
+        Ok((asked == usize::from(ASKERS)).then_some(()))
+    })?;
+    other.receive_offer()?;
+    if let Some(file) = &switch.sessions_file {
+        // A kill takes what is not written yet.
+        clock::until("all sessions to be written", READY_TIMEOUT, || {
+            let bytes = std::fs::read(file)?;
+            let sessions = bytes.get(SESSIONS_AT..).context("no sessions")?;
+            let written = sessions.chunks(SESSION_BYTES);
+            let written = written.filter(|session| session[..8] != [0; 8]);
+            Ok((written.count() == usize::from(ASKERS)).then_some(()))
+        })?;
+    }
+    switch.end(signal)?;
+    switch.start()?;
+    for (at, guest) in guests.iter_mut().enumerate() {
+        switch.serve(guest, at)?;
+    }
+    let [asker, other] = &mut guests;
+    other.collect(1)?;
+    for number in 0..ASKERS {
+        ensure!(other.send_from([2, 1], [2_000, ASKER + number], number.into())?);
+    }
+    // One that may come in any case, behind all others.
+    ensure!(other.send_from([2, 1], [2_000, 2_000], u64::MAX)?);
+    let mut came = Vec::new();
+    clock::until("the last one", READY_TIMEOUT, || {
+        came.extend(asker.collect(0)?);
+        Ok((came.last() == Some(&u64::MAX)).then_some(()))
+    })?;
+    Ok(came.len() - 1)
+}
+
+#[test]
+fn answers_go_on_by_their_sessions_alone() -> Result<()> {
+    let all = usize::from(ASKERS);
+    ensure!(answered(true, Signal::KILL)? == all, "killed");
+    ensure!(answered(true, Signal::TERM)? == all, "stopped");
+    ensure!(answered(false, Signal::KILL)? == 0, "without a file");
+    Ok(())
 }

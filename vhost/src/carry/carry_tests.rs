@@ -201,14 +201,22 @@ fn more_than_is_remembered_is_found_by_looking_at_all() {
     let sizes = limits(5_000);
     let mut one = try_start(&path, sizes, 1).unwrap();
     one.open(4_000);
-    let mut ns = now(NOW_S).ns;
-    for _ in 0..200 {
-        ns += EVERY_NS / 10;
-        one.keeping.look(&one.engine, Now { s: NOW_S, ns }, false);
-    }
+    // Before it sleeps.
+    one.look();
     drop(one);
     let two = try_start(&path, sizes, 2).unwrap();
     assert_eq!(two.adopted, adopted(4_000));
+    // While frames come.
+    let mut two = two;
+    two.engine.write().expire(0, 3_000, NOW_S + 1_000);
+    let mut ns = now(NOW_S).ns;
+    for _ in 0..400 {
+        ns += EVERY_NS / 10;
+        two.keeping.look(&two.engine, Now { s: NOW_S, ns }, false);
+    }
+    drop(two);
+    let three = try_start(&path, sizes, 3).unwrap();
+    assert_eq!(three.adopted, adopted(1_000));
 }
 
 #[test]

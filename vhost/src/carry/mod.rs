@@ -12,7 +12,7 @@ mod earlier;
 mod layout;
 mod mirror;
 
-use crate::engine::{Engine, Left, Now, Place};
+use crate::engine::{CHANGES_MAX, Engine, Left, Now, Place};
 use crate::memory::Handle;
 use earlier::{Earlier, Found};
 use mirror::Mirror;
@@ -27,6 +27,8 @@ const EVERY_NS: u64 = 10_000_000;
 const STEP: usize = 64;
 /// Sessions that are looked through every time, whether anything has come of them or not.
 const LOOK: usize = 512;
+/// The same once more have come or gone than are remembered, until all were looked through.
+const LOOK_BEHIND: usize = 2_048;
 
 /// Why sessions are not kept.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,8 @@ pub struct Keeping {
     due_ns: u64,
     look_left: usize,
     look_at: usize,
+    /// So many are to be looked through before all that has come or gone is written.
+    behind: usize,
     /// Numbers of ports and networks that are written, and how often some were taken back before.
     numbers: (usize, u32),
 }
@@ -118,6 +122,7 @@ impl Keeping {
             due_ns: 0,
             look_left: 0,
             look_at: 0,
+            behind: 0,
             numbers: (0, 0),
         })
     }
@@ -175,14 +180,14 @@ impl Keeping {
     /// Whether something is to be written before the worker sleeps.
     #[must_use]
     pub fn is_behind(&self, engine: &Engine) -> bool {
-        !self.changed.is_empty() || engine.is_changed()
+        self.behind > 0 || !self.changed.is_empty() || engine.is_changed()
     }
 
     /// Whether there is something to do for [`Self::look`].
     #[inline]
     #[must_use]
-    pub fn is_due(&self, now: Now, idle: bool) -> bool {
-        now.ns >= self.due_ns || idle || self.look_left > 0 || !self.changed.is_empty()
+    pub fn is_due(&self, now: Now) -> bool {
+        now.ns >= self.due_ns || self.look_left > 0 || !self.changed.is_empty()
     }
 
     /// Writes a little, if it is time to; with `idle`, what has changed is written at once.
@@ -194,11 +199,15 @@ impl Keeping {
             }
             if engine.read().is_changed() {
                 let empty = std::mem::take(&mut self.changed);
-                self.changed = engine.write().changes_take(empty);
+                let mut engine = engine.write();
+                self.changed = engine.changes_take(empty);
+                if self.changed.len() >= CHANGES_MAX {
+                    self.behind = engine.session_places();
+                }
             }
-            if due {
+            if due || self.behind > 0 {
                 self.due_ns = now.ns.saturating_add(EVERY_NS);
-                self.look_left = LOOK;
+                self.look_left = if self.behind > 0 { LOOK_BEHIND } else { LOOK };
             }
         }
         let engine = engine.read();
@@ -216,11 +225,12 @@ impl Keeping {
         for at in self.look_at..end {
             self.mirror.put(at, engine.carried(at).as_ref());
         }
+        self.behind = self.behind.saturating_sub(end.saturating_sub(self.look_at));
         self.look_left = self.look_left.saturating_sub(STEP);
-        // Once round at most.
+        // At the end it begins again; once round is enough, but for what it is behind.
         (self.look_at, self.look_left) = match end < to {
             true => (end, self.look_left),
-            false => (0, 0),
+            false => (0, self.look_left.min(self.behind)),
         };
     }
 

@@ -51,6 +51,7 @@ pub use glance::{Entrance, Glance, HEADER_BYTES, Header, HeaderBytes, Train, is_
 pub use judge::{Foreseen, Judged, Leads};
 pub use key::{Place, Seeds};
 pub use link::Heard;
+pub(crate) use table::CHANGES_MAX;
 pub use table::Limits;
 pub use tunnels::{Encapsulation, Entry, Leaving};
 pub use view::SessionView;

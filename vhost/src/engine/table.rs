@@ -24,7 +24,7 @@ const PROBES_MAX: usize = 16;
 /// Entries that a bucket has on the average when the table is full.
 const BUCKET_LOAD: usize = 4;
 /// Sessions that came or went and are remembered; of more it is found out by looking at all.
-const CHANGES_MAX: usize = 1_024;
+pub(crate) const CHANGES_MAX: usize = 1_024;
 /// Sessions of one growth step of the first table.
 const SESSIONS_MIN: usize = 64;
 

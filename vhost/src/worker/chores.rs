@@ -99,8 +99,10 @@ impl Worker {
     /// Keeps a little of the sessions for the switch that comes after.
     #[inline]
     pub(super) fn keep(&mut self, now: Now, idle: bool) {
-        let keeping = self.keeping.as_ref();
-        if keeping.is_some_and(|keeping| keeping.is_due(now, idle)) {
+        let Some(keeping) = &self.keeping else {
+            return;
+        };
+        if keeping.is_due(now) || idle && self.keeps_more() {
             self.keep_some(now, idle);
         }
     }
