@@ -65,12 +65,18 @@ static __always_inline void tunnel_fill(struct tunnel_headers *to, const struct 
 	to->ethernet.type = inner->type;
 }
 
-/* The header of a frame that goes into a tunnel: with TAG_BYTES of `tag` it is a guest's own, and `type` what is behind that. */
-struct inner_header {
-	struct ethernet ethernet;
-	__u32 tag_bytes;
-	__u16 tag[2]; /* TCI and EtherType */
-};
+/* The tag and EtherType that a guest's own tag adds to the header of a frame that goes into a tunnel: behind everything else. */
+static __always_inline int tunnel_tag(struct __sk_buff *skb, __u32 offset)
+{
+	struct scratch *s = scratch_get();
+	__u16 tag[2];
+
+	if (!s)
+		return -1;
+	tag[0] = htons(s->guest_tci);
+	tag[1] = htons(s->ethertype);
+	return bpf_skb_store_bytes(skb, offset, tag, sizeof(tag), 0);
+}
 
 /* Makes room for an outer IP header and what is behind it. */
 static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u32 tag_bytes, __u64 family, __u64 kind)
@@ -79,12 +85,6 @@ static __always_inline int tunnel_room(struct __sk_buff *skb, __u32 bytes, __u32
 		      BPF_F_ADJ_ROOM_ENCAP_L2((__u64)(ETHERNET_BYTES + tag_bytes)) | family | kind;
 
 	return bpf_skb_adjust_room(skb, bytes + tag_bytes, ADJUST_ROOM_MAC, flags);
-}
-
-/* Behind everything else. */
-static __always_inline int tunnel_tag(struct __sk_buff *skb, __u32 offset, const struct inner_header *inner)
-{
-	return inner->tag_bytes ? bpf_skb_store_bytes(skb, offset, inner->tag, sizeof(inner->tag), 0) : 0;
 }
 
 struct outer_v4 {
@@ -129,8 +129,8 @@ static __always_inline void outer_v6_fill(struct outer_v6 *outer, __u32 bytes, _
 	address_copy(outer->ip.destination, to->address);
 }
 
-static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct inner_header *inner, __u32 tunnel,
-					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
+					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port, __u32 tag_bytes)
 {
 	struct outer {
 		struct ethernet ethernet;
@@ -139,19 +139,19 @@ static __always_inline int encapsulate_v4(struct __sk_buff *skb, const struct in
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
+	if (tunnel_room(skb, sizeof(struct ipv4) + TUNNEL_BYTES, tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES;
 	outer_v4_fill((struct outer_v4 *)outer, bytes, PROTOCOL_UDP, from, to);
-	tunnel_fill(&outer->tunnel, &inner->ethernet, bytes - sizeof(struct ipv4), tunnel, port);
-	return tunnel_tag(skb, sizeof(*outer), inner);
+	tunnel_fill(&outer->tunnel, inner, bytes - sizeof(struct ipv4), tunnel, port);
+	return tag_bytes ? tunnel_tag(skb, sizeof(*outer)) : 0;
 }
 
-static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct inner_header *inner, __u32 tunnel,
-					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 tunnel,
+					  const struct tunnel_host *from, const struct tunnel_host *to, __u16 port, __u32 tag_bytes)
 {
 	struct outer {
 		struct ethernet ethernet;
@@ -160,15 +160,15 @@ static __always_inline int encapsulate_v6(struct __sk_buff *skb, const struct in
 	} __attribute__((packed)) *outer;
 	__u32 bytes;
 
-	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
+	if (tunnel_room(skb, sizeof(struct ipv6) + TUNNEL_BYTES, tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	bytes = skb->len - ETHERNET_BYTES - sizeof(struct ipv6);
 	outer_v6_fill((struct outer_v6 *)outer, bytes, PROTOCOL_UDP, 0, from, to);
-	tunnel_fill(&outer->tunnel, &inner->ethernet, bytes, tunnel, port);
-	return tunnel_tag(skb, sizeof(*outer), inner);
+	tunnel_fill(&outer->tunnel, inner, bytes, tunnel, port);
+	return tag_bytes ? tunnel_tag(skb, sizeof(*outer)) : 0;
 }
 
 static __always_inline void gre_fill(struct gre_headers *to, const struct ethernet *inner, __u32 key)
@@ -181,8 +181,8 @@ static __always_inline void gre_fill(struct gre_headers *to, const struct ethern
 	to->ethernet.type = inner->type;
 }
 
-static __always_inline int gre_v4(struct __sk_buff *skb, const struct inner_header *inner, __u32 key, const struct tunnel_host *from,
-				  const struct tunnel_host *to)
+static __always_inline int gre_v4(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+				  const struct tunnel_host *to, __u32 tag_bytes)
 {
 	struct outer {
 		struct ethernet ethernet;
@@ -190,20 +190,20 @@ static __always_inline int gre_v4(struct __sk_buff *skb, const struct inner_head
 		struct gre_headers tunnel;
 	} __attribute__((packed)) *outer;
 
-	if (tunnel_room(skb, sizeof(struct ipv4) + sizeof(struct gre_headers), inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+	if (tunnel_room(skb, sizeof(struct ipv4) + sizeof(struct gre_headers), tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
 			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
 		return -1;
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return -1;
 	outer_v4_fill((struct outer_v4 *)outer, skb->len - ETHERNET_BYTES, PROTOCOL_GRE, from, to);
-	gre_fill(&outer->tunnel, &inner->ethernet, key);
-	return tunnel_tag(skb, sizeof(*outer), inner);
+	gre_fill(&outer->tunnel, inner, key);
+	return tag_bytes ? tunnel_tag(skb, sizeof(*outer)) : 0;
 }
 
 /* What would be UDP's source port is the flow label (RFC 6438). */
-static __always_inline int gre_v6(struct __sk_buff *skb, const struct inner_header *inner, __u32 key, const struct tunnel_host *from,
-				  const struct tunnel_host *to, __u16 port)
+static __always_inline int gre_v6(struct __sk_buff *skb, const struct ethernet *inner, __u32 key, const struct tunnel_host *from,
+				  const struct tunnel_host *to, __u16 port, __u32 tag_bytes)
 {
 	struct outer {
 		struct ethernet ethernet;
@@ -211,7 +211,7 @@ static __always_inline int gre_v6(struct __sk_buff *skb, const struct inner_head
 		struct gre_headers tunnel;
 	} __attribute__((packed)) *outer;
 
-	if (tunnel_room(skb, sizeof(struct ipv6) + sizeof(struct gre_headers), inner->tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+	if (tunnel_room(skb, sizeof(struct ipv6) + sizeof(struct gre_headers), tag_bytes, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
 			BPF_F_ADJ_ROOM_ENCAP_L4_GRE))
 		return -1;
 	outer = (void *)(long)skb->data;
@@ -219,13 +219,13 @@ static __always_inline int gre_v6(struct __sk_buff *skb, const struct inner_head
 		return -1;
 	outer_v6_fill((struct outer_v6 *)outer, skb->len - ETHERNET_BYTES - sizeof(struct ipv6), PROTOCOL_GRE, ntohs(port), from,
 		      to);
-	gre_fill(&outer->tunnel, &inner->ethernet, key);
-	return tunnel_tag(skb, sizeof(*outer), inner);
+	gre_fill(&outer->tunnel, inner, key);
+	return tag_bytes ? tunnel_tag(skb, sizeof(*outer)) : 0;
 }
 
 /* Into the GRE tunnel of a network. 0, or -1. */
-static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct inner_header *inner, __u32 output,
-					   const struct tunnel_host *from, const struct tunnel_host *to, __u16 port)
+static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct ethernet *inner, __u32 output,
+					   const struct tunnel_host *from, const struct tunnel_host *to, __u16 port, __u32 tag_bytes)
 {
 	__u32 slot = output & ~(SLOT_TUNNEL | SLOT_GRE);
 	struct network_record *network = bpf_map_lookup_elem(&networks, &slot);
@@ -233,18 +233,17 @@ static __always_inline int gre_encapsulate(struct __sk_buff *skb, const struct i
 	if (!network)
 		return -1;
 	if (to->family == FAMILY_V4)
-		return gre_v4(skb, inner, network->gre_key, from, to);
-	return gre_v6(skb, inner, network->gre_key, from, to, port);
+		return gre_v4(skb, inner, network->gre_key, from, to, tag_bytes);
+	return gre_v6(skb, inner, network->gre_key, from, to, port, tag_bytes);
 }
 
 /* Into the tunnel `output` to a host, with a guest's own tag or without. */
-static __always_inline int tunnel_send(struct __sk_buff *skb, struct scratch *s, __u32 output, __u32 host, __u32 port, int tagged)
+static __always_inline int tunnel_send(struct __sk_buff *skb, struct scratch *s, __u32 output, __u32 host, __u32 port, __u32 tag_bytes)
 {
 	__u32 self = 0, index = SLOT_UNDERLAY;
 	struct tunnel_host *from, *to;
-	struct inner_header inner;
+	struct ethernet inner, *now;
 	struct device *device;
-	struct ethernet *now;
 	int failed;
 
 	from = bpf_map_lookup_elem(&tunnel_hosts, &self);
@@ -257,20 +256,15 @@ static __always_inline int tunnel_send(struct __sk_buff *skb, struct scratch *s,
 	now = (void *)(long)skb->data;
 	if ((void *)(now + 1) > (void *)(long)skb->data_end)
 		return drop(skb, s, REASON_ENGINE_ERROR);
-	inner.ethernet = *now;
-	inner.tag_bytes = 0;
-	if (tagged) {
-		inner.tag_bytes = TAG_BYTES;
-		inner.ethernet.type = htons(ETHERTYPE_VLAN);
-		inner.tag[0] = htons(s->guest_tci);
-		inner.tag[1] = htons(s->ethertype);
-	}
+	inner = *now;
+	if (tag_bytes)
+		inner.type = htons(ETHERTYPE_VLAN);
 	if (output & SLOT_GRE)
-		failed = gre_encapsulate(skb, &inner, output, from, to, port);
+		failed = gre_encapsulate(skb, &inner, output, from, to, port, tag_bytes);
 	else if (to->family == FAMILY_V4)
-		failed = encapsulate_v4(skb, &inner, output, from, to, port);
+		failed = encapsulate_v4(skb, &inner, output, from, to, port, tag_bytes);
 	else
-		failed = encapsulate_v6(skb, &inner, output, from, to, port);
+		failed = encapsulate_v6(skb, &inner, output, from, to, port, tag_bytes);
 	if (failed)
 		return drop(skb, s, REASON_ENGINE_ERROR);
 	traffic_count(output, 1, skb->len);
@@ -308,7 +302,7 @@ __noinline int encapsulate_tagged(struct __sk_buff *skb, __u32 output, __u32 hos
 		return TC_ACT_SHOT;
 	if (s->ethertype == ETHERTYPE_ARP && protocol_pretend(skb))
 		return drop(skb, s, REASON_ENGINE_ERROR);
-	return tunnel_send(skb, s, output, host, port, 1);
+	return tunnel_send(skb, s, output, host, port, TAG_BYTES);
 }
 
 /* What a frame from the underlay is. */
