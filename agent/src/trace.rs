@@ -4,7 +4,10 @@
 //! it does not know of the kernel's state (sessions, fragments, rates) it says in a note.
 
 use crate::question::Ground;
-use crate::socket::{FiveTuple, TraceAnswer, TraceIngress, TracePacket, TraceRequest, TraceStep};
+use crate::socket::{
+    FiveTuple, Session, TraceAnswer, TraceIngress, TracePacket, TraceRequest, TraceStep,
+};
+use crate::view::vlan_id;
 use std::net::IpAddr;
 use weft_dataplane::stage::vlan;
 use weft_dataplane::{Ingress, Outcome, Reference, ReferenceConfig, Verdict};
@@ -129,8 +132,10 @@ fn notes(ground: &Ground, ingress: TraceIngress, outcome: &Outcome) -> Vec<Strin
         source_port: tuple.source_port,
         destination_port: tuple.destination_port,
     };
+    let vlan = vlan_id(tuple.vlan.0);
     let mut sessions = ground.sessions.sessions.iter();
-    if let Some(session) = sessions.find(|s| s.ingress == ingress && s.tuple == asked) {
+    let its = |s: &&Session| s.ingress == ingress && s.vlan == vlan && s.tuple == asked;
+    if let Some(session) = sessions.find(its) {
         notes.push(format!(
             "the kernel engine has a session for it: {}, {} packets, idle for {} s",
             session.state, session.packets, session.idle_s

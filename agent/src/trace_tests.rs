@@ -116,6 +116,7 @@ fn a_session_of_the_kernel_is_mentioned() {
         ingress: TraceIngress::Port(GUEST),
         egress: None,
         tuple,
+        vlan: None,
         translated: None,
         state: "established".to_owned(),
         idle_s: 3,
@@ -128,6 +129,10 @@ fn a_session_of_the_kernel_is_mentioned() {
         "{:?}",
         answer.notes
     );
+    // Another's: of the same guests within a VLAN of their own.
+    ground.sessions.sessions[0].vlan = Some(7);
+    let answer = trace(&asks(TraceIngress::Port(GUEST), tuple), &ground).unwrap();
+    assert_eq!(answer.notes.len(), 1, "{:?}", answer.notes);
 }
 
 #[test]

@@ -111,6 +111,12 @@ fn place(ingress: Ingress) -> TraceIngress {
     }
 }
 
+/// The number of a VLAN of guests' own: the engines say in higher bits what else they tell apart. None for no VLAN.
+pub(crate) fn vlan_id(vlan: u16) -> Option<u16> {
+    let id = vlan & 0x0fff;
+    (id != 0).then_some(id)
+}
+
 /// One session; `now` is on the same clock as the engine's seconds.
 pub(crate) fn session(view: &SessionView, now: Millis) -> Session {
     let tuple = FiveTuple {
@@ -132,6 +138,7 @@ pub(crate) fn session(view: &SessionView, now: Millis) -> Session {
         ingress: place(view.ingress),
         egress: Some(place(view.output)),
         tuple,
+        vlan: vlan_id(view.vlan),
         translated: (translated != tuple).then_some(translated),
         state: match view.state {
             SessionState::Opening => "opening",

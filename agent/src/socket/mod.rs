@@ -292,6 +292,9 @@ pub struct Session {
     pub egress: Option<TraceIngress>,
     /// The opener's packets.
     pub tuple: FiveTuple,
+    /// The VLAN that the guests' own tags say, 1 to 4094; none without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
     /// The same as they leave, if addresses or ports are translated.
     pub translated: Option<FiveTuple>,
     /// `opening`, `established` or `closing`.

@@ -3,7 +3,7 @@
 use super::place;
 use crate::table::{Table, bytes, count};
 use std::net::{IpAddr, SocketAddr};
-use weft_agent::socket::{FiveTuple, Sessions};
+use weft_agent::socket::{FiveTuple, Session, Sessions};
 
 pub(super) fn text(sessions: &Sessions) -> String {
     if sessions.sessions.is_empty() {
@@ -23,7 +23,7 @@ pub(super) fn text(sessions: &Sessions) -> String {
         table.row([
             place(&session.ingress),
             protocol(session.tuple.protocol),
-            ends(&session.tuple),
+            packet(session),
             session.translated.as_ref().map(ends).unwrap_or_default(),
             session.state.clone(),
             session.idle_s.to_string(),
@@ -37,6 +37,15 @@ pub(super) fn text(sessions: &Sessions) -> String {
         ""
     };
     format!("{}{more}", table.text())
+}
+
+/// The opener's packets: their two ends, and the VLAN of the guests' own.
+fn packet(session: &Session) -> String {
+    let ends = ends(&session.tuple);
+    match session.vlan {
+        Some(vlan) => format!("{ends} in VLAN {vlan}"),
+        None => ends,
+    }
 }
 
 /// The two ends of a packet: `192.0.2.1:40000 → 198.51.100.2:22`.
@@ -67,7 +76,7 @@ pub(super) fn protocol(number: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_agent::socket::{Session, TraceIngress};
+    use weft_agent::socket::TraceIngress;
     use weft_model::PortId;
 
     #[test]
@@ -85,6 +94,7 @@ mod tests {
             ingress: TraceIngress::Port(port),
             egress: None,
             tuple,
+            vlan: Some(7),
             translated: Some(FiveTuple {
                 source_port: 1_024,
                 ..tuple
@@ -100,7 +110,7 @@ mod tests {
         });
         assert!(
             text.contains(&format!(
-                "port {port}  tcp    192.0.2.1:4 → 2001:db8::1  192.0.2.1:1024 →"
+                "port {port}  tcp    192.0.2.1:4 → 2001:db8::1 in VLAN 7  192.0.2.1:1024 →"
             )),
             "{text}"
         );
