@@ -87,16 +87,22 @@ fn start_large() -> Result<HostSnapshot> {
     snapshot::overlay(0, &tunnel_ips, &guests, (10, 7))
 }
 
-/// What a delta of one port elsewhere costs, from the parsed delta on.
-fn elsewhere(rounds: usize) -> Result<Bar> {
-    let lab = Lab::new("weft-elsewhere")?;
-    let mut snapshot = start_large()?;
+/// The kernel engine, with a snapshot in force.
+fn engine(lab: &Lab, snapshot: &HostSnapshot) -> Result<Engine> {
     let mistakes = snapshot.validate();
     ensure!(mistakes.is_empty(), "the snapshot: {mistakes:?}");
     let mut config = EngineConfig::new(lab.run());
     config.ports_max = 1_024;
     let mut engine = Engine::open(config)?;
-    engine.apply(&snapshot)?;
+    engine.apply(snapshot)?;
+    Ok(engine)
+}
+
+/// What a delta of one port elsewhere costs, from the parsed delta on.
+fn elsewhere(rounds: usize) -> Result<Bar> {
+    let lab = Lab::new("weft-elsewhere")?;
+    let mut snapshot = start_large()?;
+    let mut engine = engine(&lab, &snapshot)?;
     let known = snapshot.remote_ports.len();
     let (mut ms, mut away) = (Vec::new(), None);
     for _ in 0..2 * rounds.max(1) * JOIN_A_ROUND as usize {
@@ -136,12 +142,7 @@ fn elsewhere(rounds: usize) -> Result<Bar> {
 pub(crate) fn bars(rounds: usize) -> Result<Vec<Bar>> {
     let lab = Lab::new("weft-members")?;
     let (mut snapshot, group) = start()?;
-    let mistakes = snapshot.validate();
-    ensure!(mistakes.is_empty(), "the snapshot: {mistakes:?}");
-    let mut config = EngineConfig::new(lab.run());
-    config.ports_max = 1_024;
-    let mut engine = Engine::open(config)?;
-    engine.apply(&snapshot)?;
+    let mut engine = engine(&lab, &snapshot)?;
     let (mut ms, mut writes) = (Vec::new(), Vec::new());
     let joins = u32::try_from(rounds.max(1))? * JOIN_A_ROUND;
     for n in 0..joins {
