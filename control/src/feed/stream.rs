@@ -22,8 +22,6 @@ pub(super) struct FeedStream {
     /// Resolves when whoever reads may not any more.
     no_longer: BoxFuture<'static, ()>,
     turns: Arc<Semaphore>,
-    /// Waits for one of them.
-    turn: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
 }
 
 impl FeedStream {
@@ -40,7 +38,6 @@ impl FeedStream {
             shutdown,
             no_longer,
             turns,
-            turn: None,
         }
     }
 
@@ -48,19 +45,13 @@ impl FeedStream {
     pub(super) async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
             let whole = self.subscription.whole_is_due();
-            if !whole {
-                self.turn = None;
-                if let Some(message) = self.subscription.message() {
-                    return self.with(&message);
-                }
+            if !whole && let Some(message) = self.subscription.message() {
+                return self.with(&message);
             }
             let shutdown = self.shutdown.clone();
             let mut revision = self.subscription.revision.clone();
-            let turns = &self.turns;
-            let turn = self.turn.get_or_insert_with(|| {
-                let turn = turns.clone().acquire_owned();
-                Box::pin(async move { turn.await.ok() })
-            });
+            // Begun anew for each line: a turn that is given to a connection which takes nothing would be nobody's.
+            let turn = self.turns.clone().acquire_owned();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
@@ -69,10 +60,7 @@ impl FeedStream {
                     tracing::warn!(host = %self.host, "a stream ends: newer ones of the same host took its place");
                     return None;
                 }
-                turn = turn, if whole => {
-                    self.turn = None;
-                    return self.with_whole(turn?).await;
-                }
+                turn = turn, if whole => return self.with_whole(turn.ok()?).await,
                 changed = revision.changed(), if !whole => changed.ok()?,
                 () = tokio::time::sleep(Duration::from_millis(limits::FEED_HEARTBEAT_MS)) => {
                     let revision = *self.subscription.realized.borrow();
