@@ -2,14 +2,21 @@
 //!
 //! SQLite appends a transaction to its log in microseconds; to flush the log to the disk takes up to milliseconds. So a
 //! commit does not flush: it is numbered, and waits until a flush that began after it has ended. One thread flushes
-//! again and again for as long as somebody waits: whoever commits while a flush is under way shares the next one.
+//! again and again for as long as somebody waits: whoever commits while a flush is under way shares the next one. While
+//! more writers are in line, a flush waits for a few of them, but not for long.
 //! After a flush that failed nothing can be trusted any more: this and every later commit fails.
 
 use crate::store::{Result, StoreError};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use weft_model::Revision;
+
+/// Commits that a flush waits for while writers are in line.
+const GROUP: u64 = 4;
+/// How long it waits for them at most: the writer whose turn it is may have much to do.
+const GROUP_WAIT: Duration = Duration::from_millis(1);
 
 /// The thread, and who waits for it. It ends with this value.
 pub(super) struct Flusher {
@@ -29,6 +36,12 @@ struct Commits {
     count: u64,
     /// The newest revision among them.
     revision: Revision,
+    /// How many of them the flushes that have begun are for.
+    flushed: u64,
+    /// At how many the thread wants to be woken.
+    wanted: u64,
+    /// Writers whose turn it is, or that wait for theirs.
+    writers: usize,
     closed: bool,
 }
 
@@ -52,12 +65,57 @@ impl Asked {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for commits after the first `done`; none if there will be no more.
-    fn wait(&self, done: u64) -> Option<Commits> {
-        let idle = |commits: &mut Commits| commits.count == done && !commits.closed;
-        let commits = self.more.wait_while(self.lock(), idle);
-        let commits = *commits.unwrap_or_else(PoisonError::into_inner);
-        (commits.count > done).then_some(commits)
+    /// Waits until a flush is due, and answers what it is for; none if there will be no more.
+    fn wait(&self) -> Option<Commits> {
+        let mut commits = self.lock();
+        let mut waited = false;
+        loop {
+            let new = commits.count - commits.flushed;
+            if commits.closed && new == 0 {
+                return None;
+            }
+            let last = commits.writers == 0 || commits.closed;
+            if new >= GROUP || new > 0 && (last || waited) {
+                commits.flushed = commits.count;
+                return Some(*commits);
+            }
+            let enough = if last { 1 } else { GROUP };
+            commits.wanted = commits.flushed + enough;
+            if last {
+                let woken = self.more.wait(commits);
+                commits = woken.unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let woken = self.more.wait_timeout(commits, GROUP_WAIT);
+                let (lock, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+                (commits, waited) = (lock, timeout.timed_out());
+            }
+        }
+    }
+}
+
+/// A writer, from when it stands in line to the end of its turn.
+pub(super) struct Writer(Arc<Asked>);
+
+impl Writer {
+    /// Numbers its transaction, which was just committed: before the next one's turn.
+    pub(super) fn committed(self, revision: Option<i64>) -> u64 {
+        let mut commits = self.0.lock();
+        commits.count += 1;
+        let revision = Revision(revision.unwrap_or_default().unsigned_abs());
+        commits.revision = commits.revision.max(revision);
+        commits.count
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut commits = self.0.lock();
+        commits.writers -= 1;
+        let last = commits.writers == 0 && commits.count > commits.flushed;
+        if last || commits.count >= commits.wanted {
+            drop(commits);
+            self.0.more.notify_one();
+        }
     }
 }
 
@@ -72,9 +130,7 @@ impl Flusher {
         let (sender, done) = watch::channel(Done::default());
         let waits = asked.clone();
         let run = move || {
-            let mut done = 0;
-            while let Some(commits) = waits.wait(done) {
-                done = commits.count;
+            while let Some(commits) = waits.wait() {
                 let failed = flush().err().map(Arc::new);
                 if let Some(error) = &failed {
                     tracing::error!(%error, "the database's log cannot be flushed: nothing is written any more");
@@ -83,7 +139,7 @@ impl Flusher {
                 }
                 let stop = failed.is_some();
                 sender.send_replace(Done {
-                    count: done,
+                    count: commits.count,
                     failed,
                 });
                 if stop {
@@ -97,16 +153,10 @@ impl Flusher {
         Ok(Self { asked, done })
     }
 
-    /// Numbers a transaction that was just committed, before the next one is.
-    pub(super) fn committed(&self, revision: Option<i64>) -> u64 {
-        let mut commits = self.asked.lock();
-        commits.count += 1;
-        let revision = Revision(revision.unwrap_or_default().unsigned_abs());
-        commits.revision = commits.revision.max(revision);
-        let number = commits.count;
-        drop(commits);
-        self.asked.more.notify_one();
-        number
+    /// Somebody who wants to write stands in line.
+    pub(super) fn writer(&self) -> Writer {
+        self.asked.lock().writers += 1;
+        Writer(self.asked.clone())
     }
 
     /// Waits until this commit is safe.
@@ -151,10 +201,13 @@ mod tests {
         };
         let (nudge, told) = watch::channel(Revision(0));
         let flusher = Flusher::start(flush, nudge).unwrap();
-        let first = flusher.committed(Some(1));
+        let first = flusher.writer().committed(Some(1));
         begins.recv().unwrap();
         // While the first flush is under way: both wait for the second.
-        let (second, third) = (flusher.committed(Some(2)), flusher.committed(None));
+        let (second, third) = (
+            flusher.writer().committed(Some(2)),
+            flusher.writer().committed(None),
+        );
         assert_eq!(*told.borrow(), Revision(0));
         go.send(()).unwrap();
         flusher.safe(first).await.unwrap();
@@ -169,13 +222,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_writer_whose_turn_takes_long_holds_up_no_flush() {
+        let (nudge, told) = watch::channel(Revision(0));
+        let flusher = Flusher::start(|| Ok(()), nudge).unwrap();
+        let slow = flusher.writer();
+        let number = flusher.writer().committed(Some(1));
+        flusher.safe(number).await.unwrap();
+        assert_eq!(*told.borrow(), Revision(1));
+        // One that gives up may be the last that a flush waits for.
+        let number = flusher.writer().committed(Some(2));
+        drop(slow);
+        flusher.safe(number).await.unwrap();
+        let number = flusher.writer().committed(Some(3));
+        flusher.safe(number).await.unwrap();
+        assert_eq!(*told.borrow(), Revision(3));
+    }
+
+    #[tokio::test]
     async fn after_a_failed_flush_nothing_is_acknowledged() {
         let (nudge, told) = watch::channel(Revision(0));
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
         let flusher = Flusher::start(full, nudge).unwrap();
-        let first = flusher.committed(Some(1));
+        let first = flusher.writer().committed(Some(1));
         assert!(flusher.safe(first).await.is_err());
-        let second = flusher.committed(Some(2));
+        let second = flusher.writer().committed(Some(2));
         assert!(flusher.safe(second).await.is_err());
         assert!(flusher.check().is_err());
         assert_eq!(*told.borrow(), Revision(0));

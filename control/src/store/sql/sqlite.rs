@@ -5,7 +5,7 @@
 //! log is flushed, which many share (`flush`); SQLite itself moves a long log into the file, within a writer's turn. Readers may
 //! see what is committed and not safe yet; nobody who wrote it was told so.
 
-use super::flush::Flusher;
+use super::flush::{Flusher, Writer};
 use super::value::{Argument, Row};
 use crate::store::{Durability, Result, StoreError};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -19,7 +19,7 @@ use weft_model::Revision;
 /// Statements that a connection keeps compiled.
 const STATEMENTS_CACHED: usize = 512;
 /// Pages of the log above which it is written into the file.
-const CHECKPOINT_PAGES: u32 = 4_000;
+const CHECKPOINT_PAGES: u32 = 16_000;
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -94,7 +94,7 @@ impl Sqlite {
 
     /// One view of the data.
     pub(in crate::store) async fn read(&self) -> Result<Connection> {
-        self.readers.begin("BEGIN").await
+        self.readers.begin("BEGIN", None).await
     }
 
     /// The writer's turn.
@@ -102,7 +102,8 @@ impl Sqlite {
         if let Some(flusher) = &self.writer.flusher {
             flusher.check()?;
         }
-        self.writer.begin("BEGIN IMMEDIATE").await
+        let writer = self.writer.flusher.as_ref().map(Flusher::writer);
+        self.writer.begin("BEGIN IMMEDIATE", writer).await
     }
 
     /// Closes what is open.
@@ -158,7 +159,7 @@ impl Pool {
         }
     }
 
-    async fn begin(self: &Arc<Self>, begin: &str) -> Result<Connection> {
+    async fn begin(self: &Arc<Self>, begin: &str, writer: Option<Writer>) -> Result<Connection> {
         let turn = tokio::time::timeout(self.turn, self.turns.clone().acquire_owned())
             .await
             .map_err(|_elapsed| StoreError::Busy)?
@@ -171,6 +172,7 @@ impl Pool {
         let conn = Connection {
             conn: Some(conn),
             pool: self.clone(),
+            writer,
             _turn: turn,
         };
         conn.raw()?.prepare_cached(begin)?.raw_execute()?;
@@ -182,6 +184,8 @@ impl Pool {
 pub(in crate::store) struct Connection {
     conn: Option<rusqlite::Connection>,
     pool: Arc<Pool>,
+    /// The writer's.
+    writer: Option<Writer>,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -204,13 +208,13 @@ impl Connection {
     }
 
     /// Commits, and waits until that is safe.
-    pub(super) async fn commit(self, revision: Option<i64>) -> Result<()> {
+    pub(super) async fn commit(mut self, revision: Option<i64>) -> Result<()> {
         let pool = self.pool.clone();
         self.raw()?.prepare_cached("COMMIT")?.raw_execute()?;
-        let Some(flusher) = &pool.flusher else {
+        let (Some(flusher), Some(writer)) = (&pool.flusher, self.writer.take()) else {
             return Ok(());
         };
-        let number = flusher.committed(revision);
+        let number = writer.committed(revision);
         // The next writer's turn.
         drop(self);
         flusher.safe(number).await
