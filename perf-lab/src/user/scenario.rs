@@ -24,6 +24,9 @@ pub(super) struct System {
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) kind: Kind,
+    /// Whether its CPU is kept from halting when it is idle, as docs/operating/user-engine.md shows.
+    #[serde(default)]
+    pub(super) no_halt: bool,
 }
 
 /// How it is started.

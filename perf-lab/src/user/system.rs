@@ -298,6 +298,31 @@ pub(super) struct Running<'a> {
     dials: bool,
     /// Ports that front-ends of our own are on, in place of the generator's guests.
     ports: usize,
+    _no_halt: Option<NoHalt>,
+}
+
+/// A CPU that looks on where it would halt, until dropped: the kernel's PM QoS, by which no time to wake is accepted.
+struct NoHalt {
+    file: PathBuf,
+    before: String,
+}
+
+impl NoHalt {
+    fn new(cpu: usize) -> Result<Self> {
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/power/pm_qos_resume_latency_us");
+        let before = std::fs::read_to_string(&file).with_context(|| file.clone())?;
+        std::fs::write(&file, "n/a").with_context(|| file.clone())?;
+        Ok(Self {
+            file: file.into(),
+            before,
+        })
+    }
+}
+
+impl Drop for NoHalt {
+    fn drop(&mut self) {
+        let _refused = std::fs::write(&self.file, self.before.trim());
+    }
 }
 
 /// The generator's answer.
@@ -320,6 +345,8 @@ impl<'a> Running<'a> {
                 std::fs::remove_file(file.path())?;
             }
         }
+        let no_halt = system.no_halt.then(|| NoHalt::new(SWITCH_CPU));
+        let no_halt = no_halt.transpose()?;
         let last;
         let (mut command, ready, dials) = match &system.kind {
             Kind::Weft {
@@ -368,6 +395,7 @@ impl<'a> Running<'a> {
         Ok(Self {
             ground,
             process,
+            _no_halt: no_halt,
             dials,
             ports: match system.kind {
                 Kind::WeftPorts { ports } => usize::from(ports),
