@@ -289,21 +289,48 @@ impl<T> Prefixes<T> {
 #[derive(Debug)]
 pub(super) struct Members {
     numbers: FastMap<SecurityGroupId, u32>,
-    hosts: FastMap<IpAddr, Vec<u32>>,
+    hosts: FastMap<IpAddr, Groups>,
     ranges: [Prefixes<Vec<u32>>; 2],
+}
+
+/// The groups of one address: hardly ever more than one.
+#[derive(Debug)]
+enum Groups {
+    One(u32),
+    More(Vec<u32>),
+}
+
+impl Groups {
+    fn add(&mut self, group: u32) {
+        match self {
+            Self::One(first) => *self = Self::More(vec![*first, group]),
+            Self::More(all) => all.push(group),
+        }
+    }
+
+    fn all(&self) -> &[u32] {
+        match self {
+            Self::One(group) => std::slice::from_ref(group),
+            Self::More(all) => all,
+        }
+    }
 }
 
 impl Members {
     pub(super) fn new(snapshot: &HostSnapshot, seed: Seed) -> Self {
         let mut numbers: FastMap<SecurityGroupId, u32> = FastMap::with_hasher(seed);
-        let mut hosts: FastMap<IpAddr, Vec<u32>> = FastMap::with_hasher(seed);
+        let members = snapshot.security_group_members.len();
+        let mut hosts: FastMap<IpAddr, Groups> = FastMap::with_capacity_and_hasher(members, seed);
         let mut wide: std::collections::BTreeMap<IpNet, Vec<u32>> = Default::default();
         for member in &snapshot.security_group_members {
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let group = *numbers.entry(member.security_group_id).or_insert(next);
             let net = member.address;
             if net.prefix_len() == net.max_prefix_len() {
-                hosts.entry(net.addr()).or_default().push(group);
+                let groups = hosts.entry(net.addr());
+                groups
+                    .and_modify(|groups| groups.add(group))
+                    .or_insert(Groups::One(group));
             } else {
                 wide.entry(net.trunc()).or_default().push(group);
             }
@@ -319,10 +346,11 @@ impl Members {
     }
 
     fn any(&self, address: IpAddr, mut fits: impl FnMut(u32) -> bool) -> bool {
-        let mut any = |groups: &Vec<u32>| groups.iter().any(|group| fits(*group));
+        let mut any = |groups: &[u32]| groups.iter().any(|group| fits(*group));
         let [v4, v6] = &self.ranges;
         let ranges = if address.is_ipv4() { v4 } else { v6 };
-        self.hosts.get(&address).is_some_and(&mut any) || ranges.all(address).any(any)
+        let here = self.hosts.get(&address).map(Groups::all);
+        here.is_some_and(&mut any) || ranges.all(address).any(|groups| any(groups))
     }
 }
 

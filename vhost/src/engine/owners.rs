@@ -3,20 +3,22 @@
 //! Guarantees: the order is that of docs/pipeline.md, "owner"; where several fit, the one with the smallest id counts.
 
 use super::key::Place;
+use super::map::{FastMap, Seed};
 use super::numbers::Numbers;
-use super::plan::{FloatingElsewhere, NetworkPlan, Owner, Plan, RemoteIs};
+use super::plan::{At, FloatingElsewhere, NetworkPlan, Owner, Plan, RemoteIs};
 use std::net::IpAddr;
 use std::sync::Arc;
+use weft_dataplane::flow::session::Tunnel;
 use weft_dataplane::stage::tunnel;
 use weft_dataplane::topology;
-use weft_model::{FixedIp, MacAddress, NetworkId, RouterInterface, eui64_link_local};
+use weft_model::{FixedIp, HostName, MacAddress, NetworkId, RouterInterface, eui64_link_local};
 
 /// Fills the networks of a plan.
-pub(super) fn fill(plan: &mut Plan, numbers: &Numbers) {
+pub(super) fn fill(plan: &mut Plan, numbers: &Numbers, seed: Seed) {
     fill_routers(plan, numbers);
     fill_proxied(plan, numbers);
     fill_floating(plan, numbers);
-    fill_ports(plan, numbers);
+    fill_ports(plan, numbers, seed);
 }
 
 /// What routers are on their networks. Owners come first from interfaces of routers that are up, then from gateways.
@@ -165,7 +167,27 @@ fn fill_floating_elsewhere(plan: &mut Plan, numbers: &Numbers) {
     }
 }
 
-fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
+/// Room for what all ports have on each network, so that nothing moves while they come.
+fn reserve(plan: &mut Plan, numbers: &Numbers) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    let mut ports = vec![0; plan.networks.len()];
+    let here = snapshot.ports.values().map(|port| port.network_id);
+    let elsewhere = snapshot.remote_ports.values().map(|port| port.network_id);
+    for id in here.chain(elsewhere) {
+        let at = numbers.networks.get(&id);
+        if let Some(ports) = at.and_then(|at| ports.get_mut(*at)) {
+            *ports += 1;
+        }
+    }
+    for (network, ports) in plan.networks.iter_mut().zip(ports) {
+        network.macs.reserve(ports);
+        // A fixed IP, and the link-local one.
+        network.addresses.reserve(2 * ports);
+    }
+}
+
+fn fill_ports(plan: &mut Plan, numbers: &Numbers, seed: Seed) {
+    reserve(plan, numbers);
     let snapshot = Arc::clone(&plan.snapshot);
     for (id, port) in &snapshot.ports {
         let place = numbers.ports.get(id).copied();
@@ -181,10 +203,15 @@ fn fill_ports(plan: &mut Plan, numbers: &Numbers) {
         }
         own(network, port.mac_address, &port.fixed_ips, place);
     }
+    // One for all ports of a network on a host.
+    let mut tunnels: FastMap<(NetworkId, &HostName), Option<(At, Tunnel)>> =
+        FastMap::with_hasher(seed);
     for port in snapshot.remote_ports.values() {
-        let tunnel = tunnel::to_host(&snapshot, port.network_id, &port.host).map(|tunnel| {
+        let place = (port.network_id, &port.host);
+        let tunnel = *tunnels.entry(place).or_insert_with(|| {
+            let tunnel = tunnel::to_host(&snapshot, port.network_id, &port.host)?;
             plan.tunnels.push(tunnel);
-            (plan.tunnels.len() - 1, tunnel)
+            Some((plan.tunnels.len() - 1, tunnel))
         });
         let Some(network) = network_mut(plan, numbers, port.network_id) else {
             continue;

@@ -348,7 +348,7 @@ impl Plan {
         }
         plan.share(snapshot, &numbers);
         plan.places = place_plans(&plan, &numbers, places, seed);
-        owners::fill(&mut plan, &numbers);
+        owners::fill(&mut plan, &numbers, seed);
         local_ip::fill(&mut plan, &numbers);
         plan.underlay.fill(&plan.tunnels);
         plan
