@@ -2,6 +2,7 @@
 //!
 //! A [`Place`] stands for a port or an uplink as long as the engine runs: sessions keep it over changes of the snapshot.
 
+use super::map::fold;
 use std::net::IpAddr;
 use weft_dataplane::{GuestVlan, Tuple};
 
@@ -225,17 +226,6 @@ impl Key {
 /// Secrets of a hash, so that nobody outside can choose keys that meet.
 #[derive(Clone, Copy, Debug)]
 pub struct Seeds(pub [u64; 4]);
-
-/// The two halves of a product, put together: mixes every bit of both factors.
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    let [low, high] = [product, product >> 64].map(|half| {
-        let [a, b, c, d, e, f, g, h, ..] = half.to_le_bytes();
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    });
-    low ^ high
-}
 
 impl Seeds {
     /// A number that comes of them and tells nothing about them.

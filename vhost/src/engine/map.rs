@@ -26,17 +26,20 @@ pub(super) struct Mix(u64);
 impl Mix {
     #[inline]
     fn mix(&mut self, word: u64) {
-        self.0 = folded(self.0 ^ word, 0x9e37_79b9_7f4a_7c15);
+        self.0 = fold(self.0 ^ word, 0x9e37_79b9_7f4a_7c15);
     }
 }
 
-/// Both halves of a product together. What a word has in its upper bytes alone, as the addresses of one network, is in the
-/// lower half's upper bits and in the upper half's lower ones, so that neither may be moved.
+/// The two halves of a product, put together. What a word has in its upper bytes alone, as the addresses of one network, is in
+/// the lower half's upper bits and in the upper half's lower ones, so that neither may be moved.
 #[inline]
-fn folded(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = product.to_le_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_le_bytes([i, j, k, l, m, n, o, p])
+pub(super) fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let [low, high] = [product, product >> 64].map(|half| {
+        let [a, b, c, d, e, f, g, h, ..] = half.to_le_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    });
+    low ^ high
 }
 
 impl Hasher for Mix {
@@ -78,7 +81,7 @@ impl Hasher for Mix {
     #[inline]
     fn finish(&self) -> u64 {
         // A map takes the lowest bits and the topmost seven: once more, for those of a short key's last word.
-        folded(self.0, 0xd1b5_4a32_d192_ed03)
+        fold(self.0, 0xd1b5_4a32_d192_ed03)
     }
 }
 
