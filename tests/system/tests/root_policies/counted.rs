@@ -24,7 +24,7 @@ const FRAME: f64 = 1_242.0;
 const SENDING: Duration = Duration::from_millis(800);
 const AT_ONCE: usize = 5;
 const PAUSE: Duration = Duration::from_millis(1);
-const PORT: u16 = 5_001;
+pub(crate) const PORT: u16 = 5_001;
 
 /// A label with rules: direction, what it holds for, and whether that is left out.
 fn label(hosts: &mut Hosts, name: &str, rules: &[(&str, Value)]) -> Result<String> {
@@ -151,7 +151,7 @@ fn labels_count(
 }
 
 /// A policy with limits, in kbit/s or thousands of packets a second.
-fn policy(hosts: &mut Hosts, name: &str, kbps: &[(&str, u64)]) -> Result<String> {
+pub(crate) fn policy(hosts: &mut Hosts, name: &str, kbps: &[(&str, u64)]) -> Result<String> {
     let body = json!({ "name": name });
     let policy = id(&hosts.post("/v2.0/qos/policies", "policy", &body)?)?;
     for (direction, kbps) in kbps {
@@ -163,7 +163,7 @@ fn policy(hosts: &mut Hosts, name: &str, kbps: &[(&str, u64)]) -> Result<String>
 }
 
 /// Sends datagrams, and gives what arrived in kbit/s of frames, and of datagrams a second.
-fn flood(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> Result<[f64; 2]> {
+pub(crate) fn flood(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> Result<[f64; 2]> {
     at.set_nonblocking(true)?;
     let mut bytes = [0; 2_048];
     let mut take = || -> Result<u32> {
@@ -192,7 +192,7 @@ fn flood(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> Result<[f64; 2]> {
 }
 
 /// Within what a busy machine may lose, and a burst more.
-fn about(what: &str, got: f64, limit: f64) -> Result<()> {
+pub(crate) fn about(what: &str, got: f64, limit: f64) -> Result<()> {
     eprintln!("{what}: {got:.0} of {limit:.0}");
     ensure!(
         got > limit * 0.6 && got < limit * 1.25,

@@ -1,5 +1,6 @@
 //! VLAN-transparent networks: guests tag their own frames.
 
+use crate::counted::{PORT, about, flood, policy};
 use crate::{Engine, TIMEOUT, both, dropped, group, id, open, pings, settle};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -13,6 +14,8 @@ use weft_tests_system::scene::ANY;
 
 /// VLANs of the guests' own; both use the same addresses.
 const VLANS: [u16; 2] = [7, 8];
+/// Of a limited port.
+const LIMIT_KBPS: u32 = 3_000;
 /// Of all guests, within each VLAN.
 const RANGES: [&str; 2] = ["10.7.0.0/24", "fd07::/64"];
 
@@ -123,6 +126,7 @@ fn meet(hosts: &mut Hosts, engine: Engine, network: &str) -> Result<()> {
             ensure!(lost > 0, "{address}: nothing was dropped");
         }
     }
+    limited(hosts, a, b)?;
     // In the other VLAN, with the addresses that it had.
     b.enter(VLANS[1])?;
     c.enter(VLANS[1])?;
@@ -137,9 +141,32 @@ fn meet(hosts: &mut Hosts, engine: Engine, network: &str) -> Result<()> {
     Ok(())
 }
 
+/// A port's QoS policy limits what comes with a tag, too.
+fn limited(hosts: &mut Hosts, from: &Tagging, to: &Tagging) -> Result<()> {
+    let policy = policy(hosts, "tagged", &[("ingress", LIMIT_KBPS.into())])?;
+    let path = format!("/v2.0/ports/{}", to.guest.port.id);
+    hosts.put(&path, "port", &json!({ "qos_policy_id": policy }))?;
+    for address in to.addresses()? {
+        let any: IpAddr = if address.is_ipv6() { "::" } else { "0.0.0.0" }.parse()?;
+        let sender = from.guest.namespace.udp(any, PORT)?;
+        let taker = to.guest.namespace.udp(any, PORT)?;
+        let refused = dropped(hosts, "qos_rate_limit", |_| {
+            let [kbps, _] = flood(&sender, (address, PORT).into(), &taker)?;
+            about("within a VLAN", kbps, LIMIT_KBPS.into())
+        })?;
+        ensure!(refused > 100, "{address}: {refused} dropped");
+    }
+    hosts.put(&path, "port", &json!({ "qos_policy_id": null }))?;
+    Ok(())
+}
+
 fn tags_come_out(name: &str, engine: Engine) -> Result<()> {
     let (mut hosts, outside) = open(name, engine)?;
-    group(&mut hosts, "web", &["icmp", "tcp:22"])?;
+    group(
+        &mut hosts,
+        "web",
+        &["icmp", "tcp:22", &format!("udp:{PORT}")],
+    )?;
     let vlan =
         "--provider-network-type vlan --provider-physical-network provider --provider-segment 101";
     for (network, third, options) in [("over", 2, ""), ("wire", 3, vlan)] {
