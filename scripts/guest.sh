@@ -16,7 +16,12 @@ guest=weft-guest-$short
     echo "error: Weft is not up: run 'make up'" >&2
     exit 1
 }
-mac=$("${OPENSTACK:-openstack}" port show -f value -c mac_address "$port")
+openstack=${OPENSTACK:-openstack}
+command -v "$openstack" >/dev/null || {
+    echo "error: there is no '$openstack': put the client's folder into PATH, or its path into OPENSTACK" >&2
+    exit 1
+}
+mac=$("$openstack" port show -f value -c mac_address "$port")
 ip netns add "$guest"
 ip link add "tap$short" type veth peer name eth0 address "$mac" netns "$guest"
 ip link set "tap$short" up
@@ -35,4 +40,4 @@ SCRIPT
 chmod +x "$script"
 $inside busybox udhcpc -i eth0 -f -q -n -t 10 -T 1 -O mtu -s "$script"
 $inside ip -brief address show dev eth0
-echo "run things inside: nsenter --net=/run/netns/$guest -- ping 198.18.0.1"
+echo "run things inside: nsenter --net=/run/netns/$guest -- ping -c 3 198.18.0.1"

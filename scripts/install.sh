@@ -41,10 +41,11 @@ for pair in $needed; do
 done
 [ -f /usr/include/linux/bpf.h ] || want linux-libc-dev
 [ -f /usr/include/stdio.h ] || want libc6-dev
+# For the OpenStack client beside what 'make up' starts, and for the suites.
+python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv
 if [ -n "$for_tests" ]; then
     [ -f /usr/include/libvirt/libvirt.h ] || want libvirt-dev
     command -v pkg-config >/dev/null 2>&1 || want pkg-config
-    python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv
     # The tests start a cluster of their own, on a socket in a temporary folder.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want postgresql
 fi

@@ -75,15 +75,22 @@ done
 cat "$state/openrc"
 cat <<WORDS
 
-Weft is up. The lines above are in $state/openrc. Next:
+Weft is up. The lines above are in $state/openrc. Next, as root in this folder:
 
   . $state/openrc
-  python3 -m venv ~/openstack && ~/openstack/bin/pip install python-openstackclient   # or apt install python3-openstackclient
+  python3 -m venv ~/openstack && ~/openstack/bin/pip install --quiet python-openstackclient
+  PATH=\$PATH:~/openstack/bin
   openstack network create net1
   openstack subnet create --network net1 --subnet-range 192.0.2.0/24 subnet1
+  openstack network create --external --provider-network-type flat --provider-physical-network provider provider1
+  openstack subnet create --network provider1 --subnet-range 203.0.113.0/24 --no-dhcp subnet-provider1
+  openstack router create router1
+  openstack router add subnet router1 subnet1
+  openstack router set --external-gateway provider1 router1
   openstack port create --network net1 --host $(uname -n) port1
   scripts/guest.sh \$(openstack port show -f value -c id port1)     # a namespace as guest, with its address by DHCP
 
-The physical network 'provider' leads to the namespace weft-outside (203.0.113.1/24).
-'$weft status --socket $state/agent.sock' shows the host's side. 'make down' ends it and removes all of it.
+The physical network 'provider' leads to the namespace weft-outside (203.0.113.1/24, and 198.18.0.1 behind it).
+'$weft status --socket $state/agent.sock' shows the host's side, http://127.0.0.1:9696/openapi the API's description.
+'make down' ends it and removes all of it.
 WORDS
