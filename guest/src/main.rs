@@ -33,7 +33,9 @@ enum Command {
     Detach(Plug),
     /// Show the domains that have ports of this host.
     List(List),
-    /// Boot a small guest on a port, with a shell on its serial line: Debian's cloud kernel and busybox. `poweroff` ends it.
+    /// Boot a small guest on a port, with a shell on its serial line: Debian's cloud kernel and busybox.
+    ///
+    /// `poweroff -f` ends it: the shell is its first process, so there is no init that plain `poweroff` could ask.
     Run(Run),
 }
 
