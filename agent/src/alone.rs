@@ -166,6 +166,11 @@ impl Switch {
         let snapshot = self.snapshot();
         let services = ServiceCounters::default();
         let mut stats = view::stats(&counters, snapshot.as_deref(), sessions, services);
+        for stats in &mut stats.ports {
+            if let Some(served) = self.alone.port(stats.port_id) {
+                stats.interface = served.path.display().to_string();
+            }
+        }
         stats.underlay.xdp = self.link_drops();
         stats
     }

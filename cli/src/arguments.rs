@@ -5,6 +5,8 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use weft_agent::socket::{SESSIONS_DEFAULT, SESSIONS_MAX};
 use weft_model::{HostName, NetworkId, PortId};
 
 /// The networking of an OpenStack-style cloud: one control plane, and on every host programs in the kernel.
@@ -175,6 +177,12 @@ pub(crate) struct Run {
     pub(crate) sessions_file: Option<PathBuf>,
 }
 
+/// A resource's id.
+fn id<T: FromStr>(text: &str) -> Result<T, String> {
+    let expected = "expected a whole UUID, as `weft status` shows it";
+    text.parse().map_err(|_wrong| expected.to_owned())
+}
+
 /// What `weft run` takes as a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RunSocket {
@@ -197,7 +205,7 @@ pub(crate) struct Stats {
     #[command(flatten)]
     pub(crate) ask: Ask,
     /// Only this port.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id::<PortId>)]
     pub(crate) port: Option<PortId>,
     /// Show it again every so many seconds, with rates, until interrupted.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
@@ -210,8 +218,9 @@ pub(crate) struct Sessions {
     #[command(flatten)]
     pub(crate) ask: Ask,
     /// How many at most.
-    #[arg(long)]
-    pub(crate) limit: Option<usize>,
+    #[arg(long, value_name = "NUMBER", default_value_t = SESSIONS_DEFAULT as u64,
+          value_parser = clap::value_parser!(u64).range(1..=SESSIONS_MAX as u64))]
+    pub(crate) limit: u64,
 }
 
 /// A packet to trace: a frame, or addresses.
@@ -224,10 +233,10 @@ pub(crate) struct Trace {
     #[command(flatten)]
     pub(crate) ask: Ask,
     /// The guest's port that the packet comes from.
-    #[arg(long, value_name = "ID", required_unless_present = "network")]
+    #[arg(long, value_name = "ID", value_parser = id::<PortId>, required_unless_present = "network")]
     pub(crate) port: Option<PortId>,
     /// The physical network that the packet comes from.
-    #[arg(long, value_name = "ID", conflicts_with = "port")]
+    #[arg(long, value_name = "ID", value_parser = id::<NetworkId>, conflicts_with = "port")]
     pub(crate) network: Option<NetworkId>,
     /// The whole frame in hex digits, from the Ethernet header on.
     #[arg(long, value_name = "HEX", required_unless_present = "to", conflicts_with_all = ["to", "from", "proto", "sport", "dport"])]
@@ -238,7 +247,7 @@ pub(crate) struct Trace {
     /// The source address; by default the port's first of that family.
     #[arg(long, value_name = "IP")]
     pub(crate) from: Option<IpAddr>,
-    /// The protocol: tcp, udp, sctp, icmp (ICMPv6 for IPv6 addresses), or a number.
+    /// The protocol: tcp, udp, sctp, dccp, udplite, icmp (ICMPv6 for IPv6 addresses), or a number.
     #[arg(long, value_name = "PROTOCOL", default_value = "icmp")]
     pub(crate) proto: String,
     /// The source port (ICMP: the identifier).
@@ -260,10 +269,10 @@ pub(crate) struct Capture {
     #[command(flatten)]
     pub(crate) ask: Ask,
     /// A guest's port; may be repeated.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id::<PortId>)]
     pub(crate) port: Vec<PortId>,
     /// The interface of a physical network, by a network on it; may be repeated.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id::<NetworkId>)]
     pub(crate) network: Vec<NetworkId>,
     /// The interface that leads to other hosts.
     #[arg(long)]

@@ -10,7 +10,7 @@ use crate::output::{print, print_json, print_on};
 use anyhow::{Context, bail};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
-use weft_agent::socket::{CaptureRequest, Client, TraceIngress};
+use weft_agent::socket::{CaptureRequest, Client, SESSIONS_MAX, TraceIngress};
 
 /// Shows what the agent is doing.
 pub(crate) async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
@@ -58,7 +58,8 @@ pub(crate) async fn stats(args: &Stats, json: bool) -> anyhow::Result<()> {
 
 /// Shows tracked connections.
 pub(crate) async fn sessions(args: &Sessions, json: bool) -> anyhow::Result<()> {
-    let sessions = Client::new(&args.ask.socket).sessions(args.limit).await?;
+    let limit = usize::try_from(args.limit).unwrap_or(SESSIONS_MAX);
+    let sessions = Client::new(&args.ask.socket).sessions(Some(limit)).await?;
     if json {
         print_json(&sessions)
     } else {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use weft_agent::service::dhcp::LEASE_S_DEFAULT;
 use weft_control::app::config::NetworkConfig;
-use weft_control::identity::{IdentityConfig, IdentityMode};
+use weft_control::identity::{IdentityConfig, IdentityMode, TOKEN_CACHE_S_MAX};
 use weft_control::store::Durability;
 use weft_control::{Database, NovaConfig};
 use weft_model::{HostName, VhostUserHost, VhostUserMode, limits};
@@ -311,7 +311,10 @@ impl Config {
                 path: path.to_owned(),
                 line: line(error.inner()),
                 field: error.path().to_string(),
-                message: error.inner().message().to_owned(),
+                message: error.inner().message().replace(
+                    "invalid socket address syntax",
+                    "expected an address and a port, such as 0.0.0.0:9696",
+                ),
             })?;
         config
             .check()
@@ -360,19 +363,12 @@ impl Config {
         {
             return wrong("api.public_url", "http://… or https://…");
         }
-        if !(68..=65_535).contains(&self.network.mtu) {
-            return wrong("network.mtu", "68 to 65535");
-        }
-        let range = self.network.tunnel_id_range;
-        if !(1..=0xff_ffff).contains(&range.first)
-            || !(range.first..=0xff_ffff).contains(&range.last)
-        {
-            return wrong("network.tunnel_id_range", "1 <= first <= last <= 16777215");
-        }
-        for (network, range) in &self.network.vlan_ranges {
-            if !(1..=4_094).contains(&range.first) || !(range.first..=4_094).contains(&range.last) {
-                let field = format!("network.vlan_ranges.{network}");
-                return wrong(&field, "1 <= first <= last <= 4094");
+        let network = self.network.check();
+        network.map_err(|(field, expected)| (format!("network.{field}"), expected))?;
+        for name in &self.feed.tls_names {
+            let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+            if name.parse::<IpAddr>().is_err() && (name.is_empty() || !name.chars().all(good)) {
+                return wrong("feed.tls_names", "names of hosts, or addresses");
             }
         }
         if self.identity.token_lifetime_s == 0 {
@@ -394,6 +390,13 @@ impl Config {
                 "a password, because store.url is set",
             );
         }
+        if !["public", "internal", "admin"].contains(&self.nova.interface.as_str()) {
+            return wrong("nova.interface", "public, internal or admin");
+        }
+        if self.identity.keystone.token_cache_s > TOKEN_CACHE_S_MAX {
+            let expected = format!("0 to {TOKEN_CACHE_S_MAX}");
+            return wrong("identity.keystone.token_cache_s", &expected);
+        }
         if self.nova.notify && self.nova.auth.password.is_empty() {
             return wrong("nova.auth.password", "the password of nova.auth.username");
         }
@@ -405,13 +408,7 @@ impl Config {
 
     /// Where the agent finds the feed, if it is not told.
     pub(crate) fn feed_url(&self, listen: SocketAddr) -> String {
-        // A server that listens everywhere is here too.
-        let here = match listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let here = SocketAddr::new(here, listen.port());
+        let here = here(listen);
         let here = match self.feed.tls_names.first() {
             None => format!("http://{here}"),
             Some(name) => match name.parse::<IpAddr>() {
@@ -421,6 +418,16 @@ impl Config {
         };
         self.feed.url.clone().unwrap_or(here)
     }
+}
+
+/// Where a server that listens there is found from this host: one that listens everywhere is here too.
+pub(crate) fn here(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Whether all of the URLs are plain, or all with TLS.
@@ -597,7 +604,7 @@ mod tests {
             ),
             (
                 "[api]\nlisten = \"localhost\"",
-                "at api.listen: invalid socket address",
+                "at api.listen: expected an address and a port",
             ),
             (
                 "[agent]\nsoket = \"x\"",
@@ -690,6 +697,34 @@ mod tests {
             (
                 "[network.vlan_ranges]\np = { first = 0, last = 4 }",
                 "at network.vlan_ranges.p: expected",
+            ),
+            (
+                "[network]\nphysical_networks = [\"q\"]\nvlan_ranges = { p = { first = 1, last = 4 } }",
+                "at network.vlan_ranges.p: expected one of network.physical_networks",
+            ),
+            (
+                "[network]\ndns_domain = \"bad domain!\"",
+                "at network.dns_domain: expected a domain",
+            ),
+            (
+                "[network.quotas]\nprot = 5",
+                "at network.quotas.prot: expected one of floatingip",
+            ),
+            (
+                "[network.quotas]\nport = -7",
+                "at network.quotas.port: expected -1",
+            ),
+            (
+                "[nova]\ninterface = \"foo\"",
+                "at nova.interface: expected public",
+            ),
+            (
+                "[feed]\ntls_names = [\"bad name!\"]",
+                "at feed.tls_names: expected",
+            ),
+            (
+                "[identity.keystone]\ntoken_cache_s = 500",
+                "at identity.keystone.token_cache_s: expected 0 to 300",
             ),
             (
                 "[network]\ndefault_network_type = \"token-ring\"",

@@ -1,6 +1,6 @@
 //! The administrator's password, and the environment that the stock client needs.
 
-use crate::config::Config;
+use crate::config::{Config, here};
 use crate::output::{print, print_json};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(crate) fn openrc(config: &Config, json: bool) -> anyhow::Result<()> {
 }
 
 fn environment(config: &Config, password: String) -> BTreeMap<&'static str, String> {
-    let here = || format!("http://{}", config.api.listen);
+    let here = || format!("http://{}", here(config.api.listen));
     let url = config.api.public_url.clone().unwrap_or_else(here);
     let url = format!("{}/identity/v3", url.trim_end_matches('/'));
     [

@@ -126,7 +126,20 @@ fn policy_read(path: PathBuf) -> Result<Policy, ServeError> {
         Ok(text) => text,
         Err(source) => return Err(ServeError::PolicyRead { path, source }),
     };
-    Policy::overridden(&text).map_err(|source| ServeError::Policy { path, source })
+    match Policy::overridden(&text) {
+        Ok(policy) => {
+            let unasked = policy.unasked();
+            if !unasked.is_empty() {
+                tracing::warn!(
+                    "{}: nothing asks these rules, by these names: {}",
+                    path.display(),
+                    unasked.join(", ")
+                );
+            }
+            Ok(policy)
+        }
+        Err(source) => Err(ServeError::Policy { path, source }),
+    }
 }
 
 async fn listen(
@@ -197,7 +210,14 @@ impl Control {
         let (api, api_address) = listen("the API", config.api_listen).await?;
         let (feed, feed_address) = listen("the feed", config.feed_listen).await?;
         let feed_tls = match config.feed_tls_names.is_empty() {
-            true => None,
+            true => {
+                if !feed_address.ip().is_loopback() {
+                    tracing::warn!(
+                        "feed.listen is {feed_address} and feed.tls_names is empty: whoever reaches it can pose as any host"
+                    );
+                }
+                None
+            }
             false => Some((feed::Authority::open(&store).await?, config.feed_tls_names)),
         };
         let app = App::new(store.clone(), policy, config.network).await;

@@ -3,7 +3,8 @@
 use crate::table::{Table, bytes, count};
 use anyhow::bail;
 use std::collections::BTreeMap;
-use weft_agent::socket::{DropCount, Stats, Traffic, XdpStats};
+use weft_agent::service::ServiceCounters;
+use weft_agent::socket::{DropCount, Stats, Traffic, UnderlayStats, XdpStats};
 use weft_model::{Metered, PortId};
 
 /// What concerns one port, if one is asked for.
@@ -17,6 +18,8 @@ pub(super) fn only(mut stats: Stats, port: Option<PortId>) -> anyhow::Result<Sta
     stats.drops.clone_from(&found.drops);
     stats.networks.clear();
     stats.metering_labels.clear();
+    stats.underlay = UnderlayStats::default();
+    stats.services = ServiceCounters::default();
     Ok(stats)
 }
 
@@ -24,7 +27,7 @@ pub(super) fn only(mut stats: Stats, port: Option<PortId>) -> anyhow::Result<Sta
 pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
     let mut before: BTreeMap<String, Traffic> = BTreeMap::new();
     if let Some((since, _)) = since {
-        before = sides(since)
+        before = (sides(since).chain(tunnels(since)))
             .map(|(name, _, traffic)| (name, traffic))
             .collect();
     }
@@ -42,7 +45,7 @@ pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
     }
     let mut table = Table::new(&headings);
     let total = ("total".to_owned(), String::new(), stats.total);
-    for (name, interface, now) in sides(stats).chain([total]) {
+    for (name, interface, now) in sides(stats).chain([total]).chain(tunnels(stats)) {
         let old = before.get(&name).copied().unwrap_or_default();
         let mut row = vec![name, interface];
         row.extend(amounts(now, |now| now));
@@ -59,8 +62,8 @@ pub(super) fn text(stats: &Stats, since: Option<(&Stats, u64)>) -> String {
     }
     let mut text = table.text();
     text += &match stats.sessions {
-        1 => "\n1 session\n".to_owned(),
-        sessions => format!("\n{} sessions\n", count(sessions)),
+        1 => "\n1 session on this host\n".to_owned(),
+        sessions => format!("\n{} sessions on this host\n", count(sessions)),
     };
     let mut table = Table::new(&["metering label", "packets", "bytes"]);
     for label in &stats.metering_labels {
@@ -113,13 +116,13 @@ fn sides(stats: &Stats) -> impl Iterator<Item = (String, String, Traffic)> {
         .networks
         .iter()
         .map(|n| (n.network_id.to_string(), "uplink".to_owned(), n.traffic));
-    let tunnels = (
-        "underlay".to_owned(),
-        "tunnels".to_owned(),
-        stats.underlay.traffic,
-    );
-    let tunnels = (stats.underlay.traffic != Traffic::default()).then_some(tunnels);
-    ports.chain(networks).chain(tunnels)
+    ports.chain(networks)
+}
+
+/// The way to other hosts, if anything went there: what ports and networks have counted already, with outer headers.
+fn tunnels(stats: &Stats) -> Option<(String, String, Traffic)> {
+    let traffic = stats.underlay.traffic;
+    (traffic != Traffic::default()).then(|| ("underlay".to_owned(), "tunnels".to_owned(), traffic))
 }
 
 fn drops(stats: &Stats) -> String {
@@ -215,7 +218,7 @@ mod tests {
         );
         assert!(text.contains(&format!("{port}        7  700 B")), "{text}");
         assert!(
-            text.contains("\n2 sessions\n") && !text.contains("pkt/s"),
+            text.contains("\n2 sessions on this host\n") && !text.contains("pkt/s"),
             "{text}"
         );
         let mut nothing = Stats::default();

@@ -1,7 +1,7 @@
 //! Bodies of requests that write: one object under the resource's name, or many under the collection's.
 
 use super::attribute::Attributes;
-use super::error::{Error, Result};
+use super::error::{Error, Result, quote};
 use super::resource::Resource;
 use serde_json::Value;
 
@@ -13,6 +13,17 @@ pub fn unwrap_body<R: Resource>(body: Value, bulk: bool) -> Result<(Vec<Attribut
     let Value::Object(mut body) = body else {
         return Err(Error::bad_request("The request body must be a JSON object"));
     };
+    let beside = body
+        .keys()
+        .find(|key| *key != R::NAME && *key != R::COLLECTION);
+    if let Some(beside) = beside
+        && (body.contains_key(R::NAME) || body.contains_key(R::COLLECTION))
+    {
+        return Err(Error::bad_request(format!(
+            "{} stands beside the body's resource, where nothing is expected",
+            quote(beside)
+        )));
+    }
     if let (Some(Value::Object(one)), true) = (body.remove(R::NAME), body.is_empty()) {
         return Ok((vec![one], false));
     }

@@ -1,5 +1,6 @@
 //! What an operator sets about networks.
 
+use super::{dns, quota};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weft_model::NetworkType;
@@ -51,7 +52,54 @@ impl Default for NetworkConfig {
     }
 }
 
+/// The first value that is well-formed and wrong: the field, and what was expected.
+pub type Wrong = (String, String);
+
+fn wrong(field: &str, expected: &str) -> Result<(), Wrong> {
+    Err((field.to_owned(), expected.to_owned()))
+}
+
 impl NetworkConfig {
+    /// Checks values that are well-formed.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn check(&self) -> Result<(), Wrong> {
+        if !(68..=65_535).contains(&self.mtu) {
+            return wrong("mtu", "68 to 65535");
+        }
+        let range = self.tunnel_id_range;
+        if !(1..=0xff_ffff).contains(&range.first)
+            || !(range.first..=0xff_ffff).contains(&range.last)
+        {
+            return wrong("tunnel_id_range", "1 <= first <= last <= 16777215");
+        }
+        for (network, range) in &self.vlan_ranges {
+            let field = format!("vlan_ranges.{network}");
+            if !(1..=4_094).contains(&range.first) || !(range.first..=4_094).contains(&range.last) {
+                return wrong(&field, "1 <= first <= last <= 4094");
+            }
+            if !self.physical_networks.is_empty() && !self.physical_networks.contains(network) {
+                return wrong(&field, "one of network.physical_networks, as that has any");
+            }
+        }
+        if let Err(reason) = dns::domain_or_relative(&self.dns_domain) {
+            return wrong("dns_domain", &format!("a domain: {reason}"));
+        }
+        for (resource, limit) in &self.quotas {
+            let field = format!("quotas.{resource}");
+            if quota::limited_of(resource).is_none() {
+                let known: Vec<&str> = quota::LIMITED.iter().map(|l| l.resource).collect();
+                return wrong(&field, &format!("one of {}", known.join(", ")));
+            }
+            if !(-1..=quota::LIMIT_MAX).contains(limit) {
+                let expected = format!("-1 for no limit, or 0 to {}", quota::LIMIT_MAX);
+                return wrong(&field, &expected);
+            }
+        }
+        Ok(())
+    }
+
     /// The largest MTU that a network of this type can have: the underlay's less the encapsulation over IPv4
     /// (Neutron's figures).
     #[must_use]

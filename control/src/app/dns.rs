@@ -36,6 +36,14 @@ pub(super) fn domain(value: &Value) -> Result<Value, String> {
     Ok(text.into())
 }
 
+/// Checks a domain that may lack the dot at its end.
+pub(super) fn domain_or_relative(text: &str) -> Result<(), String> {
+    if text.len() > NAME_MAX {
+        return Err(format!("more than {NAME_MAX} characters"));
+    }
+    labels_check(text.strip_suffix('.').unwrap_or(text))
+}
+
 /// Checks every label of a name, which may have none.
 fn labels_check(name: &str) -> Result<(), String> {
     if name.is_empty() {

@@ -46,6 +46,9 @@ pub enum Error {
     /// Try again later.
     #[error("The server is busy, try again later.")]
     Busy,
+    /// So much is open or under way already: try again when some of it has ended.
+    #[error("{0}")]
+    TooMany(String),
     /// A defect of ours, or the database failed.
     #[error("Request failed: internal server error while processing your request.")]
     Internal(#[source] StoreError),

@@ -7,7 +7,7 @@ use super::attribute::Attributes;
 use super::policy_syntax;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What a rule looks at beside the caller.
 pub trait Target {
@@ -115,6 +115,20 @@ pub(super) enum Check {
     Or(Vec<Check>),
 }
 
+impl Check {
+    /// Adds the rules that it names.
+    fn rules<'a>(&'a self, names: &mut BTreeSet<&'a str>) {
+        match self {
+            Self::Rule(name) => {
+                names.insert(name);
+            }
+            Self::Not(inner) => inner.rules(names),
+            Self::And(checks) | Self::Or(checks) => checks.iter().for_each(|c| c.rules(names)),
+            _ => {}
+        }
+    }
+}
+
 /// All rules, by name.
 pub struct Policy(HashMap<String, Check>);
 
@@ -164,10 +178,13 @@ impl Policy {
             rule: rule.to_owned(),
             reason,
         };
-        let rules: Option<BTreeMap<String, serde_yaml_ng::Value>> =
-            serde_yaml_ng::from_str(yaml).map_err(|error| PolicyError::Yaml(error.to_string()))?;
+        let unread = |error: serde_yaml_ng::Error| PolicyError::Yaml(error.to_string());
+        // A mapping has no name twice.
+        let rules: Option<serde_yaml_ng::Mapping> =
+            serde_yaml_ng::from_str(yaml).map_err(unread)?;
         let mut policy = Self::default();
         for (name, text) in rules.unwrap_or_default() {
+            let name: String = serde_yaml_ng::from_value(name).map_err(unread)?;
             let text = text.as_str().ok_or_else(|| {
                 refused(&name, "expected a text such as \"role:admin\"".to_owned())
             })?;
@@ -180,6 +197,25 @@ impl Policy {
                 .map_err(|reason| refused(name, reason))?;
         }
         Ok(policy)
+    }
+
+    /// The rules that nothing asks: they have no name of Weft's, and no other rule leads to them.
+    #[must_use]
+    pub fn unasked(&self) -> Vec<&str> {
+        let known = Self::default();
+        let mut led_to = BTreeSet::new();
+        for check in self.0.values() {
+            check.rules(&mut led_to);
+        }
+        let asked = |name: &str| {
+            // A rule on an attribute begins with that on the resource.
+            let resource = name.split(':').next().unwrap_or(name);
+            known.has(name) || known.has(resource) || led_to.contains(name)
+        };
+        let mut unasked: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        unasked.retain(|name| !asked(name));
+        unasked.sort_unstable();
+        unasked
     }
 
     /// Whether all rules that a check leads to exist, and end.
@@ -393,6 +429,15 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_nothing_asks_are_known() {
+        let text =
+            "create_rooter: rule:mine\nmine: role:a\n\"create_port:new\": role:a\nother: '@'";
+        let policy = Policy::overridden(text).unwrap();
+        assert_eq!(policy.unasked(), ["create_rooter", "other"]);
+        assert!(Policy::default().unasked().is_empty());
+    }
+
+    #[test]
     fn wrong_rules_are_refused_whole() {
         for (text, reason) in [
             ("create_network: role:a and", "at create_network: it ends"),
@@ -409,6 +454,11 @@ mod tests {
             ("create_network:", "at create_network: expected a text"),
             ("- role:admin", "no YAML map"),
             ("a: b: c", "no YAML map"),
+            ("create_port: '@'\ncreate_port: '!'", "duplicate"),
+            (
+                "create_port: 'role:'",
+                "at create_port: \"role:\": expected a name",
+            ),
         ] {
             let refused = Policy::overridden(text).err().unwrap().to_string();
             assert!(refused.contains(reason), "{text}: {refused}");

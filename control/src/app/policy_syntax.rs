@@ -112,6 +112,9 @@ fn check(word: &str) -> Read<Check> {
             "{word:?} is no check such as role:admin or rule:admin_only"
         ));
     };
+    if what.is_empty() {
+        return Err(format!("{word:?}: expected a name behind the colon"));
+    }
     match kind {
         "role" => Ok(Check::Role(what.to_owned())),
         "service_roles" => Ok(Check::ServiceRole(what.to_owned())),

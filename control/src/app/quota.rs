@@ -49,9 +49,9 @@ pub const LIMITED: &[Limited] = &[
 ];
 
 /// The largest limit; Neutron's is the database's 32-bit integer.
-const LIMIT_MAX: i64 = 2_147_483_647;
+pub(super) const LIMIT_MAX: i64 = 2_147_483_647;
 
-fn limited_of(resource: &str) -> Option<&'static Limited> {
+pub(super) fn limited_of(resource: &str) -> Option<&'static Limited> {
     LIMITED.iter().find(|known| known.resource == resource)
 }
 

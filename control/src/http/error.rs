@@ -94,7 +94,7 @@ fn neutron_status(error: &Error) -> (StatusCode, &'static str) {
             "RevisionNumberConstraintFailed",
         ),
         Error::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "HTTPNotImplemented"),
-        Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        Error::Busy | Error::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Error::Internal(source) => {
             log(source);
             (StatusCode::INTERNAL_SERVER_ERROR, "HTTPInternalServerError")

@@ -58,7 +58,10 @@ impl Streams {
         let all: usize = open.values().sum();
         let own = open.get(project).copied().unwrap_or_default();
         if all >= STREAMS_MAX || own >= STREAMS_PER_PROJECT_MAX {
-            return Err(Error::Busy);
+            return Err(Error::TooMany(format!(
+                "{own} event streams of this project are open, {all} of all projects; \
+                 expected fewer than {STREAMS_PER_PROJECT_MAX} and {STREAMS_MAX}"
+            )));
         }
         open.insert(project.to_owned(), own + 1);
         Ok(Place {

@@ -34,10 +34,10 @@ const CHART_COLUMNS: usize = 40;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Hosts, each with an agent.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     hosts: u32,
     /// Guests' ports, a hundred to a project.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     ports: u32,
     /// Seconds of steady changes.
     #[arg(long, default_value_t = 60)]

@@ -117,8 +117,16 @@ impl Postgresql {
                     Ok(true)
                 })
             })
-            .connect_with(options)
-            .await?;
+            .connect_with(options.clone())
+            .await;
+        let pool = match pool {
+            // It went on trying until the time was over: once more, to hear why.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let why = PgConnection::connect_with(&options).await.err();
+                return Err(why.map_or(StoreError::Busy, StoreError::from));
+            }
+            pool => pool?,
+        };
         super::migrate::postgresql(&pool).await?;
         Ok(Self {
             pool,

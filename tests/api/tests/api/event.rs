@@ -159,7 +159,9 @@ async fn streams_of_one_project_are_bounded() {
     for _ in 0..STREAMS_PER_PROJECT_MAX {
         open.push(Events::open(&member, "").await);
     }
-    assert_eq!(member.get("/v2.0/events").await.status, 503);
+    let refused = member.get("/v2.0/events").await;
+    let why = refused.error(503, "ServiceUnavailable");
+    assert!(why.contains("8 event streams of this project"), "{why}");
     Events::open(&other, "").await;
     assert_eq!(text(&json!("x")), "x");
 }

@@ -366,3 +366,29 @@ async fn bodies_and_paths_have_bounds() {
         .create("network", json!({ "name": "x".repeat(255) }))
         .await;
 }
+
+#[tokio::test]
+async fn what_stands_beside_a_resource_is_named_and_every_answer_has_a_number() {
+    let api = Api::start().await;
+    let member = api.user("p1", "member").await;
+    let body = json!({ "network": { "name": "n" }, "x": 1 });
+    let refused = member.post("/v2.0/networks", &body).await;
+    let numbers: Vec<String> = [
+        &refused,
+        &member.get("/v2.0/networks").await,
+        &member.get("/none").await,
+    ]
+    .iter()
+    .map(|answer| answer.header("x-openstack-request-id").to_owned())
+    .collect();
+    for number in &numbers {
+        let id = number.strip_prefix("req-").unwrap_or_default();
+        assert!(uuid::Uuid::parse_str(id).is_ok(), "{numbers:?}");
+    }
+    assert!(
+        numbers[0] != numbers[1] && numbers[1] != numbers[2],
+        "{numbers:?}"
+    );
+    let why = refused.error(400, "HTTPBadRequest");
+    assert!(why.contains("'x' stands beside"), "{why}");
+}
