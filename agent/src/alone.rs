@@ -148,6 +148,7 @@ impl Switch {
             received: snapshot.as_ref().map(|snapshot| snapshot.revision),
             refused: None,
             physical_networks: Vec::new(),
+            underlay: None,
             unsupported: Vec::new(),
             neighbours: Vec::new(),
             in_force: snapshot,

@@ -44,6 +44,8 @@ pub(crate) struct Host {
     wire: WireSocket,
     /// Physical networks' names and interfaces.
     physical_networks: BTreeMap<String, String>,
+    /// The interface that leads to other hosts.
+    underlay: Option<String>,
     links: Links,
     /// The same by name.
     indices: BTreeMap<String, u32>,
@@ -74,7 +76,7 @@ impl Host {
     pub(crate) fn new(
         engine: Engine,
         user: UserEngine,
-        physical_networks: BTreeMap<String, String>,
+        (physical_networks, underlay): (BTreeMap<String, String>, Option<String>),
         dhcp_lease_s: u32,
         vhost_user: Option<VhostUserHost>,
     ) -> Result<Self, Errno> {
@@ -88,6 +90,7 @@ impl Host {
             services: Services::new(Arc::new(empty), dhcp_lease_s),
             wire: WireSocket::open()?,
             physical_networks,
+            underlay,
             links: Links::new(),
             indices: BTreeMap::new(),
             link_errors: BTreeMap::new(),

@@ -98,6 +98,7 @@ async fn own(
     opened: oneshot::Sender<()>,
 ) -> Result<(), OwnerError> {
     let physical_networks = config.engine.physical_networks.clone();
+    let underlay = config.engine.underlay.clone();
     let engine = Engine::open(config.engine)?;
     let events =
         watched(engine.event_fd()).map_err(OwnerError::system("watch the engine's events"))?;
@@ -106,7 +107,7 @@ async fn own(
     let mut host = Host::new(
         engine,
         user,
-        physical_networks,
+        (physical_networks, underlay),
         config.dhcp_lease_s,
         config.vhost_user,
     )

@@ -1,7 +1,7 @@
 //! What the control socket asks the thread that owns the engine.
 
 use crate::capture::{Place, Taps};
-use crate::socket::{Neighbour, PhysicalNetworkState, PortState, Sessions, Stats};
+use crate::socket::{Neighbour, PhysicalNetworkState, PortState, Sessions, Stats, UnderlayState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ pub(crate) struct HostStatus {
     pub(crate) refused: Option<(Revision, String)>,
     pub(crate) ports: Vec<PortState>,
     pub(crate) physical_networks: Vec<PhysicalNetworkState>,
+    pub(crate) underlay: Option<UnderlayState>,
     pub(crate) unsupported: Vec<Unsupported>,
     pub(crate) neighbours: Vec<Neighbour>,
 }

@@ -5,6 +5,7 @@ use crate::question::{Ground, HostStatus, Question};
 use crate::service::Millis;
 use crate::socket::{
     Neighbour, PhysicalNetworkState, PortState, SESSIONS_COUNTED_MAX, SESSIONS_MAX, Sessions,
+    UnderlayState,
 };
 use crate::view;
 use weft_ebpf::EngineError;
@@ -72,6 +73,10 @@ impl Host {
                     attached: self.index_of(interface).is_some(),
                 })
                 .collect(),
+            underlay: self.underlay.as_ref().map(|interface| UnderlayState {
+                interface: interface.clone(),
+                attached: self.index_of(interface).is_some(),
+            }),
             unsupported: self.unsupported.clone(),
             neighbours: self
                 .services

@@ -74,6 +74,9 @@ pub struct Status {
     pub ports: Vec<PortState>,
     /// Every physical network that is configured here.
     pub physical_networks: Vec<PhysicalNetworkState>,
+    /// The way to other hosts, if it is configured.
+    #[serde(default)]
+    pub underlay: Option<UnderlayState>,
     /// What the snapshot asks and nobody does.
     pub unsupported: Vec<Unsupported>,
     /// Neighbours known on physical networks.
@@ -121,6 +124,15 @@ pub struct PhysicalNetworkState {
     /// The interface that it is mapped to.
     pub interface: String,
     /// Whether the interface is there.
+    pub attached: bool,
+}
+
+/// The interface that leads to other hosts, of this host's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderlayState {
+    /// The interface.
+    pub interface: String,
+    /// Whether it is there.
     pub attached: bool,
 }
 

@@ -449,6 +449,7 @@ impl Context {
             },
             ports: host.ports,
             physical_networks: host.physical_networks,
+            underlay: host.underlay,
             unsupported: host.unsupported,
             neighbours: host.neighbours,
         }

@@ -70,6 +70,7 @@ fn answer(question: Question) {
             refused: None,
             ports: Vec::new(),
             physical_networks: Vec::new(),
+            underlay: None,
             unsupported: Vec::new(),
             neighbours: Vec::new(),
         })),

@@ -31,6 +31,13 @@ pub(super) fn text(status: &Status) -> String {
     if let Some((revision, why)) = &status.refused {
         text += &format!("REFUSED revision {revision}: {why}\n");
     }
+    if let Some(underlay) = &status.underlay {
+        let state = match underlay.attached {
+            true => "",
+            false => ", which is MISSING: nothing reaches other hosts",
+        };
+        text += &format!("tunnels: by {}{state}\n", underlay.interface);
+    }
     text += &ports(status);
     let mut networks = Table::new(&["physical network", "interface", "state"]);
     for network in &status.physical_networks {
@@ -111,7 +118,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_agent::socket::{FeedState, PhysicalNetworkState, PortState};
+    use weft_agent::socket::{FeedState, PhysicalNetworkState, PortState, UnderlayState};
     use weft_model::{PortId, Revision, Unsupported};
 
     fn status() -> Status {
@@ -128,6 +135,7 @@ mod tests {
             feed: FeedState::default(),
             ports: Vec::new(),
             physical_networks: Vec::new(),
+            underlay: None,
             unsupported: Vec::new(),
             neighbours: Vec::new(),
         }
@@ -171,6 +179,10 @@ mod tests {
                 interface: "eth9".to_owned(),
                 attached: false,
             }],
+            underlay: Some(UnderlayState {
+                interface: "eth8".to_owned(),
+                attached: false,
+            }),
             unsupported: vec![Unsupported {
                 path: "qos".to_owned(),
                 message: "no".to_owned(),
@@ -184,6 +196,7 @@ mod tests {
             "1 port, 0 ACTIVE",
             "DOWN: no such interface",
             "interface is missing",
+            "tunnels: by eth8, which is MISSING",
             "not enforced: qos: no",
         ] {
             assert!(text.contains(words), "{words:?} is not in {text}");

@@ -17,6 +17,7 @@ mod port_binding;
 mod qos_rule_type;
 mod quota;
 mod request;
+mod request_id;
 mod resource;
 mod router;
 mod subnetpool;
@@ -64,8 +65,8 @@ use crate::identity::{Authority, Identity};
 use crate::realize::Trials;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{self, Next};
+use axum::http::Method;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use error::HttpError;
@@ -75,10 +76,7 @@ use request::{Reply, Request};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-/// The number of a request.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 /// From a request's head to its answer, its body's arrival included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -560,22 +558,8 @@ pub fn router(server: Arc<Server>) -> Router {
     }
     router
         .fallback(|| async { HttpError::NoRoute.into_response() })
-        .layer(middleware::from_fn(numbered))
+        .layer(middleware::from_fn(request_id::numbered))
         .with_state(server)
-}
-
-/// Gives each answer a number of its own, as OpenStack's services do and its clients show, and writes it down with what went wrong.
-async fn numbered(request: axum::extract::Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let number = format!("req-{}", Uuid::new_v4());
-    let mut response = next.run(request).await;
-    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::warn!(%method, path, "{number} was answered with 500");
-    }
-    if let Ok(number) = HeaderValue::try_from(number) {
-        response.headers_mut().insert(REQUEST_ID, number);
-    }
-    response
 }
 
 async fn serve(
