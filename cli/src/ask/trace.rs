@@ -98,14 +98,12 @@ pub(super) fn text(request: &TraceRequest, answer: &TraceAnswer) -> String {
         table.row([step.stage.name().to_owned(), step.decision.clone(), rule]);
     }
     text += &table.text();
-    text += &format!(
-        "\n{}: {}\n",
-        answer.verdict.to_uppercase(),
-        answer.verdict_text
+    // The reason's own words, where there is one: the verdict's text holds them too.
+    let words = answer.drop_reason.map_or_else(
+        || answer.verdict_text.clone(),
+        |reason| format!("{}: {}", reason.name(), reason.sentence()),
     );
-    if let Some(reason) = answer.drop_reason {
-        text += &format!("reason: {}: {}\n", reason.name(), reason.sentence());
-    }
+    text += &format!("\n{}: {words}\n", answer.verdict.to_uppercase());
     text += &format!("in:  {}\n", answer.frame);
     if let Some(output) = &answer.output {
         text += &format!("out: {output}\n");
@@ -226,7 +224,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("\nDROP: the packet dies\nreason: spoofed_mac: The source MAC"),
+            text.contains("\nDROP: spoofed_mac: The source MAC"),
             "{text}"
         );
         assert!(text.ends_with("in:  00ff\nnote: one\n"), "{text}");
