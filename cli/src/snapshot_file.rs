@@ -84,6 +84,10 @@ impl SnapshotFile {
                 let revision = next.revision;
                 next.revision = have.revision;
                 if **have == next {
+                    tracing::info!(
+                        revision = have.revision.0,
+                        "the snapshot is read again, and says the same"
+                    );
                     return false;
                 }
                 next.revision = revision.max(Revision(have.revision.0 + 1));

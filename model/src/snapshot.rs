@@ -121,7 +121,7 @@ pub enum SnapshotFileError {
         source: serde_json::Error,
     },
     /// The fields are well-formed and contradict each other.
-    #[error("{}: {first} ({count} such mistakes)", path.display())]
+    #[error("{}: {first} (mistakes in all: {count})", path.display())]
     Invalid {
         /// Which file.
         path: PathBuf,

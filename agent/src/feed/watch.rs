@@ -33,7 +33,7 @@ enum WatchError {
     },
     #[error("a snapshot for host {said} came on the feed of host {ours}")]
     Host { said: HostName, ours: HostName },
-    #[error("the snapshot of revision {revision} is refused: {first} ({count} such mistakes)")]
+    #[error("the snapshot of revision {revision} is refused: {first} (mistakes in all: {count})")]
     Invalid {
         epoch: Epoch,
         revision: Revision,
