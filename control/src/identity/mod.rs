@@ -41,6 +41,8 @@ const CACHE_MAX: usize = 10_000;
 const CHECKS_MAX: usize = 2;
 /// Logins that wait for their password's check.
 const LOGINS_WAITING_MAX: usize = 256;
+/// Bytes of a user's name in the log.
+const LOGGED_NAME_BYTES: usize = 64;
 /// Characters of a password.
 pub(crate) const PASSWORD_MAX: usize = 1_024;
 
@@ -447,8 +449,14 @@ impl Identity {
         let good = self
             .bounded(move || password::verify(&password, &stored))
             .await?;
-        user.filter(|user| good && user.enabled)
-            .ok_or(IdentityError::Unauthorized)
+        let user = user.filter(|user| good && user.enabled);
+        if user.is_none() {
+            // As many as passwords can be checked, which is few.
+            let (Named::Id(who) | Named::Name(who)) = &named;
+            let shown = &who[..who.floor_char_boundary(LOGGED_NAME_BYTES)];
+            tracing::warn!(user = ?shown, "a login was refused: unknown, disabled, or another password");
+        }
+        user.ok_or(IdentityError::Unauthorized)
     }
 
     /// Runs what takes much processor and memory, a few at a time, beside the threads that serve requests.
