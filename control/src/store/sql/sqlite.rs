@@ -10,6 +10,7 @@ use super::value::{Argument, Row};
 use crate::store::{Durability, Result, StoreError};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{ErrorCode, ToSql, ffi};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -65,16 +66,25 @@ impl Sqlite {
         turn: Duration,
         nudge: watch::Sender<Revision>,
     ) -> Result<Self> {
+        let failed = |error: std::io::Error| StoreError::Database(error.into());
+        make(file).map_err(failed)?;
         let mut first = connect(file, turn)?;
+        if let Some(mode) = readable_by_others(file).map_err(failed)? {
+            tracing::warn!(
+                file = %file.display(), mode = format_args!("{mode:04o}"),
+                "others than its owner can read the database, which holds hashes of passwords and the feed's private key: \
+                 chmod 600 it, and what is beside it with -wal and -shm"
+            );
+        }
         super::migrate::sqlite(&mut first)?;
         let log = log_file(file).and_then(std::fs::File::open);
-        let log = log.map_err(|error| StoreError::Database(error.into()))?;
+        let log = log.map_err(failed)?;
         let flush = move || match durability {
             Durability::Full => log.sync_data(),
             Durability::Process => Ok(()),
         };
         let flusher = Flusher::start(flush, nudge);
-        let flusher = flusher.map_err(|error| StoreError::Database(error.into()))?;
+        let flusher = flusher.map_err(failed)?;
         let pool = |size, flusher| {
             Arc::new(Pool {
                 file: file.to_owned(),
@@ -113,6 +123,23 @@ impl Sqlite {
             pool.lock().clear();
         }
     }
+}
+
+/// Makes the file if it is missing, for its owner alone: SQLite would let everybody read it. It gives its log and index the
+/// file's mode.
+fn make(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    // One that exists must not even be opened: closing it would give up SQLite's locks of this process.
+    match options.write(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The file's mode, if others than its owner can read it.
+fn readable_by_others(file: &Path) -> std::io::Result<Option<u32>> {
+    let mode = std::fs::metadata(file)?.permissions().mode() & 0o7777;
+    Ok((mode & 0o044 != 0).then_some(mode))
 }
 
 /// A new connection to the file.
@@ -255,5 +282,37 @@ impl Connection {
             found.push(read(&Row::Sqlite(row))?);
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(file: &Path) -> Result<Sqlite> {
+        let nudge = watch::Sender::new(Revision(0));
+        Sqlite::open(file, Durability::Process, 1, Duration::from_secs(20), nudge)
+    }
+
+    #[test]
+    fn only_its_owner_reads_what_is_made_and_another_mode_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).unwrap();
+        let file = folder.path().join("weft.sqlite");
+        let sqlite = open(&file).unwrap();
+        for name in ["weft.sqlite", "weft.sqlite-wal", "weft.sqlite-shm"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap();
+            assert_eq!(mode.permissions().mode() & 0o7777, 0o600, "{name}");
+        }
+        assert_eq!(readable_by_others(&file).unwrap(), None);
+        sqlite.close();
+        // As versions before made it: it is opened as it is.
+        for mode in [0o644, 0o640] {
+            let readable = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&file, readable).unwrap();
+            open(&file).unwrap();
+            assert_eq!(readable_by_others(&file).unwrap(), Some(mode));
+        }
     }
 }
