@@ -5,6 +5,7 @@
     reason = "a test: helpers outside of its functions may panic too"
 )]
 
+mod command;
 mod tls;
 
 use std::net::SocketAddr;

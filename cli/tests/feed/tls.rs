@@ -16,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
     clippy::disallowed_methods,
     reason = "certificates are checked against the real time"
 )]
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.unwrap().as_micros()).unwrap()
 }
@@ -31,7 +31,7 @@ async fn control(folder: &Path) -> (Control, Authority) {
     (control, authority)
 }
 
-fn named(name: &str) -> HostName {
+pub(super) fn named(name: &str) -> HostName {
     name.parse().unwrap()
 }
 
@@ -152,7 +152,8 @@ async fn a_certificate_that_is_taken_back_ends_the_stream_and_opens_none() {
     let mut host = agent(&control, "h1", &one);
     let duty = host.knows(first).await;
 
-    assert!(authority.revoke(&named("h1")).await.unwrap() >= 1);
+    let revoked = authority.revoke(&named("h1")).await.unwrap();
+    assert!(revoked.certificates >= 1);
     let cut = |status: &FeedStatus| !status.connected;
     timeout(DEADLINE, host.status.wait_for(cut))
         .await

@@ -4,7 +4,7 @@
 //! host once; a certificate is one host's, lasts [`CERTIFICATE_S`], and is looked up at each use, so that one that was
 //! taken back is worth nothing from then on. What a certificate says of itself is not read: its bytes are its name.
 
-use crate::store::feed_certificate::{self as rows, AuthorityRow, CertificateRow};
+use crate::store::feed_certificate::{self as rows, AuthorityRow, CertificateRow, Revoked};
 use crate::store::{Store, StoreError};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -181,15 +181,15 @@ impl Authority {
         Ok(format!("{secret}.{}", hex(&self.certificate)))
     }
 
-    /// Takes back a host's certificates and tokens; how many certificates those were.
+    /// Takes back a host's certificates and tokens; how many those were.
     ///
     /// # Errors
     /// [`AuthorityError::Store`].
-    pub async fn revoke(&self, host: &HostName) -> Result<u64> {
+    pub async fn revoke(&self, host: &HostName) -> Result<Revoked> {
         let mut tx = self.store.write().await?;
-        let count = rows::host_revoke(&mut tx, host.as_str()).await?;
+        let revoked = rows::host_revoke(&mut tx, host.as_str()).await?;
         tx.commit().await?;
-        Ok(count)
+        Ok(revoked)
     }
 
     /// A certificate for the bearer of a token; none if the token is not this host's, was used, or has expired.

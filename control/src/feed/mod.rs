@@ -20,6 +20,7 @@ mod tests;
 mod tls;
 pub(crate) mod wait;
 
+pub use crate::store::feed_certificate::Revoked;
 pub use authority::{Authority, AuthorityError};
 pub use hub::{HostState, Hub, HubError, Round};
 pub use latency::Latency;

@@ -141,17 +141,28 @@ pub async fn certificate_get(conn: &mut Conn, fingerprint: &str) -> Result<Optio
     .await
 }
 
-/// Takes back a host's certificates and its tokens; how many certificates those were.
+/// What was taken back of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Certificates, those that have expired among them until they are forgotten.
+    pub certificates: u64,
+    /// Tokens, likewise.
+    pub tokens: u64,
+}
+
+/// Takes back a host's certificates and its tokens.
 ///
 /// # Errors
 /// [`super::StoreError::Database`].
-pub async fn host_revoke(tx: &mut WriteTx, host: &str) -> Result<u64> {
-    sql::query("DELETE FROM feed_tokens WHERE host = $1")
+pub async fn host_revoke(tx: &mut WriteTx, host: &str) -> Result<Revoked> {
+    let tokens = sql::query("DELETE FROM feed_tokens WHERE host = $1")
         .bind(host)
         .execute(tx.conn())
         .await?;
-    sql::query("UPDATE feed_certificates SET revoked = TRUE WHERE host = $1 AND NOT revoked")
-        .bind(host)
-        .execute(tx.conn())
-        .await
+    let sql = "UPDATE feed_certificates SET revoked = TRUE WHERE host = $1 AND NOT revoked";
+    let certificates = sql::query(sql).bind(host).execute(tx.conn()).await?;
+    Ok(Revoked {
+        certificates,
+        tokens,
+    })
 }
