@@ -9,13 +9,13 @@ use crate::compile::{self, Contents, Difference, Input, Only, SlotTables, TABLES
 use crate::device::Devices;
 use crate::error::EngineError;
 use crate::event::{Event, LogEvent, event, log_event};
-use crate::host::{Mounted, bpffs_mount, check_host};
+use crate::host::{Mounted, bpffs_mount, check_host, instance_lock};
 use crate::load::{self, LAYOUT, Loaded, Sizes};
 use crate::policy::{Enforced, PolicyKey, PolicyMaps, PolicyTable};
 use crate::sys::{Map, UpdateMode};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use uuid::Uuid;
 use weft_ebpf_common::constants::port as flag;
@@ -91,13 +91,16 @@ pub struct Engine {
     metered: BTreeMap<MeteringLabelId, Metered>,
     pub(crate) snapshot: Option<HostSnapshot>,
     pub(crate) devices: Devices,
+    /// Held as long as this engine is there.
+    _lock: OwnedFd,
 }
 
 impl Engine {
     /// Loads the programs, or takes over what an earlier process of this instance left behind.
     ///
     /// # Errors
-    /// [`EngineError::Host`] says what the host lacks; otherwise what the kernel refused. Nothing is attached then.
+    /// [`EngineError::Host`] says what the host lacks, [`EngineError::Taken`] that another process has this instance; otherwise
+    /// what the kernel refused. Nothing is attached then.
     pub fn open(config: EngineConfig) -> Result<Self, EngineError> {
         let missing = check_host();
         if !missing.is_empty() {
@@ -105,6 +108,7 @@ impl Engine {
         }
         let mounted = bpffs_mount(&config.bpffs)?;
         let base = config.bpffs.join("weft").join(&config.instance);
+        let lock = instance_lock(&base, &config.instance)?;
         // Maps of other sizes are other maps.
         let directory = base.join(format!(
             "{LAYOUT}-{}-{}-{}",
@@ -136,6 +140,7 @@ impl Engine {
             metered: BTreeMap::new(),
             snapshot: None,
             devices,
+            _lock: lock,
         };
         engine.outputs_adopt()?;
         engine.subports_adopt()?;

@@ -11,6 +11,17 @@ pub enum EngineError {
         /// All that is missing.
         missing: Vec<crate::MissingFeature>,
     },
+    /// Another process has what this instance made.
+    #[error(
+        "another agent runs as instance {instance:?} (it holds {}): stop it, or give this one another instance and socket",
+        directory.display()
+    )]
+    Taken {
+        /// The instance.
+        instance: String,
+        /// Where its pins are.
+        directory: std::path::PathBuf,
+    },
     /// The snapshot does not fit the sizes that the engine was opened with.
     #[error("too many {what} for this engine: at most {max}")]
     Full {

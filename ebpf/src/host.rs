@@ -1,9 +1,14 @@
 //! What the host must have, and what to do where it has not.
 
 use crate::error::EngineError;
-use rustix::fs::{StatFs, statfs};
+use rustix::fs::{FlockOperation, StatFs, flock, statfs};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Something that the kernel engine needs and this host lacks.
@@ -94,7 +99,7 @@ impl Mounted {
 
 /// Makes sure that a bpffs is mounted at `path`; says what that took.
 pub(crate) fn bpffs_mount(path: &Path) -> Result<Mounted, EngineError> {
-    let io = |what: &str, error: rustix::io::Errno| EngineError::Io {
+    let io = |what: &str, error: Errno| EngineError::Io {
         what: format!("{what} {}", path.display()),
         source: error.into(),
     };
@@ -115,6 +120,36 @@ pub(crate) fn bpffs_mount(path: &Path) -> Result<Mounted, EngineError> {
         mounted: true,
         directory,
     })
+}
+
+/// Takes an instance, whose pins are in this directory, for as long as the descriptor is open: the kernel gives it back at any
+/// death. The lock is on the directory itself, so that it is where the pins are, in whatever network namespace.
+pub(crate) fn instance_lock(directory: &Path, instance: &str) -> Result<OwnedFd, EngineError> {
+    let io = |what: &str, source| EngineError::Io {
+        what: format!("{what} {}", directory.display()),
+        source,
+    };
+    loop {
+        std::fs::create_dir_all(directory).map_err(|e| io("create directory", e))?;
+        let lock = match File::open(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened.map_err(|e| io("open", e))?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                return Err(EngineError::Taken {
+                    instance: instance.to_owned(),
+                    directory: directory.to_owned(),
+                });
+            }
+            locked => locked.map_err(|e| io("lock", e.into()))?,
+        }
+        // Who had it may have removed the directory when it ended.
+        let held = lock.metadata().map_err(|e| io("look at", e))?.ino();
+        if std::fs::metadata(directory).is_ok_and(|there| there.ino() == held) {
+            return Ok(lock.into());
+        }
+    }
 }
 
 #[cfg(test)]

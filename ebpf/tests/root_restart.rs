@@ -71,6 +71,36 @@ fn a_snapshot_that_does_not_fit_changes_nothing() {
     assert_eq!(run.verdict, Verdict::Deliver(port(2)));
 }
 
+#[test]
+fn an_instance_is_one_process_s_at_a_time() {
+    let config = config(|_config| {});
+    let one = Ingress::Port(port(1));
+    let mut engine = Engine::open(config.clone()).unwrap();
+    engine.apply(&snapshot()).unwrap();
+    let refused = Engine::open(config.clone()).err().unwrap();
+    assert!(matches!(refused, EngineError::Taken { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains("instance \"test\""),
+        "{refused}"
+    );
+    let syn = engine.test_run(one, &frame(SYN), 10).unwrap();
+    assert_eq!(syn.verdict, Verdict::Deliver(port(2)), "undisturbed");
+    let mut other = config.clone();
+    other.instance = "other".to_owned();
+    drop(TestEngine(Some(Engine::open(other).unwrap())));
+
+    // Ended in whichever way, it is free; removed or not.
+    drop(engine);
+    let engine = Engine::open(config.clone()).unwrap();
+    assert_eq!(engine.sessions(10).unwrap().len(), 1, "taken over");
+    engine.close(true).unwrap();
+    let engine = Engine::open(config.clone()).unwrap();
+    assert_eq!(engine.sessions(10).unwrap().len(), 0);
+    engine.close(true).unwrap();
+    rustix::mount::unmount(&config.bpffs, rustix::mount::UnmountFlags::DETACH).unwrap();
+    std::fs::remove_dir(&config.bpffs).unwrap();
+}
+
 /// TCP only from members of a group, of which the first is port 1 and the others are nobody.
 fn snapshot_of_members(count: u8) -> HostSnapshot {
     let mut snapshot = snapshot();
