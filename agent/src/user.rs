@@ -72,7 +72,7 @@ impl Running {
         decided: mpsc::Sender<Decision>,
     ) -> Result<Self, String> {
         let sentence = |error: &dyn std::error::Error| crate::host::sentence(error);
-        let switch = Switch::start(SwitchConfig {
+        let switch = Switch::start(&SwitchConfig {
             engine: EngineConfig {
                 limits: config.limits,
                 seeds: seeds().map_err(|error| sentence(&error))?,

@@ -21,6 +21,7 @@ use weft_ebpf::{Steering, link_about};
 use weft_model::MacAddress;
 use weft_vhost::alone::{Alone, AloneConfig};
 use weft_vhost::engine::Limits;
+use weft_vhost::worker::cpus_check;
 use weft_vhost::xdp::{XdpInterface, XdpPort};
 
 /// From the signal to the end.
@@ -30,7 +31,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `weft all-in-one`
 pub(crate) async fn all_in_one(config: &Config) -> anyhow::Result<()> {
-    host_checked()?;
+    host_checked(config)?;
     let mut parts = Parts::new()?;
     let feed = server::start(config, &mut parts, true).await?;
     agent_start(config, &mut parts, Source::Feed(config.feed_url(feed)));
@@ -46,7 +47,7 @@ pub(crate) async fn server(config: &Config) -> anyhow::Result<()> {
 
 /// `weft agent`
 pub(crate) async fn agent(config: &Config) -> anyhow::Result<()> {
-    host_checked()?;
+    host_checked(config)?;
     let mut parts = Parts::new()?;
     agent_start(
         config,
@@ -59,7 +60,7 @@ pub(crate) async fn agent(config: &Config) -> anyhow::Result<()> {
 /// `weft run`
 pub(crate) async fn run(config: &Config, file: PathBuf) -> anyhow::Result<()> {
     let mut source = snapshot_file::SnapshotFile::open(file)?;
-    host_checked()?;
+    host_checked(config)?;
     let mut parts = Parts::new()?;
     agent_start(config, &mut parts, Source::Fixed(source.subscribe()));
     let (reload, reloads) = mpsc::channel(1);
@@ -96,6 +97,7 @@ pub(crate) async fn switch(
     let mut snapshots = source.subscribe();
     let first = snapshots.borrow_and_update().clone();
     let first = first.context("the snapshot file was read")?;
+    cpus_check(&switch.cpus).context("--cpu")?;
     let mut parts = Parts::new()?;
     let link = switch.underlay.as_deref().map(link_open).transpose()?;
     let alone = Alone::start(
@@ -224,7 +226,9 @@ impl Link {
 }
 
 /// Says what the host lacks, if it lacks anything.
-fn host_checked() -> anyhow::Result<()> {
+fn host_checked(config: &Config) -> anyhow::Result<()> {
+    // The engine that polls is only started with its first port; a mistake is said now.
+    cpus_check(&config.agent.vhost_user.cpus).context("agent.vhost_user.cpus")?;
     let missing = check_host();
     if missing.is_empty() {
         return Ok(());

@@ -5,6 +5,7 @@
     reason = "a test: helpers outside of its functions may panic too"
 )]
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -37,13 +38,7 @@ fn both(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
 async fn sockets_come_and_go_with_the_switch() {
     let folder = tempfile::tempdir().unwrap();
     let (paths, sockets) = both(folder.path());
-    let mut child = run(&sockets).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains("the switch runs") {
-            break;
-        }
-    }
+    let (mut child, _) = started(&mut run(&sockets)).await;
     for path in &paths {
         UnixStream::connect(path).unwrap();
     }
@@ -78,6 +73,48 @@ async fn sockets_come_and_go_with_the_switch() {
     );
 }
 
+/// What it says until it runs, or ends.
+async fn started(command: &mut Command) -> (tokio::process::Child, Vec<String>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let runs = line.contains("the switch runs");
+        said.push(line);
+        if runs {
+            break;
+        }
+    }
+    (child, said)
+}
+
+#[tokio::test]
+async fn the_folder_of_a_socket_is_made_for_its_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("run/weft");
+    let (paths, sockets) = both(&inner);
+    let (mut child, said) = started(&mut run(&sockets)).await;
+    for path in &paths {
+        assert!(UnixStream::connect(path).is_ok(), "{said:?}");
+    }
+    let mode = std::fs::metadata(&inner).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cpu_of_the_configuration_is_refused_at_the_start_by_its_name() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, b"[agent.vhost_user]\ncpus = [1000]\n").unwrap();
+    let mut command = run(&[]);
+    let output = command.arg("--config").arg(file.path()).output().await;
+    let Output { status, stderr, .. } = output.unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert!(!status.success());
+    assert!(text.contains("agent.vhost_user.cpus: CPU 1000"), "{text}");
+    assert!(!text.contains("--cpu"), "{text}");
+}
+
 #[tokio::test]
 async fn mistakes_are_named_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -92,12 +129,34 @@ async fn mistakes_are_named_before_anything_runs() {
     assert!(text.contains("vm9") && text.contains("no port"), "{text}");
     let text = said(run(&sockets).args(["--cpu", "1000"])).await;
     assert!(
-        text.contains("--cpu 1000") && text.contains("expected"),
+        text.contains("--cpu: CPU 1000") && text.contains("expected"),
         "{text}"
     );
-    let nowhere = format!("vm1={}/no/folder.sock", folder.path().display());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    let nowhere = format!("vm1={}/no.sock", file.display());
     let text = said(&mut run(&[sockets[0].clone(), nowhere])).await;
-    assert!(text.contains("no/folder.sock"), "{text}");
+    assert!(text.contains("file/no.sock"), "{text}");
+    let taken = format!("vm1={}", file.display());
+    let control_socket = file.to_str().unwrap();
+    for mut command in [
+        run(&[sockets[0].clone(), taken]),
+        run(&[&sockets[..], &[control_socket.to_owned()]].concat()),
+    ] {
+        let text = said(&mut command).await;
+        let named = text.contains(control_socket);
+        assert!(
+            named && text.contains("an ordinary file is there"),
+            "{text}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    let again = format!("vm0={}", paths[1].display());
+    let text = said(&mut run(&[sockets[0].clone(), again])).await;
+    assert!(
+        text.contains("--socket vm0=") && text.contains("already"),
+        "{text}"
+    );
     sockets[1] = sockets[0].replace("vm0=", "vm1=");
     let text = said(&mut run(&sockets)).await;
     assert!(

@@ -6,6 +6,7 @@
 use crate::engine::{EngineConfig, Limits, Seeds};
 use crate::protocol::{Endpoint, Server, ServerHandle, feature};
 use crate::queue::PortQueues;
+use crate::socket_file::folder_make;
 use crate::worker::{PortCounters, PortTotals, Switch, SwitchConfig, SwitchError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,6 +24,9 @@ pub enum AloneError {
     /// No port of the snapshot has this id or name.
     #[error("--socket {0}=…: the snapshot has no port of this id or dns_name")]
     Port(String),
+    /// A port has two sockets.
+    #[error("--socket {0}=…: its port was given a socket already; a port has one")]
+    Twice(String),
     /// No port has a socket.
     #[error("no port of the snapshot has a vhost-user socket; give them by --socket PORT=PATH")]
     NoSocket,
@@ -56,7 +60,7 @@ pub enum AloneError {
 /// What runs.
 #[derive(Clone, Debug)]
 pub struct AloneConfig {
-    /// Sockets to listen on, by a port's id or `dns_name`. Ports whose interface is a socket have that one without. One named
+    /// Sockets to listen on, by a port's id or `dns_name`; their folders are made. Ports whose interface is a socket have that one without. One named
     /// [`UNDERLAY`] is that of the link to other hosts.
     pub sockets: Vec<(String, PathBuf)>,
     /// The link to other hosts, if it is an interface: its MAC address and queues.
@@ -103,19 +107,23 @@ pub struct Alone {
     underlay: Option<Arc<PortCounters>>,
 }
 
-impl Alone {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// A port or socket is wrong, or the system refused a thread.
-    pub fn start(snapshot: &Arc<HostSnapshot>, config: &AloneConfig) -> Result<Self, AloneError> {
+/// Where front-ends are met.
+struct Sockets {
+    endpoints: BTreeMap<PortId, Endpoint>,
+    /// The link to other hosts, if it is a socket.
+    underlay: Option<(MacAddress, Endpoint)>,
+}
+
+impl Sockets {
+    /// What the snapshot and the command line say together.
+    fn of(snapshot: &HostSnapshot, config: &AloneConfig) -> Result<Self, AloneError> {
         let mut endpoints: BTreeMap<PortId, Endpoint> = BTreeMap::new();
         for (id, port) in &snapshot.ports {
             if let PortInterface::VhostUser { socket, mode } = &port.interface {
                 endpoints.insert(*id, endpoint(socket.into(), *mode));
             }
         }
-        let mut underlay = None;
+        let (mut underlay, mut given) = (None, BTreeSet::new());
         if config.link.is_some() {
             snapshot.tunnel_ip().ok_or(AloneError::NoTunnelAddress)?;
         }
@@ -124,6 +132,9 @@ impl Alone {
                 return Err(AloneError::TwoLinks);
             }
             if name == UNDERLAY {
+                if underlay.is_some() {
+                    return Err(AloneError::Twice(name.clone()));
+                }
                 let address = snapshot.tunnel_ip();
                 let mac = underlay_mac(address.ok_or(AloneError::NoTunnelAddress)?);
                 let link = Endpoint {
@@ -137,6 +148,9 @@ impl Alone {
                 id.to_string() == *name || (port.dns_name == *name && !name.is_empty())
             });
             let (id, _) = found.ok_or_else(|| AloneError::Port(name.clone()))?;
+            if !given.insert(*id) {
+                return Err(AloneError::Twice(name.clone()));
+            }
             endpoints.insert(*id, endpoint(path.clone(), VhostUserMode::Client));
         }
         if endpoints.is_empty() {
@@ -149,7 +163,24 @@ impl Alone {
         if let Some(twice) = all.find(|e| !paths.insert(&e.path)) {
             return Err(AloneError::Shared(twice.path.clone()));
         }
-        let switch = Switch::start(SwitchConfig {
+        Ok(Self {
+            endpoints,
+            underlay,
+        })
+    }
+}
+
+impl Alone {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// A port or socket is wrong, or the system refused a thread.
+    pub fn start(snapshot: &Arc<HostSnapshot>, config: &AloneConfig) -> Result<Self, AloneError> {
+        let Sockets {
+            endpoints,
+            underlay,
+        } = Sockets::of(snapshot, config)?;
+        let switch = Switch::start(&SwitchConfig {
             engine: EngineConfig {
                 limits: config.limits,
                 seeds: seeds()?,
@@ -160,6 +191,10 @@ impl Alone {
             sessions_file: config.sessions_file.clone(),
         })?;
         switch.apply(snapshot);
+        for (_, path) in &config.sockets {
+            let path = path.clone();
+            folder_make(&path).map_err(|source| AloneError::Socket { path, source })?;
+        }
         let server = Server::start()?;
         let mut ports = BTreeMap::new();
         let link = config.link.as_ref();

@@ -19,5 +19,6 @@ pub mod ring;
 // Here, for tests/interleavings compiles `ring` over another memory, which these know nothing of.
 #[path = "ring/ring_tests.rs"]
 mod ring_tests;
+pub mod socket_file;
 pub mod worker;
 pub mod xdp;

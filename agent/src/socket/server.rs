@@ -32,6 +32,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use weft_dataplane::Ingress;
 use weft_model::{HostName, HostSnapshot};
+use weft_vhost::socket_file::{self, SocketFile};
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
@@ -85,14 +86,7 @@ impl Context {
 #[derive(Debug)]
 pub(crate) struct Socket {
     listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Whoever removed it before us did our work.
-        let _gone = std::fs::remove_file(&self.path);
-    }
+    _file: SocketFile,
 }
 
 impl Socket {
@@ -102,25 +96,21 @@ impl Socket {
             path: path.to_owned(),
             source,
         };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(SocketError::Taken {
-                path: path.to_owned(),
-            });
-        }
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let socket = Self {
-            listener,
-            path: path.to_owned(),
-        };
+        let (listener, file) = socket_file::listen(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => SocketError::Taken {
+                path: path.to_owned(),
+            },
+            _ => failed(error),
+        })?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(socket)
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener).map_err(failed)?,
+            _file: file,
+        })
     }
 
     /// Serves until the end.

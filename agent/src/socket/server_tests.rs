@@ -164,3 +164,18 @@ async fn a_dead_agents_socket_is_replaced_and_a_living_ones_is_not() {
     drop(again);
     assert!(!served.path.exists());
 }
+
+#[tokio::test]
+async fn a_file_at_the_sockets_path_is_left_alone_and_named() {
+    let path = path();
+    std::fs::write(&path, "precious").unwrap();
+    let refused = Socket::bind(&path).unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(
+        refused.to_string().contains(path.to_str().unwrap()),
+        "{refused}"
+    );
+    assert!(why.contains("an ordinary file is there"), "{why}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+}

@@ -9,6 +9,7 @@ use super::connection::{Connection, Incoming};
 use super::device::{Device, Reply};
 use super::message::Request;
 use crate::queue::PortQueues;
+use crate::socket_file::{self, SocketFile};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use std::io;
@@ -40,8 +41,11 @@ pub struct Endpoint {
     pub offered: u64,
 }
 
+/// A socket, and its file, which goes with it.
+type Listening = (UnixListener, SocketFile);
+
 enum Order {
-    Add(Endpoint, Option<UnixListener>),
+    Add(Endpoint, Option<Listening>),
     Remove(PathBuf),
     Stop,
 }
@@ -58,7 +62,7 @@ impl ServerHandle {
     /// Serves one more port. A socket to listen on is there when this returns.
     ///
     /// # Errors
-    /// It could not be bound.
+    /// It could not be bound, or what is at its path is no socket that somebody dead left.
     pub fn add(&self, endpoint: Endpoint) -> io::Result<()> {
         let listener = match endpoint.mode {
             VhostUserMode::Client => Some(listen(&endpoint.path)?),
@@ -90,23 +94,16 @@ impl Drop for ServerHandle {
     }
 }
 
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    // What a predecessor left behind; a socket that somebody listens on is not ours to take.
-    if UnixStream::connect(path).is_err() {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let listener = UnixListener::bind(path)?;
+fn listen(path: &Path) -> io::Result<Listening> {
+    let (listener, file) = socket_file::listen(path)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
 /// One port.
 struct Served {
     endpoint: Endpoint,
-    listener: Option<UnixListener>,
+    listener: Option<Listening>,
     session: Option<(Connection, Device)>,
 }
 
@@ -116,14 +113,14 @@ impl Served {
         let wanted = PollFlags::IN;
         match (&self.session, &self.listener) {
             (Some((connection, _)), _) => Some(PollFd::new(connection.stream(), wanted)),
-            (None, Some(listener)) => Some(PollFd::new(listener, wanted)),
+            (None, Some((listener, _))) => Some(PollFd::new(listener, wanted)),
             (None, None) => None,
         }
     }
 
     fn meet(&mut self) -> io::Result<()> {
         let stream = match &self.listener {
-            Some(listener) => listener.accept()?.0,
+            Some((listener, _)) => listener.accept()?.0,
             None => UnixStream::connect(&self.endpoint.path)?,
         };
         let device = Device::new(Arc::clone(&self.endpoint.queues), self.endpoint.offered);
@@ -282,10 +279,7 @@ impl Server {
 
 impl Served {
     fn end(self) {
+        // The socket's file goes with it.
         self.endpoint.queues.reset();
-        if self.listener.is_some() {
-            // Somebody may have removed it before us.
-            let _gone = std::fs::remove_file(&self.endpoint.path);
-        }
     }
 }

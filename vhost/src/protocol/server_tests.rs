@@ -131,6 +131,19 @@ fn a_front_end_that_listens_is_dialled() {
 }
 
 #[test]
+fn a_file_at_the_sockets_path_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm0.sock");
+    std::fs::write(&path, "precious").unwrap();
+    let server = Server::start().unwrap();
+    let refused = server.add(endpoint(&path, VhostUserMode::Client));
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("an ordinary file is there"), "{why}");
+    drop(server);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
 fn nonsense_is_sent_away_and_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let [bad, good] = ["bad.sock", "good.sock"].map(|name| folder.path().join(name));

@@ -36,7 +36,7 @@ mod way_tests;
 mod worker_tests;
 
 pub use counters::{PortCounters, PortTotals};
-pub use switch::{Switch, SwitchConfig, SwitchError};
+pub use switch::{Switch, SwitchConfig, SwitchError, cpus_check};
 
 use crate::carry::Keeping;
 use crate::clock;

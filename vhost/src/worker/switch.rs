@@ -39,7 +39,7 @@ pub struct SwitchConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
     /// There is no such CPU, or it is not ours.
-    #[error("--cpu {cpu}: cannot run there; expected one of the CPUs that this process may use")]
+    #[error("CPU {cpu}: cannot run there; expected one of the CPUs that this process may use")]
     Cpu {
         /// Which one.
         cpu: usize,
@@ -109,23 +109,42 @@ fn bell() -> io::Result<Arc<OwnedFd>> {
     Ok(Arc::new(rustix::event::eventfd(0, flags)?))
 }
 
+/// Whether a switch could poll on these CPUs: tried by a thread that goes there.
+///
+/// # Errors
+/// One is none, or not ours; they are not different, or too many.
+pub fn cpus_check(cpus: &[usize]) -> Result<(), SwitchError> {
+    let mut different = cpus.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    if cpus.len() > SWITCH_WORKERS_MAX || different.len() < cpus.len() {
+        return Err(SwitchError::Cpus(cpus.to_vec()));
+    }
+    let visit = || -> Result<(), SwitchError> {
+        for cpu in cpus.iter().copied() {
+            pin(cpu).map_err(|source| SwitchError::Cpu { cpu, source })?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, visit)?;
+        let panicked = |_| io::Error::other("the thread ended before it had tried");
+        thread.join().map_err(panicked)?
+    })
+}
+
 impl Switch {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The kernel refused, or a CPU is none.
-    pub fn start(config: SwitchConfig) -> Result<Self, SwitchError> {
-        let mut different = config.cpus.clone();
-        different.sort_unstable();
-        different.dedup();
-        if config.cpus.len() > SWITCH_WORKERS_MAX || different.len() < config.cpus.len() {
-            return Err(SwitchError::Cpus(config.cpus));
-        }
+    /// The kernel refused, or a CPU is none: see [`cpus_check`].
+    pub fn start(config: &SwitchConfig) -> Result<Self, SwitchError> {
+        cpus_check(&config.cpus)?;
         let mut cpus: Vec<Option<usize>> = config.cpus.iter().copied().map(Some).collect();
         if cpus.is_empty() {
             cpus.push(None);
         }
-        Self::start_on(&config, &cpus)
+        Self::start_on(config, &cpus)
     }
 
     /// Starts a thread for each of these, on the CPU if it is one.
