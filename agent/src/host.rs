@@ -76,7 +76,8 @@ impl Host {
     pub(crate) fn new(
         engine: Engine,
         user: UserEngine,
-        (physical_networks, underlay): (BTreeMap<String, String>, Option<String>),
+        physical_networks: BTreeMap<String, String>,
+        underlay: Option<String>,
         dhcp_lease_s: u32,
         vhost_user: Option<VhostUserHost>,
     ) -> Result<Self, Errno> {

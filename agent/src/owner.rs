@@ -107,7 +107,8 @@ async fn own(
     let mut host = Host::new(
         engine,
         user,
-        (physical_networks, underlay),
+        physical_networks,
+        underlay,
         config.dhcp_lease_s,
         config.vhost_user,
     )

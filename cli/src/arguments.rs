@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::{Config, ConfigError, DEFAULT_SOCKET};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -179,8 +180,8 @@ pub(crate) struct Run {
 
 /// A resource's id.
 fn id<T: FromStr>(text: &str) -> Result<T, String> {
-    let expected = "expected a whole UUID, as `weft status` shows it";
-    text.parse().map_err(|_wrong| expected.to_owned())
+    let wrong = |_wrong| "expected a whole UUID".to_owned();
+    text.parse().map_err(wrong)
 }
 
 /// What `weft run` takes as a socket.
@@ -218,9 +219,9 @@ pub(crate) struct Sessions {
     #[command(flatten)]
     pub(crate) ask: Ask,
     /// How many at most.
-    #[arg(long, value_name = "NUMBER", default_value_t = SESSIONS_DEFAULT as u64,
-          value_parser = clap::value_parser!(u64).range(1..=SESSIONS_MAX as u64))]
-    pub(crate) limit: u64,
+    #[arg(long, value_name = "NUMBER", default_value_t = SESSIONS_DEFAULT,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=SESSIONS_MAX as u64))]
+    pub(crate) limit: usize,
 }
 
 /// A packet to trace: a frame, or addresses.

@@ -10,7 +10,7 @@ use crate::output::{print, print_json, print_on};
 use anyhow::{Context, bail};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
-use weft_agent::socket::{CaptureRequest, Client, SESSIONS_MAX, TraceIngress};
+use weft_agent::socket::{CaptureRequest, Client, TraceIngress};
 
 /// Shows what the agent is doing.
 pub(crate) async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
@@ -58,8 +58,7 @@ pub(crate) async fn stats(args: &Stats, json: bool) -> anyhow::Result<()> {
 
 /// Shows tracked connections.
 pub(crate) async fn sessions(args: &Sessions, json: bool) -> anyhow::Result<()> {
-    let limit = usize::try_from(args.limit).unwrap_or(SESSIONS_MAX);
-    let sessions = Client::new(&args.ask.socket).sessions(Some(limit)).await?;
+    let sessions = Client::new(&args.ask.socket).sessions(args.limit).await?;
     if json {
         print_json(&sessions)
     } else {

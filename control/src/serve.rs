@@ -126,20 +126,19 @@ fn policy_read(path: PathBuf) -> Result<Policy, ServeError> {
         Ok(text) => text,
         Err(source) => return Err(ServeError::PolicyRead { path, source }),
     };
-    match Policy::overridden(&text) {
-        Ok(policy) => {
-            let unasked = policy.unasked();
-            if !unasked.is_empty() {
-                tracing::warn!(
-                    "{}: nothing asks these rules, by these names: {}",
-                    path.display(),
-                    unasked.join(", ")
-                );
-            }
-            Ok(policy)
-        }
-        Err(source) => Err(ServeError::Policy { path, source }),
+    let policy = match Policy::overridden(&text) {
+        Ok(policy) => policy,
+        Err(source) => return Err(ServeError::Policy { path, source }),
+    };
+    let unasked = policy.unasked();
+    if !unasked.is_empty() {
+        tracing::warn!(
+            "{}: nothing asks these rules, by these names: {}",
+            path.display(),
+            unasked.join(", ")
+        );
     }
+    Ok(policy)
 }
 
 async fn listen(

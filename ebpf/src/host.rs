@@ -11,6 +11,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// Tries to lock an instance's directory while others remove it.
+const LOCK_TRIES: usize = 64;
+
 /// Something that the kernel engine needs and this host lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingFeature {
@@ -129,7 +132,7 @@ pub(crate) fn instance_lock(directory: &Path, instance: &str) -> Result<OwnedFd,
         what: format!("{what} {}", directory.display()),
         source,
     };
-    loop {
+    for _ in 0..LOCK_TRIES {
         std::fs::create_dir_all(directory).map_err(|e| io("create directory", e))?;
         let lock = match File::open(directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -150,6 +153,8 @@ pub(crate) fn instance_lock(directory: &Path, instance: &str) -> Result<OwnedFd,
             return Ok(lock.into());
         }
     }
+    let text = "others made and removed it again and again";
+    Err(io("lock", std::io::Error::other(text)))
 }
 
 #[cfg(test)]

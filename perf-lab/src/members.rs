@@ -8,6 +8,7 @@ use crate::figures::{Bar, quantile, spread};
 use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 use weft_ebpf::{Engine, EngineConfig};
 use weft_kit::snapshot::{self, OverlayGuest, SnapshotGuest};
 use weft_kit::{Lab, clock};
@@ -132,26 +133,22 @@ impl Engines {
         let delta = SnapshotDelta::between(&self.snapshot, &after);
         let start = clock::now();
         let next = Arc::new(self.snapshot.apply(delta)?);
-        let delta_ms = start.elapsed().as_secs_f64() * 1_000.0;
-        for kernel in [true, false] {
-            let start = clock::now();
-            if kernel {
-                let applied = self.kernel.apply(&next)?;
-                self.writes.push(applied.changes + applied.member_writes);
-            } else {
-                std::hint::black_box(self.user.prepare(&next));
-            }
-            let ms = delta_ms + start.elapsed().as_secs_f64() * 1_000.0;
-            let all = if kernel {
-                &mut self.kernel_ms
-            } else {
-                &mut self.user_ms
-            };
-            all.push(ms);
-        }
+        let delta_ms = ms_since(start);
+        let start = clock::now();
+        let applied = self.kernel.apply(&next)?;
+        self.kernel_ms.push(delta_ms + ms_since(start));
+        self.writes.push(applied.changes + applied.member_writes);
+        let start = clock::now();
+        let prepared = self.user.prepare(&next);
+        self.user_ms.push(delta_ms + ms_since(start));
+        drop(prepared);
         self.snapshot = Arc::unwrap_or_clone(next);
         Ok(())
     }
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1_000.0
 }
 
 /// A bar on the 99th percentile.

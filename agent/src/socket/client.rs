@@ -1,8 +1,7 @@
 //! The control socket's client, for `weft status`, `stats`, `sessions` and `trace`.
 
 use super::{
-    ANSWER_BYTES_MAX, CaptureRequest, Error, SESSIONS_DEFAULT, Sessions, Stats, Status,
-    TraceAnswer, TraceRequest,
+    ANSWER_BYTES_MAX, CaptureRequest, Error, Sessions, Stats, Status, TraceAnswer, TraceRequest,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -80,12 +79,11 @@ impl Client {
         self.get("/v1/stats").await
     }
 
-    /// Tracked connections, at most `limit` of them ([`SESSIONS_DEFAULT`] if none is given).
+    /// Tracked connections, at most `limit` of them.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn sessions(&self, limit: Option<usize>) -> Result<Sessions, ClientError> {
-        let limit = limit.unwrap_or(SESSIONS_DEFAULT);
+    pub async fn sessions(&self, limit: usize) -> Result<Sessions, ClientError> {
         self.get(&format!("/v1/sessions?limit={limit}")).await
     }
 

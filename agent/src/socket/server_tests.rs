@@ -98,9 +98,16 @@ async fn questions_are_answered() {
     assert_eq!(status.revision, Some(weft_model::Revision(0)));
     assert_eq!(status.host.as_str(), "host1");
     assert_eq!(served.client.stats().await.unwrap(), Stats::default());
-    assert!(served.client.sessions(Some(7)).await.unwrap().truncated);
-    assert!(!served.client.sessions(None).await.unwrap().truncated);
-    let refused = served.client.sessions(Some(0)).await.unwrap_err();
+    assert!(served.client.sessions(7).await.unwrap().truncated);
+    assert!(
+        !served
+            .client
+            .sessions(SESSIONS_DEFAULT)
+            .await
+            .unwrap()
+            .truncated
+    );
+    let refused = served.client.sessions(0).await.unwrap_err();
     assert!(matches!(refused, ClientError::Refused(text) if text == "the kernel refuses"));
     let request = TraceRequest {
         ingress: TraceIngress::Port(GUEST),

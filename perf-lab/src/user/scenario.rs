@@ -24,7 +24,7 @@ pub(super) struct System {
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) kind: Kind,
-    /// Whether its CPU is kept from halting when it is idle, as docs/operating/user-engine.md shows.
+    /// Whether its CPU looks on where it would halt: PM QoS without any latency, the second way in docs/operating/user-engine.md.
     #[serde(default)]
     pub(super) no_halt: bool,
 }

@@ -44,6 +44,7 @@ const GUEST_BYTES: usize = 1 << 20;
 /// Bytes of memory that are touched before each run; before the first, what is free, but for so much.
 const TOUCHED_BYTES: usize = 1 << 30;
 const UNTOUCHED_BYTES: usize = 2 << 30;
+const TOUCHED_BYTES_MAX: usize = 32 << 30;
 
 /// From which order on a virtual machine's kernel gives free pages back to its host, and the one that no page has.
 const REPORTED_FILE: &str = "/sys/module/page_reporting/parameters/page_reporting_order";
@@ -143,12 +144,12 @@ impl Ground {
             ensure!(mounted.success(), "mount hugetlbfs: {mounted}");
         }
         // A host's memory is its own. So is this machine's until the end: what is free is backed by its host now, and not given back.
-        let free = memory_free()?;
+        let free = memory_free()?.saturating_sub(UNTOUCHED_BYTES);
         let reported_before = std::fs::read_to_string(REPORTED_FILE).ok();
         if reported_before.is_some() {
             std::fs::write(REPORTED_FILE, NONE_REPORTED).context(REPORTED_FILE)?;
+            memory_touch(free.min(TOUCHED_BYTES_MAX));
         }
-        memory_touch(free.saturating_sub(UNTOUCHED_BYTES));
         Ok(Self {
             lab,
             namespace,

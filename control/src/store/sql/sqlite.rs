@@ -69,10 +69,10 @@ impl Sqlite {
         let failed = |error: std::io::Error| StoreError::Database(error.into());
         make(file).map_err(failed)?;
         let mut first = connect(file, turn)?;
-        if let Some(mode) = readable_by_others(file).map_err(failed)? {
+        if let Some(mode) = open_to_others(file).map_err(failed)? {
             tracing::warn!(
                 file = %file.display(), mode = format_args!("{mode:04o}"),
-                "others than its owner can read the database, which holds hashes of passwords and the feed's private key: \
+                "others than its owner can read or write the database, which holds hashes of passwords and the feed's private key: \
                  chmod 600 it, and what is beside it with -wal and -shm"
             );
         }
@@ -136,10 +136,10 @@ fn make(file: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The file's mode, if others than its owner can read it.
-fn readable_by_others(file: &Path) -> std::io::Result<Option<u32>> {
+/// The file's mode, if others than its owner can read or write it.
+fn open_to_others(file: &Path) -> std::io::Result<Option<u32>> {
     let mode = std::fs::metadata(file)?.permissions().mode() & 0o7777;
-    Ok((mode & 0o044 != 0).then_some(mode))
+    Ok((mode & 0o066 != 0).then_some(mode))
 }
 
 /// A new connection to the file.
@@ -305,14 +305,14 @@ mod tests {
             let mode = std::fs::metadata(folder.path().join(name)).unwrap();
             assert_eq!(mode.permissions().mode() & 0o7777, 0o600, "{name}");
         }
-        assert_eq!(readable_by_others(&file).unwrap(), None);
+        assert_eq!(open_to_others(&file).unwrap(), None);
         sqlite.close();
         // As versions before made it: it is opened as it is.
-        for mode in [0o644, 0o640] {
+        for mode in [0o644, 0o640, 0o620] {
             let readable = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&file, readable).unwrap();
             open(&file).unwrap();
-            assert_eq!(readable_by_others(&file).unwrap(), Some(mode));
+            assert_eq!(open_to_others(&file).unwrap(), Some(mode));
         }
     }
 }
